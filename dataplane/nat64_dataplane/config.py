@@ -1,0 +1,278 @@
+"""The translator's config file: the one schema that the operator renders and the agent reads.
+
+The file is YAML (so JSON too) with camelCase keys. Every field has a default but `name`, so the
+smallest file that translates is `name: default`. Unknown keys are refused: a misspelt limit must
+not silently mean "no limit".
+
+`parse` is pure. It raises `ConfigError`, whose text names the field, the value and the rule.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated, Any, NamedTuple, Self
+
+import msgspec
+import yaml
+
+from nat64_dataplane import pref64
+from nat64_dataplane.errors import ConfigError
+
+SCHEMA_VERSION = 1
+NODE_ADDRESS = "node"
+"""The pool address that stands for the node's own IPv4 address, as its default route uses it."""
+
+MAX_POOLS = 64
+MAX_POLICY_RANGES = 256
+
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
+
+
+class Filtering(enum.Enum):
+    """Which inbound packets reach an existing mapping (RFC 6146 section 3.5.2, RFC 4787)."""
+
+    ENDPOINT_INDEPENDENT = "EndpointIndependent"
+    ADDRESS_DEPENDENT = "AddressDependent"
+
+
+class PortRange(NamedTuple):
+    """An inclusive range of transport ports or ICMP query identifiers, both within 1-65535."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read `61001-65535`, or `4000` for a single port. Raises ValueError."""
+        first, dash, last = text.partition("-")
+        if not first.isascii() or not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"{text!r} is not a port range: write FIRST-LAST, as in 61001-65535")
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high <= 65535:
+            raise ValueError(f"{text!r} is not a port range: 1 <= FIRST <= LAST <= 65535")
+        return cls(low, high)
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def overlaps(self, other: PortRange) -> bool:
+        """Whether any port is in both."""
+        return self.first <= other.last and other.first <= self.last
+
+
+class _Section(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
+):
+    """One section of the file."""
+
+
+class Pool(_Section, frozen=True, kw_only=True):
+    """IPv4 addresses and the ports on each that mappings may take.
+
+    `addresses` is `node`, or an address or range as in `192.0.2.8/29`. The default ports stay
+    clear of what Linux hands out to the node's own sockets (32768-60999).
+    """
+
+    addresses: str = NODE_ADDRESS
+    ports: str = "61001-65535"
+
+    def __post_init__(self) -> None:
+        PortRange.from_text(self.ports)
+        network = self.network
+        if network and network.num_addresses > 256:
+            raise ValueError(f"{self.addresses!r} is too large: at most a /24 in one pool")
+        if network and not _translatable(network):
+            raise ValueError(
+                f"{self.addresses!r} can't be a pool: loopback, multicast, link-local "
+                "and reserved addresses never leave a node"
+            )
+
+    @property
+    def port_range(self) -> PortRange:
+        """`ports`, read."""
+        return PortRange.from_text(self.ports)
+
+    @property
+    def network(self) -> IPv4Network | None:
+        """The addresses as a network, or None where they are the node's own."""
+        if self.addresses == NODE_ADDRESS:
+            return None
+        try:
+            return IPv4Network(self.addresses)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.addresses!r} is neither {NODE_ADDRESS!r} nor an IPv4 address or range "
+                f"({error})"
+            ) from None
+
+
+class StaticMapping(_Section, frozen=True, kw_only=True):
+    """A BIB entry that exists from the start and never expires (RFC 6146 section 3.1)."""
+
+    protocol: str
+    client: IPv6Address
+    client_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    address: IPv4Address
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("tcp", "udp", "icmp"):
+            raise ValueError(f"{self.protocol!r} is not a protocol: tcp, udp or icmp")
+
+
+class Policy(_Section, frozen=True, kw_only=True):
+    """What may be translated.
+
+    With no `allowed_sources`, any IPv6 source may open sessions, save packets that came in
+    through an uplink: a node is never an open translator. `allowed_destinations` lifts, range
+    by range, what is denied by default; `denied_destinations` wins over it.
+    """
+
+    allowed_sources: Annotated[tuple[IPv6Network, ...], msgspec.Meta(max_length=256)] = ()
+    allow_non_global: bool = False
+    """Lets the well-known prefix stand for non-global IPv4, against RFC 6052 section 3.1."""
+    allowed_destinations: Annotated[tuple[IPv4Network, ...], msgspec.Meta(max_length=256)] = ()
+    denied_destinations: Annotated[tuple[IPv4Network, ...], msgspec.Meta(max_length=256)] = ()
+
+
+class Timeouts(_Section, frozen=True, kw_only=True):
+    """Idle times in seconds after which a session is gone (RFC 6146 section 4)."""
+
+    udp: Annotated[int, msgspec.Meta(ge=120, le=86400)] = 300
+    icmp: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 60
+    tcp_established: Annotated[int, msgspec.Meta(ge=7200, le=604800)] = 7440
+    tcp_transitory: Annotated[int, msgspec.Meta(ge=240, le=86400)] = 240
+    tcp_incoming_syn: Annotated[int, msgspec.Meta(ge=6, le=86400)] = 6
+    fragment: Annotated[int, msgspec.Meta(ge=2, le=60)] = 2
+
+
+class Limits(_Section, frozen=True, kw_only=True):
+    """Bounds on state. `0` in a per-client limit means that there is none."""
+
+    sessions: Annotated[int, msgspec.Meta(ge=1024, le=16_777_216)] = 1_048_576
+    ports_per_client: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    new_sessions_per_second_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """Everything one translator instance does. Immutable: a change is a new Config."""
+
+    version: int = SCHEMA_VERSION
+    name: str
+    """The instance: names its pins, and the gateway in metrics. A DNS label."""
+    interface: str = ""
+    """Where Pref64 is routed; `nat64-NAME` by default. At most 15 bytes, as the kernel asks."""
+    prefix: IPv6Network = pref64.WELL_KNOWN
+    pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1, max_length=MAX_POOLS)] = (Pool(),)
+    uplinks: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Interfaces with IPv4; empty means those with a default route or a pool address."""
+    static_mappings: Annotated[tuple[StaticMapping, ...], msgspec.Meta(max_length=4096)] = ()
+    policy: Policy = Policy()
+    filtering: Filtering = Filtering.ENDPOINT_INDEPENDENT
+    overload_tcp_ports: bool = False
+    """Share a TCP port between clients whose destinations differ, once the pool is full."""
+    copy_traffic_class: bool = True
+    """Carry TOS and traffic class over; else both become 0 (RFC 7915 sections 4.1 and 5.1)."""
+    lowest_ipv6_mtu: Annotated[int, msgspec.Meta(ge=1280, le=9000)] = 1280
+    """IPv4 packets with DF=0 above this size are fragmented (RFC 7915 section 4)."""
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    listen: str = "[::]:9464"
+    """Address of /metrics, /livez and /readyz; empty for none."""
+
+    def __post_init__(self) -> None:
+        if self.version != SCHEMA_VERSION:
+            raise ValueError(f"version {self.version} is not known: this agent reads version 1")
+        if not _is_label(self.name):
+            raise ValueError(f"name {self.name!r} is not a DNS label: a-z, 0-9 and '-', at most 63")
+        if not self.interface:
+            msgspec.structs.force_setattr(self, "interface", default_interface(self.name))
+        if len(self.interface.encode()) > 15 or set(self.interface) & set("/ \t\n%"):
+            raise ValueError(f"interface {self.interface!r} is not a link name: at most 15 bytes")
+        pref64.check(self.prefix)
+        for a, b in _pairs(self.pools):
+            if a.port_range.overlaps(b.port_range) and _same_address(a, b):
+                raise ValueError(
+                    f"pools {a.addresses} {a.ports} and {b.addresses} {b.ports} overlap: "
+                    "a port may be in one pool only"
+                )
+
+    @property
+    def content_hash(self) -> str:
+        """Twelve hex digits that change whenever any field does."""
+        return hashlib.sha256(render(self)).hexdigest()[:12]
+
+
+def default_interface(name: str) -> str:
+    """`nat64-NAME` where the kernel's 15 bytes allow it, else a hash of the name in its place."""
+    plain = f"nat64-{name}"
+    if len(plain) <= 15:
+        return plain
+    return f"nat64-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def parse(text: str | bytes) -> Config:
+    """Read a config file's content. Raises ConfigError; nothing is changed by a bad file."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"the file holds {type(data).__name__}, not fields: start with `name:`")
+    try:
+        return msgspec.convert(data, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError.from_validation(error, data) from error
+
+
+def render(config: Config) -> bytes:
+    """Write a config as the JSON that `parse` reads back to an equal Config."""
+    return msgspec.json.encode(config, enc_hook=_encode, order="deterministic")
+
+
+_TEXT_TYPES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is a {type(value).__name__}: write it as text")
+    if kind in _TEXT_TYPES:
+        return kind(value)
+    raise NotImplementedError(kind)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, _TEXT_TYPES):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def _is_label(text: str) -> bool:
+    plain = text.replace("-", "a")
+    return (
+        0 < len(text) <= 63
+        and plain.isascii()
+        and plain.isalnum()
+        and text == text.lower()
+        and not (text.startswith("-") or text.endswith("-"))
+    )
+
+
+def _translatable(network: IPv4Network) -> bool:
+    never = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+    return not any(network.overlaps(IPv4Network(other)) for other in never)
+
+
+def _pairs(pools: tuple[Pool, ...]) -> Iterator[tuple[Pool, Pool]]:
+    for index, first in enumerate(pools):
+        for second in pools[index + 1 :]:
+            yield first, second
+
+
+def _same_address(a: Pool, b: Pool) -> bool:
+    if a.network is None or b.network is None:
+        return a.network is b.network
+    return a.network.overlaps(b.network)

@@ -1,0 +1,35 @@
+"""The dataplane's errors. Each says for a person what was given, what is allowed, and where."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+import msgspec
+
+
+class DataplaneError(Exception):
+    """The base of every error that the dataplane raises on purpose."""
+
+
+class ConfigError(DataplaneError):
+    """A config was refused. Nothing was changed: the last good one keeps running."""
+
+    @classmethod
+    def from_validation(cls, error: msgspec.ValidationError, data: Any) -> Self:
+        """Turn msgspec's message, which lacks the value, into field, value and rule."""
+        rule, _, path = str(error).partition(" - at `$")
+        path = path.rstrip("`").lstrip(".")
+        if not path:
+            return cls(rule)
+        value = _value_at(data, path)
+        return cls(f"{path}: {rule}" if repr(value) in rule else f"{path}: {value!r}: {rule}")
+
+
+def _value_at(data: Any, path: str) -> Any:
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            data = data[int(index)] if index else data[key]
+        except (LookupError, TypeError):
+            return None
+    return data

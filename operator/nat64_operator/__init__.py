@@ -1,0 +1,1 @@
+"""The operator: NAT64Gateway and DNS64Policy in, DaemonSets, ConfigMaps and Corefiles out."""

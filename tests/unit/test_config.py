@@ -1,0 +1,64 @@
+from ipaddress import IPv6Network
+
+import pytest
+
+from nat64_dataplane import config
+from nat64_dataplane.errors import ConfigError
+
+
+def test_a_name_is_all_that_a_config_needs() -> None:
+    parsed = config.parse("name: default")
+    assert parsed.prefix == IPv6Network("64:ff9b::/96")
+    assert parsed.interface == "nat64-default"
+    assert parsed.pools[0].ports == "61001-65535"
+    assert parsed.timeouts.udp == 300
+
+
+def test_what_is_rendered_reads_back_equal() -> None:
+    parsed = config.parse(
+        """
+        name: edge
+        prefix: 64:ff9b:1::/96
+        pools: [{addresses: 192.0.2.8/29, ports: 1024-65535}, {}]
+        uplinks: [eth0]
+        staticMappings:
+          - {protocol: tcp, client: "fd00::1", clientPort: 80, address: 192.0.2.8, port: 8080}
+        policy: {allowedSources: ["fd00::/8"], deniedDestinations: [198.51.100.0/24]}
+        filtering: AddressDependent
+        limits: {sessions: 4096}
+        """
+    )
+    again = config.parse(config.render(parsed))
+    assert again == parsed
+    assert again.content_hash == parsed.content_hash
+    assert again.content_hash != config.parse("name: edge").content_hash
+
+
+def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
+    assert len(config.default_interface("a-gateway-with-a-long-name")) <= 15
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- a", "not fields"),
+        ("name: [", "not YAML"),
+        ("prefix: 64:ff9b::/96", "name"),
+        ("name: Bad_Name", "DNS label"),
+        ("name: a\nversion: 2", "version 2"),
+        ("name: a\nprefix: 2001:db8::/90", "/90: allowed are /32"),
+        ("name: a\nprefix: 10", "prefix: 10"),
+        ("name: a\npools: [{ports: 70000-1}]", r"pools\[0\].ports: '70000-1'"),
+        ("name: a\npools: [{addresses: 300.1.1.1}]", "300.1.1.1"),
+        ("name: a\npools: [{addresses: 127.0.0.1}]", "loopback"),
+        ("name: a\npools: []", "pools"),
+        ("name: a\npools: [{}, {ports: '65535'}]", "overlap"),
+        ("name: a\ntimeouts: {udp: 5}", "timeouts.udp: 5: .*>= 120"),
+        ("name: a\ntimeouts: {udpp: 500}", "udpp"),
+        ("name: a\nfiltering: Open", "filtering: .*'Open'"),
+        ("name: a\ninterface: a-name-beyond-15-bytes", "at most 15"),
+    ],
+)
+def test_bad_input_names_field_value_and_rule(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        config.parse(text)
