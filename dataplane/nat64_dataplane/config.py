@@ -49,10 +49,12 @@ class PortRange(NamedTuple):
         """Read `61001-65535`, or `4000` for a single port. Raises ValueError."""
         first, dash, last = text.partition("-")
         if not first.isascii() or not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"{text!r} is not a port range: write FIRST-LAST, as in 61001-65535")
+            raise ValueError(
+                f"ports {text!r} is not a port range: write FIRST-LAST, as in 61001-65535"
+            )
         low, high = int(first), int(last or first)
         if not 1 <= low <= high <= 65535:
-            raise ValueError(f"{text!r} is not a port range: 1 <= FIRST <= LAST <= 65535")
+            raise ValueError(f"ports {text!r} is not a port range: 1 <= FIRST <= LAST <= 65535")
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -83,10 +85,12 @@ class Pool(_Section, frozen=True, kw_only=True):
         PortRange.from_text(self.ports)
         network = self.network
         if network and network.num_addresses > 256:
-            raise ValueError(f"{self.addresses!r} is too large: at most a /24 in one pool")
+            raise ValueError(
+                f"addresses {self.addresses!r} is too large: at most a /24 in one pool"
+            )
         if network and not _translatable(network):
             raise ValueError(
-                f"{self.addresses!r} can't be a pool: loopback, multicast, link-local "
+                f"addresses {self.addresses!r} can't be a pool: loopback, multicast, link-local "
                 "and reserved addresses never leave a node"
             )
 
@@ -104,7 +108,7 @@ class Pool(_Section, frozen=True, kw_only=True):
             return IPv4Network(self.addresses)
         except ValueError as error:
             raise ValueError(
-                f"{self.addresses!r} is neither {NODE_ADDRESS!r} nor an IPv4 address or range "
+                f"addresses {self.addresses!r} is neither {NODE_ADDRESS!r} nor an IPv4 address or range "
                 f"({error})"
             ) from None
 

@@ -23,7 +23,9 @@ class ConfigError(DataplaneError):
         if not path:
             return cls(rule)
         value = _value_at(data, path)
-        return cls(f"{path}: {rule}" if repr(value) in rule else f"{path}: {value!r}: {rule}")
+        if isinstance(value, dict) or repr(value) in rule:  # the rule names the field and value
+            return cls(f"{path}: {rule}")
+        return cls(f"{path}: {value!r}: {rule}")
 
 
 def _value_at(data: Any, path: str) -> Any:

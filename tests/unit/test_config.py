@@ -48,7 +48,7 @@ def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
         ("name: a\nversion: 2", "version 2"),
         ("name: a\nprefix: 2001:db8::/90", "/90: allowed are /32"),
         ("name: a\nprefix: 10", "prefix: 10"),
-        ("name: a\npools: [{ports: 70000-1}]", r"pools\[0\].ports: '70000-1'"),
+        ("name: a\npools: [{ports: 70000-1}]", r"pools\[0\]: ports '70000-1'"),
         ("name: a\npools: [{addresses: 300.1.1.1}]", "300.1.1.1"),
         ("name: a\npools: [{addresses: 127.0.0.1}]", "loopback"),
         ("name: a\npools: []", "pools"),
