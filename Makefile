@@ -1,0 +1,102 @@
+# Everything a newcomer runs. `make demo` and `make test` set up what they need, as root on Debian.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+PY       := $(BIN)/python
+CLANG    ?= clang
+BPF_SRC  := $(wildcard dataplane/bpf/*.bpf.c)
+BPF_HDR  := $(wildcard dataplane/bpf/*.h)
+BPF_OBJ  := $(patsubst dataplane/bpf/%.bpf.c,dataplane/nat64_dataplane/bpf/%.bpf.o,$(BPF_SRC))
+# v3 for the atomics that claim ports; -g for BTF. Debian keeps asm/ under a multiarch directory.
+BPF_FLAGS := -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror \
+             -idirafter /usr/include/$(shell uname -m)-linux-gnu -I dataplane/bpf
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup deps bpf lint format demo demo-down test test-unit test-dataplane test-operator \
+        test-e2e bench-nat64 bench-dns64 bench-operator lock \
+        cluster-up cluster-down cluster-status cluster-shell cluster-images clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: deps $(VENV)/.stamp bpf ## Install what is missing and build the eBPF program
+
+deps:
+	@scripts/apt-install scripts/apt.txt tests/cluster/apt.txt
+
+$(VENV)/.stamp: pyproject.toml requirements.lock | deps
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: set PYTHON=..."; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[operator,dataplane,dev]'
+	@touch $@
+
+bpf: $(BPF_OBJ) ## Compile the eBPF program
+
+dataplane/nat64_dataplane/bpf/%.bpf.o: dataplane/bpf/%.bpf.c $(BPF_HDR) | deps
+	$(CLANG) $(BPF_FLAGS) -c $< -o $@
+
+lint: setup ## Lint and type-check everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	clang-format --dry-run --Werror $(BPF_SRC) $(BPF_HDR)
+
+format: setup ## Format Python and C
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	clang-format -i $(BPF_SRC) $(BPF_HDR)
+
+demo: setup ## From nothing to an IPv6-only pod that fetches from an IPv4-only name
+	@$(PY) -m scripts.demo
+
+demo-down: $(VENV)/.stamp ## Remove everything that `make demo` started
+	@$(PY) -m tests.cluster down
+
+test: lint test-unit test-dataplane test-operator test-e2e ## All tests, unit to end-to-end
+
+test-unit: setup ## Tests that run anywhere
+	$(BIN)/pytest tests/unit tests/dns64 -n auto
+
+test-dataplane: setup ## The translator: the real program, in network namespaces
+	$(BIN)/pytest tests/dataplane
+
+test-operator: setup ## The operator, against a real kube-apiserver and etcd
+	$(BIN)/pytest tests/operator
+
+test-e2e: setup ## The product on the real two-node cluster
+	$(BIN)/pytest tests/e2e
+
+bench-nat64: setup ## The translator beside its peers: build/bench/nat64.json
+	$(PY) -m tests.bench.nat64
+
+bench-dns64: setup ## The sidecar beside CoreDNS and Unbound: build/bench/dns64.json
+	$(PY) -m tests.bench.dns64
+
+bench-operator: setup ## The operator at scale: build/bench/operator.json
+	$(PY) -m tests.bench.operator
+
+cluster-up: setup ## Start the real two-node cluster
+	@$(PY) -m tests.cluster up
+
+cluster-down: $(VENV)/.stamp ## Stop it, and remove every trace
+	@$(PY) -m tests.cluster down
+
+cluster-status: $(VENV)/.stamp ## Say what runs
+	@$(PY) -m tests.cluster status
+
+cluster-shell: $(VENV)/.stamp ## A shell on a node: make cluster-shell NODE=node1
+	@$(PY) -m tests.cluster shell $(or $(NODE),node1)
+
+cluster-images: setup ## Build both images and import them into the cluster
+	@$(PY) -m tests.cluster images
+
+lock: $(VENV)/.stamp ## Pin what is installed now as requirements.lock
+	$(BIN)/pip freeze --exclude-editable | LC_ALL=C sort -f > requirements.lock
+
+clean: ## Remove what builds made in the tree
+	rm -rf build dist $(BPF_OBJ) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
