@@ -1,0 +1,1 @@
+"""Network namespaces as test equipment: nodes, the topologies they form, and servers on them."""
