@@ -1,0 +1,259 @@
+"""The whole cluster: two nodes, a control plane on the first, and an IPv4 internet beside them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tests.cluster import binaries, images, network
+from tests.cluster.controlplane import (
+    ADMIN,
+    POD_RANGE,
+    SERVICE_RANGE,
+    api_server_argv,
+    etcd_argv,
+    issue_for_api_server,
+)
+from tests.cluster.internet import Internet
+from tests.cluster.network import HOSTS, NODE1
+from tests.cluster.node import Node, remove_cgroups
+from tests.cluster.paths import CACHE, HERE, STATE
+from tests.cluster.pki import Authority
+from tests.cluster.run import ClusterError, locked, run, say, wait_for
+
+API = f"https://[{NODE1.ipv6}]:6443"
+_PACKAGES_OF = {
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "nsd": "nsd",
+    "openssl": "openssl",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+}
+
+
+class Cluster:
+    """The cluster on this machine; there is at most one, and every object of this class is it."""
+
+    def __init__(self) -> None:
+        self.nodes = tuple(Node(host) for host in HOSTS)
+        self.internet = Internet()
+        self.kubeconfig = STATE / "pki" / f"{ADMIN}.kubeconfig"
+        self.audit_log = STATE / "audit.log"
+
+    def node(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise ClusterError(f"no node {name!r}; there are {', '.join(n.name for n in self.nodes)}")
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
+        """Run kubectl as the administrator, with the machine's files and the node's network."""
+        return run(self.client("kubectl", *args), input=input, check=check)
+
+    def helm(self, *args: str, check: bool = True) -> str:
+        """Run Helm as the administrator, with the machine's files and the node's network."""
+        return run(self.client("helm", *args), check=check)
+
+    def client(self, name: str, *args: str) -> list[str]:
+        """The words that run kubectl or Helm; no interface of the machine leads to the API."""
+        program = str(binaries.ensure(name)[name])
+        home = STATE / "home"  # what they cache is not to stay behind
+        env = ["env", f"HOME={home}", f"KUBECONFIG={self.kubeconfig}"]
+        return ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--", *env, program, *args]
+
+    def up(self, *, audit: bool = False) -> None:
+        """Start the cluster, unless it runs; clean up first what an earlier one left."""
+        _check_packages()
+        with locked(CACHE / "locks" / "cluster"):
+            if not self.problems():
+                say("cluster: already up")
+                return
+            binaries.ensure()
+            archives = images.ensure(images.equipment())
+            began = time.monotonic()
+            self._clean()
+            try:
+                self._start(archives, audit=audit)
+            except BaseException:
+                say(f"cluster: failed to start; logs are in {STATE} until the next up or down")
+                raise
+            say(f"cluster: up in {time.monotonic() - began:.0f} s")
+
+    def down(self) -> None:
+        """Stop everything and leave nothing behind but the cache."""
+        with locked(CACHE / "locks" / "cluster"):
+            self._clean()
+        say("cluster: down")
+
+    def load_images(self) -> None:
+        """Build the product's images and import them into both nodes."""
+        archives = images.ensure(images.PRODUCT)
+        _together(partial(images.load, node, archives) for node in self.nodes)
+        say("cluster: both nodes have " + " and ".join(image.name for image in archives))
+
+    def problems(self) -> list[str]:
+        """What keeps the cluster from being usable; empty when it is."""
+        if network.existing() != list(network.NAMESPACES):
+            return ["it is not up"]
+        try:
+            if not self.internet.answers():
+                return ["the internet's servers do not answer"]
+            argv = self.client("kubectl", "get", "nodes,deploy", "-A", "-o", "json")
+            items = json.loads(run(argv, timeout=10))["items"]
+        except (ClusterError, subprocess.TimeoutExpired) as error:
+            return [f"the API server does not answer: {error}"]
+        unready = [
+            f"{item['kind']} {item['metadata']['name']} is not ready"
+            for item in items
+            if not _is_ready(item)
+        ]
+        missing = len(self.nodes) - sum(item["kind"] == "Node" for item in items)
+        return [*unready, f"{missing} nodes are missing"] if missing else unready
+
+    def status(self) -> str:
+        """What runs, for a person."""
+        problems = self.problems()
+        lines = ["cluster: " + ("healthy" if not problems else "; ".join(problems))]
+        if network.existing() == list(network.NAMESPACES):
+            for what in (("nodes", "-o", "wide"), ("pods", "-A", "-o", "wide")):
+                lines.append(self.kubectl("get", *what, check=False))
+            lines.append(f"kubeconfig {self.kubeconfig}\nlogs       {STATE}/*/logs")
+        return "\n".join(lines)
+
+    def _start(self, archives: dict[images.Image, Path], *, audit: bool) -> None:
+        say("cluster: namespaces, certificates")
+        network.create()
+        authority = Authority(STATE / "pki")
+        issue_for_api_server(authority, NODE1.ipv6)
+        authority.kubeconfig(ADMIN, API)
+        for node in self.nodes:
+            node.boot()
+            authority.issue(node.name, f"system:node:{node.name}", "system:nodes")
+        for component in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
+            authority.issue(component, f"system:{component}")
+        self.internet.start()
+        say("cluster: control plane, container runtimes")
+        self._start_api_server(authority, audit=audit)
+        _together(
+            [
+                *(partial(self._start_runtime, node, archives) for node in self.nodes),
+                lambda: wait_for("the API server", self._api_is_ready, timeout=60),
+            ]
+        )
+        say("cluster: nodes")
+        self._start_controllers(authority)
+        for node in self.nodes:
+            config = authority.kubeconfig(node.name, API)
+            node.start_kubelet(config, authority.certificate("ca"))
+            node.start_kube_proxy(authority.kubeconfig("kube-proxy", API))
+        self._connect_pods()
+        say("cluster: CoreDNS")
+        self.kubectl("apply", "-f", str(HERE / "manifests"))
+        self.kubectl("label", "node", NODE1.name, "node-role.kubernetes.io/control-plane=")
+        wait_for("the cluster to be ready", lambda: not self.problems(), timeout=90, every=0.5)
+
+    def _start_api_server(self, authority: Authority, *, audit: bool) -> None:
+        first = self.nodes[0]
+        first.start("etcd", etcd_argv(Path("/var/lib/etcd"), 2379, 2380))
+        log = self.audit_log if audit else None
+        argv = api_server_argv(authority, 2379, "::", 6443, log)
+        first.start("kube-apiserver", [*argv, f"--advertise-address={NODE1.ipv6}"])
+
+    def _api_is_ready(self) -> bool:
+        return self.kubectl("get", "--raw", "/readyz") == "ok"
+
+    def _start_controllers(self, authority: Authority) -> None:
+        first = self.nodes[0]
+        for name, flags in {
+            "kube-controller-manager": [
+                f"--cluster-cidr={POD_RANGE}",
+                f"--service-cluster-ip-range={SERVICE_RANGE}",
+                "--allocate-node-cidrs",
+                "--use-service-account-credentials",
+                f"--root-ca-file={authority.certificate('ca')}",
+                f"--service-account-private-key-file={authority.key('service-accounts')}",
+                f"--cluster-signing-cert-file={authority.certificate('ca')}",
+                f"--cluster-signing-key-file={authority.key('ca')}",
+            ],
+            "kube-scheduler": [],
+        }.items():
+            program = str(binaries.ensure(name)[name])
+            config = f"--kubeconfig={authority.kubeconfig(name, API)}"
+            first.start(name, [program, config, "--leader-elect=false", *flags])
+
+    def _start_runtime(self, node: Node, archives: dict[images.Image, Path]) -> None:
+        node.start_containerd()
+        images.load(node, archives)
+
+    def _connect_pods(self) -> None:
+        """Wait for the nodes' pod ranges, then configure the pod network and its routes."""
+        path = "jsonpath={.spec.podCIDR}"
+        ranges: dict[Node, str] = {}
+
+        def all_known() -> bool:
+            for node in self.nodes:
+                ranges[node] = self.kubectl("get", "node", node.name, "-o", path)
+            return all(ranges.values())
+
+        wait_for("the nodes to register", all_known, timeout=60)
+        network.route_pods({node.host: pods for node, pods in ranges.items()})
+        for node, pods in ranges.items():
+            node.connect_pods(pods)
+
+    def _clean(self) -> None:
+        """Remove whatever there is of a cluster, whole or in pieces."""
+        deadline = time.monotonic() + 30
+        namespaces = network.existing()
+        # Killing a node's first process ends the others with it, in whatever namespaces they are.
+        while pids := [pid for name in namespaces for pid in network.processes(name)]:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"processes {pids} do not end")
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        for namespace in namespaces:
+            run(["ip", "netns", "del", namespace])
+        wait_for("the cgroups to empty", _cgroups_removed, timeout=10)
+        shutil.rmtree(STATE, ignore_errors=True)
+
+
+def _cgroups_removed() -> bool:
+    try:
+        remove_cgroups()
+    except OSError:
+        return False
+    return True
+
+
+def _together(tasks: Iterable[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
+
+
+def _is_ready(item: dict) -> bool:  # type: ignore[type-arg]
+    conditions = {c["type"]: c["status"] for c in item.get("status", {}).get("conditions", [])}
+    return conditions.get("Ready" if item["kind"] == "Node" else "Available") == "True"
+
+
+def _check_packages() -> None:
+    if os.geteuid() != 0:
+        raise ClusterError("a cluster needs root: it makes namespaces and mounts")
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [
+        package for name, package in _PACKAGES_OF.items() if not shutil.which(name, path=path)
+    ]
+    if missing:
+        packages = " ".join(missing)
+        raise ClusterError(f"missing: {packages}; `make deps` or `apt-get install {packages}`")

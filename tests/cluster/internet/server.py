@@ -1,0 +1,102 @@
+"""The internet's servers besides DNS: HTTP that tells who asked, and UDP that echoes.
+
+GET  /             `client ADDRESS`, the address that the server saw, and what was asked for
+GET  /bytes/N      N bytes; with ?rate=R no more than R bytes a second
+POST, PUT          the number of bytes received and their SHA-256
+UDP port 7         every datagram comes back as it came
+UDP port 1007      every datagram is answered by the client's address and port
+"""
+
+import hashlib
+import http.server
+import socket
+import socketserver
+import sys
+import threading
+import time
+from urllib.parse import parse_qs, urlsplit
+
+_BLOCK = bytes(range(256)) * 256
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path.startswith("/bytes/"):
+            rate = float(parse_qs(url.query).get("rate", ["inf"])[0])
+            self._send_bytes(int(url.path.removeprefix("/bytes/")), rate)
+        else:
+            self._reply(f"client {self._client()}\npath {self.path}\nhost {self.headers['Host']}\n")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        left = length = int(self.headers["Content-Length"])
+        digest = hashlib.sha256()
+        while left:
+            block = self.rfile.read(min(left, len(_BLOCK)))
+            if not block:
+                return
+            digest.update(block)
+            left -= len(block)
+        self._reply(f"client {self._client()}\nreceived {length}\nsha256 {digest.hexdigest()}\n")
+
+    do_PUT = do_POST
+
+    def _client(self) -> str:
+        # The sockets take both families: ::ffff:192.0.2.11 is an IPv4 client.
+        return str(self.client_address[0]).removeprefix("::ffff:")
+
+    def _reply(self, text: str) -> None:
+        body = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _send_bytes(self, count: int, rate: float) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(count))
+        self.end_headers()
+        block = _BLOCK if rate == float("inf") else _BLOCK[: max(1, int(rate / 20))]
+        began, sent = time.monotonic(), 0
+        while sent < count and self.command != "HEAD":
+            sent += self.wfile.write(block[: count - sent])
+            time.sleep(max(0.0, began + sent / rate - time.monotonic()))
+
+
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    request_queue_size = 1024
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)  # without its look-up of the host's name
+
+
+def _answer_datagrams(address: str, port: int, *, echo: bool) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        # Bound to one address, so that the answer comes from the address that was asked.
+        sock.bind((address, port))
+        while True:
+            data, client = sock.recvfrom(65535)
+            sock.sendto(data if echo else f"{client[0]} {client[1]}".encode(), client)
+
+
+def main() -> None:
+    """Serve HTTP on every address, and datagrams on the addresses given."""
+    for address in sys.argv[1:]:
+        for port, echo in ((7, True), (1007, False)):
+            threading.Thread(
+                target=_answer_datagrams, args=(address, port), kwargs={"echo": echo}, daemon=True
+            ).start()
+    Server(("::", 80), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

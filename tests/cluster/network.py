@@ -1,0 +1,104 @@
+"""Three network namespaces: two nodes and the internet, which is also the nodes' router.
+
+Links are made inside them only. The machine's own namespace gets no link and no route, so nothing
+that happens in the cluster can leave the machine. Addresses are from the documentation ranges
+(RFC 5737, RFC 3849) and ULA.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.run import run
+
+INTERNET = "nat64-cluster-internet"
+ROUTER_IPV4, ROUTER_IPV6 = "192.0.2.1", "2001:db8:1::1"
+
+DNS_IPV4, DNS_IPV6 = "198.51.100.53", "2001:db8:64::53"
+HTTP_IPV4, HTTP_IPV4_OTHER, HTTP_IPV6 = "198.51.100.80", "203.0.113.80", "2001:db8:64::80"
+SERVERS = (DNS_IPV4, DNS_IPV6, HTTP_IPV4, HTTP_IPV4_OTHER, HTTP_IPV6)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node's names and addresses."""
+
+    name: str
+    ipv4: str
+    ipv6: str
+
+    @property
+    def namespace(self) -> str:
+        return f"nat64-cluster-{self.name}"
+
+
+NODE1 = Host("node1", "192.0.2.11", "2001:db8:1::11")
+NODE2 = Host("node2", "192.0.2.12", "2001:db8:1::12")
+HOSTS = (NODE1, NODE2)
+NAMESPACES = (INTERNET, *(host.namespace for host in HOSTS))
+
+
+def create() -> None:
+    """Make the namespaces and the one segment that joins them."""
+    for namespace in NAMESPACES:
+        run(["ip", "netns", "add", namespace])
+    _ip(
+        INTERNET,
+        "link add lan type bridge",
+        # Every address is usable at once: duplicates are not detected, there are none.
+        f"addr add {ROUTER_IPV4}/24 dev lan",
+        f"addr add {ROUTER_IPV6}/64 dev lan nodad",
+        *(f"addr add {address} dev lo nodad" for address in SERVERS),
+        "link set lan up",
+        "link set lo up",
+    )
+    _sysctl(INTERNET, "ipv4/ip_forward", "1")
+    _sysctl(INTERNET, "ipv6/conf/all/forwarding", "1")
+    for host in HOSTS:
+        _ip(host.namespace, f"link add eth0 type veth peer name {host.name} netns {INTERNET}")
+        _ip(INTERNET, f"link set {host.name} master lan up")
+        _ip(
+            host.namespace,
+            "link set lo up",
+            "link set eth0 up",
+            f"addr add {host.ipv4}/24 dev eth0",
+            f"addr add {host.ipv6}/64 dev eth0 nodad",
+            f"route add default via {ROUTER_IPV4}",
+            f"route add default via {ROUTER_IPV6}",
+        )
+        for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            _sysctl(host.namespace, family, "1")
+
+
+def route_pods(ranges: dict[Host, str]) -> None:
+    """Tell everyone behind which node each pod range is, as a cloud or a routing CNI would."""
+    for owner, pods in ranges.items():
+        for namespace in NAMESPACES:
+            if namespace != owner.namespace:
+                _ip(namespace, f"route replace {pods} via {owner.ipv6}")
+    # What no node has taken is nowhere, rather than back at the router.
+    _ip(INTERNET, f"route replace unreachable {POD_RANGE}")
+
+
+def processes(namespace: str) -> list[int]:
+    """Every process in a namespace; none when there is no such namespace."""
+    return [int(pid) for pid in run(["ip", "netns", "pids", namespace], check=False).split()]
+
+
+def existing() -> list[str]:
+    """Those of our namespaces that there are."""
+    return [namespace for namespace in NAMESPACES if (Path("/run/netns") / namespace).exists()]
+
+
+def _ip(namespace: str, *commands: str) -> None:
+    lines = [
+        ("-6 " if ":" in command and command.startswith("route") else "") + command
+        for command in commands
+    ]
+    for line in lines:
+        run(["ip", "-n", namespace, *line.split()])
+
+
+def _sysctl(namespace: str, name: str, value: str) -> None:
+    script = 'echo "$1" > "/proc/sys/net/$0"'
+    run(["nsenter", f"--net=/run/netns/{namespace}", "sh", "-c", script, name, value])

@@ -1,0 +1,206 @@
+"""A node: the programs that run on one, and a way to run a command there."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster import binaries
+from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.network import DNS_IPV6, Host, processes
+from tests.cluster.paths import CACHE, HERE, REPO, STATE
+from tests.cluster.run import ClusterError, run, wait_for
+
+CGROUP = "nat64-cluster"
+CLUSTER_DNS = "fd00:10:96::a"
+PAUSE_IMAGE = "localhost/nat64-operator/pause:dev"
+# From Debian's containernetworking-plugins, which buildah asks for as well.
+CNI_PLUGINS = "/usr/lib/cni"
+
+
+class Node:
+    """One node of a running cluster."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.name = host.name
+        self.folder = STATE / host.name
+        self.log_folder = self.folder / "logs"
+
+    def boot(self) -> None:
+        """Start the node's first process, which makes its file system."""
+        for folder in (self.log_folder, self.folder / "root", self.folder / "containerd"):
+            folder.mkdir(parents=True)
+        for controller in _cgroup_hierarchies():
+            (controller / CGROUP / self.name).mkdir(parents=True, exist_ok=True)
+        enter = ["nsenter", f"--net=/run/netns/{self.host.namespace}"]
+        unshare = ["unshare", "--mount", "--uts", "--pid", "--fork"]
+        init = ["sh", str(HERE / "node-init.sh"), self.name, str(STATE), DNS_IPV6]
+        shared = map(str, (STATE, CACHE, REPO))
+        detach([*enter, *unshare, *init, *shared], self.log_folder / "init.log")
+        wait_for(f"{self.name} to boot (see {self.log_folder}/init.log)", self._booted, timeout=10)
+
+    def run(self, argv: Sequence[str], *, input: str | None = None, check: bool = True) -> str:
+        """Run a command on the node and return its output."""
+        return run([*self.enter(), *argv], input=input, check=check)
+
+    def enter(self) -> list[str]:
+        """The words that put a command into the node's namespaces."""
+        spaces = ["--mount", "--net", "--uts", "--pid"]
+        return ["nsenter", "--target", str(self._init()), *spaces, "--"]
+
+    def start(self, name: str, argv: Sequence[str]) -> None:
+        """Start a program on the node, in the background; its output goes to its log."""
+        detach([*self.enter(), *argv], self.log_folder / f"{name}.log")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file on the node."""
+        self.run(["sh", "-c", 'mkdir -p "${0%/*}" && cat > "$0"', path], input=text)
+
+    def start_containerd(self) -> None:
+        runtime = "io.containerd.cri.v1.runtime"
+        config = f"""\
+version = 3
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = '{PAUSE_IMAGE}'
+[plugins.'{runtime}']
+# Not every root may shield a process from the OOM killer, and pods ask for it.
+restrict_oom_score_adj = true
+[plugins.'{runtime}'.cni]
+bin_dirs = ['{CNI_PLUGINS}']
+conf_dir = '/etc/cni/net.d'
+[plugins.'{runtime}'.containerd.runtimes.runc]
+runtime_type = 'io.containerd.runc.v2'
+options = {{ SystemdCgroup = false }}
+"""
+        self.write("/etc/containerd/config.toml", config)
+        programs = binaries.ensure("containerd", "containerd-shim-runc-v2")
+        self.start("containerd", [str(programs["containerd"])])
+        wait_for(
+            f"containerd on {self.name} (see {self.log_folder}/containerd.log)",
+            lambda: bool(self.ctr("version")),
+            timeout=30,
+        )
+
+    def ctr(self, *args: str) -> str:
+        """Run containerd's client in the namespace that the kubelet uses."""
+        return self.run([str(binaries.ensure("ctr")["ctr"]), "--namespace", "k8s.io", *args])
+
+    def start_kubelet(self, kubeconfig: Path, authority: Path) -> None:
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": "::",
+            "authentication": {"x509": {"clientCAFile": str(authority)}},
+            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+            "clusterDNS": [CLUSTER_DNS],
+            "clusterDomain": "cluster.local",
+            # Two kubelets share one machine: each keeps to its own corner of its cgroups, neither
+            # judges the disk, and whatever cgroup version and swap the machine has will do.
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{CGROUP}/{self.name}",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "evictionHard": {
+                "memory.available": "1Mi",
+                "nodefs.available": "0%",
+                "nodefs.inodesFree": "0%",
+                "imagefs.available": "0%",
+                "imagefs.inodesFree": "0%",
+            },
+            "imageGCHighThresholdPercent": 100,
+            "localStorageCapacityIsolation": False,
+            # Pods come and go quickly in tests.
+            "nodeStatusUpdateFrequency": "2s",
+            "syncFrequency": "10s",
+            "shutdownGracePeriod": "0s",
+        }
+        self.write("/var/lib/kubelet/config.yaml", json.dumps(config, indent=1))
+        self.start(
+            "kubelet",
+            [
+                str(binaries.ensure("kubelet")["kubelet"]),
+                "--config=/var/lib/kubelet/config.yaml",
+                f"--kubeconfig={kubeconfig}",
+                f"--hostname-override={self.name}",
+                f"--node-ip={self.host.ipv6}",
+            ],
+        )
+
+    def start_kube_proxy(self, kubeconfig: Path) -> None:
+        config = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "bindAddress": "::",
+            "clientConnection": {"kubeconfig": str(kubeconfig)},
+            "clusterCIDR": POD_RANGE,
+            "hostnameOverride": self.name,
+            # Not every kernel has what the iptables mode needs.
+            "mode": "nftables",
+            # The size of the connection table is the machine's affair.
+            "conntrack": {"maxPerCore": 0, "min": 0},
+        }
+        self.write("/var/lib/kube-proxy/config.yaml", json.dumps(config, indent=1))
+        kube_proxy = str(binaries.ensure("kube-proxy")["kube-proxy"])
+        self.start("kube-proxy", [kube_proxy, "--config=/var/lib/kube-proxy/config.yaml"])
+
+    def connect_pods(self, pods: str) -> None:
+        """Configure the pod network: a bridge, and addresses out of the node's range."""
+        bridge = {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "hairpinMode": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": pods}]],
+                "routes": [{"dst": "::/0"}],
+            },
+        }
+        network = {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}
+        self.write("/etc/cni/net.d/10-pods.conflist", json.dumps(network, indent=1))
+
+    def _booted(self) -> bool:
+        try:
+            return Path(f"/proc/{self._init()}/root/run/node-is-up").exists()
+        except ClusterError:
+            return False
+
+    def _init(self) -> int:
+        """The node's first process: in its network, and number 1 of the next PID namespace."""
+        depth = len(_pids_in_namespaces(os.getpid())) + 1
+        for pid in processes(self.host.namespace):
+            numbers = _pids_in_namespaces(pid)
+            if len(numbers) == depth and numbers[-1] == "1":
+                return pid
+        raise ClusterError(f"{self.name} is not up; start the cluster with `make cluster-up`")
+
+
+def detach(argv: Sequence[str], log: Path) -> None:
+    """Start a program that outlives this one, with its output in a log."""
+    script = 'log=$1; shift; setsid "$@" >>"$log" 2>&1 </dev/null &'
+    run(["sh", "-c", script, "detach", str(log), *argv])
+
+
+def remove_cgroups() -> None:
+    """Remove what the kubelets made; only works once nothing runs in there any more."""
+    for controller in _cgroup_hierarchies():
+        top = controller / CGROUP
+        for folder in sorted([top, *top.rglob("*/")], reverse=True) if top.exists() else []:
+            folder.rmdir()
+
+
+def _cgroup_hierarchies() -> list[Path]:
+    """Every version 1 hierarchy, or the only one of version 2."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        return [root]
+    return [folder for folder in root.iterdir() if (folder / "tasks").exists()]
+
+
+def _pids_in_namespaces(pid: int) -> list[str]:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
