@@ -64,6 +64,8 @@ def api_server_argv(
         f"--tls-private-key-file={authority.key('apiserver')}",
         f"--kubelet-client-certificate={authority.certificate(ADMIN)}",
         f"--kubelet-client-key={authority.key(ADMIN)}",
+        # No DNS knows the nodes' names.
+        "--kubelet-preferred-address-types=InternalIP",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-key-file={authority.certificate('service-accounts')}",
         f"--service-account-signing-key-file={authority.key('service-accounts')}",

@@ -195,7 +195,7 @@ def _cgroup_hierarchies() -> list[Path]:
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
         return [root]
-    return [folder for folder in root.iterdir() if (folder / "tasks").exists()]
+    return [folder for folder in root.iterdir() if (folder / "cgroup.procs").exists()]
 
 
 def _pids_in_namespaces(pid: int) -> list[str]:

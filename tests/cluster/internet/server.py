@@ -62,7 +62,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(count))
         self.end_headers()
-        block = _BLOCK if rate == float("inf") else _BLOCK[: max(1, int(rate / 20))]
+        # Whole patterns in each block, so that N bytes are the same N bytes at any rate.
+        block = _BLOCK if rate == float("inf") else _BLOCK[: max(1, int(rate / 20) // 256) * 256]
         began, sent = time.monotonic(), 0
         while sent < count and self.command != "HEAD":
             sent += self.wfile.write(block[: count - sent])
