@@ -43,23 +43,18 @@ ARG PIP_CONFIG_FILE
 COPY --from=requirements /requirements/dataplane.txt /requirements/
 RUN pip --python /opt/nat64/bin/python install -c /requirements/requirements.lock -r /requirements/dataplane.txt
 
-# Our own package, with the eBPF program compiled into it.
-FROM build AS wheel
+# Our own package, with the eBPF program compiled into it. It goes on top of either environment: what
+# changes with every commit is a layer of a megabyte.
+FROM build AS package
 WORKDIR /src
 COPY . .
 RUN make --assume-old=deps bpf \
- && pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheel .
-
-FROM operator-dependencies AS operator-installed
-COPY --from=wheel /wheel /wheel
-RUN pip --python /opt/nat64/bin/python install --no-index --no-deps /wheel/*.whl
-
-FROM dataplane-dependencies AS dataplane-installed
-COPY --from=wheel /wheel /wheel
-RUN pip --python /opt/nat64/bin/python install --no-index --no-deps /wheel/*.whl
+ && pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && pip --python /opt/nat64/bin/python install --no-index --no-deps --prefix /package /wheel/*.whl
 
 FROM runtime AS operator
-COPY --from=operator-installed /opt/nat64 /opt/nat64
+COPY --from=operator-dependencies /opt/nat64 /opt/nat64
+COPY --from=package /package /opt/nat64
 USER 65532:65532
 ENTRYPOINT ["nat64-operator"]
 
@@ -69,5 +64,6 @@ ARG APT_CONFIG
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libbpf1 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
-COPY --from=dataplane-installed /opt/nat64 /opt/nat64
+COPY --from=dataplane-dependencies /opt/nat64 /opt/nat64
+COPY --from=package /package /opt/nat64
 ENTRYPOINT ["nat64-translator"]

@@ -6,14 +6,14 @@ and is in no image.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import tarfile
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,11 @@ from tests.cluster.run import ClusterError, locked, run, say
 # Without a host's name before them, containerd would look for these in a public registry.
 PREFIX = "localhost/nat64-operator"
 _BUILD_CONFIG = "/run/build-config"
+_NOT_IN_BASE = (
+    *("etc/apt/sources.list", "etc/hostname", "etc/resolv.conf", "var/cache/apt"),
+    *("var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/info", "usr/share/locale"),
+    "usr/share/man",
+)
 
 
 @dataclass(frozen=True)
@@ -107,14 +112,14 @@ def _build(image: Image, archive: Path) -> None:
     began = time.monotonic()
     base = _base()
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="nat64-build-") as folder:
+    with _scratch() as folder:
         context = image.dockerfile.parent
         if image.dockerfile.parent == HERE:  # only what the image is made from
-            context = Path(folder) / "context"
+            context = folder / "context"
             context.mkdir()
             for path in image.inputs:
                 shutil.copy(path, context)
-        options = _lend_package_indexes(Path(folder) / "build-config")
+        options = _lend_package_indexes(folder / "build-config")
         options += ["--build-arg", f"BASE={base}", "--target", image.target]
         options += ["--file", str(image.dockerfile), "--tag", image.name]
         _buildah("build", "--layers", "--isolation=chroot", "--pull-never", *options, str(context))
@@ -135,26 +140,21 @@ def _base() -> str:
         return name
     release, uri = _release(), _package_sources()[0][0]
     say(f"making the base image from Debian {release} with debootstrap ...")
-    with tempfile.TemporaryDirectory(prefix="nat64-base-", dir=CACHE) as folder:
-        root = Path(folder) / "root"
-        run(["debootstrap", "--variant=minbase", release, str(root), uri])
+    with _scratch() as folder:
+        root = folder / "root"
+        # It mounts things, which are not to outlive it.
+        run(["unshare", "--mount", "debootstrap", "--variant=minbase", release, root, uri])
         # No service is to start in an image, and no image is to know this machine's mirror.
         policy = root / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
-        (root / "etc/apt/sources.list").unlink(missing_ok=True)
-        for left in ("etc/resolv.conf", "etc/hostname"):
-            (root / left).unlink(missing_ok=True)
-        for heap in (
-            "var/cache/apt",
-            "var/lib/apt/lists",
-            "var/log",
-            "usr/share/doc",
-            "usr/share/man",
-        ):
-            shutil.rmtree(root / heap)
-            (root / heap).mkdir()
-        context = Path(folder) / "context"
+        for path in (root / name for name in _NOT_IN_BASE):
+            if path.is_dir():
+                shutil.rmtree(path)
+                path.mkdir()
+            else:
+                path.unlink(missing_ok=True)
+        context = folder / "context"
         context.mkdir()
         with tarfile.open(context / "root.tar", "w") as tar:
             tar.add(root, arcname=".", filter=lambda member: None if member.isdev() else member)
@@ -163,8 +163,19 @@ def _base() -> str:
     return name
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """An empty folder that goes afterwards, or before the next build if this one is killed."""
+    folder = CACHE / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def _base_name() -> str:
-    return f"{PREFIX}/base:{_release()}"
+    recipe = hashlib.sha256(" ".join(_NOT_IN_BASE).encode()).hexdigest()[:8]
+    return f"{PREFIX}/base:{_release()}-{recipe}"
 
 
 def _release() -> str:
@@ -175,15 +186,15 @@ def _release() -> str:
     return facts["VERSION_CODENAME"]
 
 
-def _package_sources() -> list[tuple[str, str, str]]:
+def _package_sources() -> list[tuple[str, ...]]:
     """Where this machine's apt gets Debian itself from: address, release, component."""
-    fields = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+    fields = "$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
     lines = run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).split("\n")
     found = [line.split("|") for line in lines if line.startswith("Debian|")]
-    ours = [(u, r, c) for _, u, r, c in found if r.startswith(_release()) and c == "main"]
+    ours = [(n, u, r, c) for _, n, u, r, c in found if n.startswith(_release()) and c == "main"]
     if not ours:
         raise ClusterError("apt knows no Debian package lists: run `apt-get update`")
-    return sorted(ours, key=lambda source: source[1] != _release())
+    return [source[1:] for source in sorted(ours)]  # the release before its updates
 
 
 def _lend_package_indexes(folder: Path) -> list[str]:

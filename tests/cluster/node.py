@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import binaries
-from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.controlplane import ADMIN, POD_RANGE
 from tests.cluster.network import DNS_IPV6, Host, processes
 from tests.cluster.paths import CACHE, HERE, REPO, STATE
 from tests.cluster.run import ClusterError, run, wait_for
@@ -31,14 +31,20 @@ class Node:
         """Start the node's first process, which makes its file system."""
         for folder in (self.log_folder, self.folder / "root", self.folder / "containerd"):
             folder.mkdir(parents=True)
-        for controller in _cgroup_hierarchies():
-            (controller / CGROUP / self.name).mkdir(parents=True, exist_ok=True)
+        for hierarchy in _cgroup_hierarchies():
+            (hierarchy / CGROUP / self.name).mkdir(parents=True, exist_ok=True)
+            for level in (hierarchy, hierarchy / CGROUP):
+                _pass_controllers_down(level)
         enter = ["nsenter", f"--net=/run/netns/{self.host.namespace}"]
         unshare = ["unshare", "--mount", "--uts", "--pid", "--fork"]
         init = ["sh", str(HERE / "node-init.sh"), self.name, str(STATE), DNS_IPV6]
         shared = map(str, (STATE, CACHE, REPO))
         detach([*enter, *unshare, *init, *shared], self.log_folder / "init.log")
         wait_for(f"{self.name} to boot (see {self.log_folder}/init.log)", self._booted, timeout=10)
+        # For whoever takes a shell here.
+        self.run(["ln", "-s", *map(str, binaries.ensure().values()), "/usr/local/bin/"])
+        config = STATE / "pki" / f"{ADMIN}.kubeconfig"
+        self.run(["sh", "-c", f"mkdir -p /root/.kube && ln -sf {config} /root/.kube/config"])
 
     def run(self, argv: Sequence[str], *, input: str | None = None, check: bool = True) -> str:
         """Run a command on the node and return its output."""
@@ -184,8 +190,8 @@ def detach(argv: Sequence[str], log: Path) -> None:
 
 def remove_cgroups() -> None:
     """Remove what the kubelets made; only works once nothing runs in there any more."""
-    for controller in _cgroup_hierarchies():
-        top = controller / CGROUP
+    for hierarchy in _cgroup_hierarchies():
+        top = hierarchy / CGROUP
         for folder in sorted([top, *top.rglob("*/")], reverse=True) if top.exists() else []:
             folder.rmdir()
 
@@ -196,6 +202,14 @@ def _cgroup_hierarchies() -> list[Path]:
     if (root / "cgroup.controllers").exists():
         return [root]
     return [folder for folder in root.iterdir() if (folder / "cgroup.procs").exists()]
+
+
+def _pass_controllers_down(level: Path) -> None:
+    """In version 2 a cgroup has only the controllers that its parent passes on."""
+    switch = level / "cgroup.subtree_control"
+    if switch.exists():
+        for controller in (level / "cgroup.controllers").read_text().split():
+            switch.write_text(f"+{controller}")
 
 
 def _pids_in_namespaces(pid: int) -> list[str]:
