@@ -1,0 +1,1 @@
+"""The custom resources as typed, immutable models, and the conditions in their status."""

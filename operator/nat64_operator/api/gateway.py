@@ -1,0 +1,211 @@
+"""NAT64Gateway: the model of its spec, and the translator's config that it stands for.
+
+Defaults are written twice, here and in the CRD, because objects stored before a field existed
+have no default filled in; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Self
+
+import msgspec
+
+from nat64_dataplane import config
+from nat64_dataplane.errors import ConfigError
+from nat64_operator.api.meta import Meta, Object, Resource, Spec
+from nat64_operator.errors import InvalidObjectError
+
+KIND = "NAT64Gateway"
+PLURAL = "nat64gateways"
+
+DEFAULT_NAME = "default"
+# Ports of the gateway named `default`, and where those of the others start: below NodePorts
+# (30000) and what Linux hands out (32768).
+WELL_KNOWN_PORTS = (9464, 6464, 6465, 6466, 6467)
+DERIVED_PORTS = 21000
+DERIVED_SLOTS = 1000
+
+
+class Pool(Spec, frozen=True, kw_only=True):
+    """IPv4 addresses and the ports on each."""
+
+    addresses: str = config.NODE_ADDRESS
+    ports: str = "61001-65535"
+
+
+class StaticMapping(Spec, frozen=True, kw_only=True):
+    """A mapping from IPv4 to IPv6 that never expires."""
+
+    protocol: str
+    client: str
+    client_port: int
+    address: str
+    port: int
+
+
+class Policy(Spec, frozen=True, kw_only=True):
+    """Who may use the translator, and what they may reach."""
+
+    allowed_sources: tuple[str, ...] = ()
+    allow_non_global: bool = False
+    allowed_destinations: tuple[str, ...] = ()
+    denied_destinations: tuple[str, ...] = ()
+
+
+class Timeouts(Spec, frozen=True, kw_only=True):
+    """Idle times in seconds."""
+
+    udp_seconds: int = 300
+    icmp_seconds: int = 60
+    tcp_established_seconds: int = 7440
+    tcp_transitory_seconds: int = 240
+    tcp_incoming_syn_seconds: int = 6
+    fragment_seconds: int = 2
+
+
+class Limits(Spec, frozen=True, kw_only=True):
+    """Bounds on state."""
+
+    sessions: int = 1_048_576
+    ports_per_client: int = 0
+    new_sessions_per_second_per_client: int = 0
+
+
+class HostPorts(Spec, frozen=True, kw_only=True):
+    """Ports on the node; those not set are derived from the gateway's name."""
+
+    translator: int | None = None
+    dns: int | None = None
+    dns_health: int | None = None
+    dns_ready: int | None = None
+    dns_metrics: int | None = None
+
+
+class UpdateStrategy(Spec, frozen=True, kw_only=True):
+    """How a change reaches the nodes."""
+
+    max_unavailable: int | str = "10%"
+
+
+class GatewaySpec(Spec, frozen=True, kw_only=True):
+    """The spec, defaults filled in."""
+
+    prefix: str = "64:ff9b::/96"
+    node_selector: dict[str, str] = msgspec.field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ({"operator": "Exists"},)
+    pools: tuple[Pool, ...] = (Pool(),)
+    uplinks: tuple[str, ...] = ()
+    interface_name: str | None = None
+    static_mappings: tuple[StaticMapping, ...] = ()
+    policy: Policy = Policy()
+    filtering: str = "EndpointIndependent"
+    overload_tcp_ports: bool = msgspec.field(default=False, name="overloadTCPPorts")
+    copy_traffic_class: bool = True
+    lowest_ipv6_mtu: int = msgspec.field(default=1280, name="lowestIPv6MTU")
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    host_ports: HostPorts = HostPorts()
+    update_strategy: UpdateStrategy = UpdateStrategy()
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The ports that a gateway's agents listen on, each on every node of the gateway."""
+
+    translator: int
+    dns: int
+    dns_health: int
+    dns_ready: int
+    dns_metrics: int
+
+    def all(self) -> dict[str, int]:
+        """By the name that the field has in `spec.hostPorts`."""
+        return {
+            "translator": self.translator,
+            "dns": self.dns,
+            "dnsHealth": self.dns_health,
+            "dnsReady": self.dns_ready,
+            "dnsMetrics": self.dns_metrics,
+        }
+
+
+class Gateway(Resource, frozen=True):
+    """A NAT64Gateway."""
+
+    spec: GatewaySpec
+
+    @classmethod
+    def parse(cls, obj: Object) -> Self:
+        """Read an object. Raises InvalidObjectError where its spec has another shape."""
+        try:
+            spec = msgspec.convert(obj.get("spec") or {}, GatewaySpec)
+        except msgspec.ValidationError as error:
+            raise InvalidObjectError(f"spec: {error}") from error
+        return cls(Meta.of(obj), obj.get("status") or {}, KIND, spec)
+
+    @property
+    def ports(self) -> Ports:
+        """The ports of its agents: the given ones, else those that its name stands for."""
+        given = msgspec.structs.astuple(self.spec.host_ports)
+        return Ports(*(g or d for g, d in zip(given, derived_ports(self.name), strict=True)))
+
+    def config(self) -> config.Config:
+        """The translator's config. Raises InvalidObjectError with field, value and rule."""
+        spec = self.spec
+        try:
+            return config.Config(
+                name=self.name,
+                interface=spec.interface_name or "",
+                prefix=IPv6Network(spec.prefix),
+                pools=tuple(config.Pool(addresses=p.addresses, ports=p.ports) for p in spec.pools),
+                uplinks=spec.uplinks,
+                static_mappings=tuple(_static_mapping(m) for m in spec.static_mappings),
+                policy=config.Policy(
+                    allowed_sources=tuple(map(IPv6Network, spec.policy.allowed_sources)),
+                    allow_non_global=spec.policy.allow_non_global,
+                    allowed_destinations=tuple(map(IPv4Network, spec.policy.allowed_destinations)),
+                    denied_destinations=tuple(map(IPv4Network, spec.policy.denied_destinations)),
+                ),
+                filtering=config.Filtering(spec.filtering),
+                overload_tcp_ports=spec.overload_tcp_ports,
+                copy_traffic_class=spec.copy_traffic_class,
+                lowest_ipv6_mtu=spec.lowest_ipv6_mtu,
+                timeouts=config.Timeouts(
+                    udp=spec.timeouts.udp_seconds,
+                    icmp=spec.timeouts.icmp_seconds,
+                    tcp_established=spec.timeouts.tcp_established_seconds,
+                    tcp_transitory=spec.timeouts.tcp_transitory_seconds,
+                    tcp_incoming_syn=spec.timeouts.tcp_incoming_syn_seconds,
+                    fragment=spec.timeouts.fragment_seconds,
+                ),
+                limits=config.Limits(
+                    sessions=spec.limits.sessions,
+                    ports_per_client=spec.limits.ports_per_client,
+                    new_sessions_per_second_per_client=(
+                        spec.limits.new_sessions_per_second_per_client
+                    ),
+                ),
+                listen=f"[::]:{self.ports.translator}",
+            )
+        except (ValueError, ConfigError) as error:
+            raise InvalidObjectError(f"spec: {error}") from error
+
+
+def derived_ports(name: str) -> tuple[int, ...]:
+    """The ports that a gateway of this name has when its spec gives none."""
+    if name == DEFAULT_NAME:
+        return WELL_KNOWN_PORTS
+    count = len(WELL_KNOWN_PORTS)
+    slot = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % DERIVED_SLOTS
+    return tuple(range(DERIVED_PORTS + slot * count, DERIVED_PORTS + (slot + 1) * count))
+
+
+def _static_mapping(mapping: StaticMapping) -> config.StaticMapping:
+    return config.StaticMapping(
+        protocol=mapping.protocol.lower(),
+        client=IPv6Address(mapping.client),
+        client_port=mapping.client_port,
+        address=IPv4Address(mapping.address),
+        port=mapping.port,
+    )

@@ -1,0 +1,149 @@
+"""The command `nat64-operator`: `run` in the cluster, and what the chart's hooks need."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import kopf
+from kubernetes import client
+from kubernetes import config as kube_config
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.edge import dns, handlers
+from nat64_operator.edge.kube import Kube
+from nat64_operator.edge.loop import Loop
+from nat64_operator.edge.store import Store
+from nat64_operator.settings import Settings
+
+log = logging.getLogger("nat64_operator")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if not options.verbose:
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, kube_config.ConfigException) as error:
+        print(f"nat64-operator: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Watch and reconcile until told to stop."""
+    settings = _settings(options)
+    kube = connect()
+    _wait_for_crds(kube)
+    asyncio.run(_operate(kube, settings, options))
+    return 0
+
+
+def connect() -> Kube:
+    """Connect with the pod's own account, else with the kubeconfig."""
+    try:
+        kube_config.load_incluster_config()
+    except kube_config.ConfigException:
+        kube_config.load_kube_config()
+    return Kube(client.ApiClient())
+
+
+async def _operate(kube: Kube, settings: Settings, options: argparse.Namespace) -> None:
+    store = Store(settings)
+    loop = Loop(kube, store, settings, options.cluster_dns or dns.cluster_server())
+    await kopf.operator(
+        registry=handlers.registry(store, loop),
+        namespaces=[settings.namespace],
+        liveness_endpoint=f"http://{options.health}/healthz" if options.health else None,
+        standalone=True,
+    )
+
+
+def _wait_for_crds(kube: Kube) -> None:
+    """Without its CRDs the operator has nothing to watch, and kopf looks for them only once."""
+    for kind in (gateway_api.KIND, policy_api.KIND):
+        while not kube.serves(kind):
+            log.error("the API server does not know %s: install the chart's CRDs", kind)
+            time.sleep(10)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        namespace=options.namespace,
+        dataplane_image=options.dataplane_image,
+        image_pull_policy=options.image_pull_policy,
+        image_pull_secrets=tuple(filter(None, options.image_pull_secrets.split(","))),
+        priority_class=options.priority_class,
+        service_account=options.dataplane_service_account,
+        translator_resources=_json("--translator-resources", options.translator_resources),
+        dns64_resources=_json("--dns64-resources", options.dns64_resources),
+        confirm_seconds=options.confirm_seconds,
+        removal_seconds=options.removal_seconds,
+    )
+
+
+def _json(flag: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"{flag} {text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{flag} {text!r} must be a JSON object")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nat64-operator",
+        description="Carries out NAT64Gateway and DNS64Policy objects.",
+        epilog="Each flag can be given as an environment variable too: --dataplane-image is "
+        "NAT64_DATAPLANE_IMAGE.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run", help="watch and reconcile until told to stop")
+    runs.add_argument("-v", "--verbose", action="store_true", help="log every step")
+    _flag(runs, "--namespace", "nat64-system", "where the DaemonSets and the operator are")
+    _flag(runs, "--dataplane-image", None, "the image of translator and sidecar")
+    _flag(runs, "--image-pull-policy", "IfNotPresent", "when that image is pulled")
+    _flag(runs, "--image-pull-secrets", "", "names of Secrets to pull it with, by commas")
+    _flag(runs, "--priority-class", "system-node-critical", "priority of its pods")
+    _flag(runs, "--dataplane-service-account", "nat64-dataplane", "ServiceAccount of its pods")
+    _flag(runs, "--translator-resources", "{}", "resources of the translator, JSON")
+    _flag(runs, "--dns64-resources", "{}", "resources of the sidecar, JSON")
+    _flag(runs, "--cluster-dns", "", "the cluster's DNS, by default this pod's nameserver")
+    _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
+    _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
+    _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
+    return parser
+
+
+def _flag(parser: argparse.ArgumentParser, name: str, default: str | int | None, text: str) -> None:
+    variable = "NAT64_" + name.strip("-").replace("-", "_").upper()
+    value = os.environ.get(variable, default)
+    parser.add_argument(
+        name,
+        default=value,
+        type=int if isinstance(default, int) else str,
+        required=value is None,
+        help=f"{text} [{default}]" if default not in (None, "") else text,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pointing the cluster's CoreDNS at the sidecars, and back."""

@@ -1,0 +1,86 @@
+"""What we did to a Corefile, kept in a ConfigMap of our own.
+
+Not in the Corefile as a comment and not as an annotation beside it: a kubeadm migration rewrites
+that object as a whole.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any, Self
+
+import msgspec
+
+from nat64_dataplane import corefile
+from nat64_operator.api.meta import GROUP, Object
+from nat64_operator.render import names
+from nat64_operator.render.manifest import config_map
+from nat64_operator.settings import Settings
+
+POLICY_LABEL = f"{GROUP}/policy"
+
+
+class State(enum.Enum):
+    """Where an edit stands."""
+
+    APPLYING = "Applying"
+    """Recorded; written now or next; CoreDNS has not answered through the sidecars yet."""
+    CONFIRMED = "Confirmed"
+    """CoreDNS has answered through the sidecars."""
+    ROLLED_BACK = "RolledBack"
+    """CoreDNS did not answer through the sidecars in time; the original is back."""
+    STEPPED_BACK = "SteppedBack"
+    """Someone else put the original back several times; it is theirs for now."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One Corefile: before and after."""
+
+    namespace: str
+    config_map: str
+    original: str
+    """The whole file as it would be without us; follows what others change around our line."""
+    applied: str
+    """The whole file as we wrote it."""
+    state: State
+    since: float
+    """When `state` began, in seconds since 1970."""
+    over: str = ""
+    """The resourceVersion that the Corefile had when it was written."""
+    reverts: int = 0
+    """How often others have put the original back since it last held for long."""
+    confirmed: bool = False
+    """Whether it was ever confirmed: what has worked before is not put back by a bad minute."""
+    note: str = ""
+
+    @classmethod
+    def read(cls, obj: Object) -> Self | None:
+        """Read it; None where someone made it unreadable, which is as if it weren't there."""
+        data = obj.get("data") or {}
+        try:
+            state = json.loads(data["state"])
+            return msgspec.convert(
+                {**state, "original": data["original"], "applied": data["applied"]}, cls
+            )
+        except (KeyError, ValueError, msgspec.ValidationError):
+            return None
+
+    def manifest(self, policy: str, settings: Settings) -> dict[str, Any]:
+        """The ConfigMap that holds it."""
+        fields = msgspec.to_builtins(self)
+        texts = {"original": fields.pop("original"), "applied": fields.pop("applied")}
+        hashes = {
+            "originalHash": corefile.content_hash(self.original),
+            "appliedHash": corefile.content_hash(self.applied),
+        }
+        return config_map(
+            names.wiring_record(policy),
+            settings.namespace,
+            {
+                names.MANAGED_BY: names.OPERATOR,
+                "app.kubernetes.io/part-of": names.OPERATOR,
+                POLICY_LABEL: policy,
+            },
+            {**texts, **hashes, "state": json.dumps(fields, sort_keys=True)},
+        )

@@ -1,0 +1,52 @@
+"""Asking the cluster's DNS whether it synthesizes: the proof that CoreDNS is wired."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+
+from nat64_operator.coredns.wiring import Answer
+
+NAME = "ipv4only.arpa."
+"""It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2): an IPv6 answer
+under our prefix comes from a DNS64, and needs nothing of the internet."""
+TIMEOUT = 2.0
+
+
+def ask(prefix: str, server: str) -> Answer:
+    """Ask, and say what came back."""
+    asked = time.time()
+    network = IPv6Network(prefix)
+    query = dns.message.make_query(NAME, dns.rdatatype.AAAA)
+    try:
+        response, _ = dns.query.udp_with_fallback(query, server, timeout=TIMEOUT)
+    except (dns.exception.DNSException, OSError) as error:
+        return Answer(False, f"{server}: {str(error) or type(error).__name__}", asked)
+    addresses = [
+        IPv6Address(rdata.address)
+        for rrset in response.answer
+        if rrset.rdtype == dns.rdatatype.AAAA
+        for rdata in rrset
+    ]
+    found = [str(address) for address in addresses if address in network]
+    if found:
+        return Answer(True, f"{NAME} is {', '.join(found)}", asked)
+    code = dns.rcode.to_text(response.rcode())
+    said = ", ".join(map(str, addresses)) or f"no IPv6 address ({code})"
+    return Answer(False, f"{NAME} has {said}", asked)
+
+
+def cluster_server(path: Path = Path("/etc/resolv.conf")) -> str:
+    """The resolver that this pod, as every other, was given. Raises ValueError without any."""
+    for line in path.read_text().splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            return words[1]
+    raise ValueError(f"{path} names no nameserver: set --cluster-dns")

@@ -1,0 +1,84 @@
+"""kopf: it watches, we note. Nothing is decided here, and nothing is stored in anyone's object."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import kopf
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.api.meta import GROUP, VERSION
+from nat64_operator.edge.loop import Loop, selector_of
+from nat64_operator.edge.store import Store
+from nat64_operator.render.manifest import Ref
+
+STUCK_SECONDS = 300
+"""A pass through the loop never takes so long: requests have timeouts."""
+
+_RESOURCES = {
+    gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
+    policy_api.KIND: (GROUP, VERSION, policy_api.PLURAL),
+    "Node": ("", "v1", "nodes"),
+    "EndpointSlice": ("discovery.k8s.io", "v1", "endpointslices"),
+    "DaemonSet": ("apps", "v1", "daemonsets"),
+    "Service": ("", "v1", "services"),
+    "ConfigMap": ("", "v1", "configmaps"),
+}
+
+
+def registry(store: Store, loop: Loop) -> kopf.OperatorRegistry:
+    """Everything that kopf calls."""
+    handlers = kopf.OperatorRegistry()
+    # By the client's configuration, whose address is the API server's own: logging in must not
+    # need the cluster's DNS, which we are here to repair.
+    kopf.on.login(registry=handlers)(kopf.login_via_client)
+    kopf.on.startup(registry=handlers)(_configure)
+    tasks: set[asyncio.Task[None]] = set()
+
+    @kopf.on.startup(registry=handlers)
+    async def _start(**_: Any) -> None:
+        tasks.add(asyncio.create_task(loop.run(), name="reconcile loop"))
+
+    @kopf.on.cleanup(registry=handlers)
+    async def _stop(**_: Any) -> None:
+        for task in tasks:
+            task.cancel()
+
+    @kopf.on.probe(registry=handlers, id="loop")
+    async def _alive(**_: Any) -> str:
+        since = time.monotonic() - loop.alive
+        if since > STUCK_SECONDS or any(task.done() for task in tasks):
+            raise kopf.PermanentError(f"the loop last came round {since:.0f} s ago")
+        return "ok"
+
+    for kind, resource in _RESOURCES.items():
+        kopf.on.event(*resource, registry=handlers, id=kind.lower())(_note(kind, store))
+    return handlers
+
+
+def _note(kind: str, store: Store) -> Any:
+    async def note(event: kopf.RawEvent, **_: Any) -> None:
+        obj: dict[str, Any] = dict(event["object"])
+        obj.setdefault("kind", kind)
+        if event["type"] == "DELETED":
+            store.drop(kind, Ref.of(obj))
+        else:
+            store.put(obj)
+
+    return note
+
+
+async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    settings.posting.enabled = False  # Events are ours, on transitions only
+    settings.scanning.disabled = True  # no right to watch CRDs and namespaces is needed
+    settings.peering.standalone = True
+    settings.watching.chunk_size = 500
+    settings.queueing.worker_limit = 50
+    settings.queueing.idle_timeout = 1.0
+    settings.process.ultimate_exiting_timeout = 30
+    for kind, resource in _RESOURCES.items():
+        if selector := selector_of(kind):
+            settings.watching.label_selectors[resource] = selector

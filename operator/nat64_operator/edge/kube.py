@@ -1,0 +1,205 @@
+"""The API server: a few verbs over the kubernetes client, objects as plain JSON.
+
+Synchronous; the loop calls it from a thread. Every call has a timeout.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes import client
+
+from nat64_operator import status
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.api.meta import API_VERSION
+from nat64_operator.coredns.wiring import KEY
+from nat64_operator.reconcile.actions import (
+    Action,
+    Apply,
+    Delete,
+    Emit,
+    SetFinalizers,
+    SetStatus,
+    WriteCorefile,
+)
+from nat64_operator.render.manifest import Ref
+from nat64_operator.settings import FIELD_MANAGER
+
+TIMEOUT = (5, 20)
+"""Seconds to connect and to answer."""
+PAGE = 500
+"""Objects in one answer of a list: bounds memory where there are thousands of nodes."""
+EVENTS_NAMESPACE = "default"
+"""Where Kubernetes keeps the Events of objects that have no namespace."""
+
+_PATHS = {
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Service": ("api/v1", "services"),
+    "Pod": ("api/v1", "pods"),
+    "Node": ("api/v1", "nodes"),
+    "DaemonSet": ("apis/apps/v1", "daemonsets"),
+    "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
+    gateway_api.KIND: (f"apis/{API_VERSION}", gateway_api.PLURAL),
+    policy_api.KIND: (f"apis/{API_VERSION}", policy_api.PLURAL),
+}
+_MERGE = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+
+Query = dict[str, str]
+
+
+class Kube:
+    """One connection to the API server."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+        self.requests = 0
+        """How many were made, for the metrics and the benchmark."""
+
+    def perform(self, action: Action) -> dict[str, Any] | None:
+        """Carry one action out. Returns the object as it is now, or None."""
+        match action:
+            case Apply(manifest):
+                query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+                return self._call("PATCH", Ref.of(manifest), query, manifest, _APPLY)
+            case Delete(ref, uid):
+                body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+                try:
+                    self._call("DELETE", ref, {}, body)
+                except client.ApiException as error:
+                    if error.status not in (404, 409):  # gone, or another took its name
+                        raise
+                return None
+            case SetStatus(ref, fields):
+                body = {
+                    "apiVersion": API_VERSION,
+                    "kind": ref.kind,
+                    "metadata": {"name": ref.name},
+                    "status": fields,
+                }
+                query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+                return self._call("PATCH", ref, query, body, _APPLY, "/status")
+            case SetFinalizers(ref, finalizers, version):
+                meta = {"finalizers": list(finalizers), "resourceVersion": version}
+                query = {"fieldManager": FIELD_MANAGER}
+                return self._call("PATCH", ref, query, {"metadata": meta}, _MERGE)
+            case WriteCorefile(namespace, name, text, version):
+                body = {"metadata": {"resourceVersion": version}, "data": {KEY: text}}
+                query = {"fieldManager": FIELD_MANAGER}
+                return self._call("PATCH", Ref("ConfigMap", name, namespace), query, body, _MERGE)
+            case Emit():
+                self._emit(action)
+                return None
+
+    def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A ConfigMap; None where there is none, or where it may not be read."""
+        try:
+            return self._call("GET", Ref("ConfigMap", name, namespace))
+        except client.ApiException as error:
+            if error.status in (403, 404):
+                return None
+            raise
+
+    def serves(self, kind: str) -> bool:
+        """Whether the API server knows a kind of ours."""
+        try:
+            self._call("GET", Ref(kind, ""), {"limit": "1"})
+        except client.ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def items(self, kind: str, namespace: str = "", selector: str = "") -> Iterator[dict[str, Any]]:
+        """All objects of a kind, a page at a time."""
+        query = {"limit": str(PAGE)}
+        if selector:
+            query["labelSelector"] = selector
+        version = _PATHS[kind][0].partition("/")[2]
+        while True:
+            page = self._call("GET", Ref(kind, "", namespace), query)
+            for item in page.get("items") or ():
+                yield {"apiVersion": version, "kind": kind, **item}
+            more = page["metadata"].get("continue")
+            if not more:
+                return
+            query["continue"] = more
+
+    def _emit(self, event: Emit) -> None:
+        now = status.now_text()
+        body = {
+            "metadata": {"name": f"{event.ref.name}.{uuid.uuid4().hex[:16]}"},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": event.ref.kind,
+                "name": event.ref.name,
+                "uid": event.uid,
+            },
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "message": event.message,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+        }
+        self._request("POST", f"/api/v1/namespaces/{EVENTS_NAMESPACE}/events", {}, body)
+
+    def _call(
+        self,
+        method: str,
+        ref: Ref,
+        query: Query | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        subresource: str = "",
+    ) -> dict[str, Any]:
+        prefix, plural = _PATHS[ref.kind]
+        scope = f"/namespaces/{ref.namespace}" if ref.namespace else ""
+        name = f"/{ref.name}" if ref.name else ""
+        path = f"/{prefix}{scope}/{plural}{name}{subresource}"
+        return self._request(method, path, query or {}, body, content_type)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Any,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        self.requests += 1
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        request = self._api.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = self._api.call_api(*request, _request_timeout=TIMEOUT)
+        raw = response.read()
+        if not 200 <= response.status <= 299:
+            error = client.ApiException(status=response.status, reason=response.reason)
+            error.body = raw.decode(errors="replace")
+            error.headers = response.getheaders()
+            raise error
+        parsed: dict[str, Any] = json.loads(raw) if raw else {}
+        return parsed
+
+
+def explain(error: client.ApiException) -> str:
+    """The API server's own sentence."""
+    try:
+        message: str = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
+    return message

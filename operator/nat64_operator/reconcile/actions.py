@@ -1,0 +1,82 @@
+"""What can be done to the cluster. A plan is a list of groups; a group stops where it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nat64_operator.render.manifest import Ref
+
+
+class Apply(msgspec.Struct, frozen=True):
+    """Server-side apply."""
+
+    manifest: dict[str, Any]
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Delete the object that was observed, and no other that took its name since."""
+
+    ref: Ref
+    uid: str
+
+
+class SetStatus(msgspec.Struct, frozen=True):
+    """Write the status of a custom resource."""
+
+    ref: Ref
+    status: dict[str, Any]
+
+
+class SetFinalizers(msgspec.Struct, frozen=True):
+    """Replace a custom resource's finalizers, if it has not changed since."""
+
+    ref: Ref
+    finalizers: tuple[str, ...]
+    resource_version: str
+
+
+class WriteCorefile(msgspec.Struct, frozen=True):
+    """Write a Corefile, if it has not changed since."""
+
+    namespace: str
+    name: str
+    text: str
+    resource_version: str
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """An Event about a custom resource."""
+
+    ref: Ref
+    uid: str
+    warning: bool
+    reason: str
+    message: str
+
+
+Action = Apply | Delete | SetStatus | SetFinalizers | WriteCorefile | Emit
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Ask the cluster's DNS whether it synthesizes under this prefix; for a policy."""
+
+    policy: str
+    prefix: str
+
+
+class Group(msgspec.Struct, frozen=True):
+    """What is done for one object, in order."""
+
+    subject: Ref
+    actions: tuple[Action, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything to do now."""
+
+    groups: tuple[Group, ...] = ()
+    questions: tuple[Question, ...] = ()
+    wake: float | None = None
+    """Seconds after which to look again although nothing happened."""

@@ -1,0 +1,227 @@
+"""One gateway: what should exist for it, what differs, and what its status says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from nat64_dataplane import config
+from nat64_operator import status
+from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
+from nat64_operator.api.gateway import KIND, Gateway
+from nat64_operator.api.policy import PolicySpec
+from nat64_operator.reconcile import removal
+from nat64_operator.reconcile.actions import (
+    Action,
+    Apply,
+    Delete,
+    Group,
+    SetFinalizers,
+)
+from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile.world import World, get
+from nat64_operator.render import gateway as render
+from nat64_operator.render import names, sidecar
+from nat64_operator.render.manifest import Ref
+
+
+class Refusal(NamedTuple):
+    """Why a gateway's spec is not carried out."""
+
+    reason: str
+    message: str
+
+
+class Sidecars(NamedTuple):
+    """What the sidecars of a gateway are to do."""
+
+    policy: PolicySpec
+    upstreams: Sequence[str]
+    clients: Sequence[str]
+
+
+def reconcile(
+    gateway: Gateway,
+    translator: config.Config | Refusal,
+    sidecars: Sidecars,
+    world: World,
+) -> Group:
+    """Keep a gateway running. A refused one keeps what it has: the last good config goes on."""
+    subject = Ref(KIND, gateway.name)
+    actions: list[Action] = []
+    if isinstance(translator, config.Config):
+        if names.FINALIZER not in gateway.meta.finalizers:
+            # Before anything is made that would have to be cleaned up.
+            actions.append(
+                SetFinalizers(
+                    subject,
+                    (*gateway.meta.finalizers, names.FINALIZER),
+                    gateway.meta.resource_version,
+                )
+            )
+        actions += _apply(gateway, translator, sidecars, world)
+    conditions, fields = observe(gateway, translator, world)
+    actions += status.write(gateway, conditions, fields, world.now)
+    return Group(subject, tuple(actions))
+
+
+def remove(gateway: Gateway, wired: bool, world: World) -> tuple[Group, float]:
+    """Take a deleted gateway off the nodes; return when to look again, too."""
+    subject = Ref(KIND, gateway.name)
+    if names.FINALIZER not in gateway.meta.finalizers:
+        return Group(subject, ()), world.settings.node_wait_seconds
+    since = gateway.meta.deleted if gateway.meta.deleted is not None else world.now
+    step = removal.step(gateway.name, wired, since, world)
+    actions = list(step.actions)
+    if step.done:
+        rest = tuple(f for f in gateway.meta.finalizers if f != names.FINALIZER)
+        actions += step.events(subject, gateway.meta.uid)
+        actions.append(SetFinalizers(subject, rest, gateway.meta.resource_version))
+    else:
+        conditions = [
+            Condition(ACCEPTED, True, "Deleting", "being removed"),
+            Condition(PROGRAMMED, False, "Deleting", step.message),
+            Condition(READY, False, "Deleting", step.message),
+        ]
+        fields = _node_counts(world.find("DaemonSet", names.daemon_set(gateway.name)))
+        actions += status.write(gateway, conditions, {"nodes": fields}, world.now)
+    return Group(subject, tuple(actions)), world.settings.node_wait_seconds
+
+
+def observe(
+    gateway: Gateway, translator: config.Config | Refusal, world: World
+) -> tuple[list[Condition], dict[str, Any]]:
+    """Conditions and the other fields of the status."""
+    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
+    service = world.find("Service", names.dns_service(gateway.name))
+    fields: dict[str, Any] = {"nodes": _node_counts(daemon_set)}
+    if address := cluster_address(service):
+        fields["dnsAddress"] = address
+    if isinstance(translator, Refusal):
+        accepted = Condition(ACCEPTED, False, translator.reason, translator.message)
+        if daemon_set is None:
+            no = "nothing runs for this gateway: its spec is not accepted"
+            return [
+                accepted,
+                Condition(PROGRAMMED, False, translator.reason, no),
+                Condition(READY, False, translator.reason, no),
+            ], fields
+        old = "the nodes go on with the last accepted config"
+        return [
+            accepted,
+            Condition(PROGRAMMED, False, translator.reason, old),
+            Condition(READY, False, translator.reason, old),
+        ], fields
+    fields |= {"prefix": str(translator.prefix), "configHash": translator.content_hash}
+    accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
+    programmed = _programmed(daemon_set, translator, world, gateway.spec.node_selector)
+    ready = Condition(
+        READY,
+        programmed.status,
+        "Ready" if programmed.status else programmed.reason,
+        programmed.message,
+    )
+    return [accepted, programmed, ready], fields
+
+
+def cluster_address(service: Any) -> str | None:
+    """The address that the API server gave a Service."""
+    address = get(service, "spec", "clusterIP")
+    return address if address and address != "None" else None
+
+
+def _programmed(
+    daemon_set: Any, translator: config.Config, world: World, selector: dict[str, str]
+) -> Condition:
+    counts = _node_counts(daemon_set)
+    current = daemon_set is not None and get(daemon_set, "status", "observedGeneration") == get(
+        daemon_set, "metadata", "generation"
+    )
+    mounted = _mounted_config(daemon_set)
+    if not current or mounted != names.translator_config(translator.name, translator.content_hash):
+        return Condition(PROGRAMMED, False, "RollingOut", "the config is on its way to the nodes")
+    desired, ready, updated = counts["desired"], counts["ready"], counts["updated"]
+    if desired == 0:
+        where = f" with labels {selector}" if selector else ""
+        return Condition(PROGRAMMED, False, "NoNodes", f"there is no node{where} to translate on")
+    dead = [n.name for n in world.nodes.values() if n.matches(selector) and not n.ready]
+    living = desired - min(len(dead), desired)
+    without = f"; not counting nodes that are not ready: {_some(dead)}" if dead else ""
+    if living and ready >= living and updated >= living:
+        return Condition(
+            PROGRAMMED, True, "Programmed", f"{ready} of {desired} nodes translate{without}"
+        )
+    reason = "RollingOut" if updated < living else "NodesNotReady"
+    return Condition(
+        PROGRAMMED,
+        False,
+        reason,
+        f"{ready} of {desired} nodes translate, {updated} run this config{without}",
+    )
+
+
+def _apply(
+    gateway: Gateway,
+    translator: config.Config,
+    sidecars: Sidecars,
+    world: World,
+) -> list[Action]:
+    corefile = sidecar.render_corefile(
+        translator, gateway.ports, sidecars.policy, sidecars.upstreams, sidecars.clients
+    )
+    wanted = [
+        render.translator_config(gateway.name, translator, world.settings),
+        sidecar.sidecar_config(gateway.name, corefile, world.settings),
+        render.service(gateway, world.settings),
+        render.daemon_set(gateway, translator, world.settings),
+    ]
+    actions: list[Action] = []
+    owned = world.owned_by(gateway.name)
+    for manifest in wanted:
+        live = owned.get(Ref.of(manifest))
+        if differs(manifest, live):
+            if live is not None and live.get("immutable"):
+                actions.append(Delete(Ref.of(manifest), live["metadata"]["uid"]))
+            actions.append(Apply(manifest))
+    keep = {Ref.of(manifest) for manifest in wanted}
+    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
+    if not actions and rolled_out(daemon_set):
+        for ref, obj in sorted(owned.items()):
+            if ref not in keep:
+                actions.append(Delete(ref, obj["metadata"]["uid"]))
+    return actions
+
+
+def rolled_out(daemon_set: Any) -> bool:
+    """Whether no pod of an earlier revision can be left that mounts an earlier ConfigMap."""
+    counts = _node_counts(daemon_set)
+    seen = get(daemon_set, "status", "observedGeneration")
+    return (
+        seen is not None
+        and seen == get(daemon_set, "metadata", "generation")
+        and counts["updated"] == counts["desired"]
+    )
+
+
+def _mounted_config(daemon_set: Any) -> str | None:
+    for volume in get(daemon_set, "spec", "template", "spec", "volumes") or ():
+        if volume["name"] == "config":
+            name: str = volume["configMap"]["name"]
+            return name
+    return None
+
+
+def _node_counts(daemon_set: Any) -> dict[str, Any]:
+    seen = get(daemon_set, "status") or {}
+    desired, ready = seen.get("desiredNumberScheduled", 0), seen.get("numberReady", 0)
+    return {
+        "desired": desired,
+        "ready": ready,
+        "updated": seen.get("updatedNumberScheduled", 0),
+        "summary": f"{ready}/{desired}",
+    }
+
+
+def _some(items: list[str], limit: int = 5) -> str:
+    shown = ", ".join(sorted(items)[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

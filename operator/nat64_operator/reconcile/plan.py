@@ -1,0 +1,168 @@
+"""The one function: all objects in, everything to do out.
+
+Level-triggered: it asks what is, never what happened. What it returns is small where little
+differs, and empty where nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nat64_dataplane import config
+from nat64_operator import status
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
+from nat64_operator.api.gateway import Gateway
+from nat64_operator.api.meta import Meta, Object, Resource
+from nat64_operator.api.policy import Policy, PolicySpec
+from nat64_operator.coredns import wiring
+from nat64_operator.errors import InvalidObjectError
+from nat64_operator.reconcile import conflicts, gateways, policies, removal
+from nat64_operator.reconcile.actions import Group, Plan, Question
+from nat64_operator.reconcile.gateways import Refusal, Sidecars
+from nat64_operator.reconcile.world import World
+from nat64_operator.render import sidecar
+from nat64_operator.render.manifest import Ref
+
+
+def reconcile(world: World) -> Plan:
+    """Decide. Policies come first: what they say about a gateway's sidecars is part of it, and a
+    gateway that goes waits until no Corefile names it.
+    """
+    groups: list[Group] = []
+    questions: list[Question] = []
+    wakes: list[float] = []
+
+    known, unreadable = _parse_gateways(world)
+    groups += unreadable
+    parsed_policies, unreadable = _parse_policies(world)
+    groups += unreadable
+
+    present: dict[str, Gateway | None] = dict.fromkeys(world.gateways)
+    present.update({gateway.name: gateway for gateway in known})
+    live = [policy for policy in parsed_policies if not policy.meta.deleting]
+    refused = policies.refusals(live, present)
+
+    for policy in parsed_policies:
+        gateway = present.get(policy.spec.gateway_ref.name)
+        outcome = policies.reconcile(policy, gateway, refused.get(policy.name), world)
+        groups.append(outcome.group)
+        questions += [outcome.question] if outcome.question else []
+        wakes += [outcome.wake] if outcome.wake is not None else []
+    for name in sorted(world.policies_left_behind()):
+        groups.append(_forget_policy(name, world))
+
+    serving = {p.spec.gateway_ref.name: p for p in live if p.name not in refused}
+    wired = _wired_gateways(parsed_policies, world)
+    configs = _configs(known, world)
+    clients = _clients(world)
+    for gateway in known:
+        if gateway.meta.deleting:
+            group, wake = gateways.remove(gateway, gateway.name in wired, world)
+            groups.append(group)
+            wakes.append(wake)
+            continue
+        sidecars = _sidecars(serving.get(gateway.name), clients, world)
+        groups.append(gateways.reconcile(gateway, configs[gateway.name], sidecars, world))
+    for name in sorted(world.gateways_left_behind()):
+        # Its finalizer was taken off by hand. The nodes are cleaned all the same.
+        step = removal.step(name, False, world.now, world)
+        groups.append(Group(Ref(gateway_api.KIND, name), step.actions))
+        wakes.append(world.settings.node_wait_seconds)
+    return Plan(
+        tuple(group for group in groups if group.actions),
+        tuple(questions),
+        min(wakes, default=None),
+    )
+
+
+def removing(world: World) -> set[str]:
+    """Gateways whose pods have to be looked at: those that are on their way out."""
+    deleting = {
+        name for name, obj in world.gateways.items() if obj["metadata"].get("deletionTimestamp")
+    }
+    return deleting | world.gateways_left_behind()
+
+
+def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config | Refusal]:
+    configs: dict[str, config.Config | Refusal] = {}
+    good: list[tuple[Gateway, config.Config]] = []
+    for gateway in known:
+        try:
+            configs[gateway.name] = translator = gateway.config()
+            good.append((gateway, translator))
+        except InvalidObjectError as error:
+            configs[gateway.name] = Refusal("Invalid", str(error))
+    nodes = conflicts.NodeIndex(world.nodes.values())
+    for name, found in conflicts.between_gateways(good, nodes).items():
+        configs[name] = Refusal(*found)
+    return configs
+
+
+def _clients(world: World) -> tuple[str, ...]:
+    ranges = {text for node in world.nodes.values() for text in node.ranges}
+    return tuple(sidecar.allowed(ranges))
+
+
+def _sidecars(policy: Policy | None, clients: Sequence[str], world: World) -> Sidecars:
+    if policy is None:
+        return Sidecars(PolicySpec(), (), clients)
+    return Sidecars(policy.spec, policies.upstreams(policy, world), clients)
+
+
+def _wired_gateways(parsed: Sequence[Policy], world: World) -> set[str]:
+    return {
+        policy.spec.gateway_ref.name
+        for policy in parsed
+        if policies.record_of(policy.name, world) is not None
+    }
+
+
+def _forget_policy(name: str, world: World) -> Group:
+    """A policy whose finalizer was taken off by hand: its edit goes all the same."""
+    record = policies.record_of(name, world)
+    file = policies.file_of(record.namespace, record.config_map, world) if record else None
+    step = wiring.unwire(file, record)
+    if record is None:
+        step = step._replace(forget=True)
+    actions = policies.carry_out(name, "", step, file, world)
+    return Group(Ref(policy_api.KIND, name), tuple(actions))
+
+
+def _parse_gateways(world: World) -> tuple[list[Gateway], list[Group]]:
+    known, groups = [], []
+    for obj in world.gateways.values():
+        try:
+            known.append(Gateway.parse(obj))
+        except InvalidObjectError as error:
+            if obj["metadata"].get("deletionTimestamp"):
+                known.append(Gateway.parse({**obj, "spec": {}}))
+            else:
+                groups.append(_unreadable(gateway_api.KIND, obj, str(error), world))
+    return known, groups
+
+
+def _parse_policies(world: World) -> tuple[list[Policy], list[Group]]:
+    known, groups = [], []
+    for obj in world.policies.values():
+        try:
+            known.append(Policy.parse(obj))
+        except InvalidObjectError as error:
+            if obj["metadata"].get("deletionTimestamp"):
+                known.append(Policy.parse({**obj, "spec": {}}))
+            else:
+                groups.append(_unreadable(policy_api.KIND, obj, str(error), world))
+    return known, groups
+
+
+def _unreadable(kind: str, obj: Object, message: str, world: World) -> Group:
+    """Stored by a version of the API that this operator doesn't know: left alone, and said."""
+    before = obj.get("status") or {}
+    resource = Resource(Meta.of(obj), before, kind)
+    conditions = [
+        Condition(type_, False, "Invalid", message) for type_ in (ACCEPTED, PROGRAMMED, READY)
+    ]
+    fields = {k: v for k, v in before.items() if k not in ("conditions", "observedGeneration")}
+    actions = status.write(resource, conditions, fields, world.now)
+    return Group(Ref(kind, resource.name), tuple(actions))

@@ -1,0 +1,139 @@
+"""Taking a gateway off its nodes, in an order that leaves nothing behind and blocks on nothing.
+
+First CoreDNS is pointed elsewhere; then the DaemonSet rolls to its last form, in which each pod
+removes what its node has; then the objects go. Nodes that are not ready can't clean themselves
+and are not waited for; and the whole has a limit, after which the gateway is let go and an Event
+says which nodes were not seen clean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nat64_dataplane import config
+from nat64_dataplane.errors import ConfigError
+from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
+from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile.world import World, get
+from nat64_operator.render import gateway as render
+from nat64_operator.render import names
+from nat64_operator.render.manifest import Ref, config_map
+
+
+class Step(NamedTuple):
+    """What to do now; `done` when only the finalizer is left."""
+
+    actions: tuple[Action, ...]
+    message: str
+    done: bool = False
+    unseen: tuple[str, ...] = ()
+    """Nodes that were not seen clean."""
+
+    def events(self, subject: Ref, uid: str) -> list[Action]:
+        """What a person should know once it is over."""
+        if not self.unseen:
+            return []
+        return [
+            Emit(
+                subject,
+                uid,
+                True,
+                "NodesNotCleaned",
+                "removed without having seen these nodes clean: "
+                f"{', '.join(self.unseen[:20])}. Once one is back, run there: "
+                "nat64-translator remove --name NAME, or restart it",
+            )
+        ]
+
+
+def step(gateway: str, wired: bool, since: float, world: World) -> Step:
+    """The next step. `wired`: CoreDNS still forwards to this gateway's sidecars."""
+    overdue = world.now - since > world.settings.removal_seconds
+    if wired and not overdue:
+        return Step((), "waiting for CoreDNS to be pointed elsewhere")
+    owned = world.owned_by(gateway)
+    live = world.find("DaemonSet", names.daemon_set(gateway))
+    if live is None:
+        return _delete(owned, ())
+    applying = _roll(gateway, live, world)
+    if applying and not overdue:
+        return Step(tuple(applying), "removing the translator from the nodes")
+    unseen, waiting = _unclean(gateway, live, world)
+    if waiting and not overdue:
+        return Step((), waiting)
+    return _delete(owned, tuple(unseen))
+
+
+def _roll(gateway: str, live: Any, world: World) -> list[Action]:
+    pod = live["spec"]["template"]["spec"]
+    mounted = [v["configMap"]["name"] for v in pod.get("volumes") or () if v["name"] == "config"]
+    source = world.find("ConfigMap", mounted[0] if mounted else "")
+    actions: list[Action] = []
+    translator = _read(source)
+    if translator is None:
+        # Someone deleted the config. The name is enough to find what is on the node.
+        translator = config.Config(name=gateway)
+        source = config_map(
+            names.translator_config(gateway, translator.content_hash),
+            world.settings.namespace,
+            names.labels(gateway),
+            {names.TRANSLATOR_FILE: config.render(translator).decode()},
+            immutable=True,
+        )
+        actions.append(Apply(source))
+    assert source is not None, "a config that was read has a source"
+    selector = dict(pod.get("nodeSelector") or {})
+    wanted = render.removal(
+        gateway,
+        selector,
+        tuple(pod.get("tolerations") or ()),
+        source["metadata"]["name"],
+        int(translator.listen.rpartition(":")[2]),
+        world.settings,
+    )
+    if differs(wanted, live):
+        actions.append(Apply(wanted))
+    return actions
+
+
+def _read(config_map: Any) -> config.Config | None:
+    text = get(config_map, "data", names.TRANSLATOR_FILE)
+    try:
+        return config.parse(text) if text else None
+    except (ConfigError, msgspec.MsgspecError):
+        return None
+
+
+def _unclean(gateway: str, live: Any, world: World) -> tuple[list[str], str]:
+    """Nodes that were not seen clean, and what to wait for, empty when nothing."""
+    selector = get(live, "spec", "template", "spec", "nodeSelector") or {}
+    nodes = [node for node in world.nodes.values() if node.matches(selector)]
+    pods = world.pods.get(gateway, ())
+    clean = {pod.node for pod in pods if pod.removing and pod.ready}
+    held = {pod.node for pod in pods if pod.node}
+    # Only nodes with a pod of ours count: what never ran there left nothing.
+    dirty = sorted(held - clean)
+    dead = [name for name in dirty if name not in world.nodes or not world.nodes[name].ready]
+    alive = [name for name in dirty if name not in dead]
+    if get(live, "status", "observedGeneration") != get(live, "metadata", "generation"):
+        return dirty, "waiting for the DaemonSet controller"
+    if alive:
+        return dirty, f"{len(clean)} of {len(held)} nodes are clean; waiting for {alive[0]}"
+    desired = get(live, "status", "desiredNumberScheduled") or 0
+    ready = sum(node.ready for node in nodes)
+    if len(clean) < min(desired, ready):
+        return dirty, f"{len(clean)} of {min(desired, ready)} nodes are clean"
+    return dirty, ""
+
+
+def _delete(owned: dict[Ref, Any], unseen: tuple[str, ...]) -> Step:
+    order = {"DaemonSet": 0, "Service": 1, "ConfigMap": 2}
+    refs = sorted(owned, key=lambda ref: (order.get(ref.kind, 3), ref))
+    deletions = tuple(
+        Delete(ref, owned[ref]["metadata"]["uid"])
+        for ref in refs
+        if not owned[ref]["metadata"].get("deletionTimestamp")
+    )
+    return Step(deletions, "deleting what was made", done=True, unseen=unseen)

@@ -1,0 +1,1 @@
+"""Models to manifests: pure functions from parsed objects to what is applied."""

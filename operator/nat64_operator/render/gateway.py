@@ -1,0 +1,255 @@
+"""A gateway's manifests: the immutable config, the DaemonSet that mounts it, and its Service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nat64_dataplane import config
+from nat64_operator.api.gateway import Gateway, Ports
+from nat64_operator.render import names
+from nat64_operator.render.manifest import config_map, finish
+from nat64_operator.settings import Settings
+
+CONFIG_DIR = "/etc/nat64"
+COREFILE_DIR = "/etc/nat64-dns64"
+RUN_DIR = "/run/nat64-operator"
+BPF_DIR = "/sys/fs/bpf"
+DNS64_USER = 65532
+"""Any user without rights; the image's other files are readable by all."""
+DNS64_GRACE_SECONDS = 30
+"""Longer than the sidecar's lameduck period, in which it answers until CoreDNS has moved on."""
+
+# Every capability is dropped but those that the translator uses: links, routes and tc hooks;
+# programs and maps; packet access that the verifier grants only with it.
+TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
+
+
+def translator_config(
+    gateway: str, translator: config.Config, settings: Settings
+) -> dict[str, Any]:
+    """The ConfigMap named by its content. Immutable: a rollout can't change under a running pod."""
+    return config_map(
+        names.translator_config(gateway, translator.content_hash),
+        settings.namespace,
+        names.labels(gateway),
+        {names.TRANSLATOR_FILE: config.render(translator).decode()},
+        immutable=True,
+    )
+
+
+def service(gateway: Gateway, settings: Settings) -> dict[str, Any]:
+    """The one address of all ready sidecars: what CoreDNS forwards to."""
+    port = gateway.ports.dns
+    return finish(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": names.dns_service(gateway.name),
+                "namespace": settings.namespace,
+                "labels": names.labels(gateway.name),
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "ipFamilyPolicy": "SingleStack",
+                "ipFamilies": ["IPv6"],
+                "selector": names.pod_labels(gateway.name),
+                "ports": [
+                    {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": port},
+                    {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": port},
+                ],
+            },
+        }
+    )
+
+
+def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) -> dict[str, Any]:
+    """The pods that translate and answer DNS on each node of the gateway."""
+    pod = _pod(
+        settings,
+        gateway.spec.node_selector,
+        gateway.spec.tolerations,
+        names.translator_config(gateway.name, translator.content_hash),
+    )
+    pod["volumes"].append(
+        {
+            "name": "corefile",
+            "configMap": {"name": names.sidecar_config(gateway.name), "defaultMode": 0o444},
+        }
+    )
+    pod["initContainers"] = [_prepare(settings)]
+    pod["containers"] = [
+        _translator(settings, gateway.ports.translator, ["run"]),
+        _dns64(settings, gateway.ports),
+    ]
+    return _daemon_set(gateway.name, settings, pod, gateway.spec.update_strategy.max_unavailable)
+
+
+def removal(
+    gateway: str,
+    node_selector: dict[str, str],
+    tolerations: tuple[dict[str, Any], ...],
+    config_name: str,
+    port: int,
+    settings: Settings,
+) -> dict[str, Any]:
+    """The same DaemonSet in its last form: each pod removes what the translator left on its node
+    and turns ready once that is done. All nodes at once; there is nothing left to keep up.
+    """
+    pod = _pod(settings, node_selector, tolerations, config_name)
+    pod["containers"] = [_translator(settings, port, ["remove", "--hold"])]
+    return _daemon_set(gateway, settings, pod, "100%")
+
+
+def _daemon_set(
+    gateway: str, settings: Settings, pod: dict[str, Any], max_unavailable: int | str
+) -> dict[str, Any]:
+    return finish(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {
+                "name": names.daemon_set(gateway),
+                "namespace": settings.namespace,
+                "labels": names.labels(gateway),
+            },
+            "spec": {
+                "selector": {"matchLabels": names.pod_labels(gateway)},
+                "revisionHistoryLimit": 3,
+                "updateStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": max_unavailable, "maxSurge": 0},
+                },
+                "template": {
+                    "metadata": {
+                        "labels": names.pod_labels(gateway),
+                        "annotations": {
+                            "kubectl.kubernetes.io/default-container": "translator",
+                        },
+                    },
+                    "spec": pod,
+                },
+            },
+        }
+    )
+
+
+def _pod(
+    settings: Settings,
+    node_selector: dict[str, str],
+    tolerations: tuple[dict[str, Any], ...],
+    config_name: str,
+) -> dict[str, Any]:
+    pod: dict[str, Any] = {
+        "hostNetwork": True,
+        # The node's resolvers: cluster DNS must not depend on itself.
+        "dnsPolicy": "Default",
+        "priorityClassName": settings.priority_class,
+        "serviceAccountName": settings.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": DNS64_GRACE_SECONDS,
+        "nodeSelector": {"kubernetes.io/os": "linux", **node_selector},
+        "tolerations": list(tolerations),
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [
+            {"name": "config", "configMap": {"name": config_name, "defaultMode": 0o444}},
+            {"name": "bpf", "hostPath": {"path": BPF_DIR, "type": "DirectoryOrCreate"}},
+            {"name": "run", "hostPath": {"path": RUN_DIR, "type": "DirectoryOrCreate"}},
+        ],
+    }
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return pod
+
+
+def _prepare(settings: Settings) -> dict[str, Any]:
+    """What only a privileged container may: mount bpffs on the host, set the node's sysctls."""
+    return {
+        "name": "prepare",
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-translator", "prepare", "--config", _config_path()],
+        "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
+        "resources": settings.translator_resources,
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            # Bidirectional: the bpffs that it mounts must be there for the node, and stay.
+            {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "Bidirectional"},
+            {"name": "run", "mountPath": RUN_DIR},
+        ],
+    }
+
+
+def _translator(settings: Settings, port: int, command: list[str]) -> dict[str, Any]:
+    return {
+        "name": "translator",
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-translator", *command, "--config", _config_path()],
+        "ports": [_port("metrics", port)],
+        "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        "resources": settings.translator_resources,
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": list(TRANSLATOR_CAPABILITIES)},
+            # The runtimes' default profile refuses writes under /sys, where the pins are.
+            "appArmorProfile": {"type": "Unconfined"},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
+            {"name": "run", "mountPath": RUN_DIR},
+        ],
+    }
+
+
+def _dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
+    return {
+        "name": "dns64",
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-dns64", "run", "--corefile", f"{COREFILE_DIR}/{names.COREFILE}"],
+        "ports": [
+            _port("dns", ports.dns, "UDP"),
+            _port("dns-tcp", ports.dns),
+            _port("dns-health", ports.dns_health),
+            _port("dns-ready", ports.dns_ready),
+            _port("dns-metrics", ports.dns_metrics),
+        ],
+        "livenessProbe": _probe("/health", ports.dns_health, periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/ready", ports.dns_ready, periodSeconds=5, failureThreshold=2),
+        "resources": settings.dns64_resources,
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": DNS64_USER,
+            "runAsGroup": DNS64_USER,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            # A folder, not a single file: a file's mount never sees a changed ConfigMap.
+            {"name": "corefile", "mountPath": COREFILE_DIR, "readOnly": True},
+            {"name": "run", "mountPath": RUN_DIR, "readOnly": True},
+        ],
+    }
+
+
+def _config_path() -> str:
+    return f"{CONFIG_DIR}/{names.TRANSLATOR_FILE}"
+
+
+def _port(name: str, port: int, protocol: str = "TCP") -> dict[str, Any]:
+    # hostPort equal to containerPort is what the API server would fill in on the host network;
+    # it makes the scheduler see a clash with another pod.
+    return {"name": name, "containerPort": port, "hostPort": port, "protocol": protocol}
+
+
+def _probe(path: str, port: int, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 3, **timing}

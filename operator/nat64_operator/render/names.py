@@ -1,0 +1,55 @@
+"""Names and labels of everything that is made for a gateway, in one place."""
+
+from __future__ import annotations
+
+from nat64_operator.api.meta import GROUP
+
+GATEWAY_LABEL = f"{GROUP}/gateway"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OPERATOR = "nat64-operator"
+REVISION = f"{GROUP}/manifest-hash"
+"""An annotation: the hash of the manifest that was applied, so that a changed one is seen."""
+FINALIZER = f"{GROUP}/cleanup"
+OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
+
+TRANSLATOR_FILE = "translator.yaml"
+COREFILE = "Corefile"
+
+
+def daemon_set(gateway: str) -> str:
+    """The DaemonSet that translates."""
+    return f"nat64-{gateway}"
+
+
+def translator_config(gateway: str, content_hash: str) -> str:
+    """The immutable ConfigMap with one version of the translator's config."""
+    return f"nat64-{gateway}-{content_hash}"
+
+
+def sidecar_config(gateway: str) -> str:
+    """The ConfigMap with the sidecar's Corefile."""
+    return f"nat64-{gateway}-dns64"
+
+
+def dns_service(gateway: str) -> str:
+    """The Service of the sidecars."""
+    return f"nat64-{gateway}-dns"
+
+
+def wiring_record(policy: str) -> str:
+    """The ConfigMap that remembers what a policy did to a Corefile."""
+    return f"nat64-wiring-{policy}"
+
+
+def pod_labels(gateway: str) -> dict[str, str]:
+    """What selects a gateway's pods."""
+    return {"app.kubernetes.io/name": "nat64-gateway", GATEWAY_LABEL: gateway}
+
+
+def labels(gateway: str) -> dict[str, str]:
+    """What every object of a gateway carries."""
+    return {
+        **pod_labels(gateway),
+        MANAGED_BY: OPERATOR,
+        "app.kubernetes.io/part-of": OPERATOR,
+    }

@@ -1,0 +1,77 @@
+"""Statuses: written only when they say something new, with an Event for each new reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from nat64_operator.api.conditions import Condition, merge
+from nat64_operator.api.meta import Resource
+from nat64_operator.reconcile.actions import Action, Emit, SetStatus
+from nat64_operator.render.manifest import Ref
+
+
+def write(
+    resource: Resource,
+    conditions: Sequence[Condition],
+    fields: Mapping[str, Any],
+    now: float,
+) -> list[Action]:
+    """The actions that bring a status to what is known now; none where it says so already."""
+    subject, meta, before = Ref(resource.kind, resource.name), resource.meta, resource.status
+    known = before.get("conditions") or []
+    after = {
+        "observedGeneration": meta.generation,
+        **fields,
+        "conditions": merge(known, conditions, meta.generation, timestamp(now)),
+    }
+    if after == before:
+        return []
+    actions: list[Action] = [SetStatus(subject, after)]
+    said = {c["type"]: (c["status"], c["reason"]) for c in known}
+    for condition, written in zip(conditions, after["conditions"], strict=True):
+        if said.get(condition.type) != (written["status"], written["reason"]):
+            actions.append(
+                Emit(
+                    subject,
+                    meta.uid,
+                    warning=_is_bad(condition),
+                    reason=condition.reason,
+                    message=f"{condition.type} is {written['status']}: {condition.message}"[:1024],
+                )
+            )
+    return _without_repeats(actions)
+
+
+def timestamp(now: float) -> str:
+    """A time as Kubernetes writes it."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def now_text() -> str:
+    """The present, as Kubernetes writes it."""
+    return timestamp(datetime.now(UTC).timestamp())
+
+
+# Steps on a good way, which are no reason to wake anybody.
+_UNDER_WAY = frozenset(
+    {"RollingOut", "Writing", "Confirming", "Restoring", "Moving", "Deleting", "SidecarsNotReady"}
+)
+
+
+def _is_bad(condition: Condition) -> bool:
+    return condition.status is False and condition.reason not in _UNDER_WAY
+
+
+def _without_repeats(actions: list[Action]) -> list[Action]:
+    """Several conditions with one reason make one Event."""
+    seen: set[str] = set()
+    kept: list[Action] = []
+    for action in actions:
+        if isinstance(action, Emit):
+            if action.reason in seen:
+                continue
+            seen.add(action.reason)
+        kept.append(action)
+    return kept
