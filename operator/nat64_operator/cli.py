@@ -18,8 +18,8 @@ from kubernetes import config as kube_config
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.edge import dns, handlers
-from nat64_operator.edge.kube import Kube
+from nat64_operator.edge import dns, handlers, uninstall
+from nat64_operator.edge.kube import Kube, explain
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 from nat64_operator.settings import Settings
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.verbose:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
+        if options.command == "uninstall":
+            return uninstall.run(connect(), options.timeout)
         return run(options)
     except KeyboardInterrupt:
         return 130
@@ -51,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     kube = connect()
     _wait_for_crds(kube)
+    if options.label_namespace == "true":
+        _label_namespace(kube, settings.namespace)
     asyncio.run(_operate(kube, settings, options))
     return 0
 
@@ -81,6 +85,15 @@ def _wait_for_crds(kube: Kube) -> None:
         while not kube.serves(kind):
             log.error("the API server does not know %s: install the chart's CRDs", kind)
             time.sleep(10)
+
+
+def _label_namespace(kube: Kube, namespace: str) -> None:
+    """Let the translators' pods in where Pod Security admission is enforced by default."""
+    levels = {f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "warn")}
+    try:
+        kube.label_namespace(namespace, levels)
+    except client.ApiException as error:
+        log.warning("namespace %s can't be labelled: %s", namespace, explain(error))
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -130,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
+    _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")
+    leaves = commands.add_parser(
+        "uninstall", help="delete all gateways and policies and wait until they are gone"
+    )
+    leaves.add_argument("-v", "--verbose", action="store_true", help="log every step")
+    leaves.add_argument("--timeout", type=int, default=600, help="seconds to wait [600]")
     return parser
 
 

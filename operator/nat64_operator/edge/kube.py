@@ -114,6 +114,12 @@ class Kube:
             raise
         return True
 
+    def label_namespace(self, name: str, labels: dict[str, str]) -> None:
+        """Set labels of a namespace."""
+        body = {"metadata": {"labels": labels}}
+        query = {"fieldManager": FIELD_MANAGER}
+        self._request("PATCH", f"/api/v1/namespaces/{name}", query, body, _MERGE)
+
     def items(self, kind: str, namespace: str = "", selector: str = "") -> Iterator[dict[str, Any]]:
         """All objects of a kind, a page at a time."""
         query = {"limit": str(PAGE)}

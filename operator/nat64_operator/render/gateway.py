@@ -122,7 +122,7 @@ def _daemon_set(
                 },
                 "template": {
                     "metadata": {
-                        "labels": names.pod_labels(gateway),
+                        "labels": names.labels(gateway),
                         "annotations": {
                             "kubectl.kubernetes.io/default-container": "translator",
                         },

@@ -7,6 +7,8 @@ from nat64_operator.api.meta import GROUP
 GATEWAY_LABEL = f"{GROUP}/gateway"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "nat64-operator"
+COMPONENT = "app.kubernetes.io/component"
+DATAPLANE = "dataplane"
 REVISION = f"{GROUP}/manifest-hash"
 """An annotation: the hash of the manifest that was applied, so that a changed one is seen."""
 FINALIZER = f"{GROUP}/cleanup"
@@ -50,6 +52,7 @@ def labels(gateway: str) -> dict[str, str]:
     """What every object of a gateway carries."""
     return {
         **pod_labels(gateway),
+        COMPONENT: DATAPLANE,
         MANAGED_BY: OPERATOR,
         "app.kubernetes.io/part-of": OPERATOR,
     }

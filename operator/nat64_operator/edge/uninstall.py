@@ -1,0 +1,60 @@
+"""Before the operator goes: all its objects go, while it is still there to clean up after them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from kubernetes import client
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.edge.kube import Kube
+from nat64_operator.reconcile.actions import Delete
+from nat64_operator.reconcile.world import get
+from nat64_operator.render.manifest import Ref
+
+KINDS = (policy_api.KIND, gateway_api.KIND)
+"""Policies first: CoreDNS must not point to sidecars that go."""
+
+
+def run(kube: Kube, timeout: float) -> int:
+    """Delete all, wait, and say what is waited for. Returns the exit code."""
+    deadline = time.monotonic() + timeout
+    said = ""
+    while True:
+        left = [obj for kind in KINDS for obj in _all(kube, kind)]
+        if not left:
+            print("nat64-operator: no gateway and no policy is left")
+            return 0
+        for obj in left:
+            if not obj["metadata"].get("deletionTimestamp"):
+                kube.perform(Delete(Ref.of(obj), obj["metadata"]["uid"]))
+        waiting = "; ".join(_describe(obj) for obj in left)
+        if waiting != said:
+            print(f"nat64-operator: waiting for {waiting}", flush=True)
+            said = waiting
+        if time.monotonic() > deadline:
+            print(
+                f"nat64-operator: not gone after {timeout:.0f} s: {waiting}. Is the operator "
+                "running? `helm uninstall --no-hooks` goes on without",
+                file=sys.stderr,
+            )
+            return 1
+        time.sleep(1)
+
+
+def _all(kube: Kube, kind: str) -> list[dict[str, Any]]:
+    try:
+        return list(kube.items(kind))
+    except client.ApiException as error:
+        if error.status == 404:  # without its CRD there is none
+            return []
+        raise
+
+
+def _describe(obj: dict[str, Any]) -> str:
+    conditions = get(obj, "status", "conditions") or []
+    message = next((c["message"] for c in conditions if c["type"] == "Ready"), "")
+    return f"{Ref.of(obj)}" + (f" ({message})" if message else "")
