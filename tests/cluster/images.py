@@ -93,9 +93,10 @@ def load(node: Node, archives: dict[Image, Path]) -> None:
 
 def _hash(image: Image) -> str:
     digest = hashlib.sha256(_base_name().encode())
-    for path in sorted(file for top in image.inputs for file in _files(top)):
-        digest.update(f"{path.name}\0{path.stat().st_mode}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
+    for top in image.inputs:
+        for path in sorted(_files(top)):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(top.parent)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,16 +26,37 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float | None = None,
+    reassure: str = "",
 ) -> str:
-    """Run a program and return its standard output."""
+    """Run a program and return its standard output.
+
+    Where it may take minutes, `reassure` is said every now and then, with the time so far.
+    """
     words = [str(word) for word in argv]
-    done = subprocess.run(
-        words, input=input, env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True
-    )
+    with _reassuring(reassure):
+        done = subprocess.run(
+            words, input=input, env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True
+        )
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-4000:]
         raise CommandError(f"`{' '.join(words)}` exited {done.returncode}:\n{said}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def _reassuring(text: str, every: float = 30) -> Iterator[None]:
+    began, over = time.monotonic(), threading.Event()
+
+    def reassure() -> None:
+        while text and not over.wait(every):
+            say(f"{text} {time.monotonic() - began:.0f} s so far")
+
+    thread = threading.Thread(target=reassure, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def say(text: str) -> None:
