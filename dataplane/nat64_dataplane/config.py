@@ -108,7 +108,7 @@ class Pool(_Section, frozen=True, kw_only=True):
             return IPv4Network(self.addresses)
         except ValueError as error:
             raise ValueError(
-                f"addresses {self.addresses!r} is neither {NODE_ADDRESS!r} nor an IPv4 address or range "
+                f"addresses {self.addresses!r} is neither {NODE_ADDRESS!r} nor an IPv4 range "
                 f"({error})"
             ) from None
 
@@ -223,7 +223,7 @@ def parse(text: str | bytes) -> Config:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}") from error
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"the file holds {type(data).__name__}, not fields: start with `name:`")
     try:

@@ -28,6 +28,18 @@ class ConfigError(DataplaneError):
         return cls(f"{path}: {value!r}: {rule}")
 
 
+class HostError(DataplaneError):
+    """The node can't run this config as it is. `reason` is one CamelCase word for conditions."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BusyError(DataplaneError):
+    """Another agent holds the instance."""
+
+
 def _value_at(data: Any, path: str) -> Any:
     for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
         try:

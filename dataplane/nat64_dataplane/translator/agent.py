@@ -1,0 +1,253 @@
+"""The agent: keeps one translator instance on this node as its config file says.
+
+It forwards nothing. Killing it changes nothing for packets; starting it again finds the pinned
+state and goes on. Everything that touches the kernel runs in one worker thread, in order; the
+event loop only decides when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nat64_dataplane import config as config_file
+from nat64_dataplane.config import Config
+from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
+from nat64_dataplane.translator import monitor, probes
+from nat64_dataplane.translator.datapath import Datapath
+from nat64_dataplane.translator.host import AttachBy, Host
+from nat64_dataplane.translator.http import Server
+from nat64_dataplane.translator.plan import Action, Apply
+from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR, RunDir, Status
+from nat64_dataplane.translator.state import State
+from nat64_dataplane.translator.supervisor import Settled, Supervisor
+
+T = TypeVar("T")
+
+DEFAULT_PINS = Path("/sys/fs/bpf/nat64-operator")
+
+_RESYNC_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
+_SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
+_CONFIG_POLL_SECONDS = 1.0
+_SWEEP_SECONDS = 5.0
+_SWEEP_SHARE = 0.05  # of one CPU, at most
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where things are; the config file says what to do."""
+
+    config: Path
+    pins: Path = DEFAULT_PINS
+    run_dir: Path = DEFAULT_RUN_DIR
+    attach_by: AttachBy = "auto"
+
+
+def load(path: Path) -> Config:
+    """Read the config file. Raises ConfigError, also where there is no such file."""
+    return config_file.parse(_read(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+
+
+class Agent:
+    """Runs until told to stop. Detaches nothing when it does."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._content = _read(options.config)
+        config = config_file.parse(self._content)
+        self.run_dir = RunDir(options.run_dir, config.name)
+        # A predecessor's status still holds: what it set up translates whether we run or not.
+        self.state = State(config, self.run_dir.read_status() or _starting(config))
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+
+    async def run(self) -> None:
+        """Supervise until SIGTERM or SIGINT.
+
+        Raises BusyError where another agent runs this instance, DataplaneError where the programs
+        can't be loaded, OSError where the probes' address is taken.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._wake.set)
+        with self.run_dir.locked(), contextlib.ExitStack() as stack:
+            stack.callback(self._kernel.shutdown)
+            stack.enter_context(monitor.watching(self._wake.set))
+            datapath, supervisor = await self._in_kernel(self._open)
+            stack.callback(supervisor.host.close)
+            stack.callback(datapath.close)
+            self.state.attached_by = supervisor.attacher.kind
+            server = Server(probes.routes(self.state, datapath))
+            if self.state.config.listen:
+                await server.start(self.state.config.listen)
+            log.info(
+                "agent of translator %r runs, hooks by %s",
+                self.state.config.name,
+                supervisor.attacher.kind,
+            )
+            tasks = [
+                asyncio.create_task(self._supervise(supervisor)),
+                asyncio.create_task(self._sweep(datapath)),
+                asyncio.create_task(self._watch_file()),
+                asyncio.create_task(self._stop.wait()),
+            ]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a task that failed ends the agent with its error
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await server.close()
+        log.info("agent stopped; translator %r goes on", self.state.config.name)
+
+    def _open(self) -> tuple[Datapath, Supervisor]:
+        config = self.state.config
+        datapath = Datapath.open(self.options.pins, config.name, config.limits)
+        host = Host(config.name, self.options.pins, self.options.attach_by)
+        return datapath, Supervisor(host, datapath)
+
+    async def _in_kernel(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._kernel, work, *arguments)
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        while True:
+            self._wake.clear()
+            config = self.state.config
+            try:
+                settled = await self._in_kernel(supervisor.reconcile, config)
+            except DataplaneError as error:
+                self.state.failures += 1
+                self.state.settled = False
+                self._publish(_reason(error), programmed=False)
+                pause = _RETRY_SECONDS
+            else:
+                self._settled(settled)
+                pause = _RESYNC_SECONDS
+            self.state.notrack_error = supervisor.host.notrack_error or ""
+            self.state.last_pass = time.monotonic()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.sleep(_SETTLE_SECONDS)
+
+    def _settled(self, settled: Settled) -> None:
+        if self.state.settled:
+            for action in settled.actions:
+                self._count_repair(action)
+        self.state.settled = True
+        uplinks = ", ".join(uplink.name for uplink in settled.view.uplinks)
+        pool = {str(each.address) for each in settled.view.pool}
+        first = min(pool)
+        addresses = first if len(pool) == 1 else f"{first} and {len(pool) - 1} more"
+        self._publish(
+            f"Programmed: {self.state.config.prefix} translates to {addresses} over {uplinks}",
+            programmed=True,
+        )
+
+    def _count_repair(self, action: Action) -> None:
+        if isinstance(action, Apply):
+            log.info("the node's links or addresses changed: config applied again")
+            return
+        log.info("repaired: %s", action)
+        kind = type(action).__name__
+        self.state.repairs[kind] = self.state.repairs.get(kind, 0) + 1
+
+    def _publish(self, reason: str, *, programmed: bool) -> None:
+        config = self.state.config
+        status = Status(
+            prefix=str(config.prefix),
+            programmed=programmed,
+            reason=reason,
+            config_hash=config.content_hash,
+            since=time.time(),
+        )
+        if status.same_as(self.state.status) and self.run_dir.status_path.exists():
+            return
+        self.state.status = status
+        log.log(logging.INFO if programmed else logging.WARNING, "%s", reason)
+        try:
+            self.run_dir.write_status(status)
+        except OSError as error:
+            log.error("can't write %s: %s", self.run_dir.status_path, error.strerror)
+
+    async def _sweep(self, datapath: Datapath) -> None:
+        pause = _SWEEP_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            start = time.monotonic()
+            try:
+                result = await self._in_kernel(datapath.sweep)
+            except DataplaneError as error:
+                log.warning("sweep failed: %s", error)
+                continue
+            took = time.monotonic() - start
+            self.state.sweeps.add(result, took)
+            pause = max(_SWEEP_SECONDS, took / _SWEEP_SHARE)
+
+    async def _watch_file(self) -> None:
+        while True:
+            await asyncio.sleep(_CONFIG_POLL_SECONDS)
+            try:
+                content = _read(self.options.config)
+                if content == self._content:
+                    continue
+                self._content = content
+                self._adopt(config_file.parse(content))
+            except ConfigError as error:
+                self._refuse(str(error))
+
+    def _adopt(self, config: Config) -> None:
+        if config.name != self.state.config.name:
+            raise ConfigError(
+                f"name: {config.name!r}: this agent runs {self.state.config.name!r}; "
+                "start another agent for another name"
+            )
+        if config.listen != self.state.config.listen:
+            raise ConfigError(f"listen: {config.listen!r}: needs a restart of the agent")
+        self.state.config_error = ""
+        if config != self.state.config:
+            log.info("config %s replaces %s", config.content_hash, self.state.config.content_hash)
+            self.state.config = config
+            self.state.settled = False  # what the next pass does is no repair
+            self._wake.set()
+
+    def _refuse(self, why: str) -> None:
+        if why != self.state.config_error:
+            self.state.config_error = why
+            log.warning("config refused, the last good one stays: %s", why)
+
+
+def _starting(config: Config) -> Status:
+    return Status(
+        prefix=str(config.prefix),
+        programmed=False,
+        reason="Starting: nothing is set up yet",
+        config_hash=config.content_hash,
+        since=time.time(),
+    )
+
+
+def _reason(error: DataplaneError) -> str:
+    word = error.reason if isinstance(error, HostError) else "DatapathFailed"
+    return f"{word}: {error}"

@@ -1,0 +1,200 @@
+"""Hooks: which program runs on which link and direction, by tcx or, before 6.6, by clsact.
+
+Both kinds answer the same three questions, so the plan does not care which it is: what is
+attached, attach this, detach that. A tcx link is pinned, so it outlives the agent; a clsact
+filter belongs to the link and needs no pin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from nat64_dataplane.translator import bpflink
+
+Direction = Literal["ingress", "egress"]
+Program = Literal["nat64_ingress", "nat64_egress"]
+PROGRAMS: dict[Direction, Program] = {
+    "ingress": "nat64_ingress",
+    "egress": "nat64_egress",
+}
+
+_TCX_TYPES: dict[Direction, int] = {
+    "ingress": bpflink.TCX_INGRESS,
+    "egress": bpflink.TCX_EGRESS,
+}
+_CLSACT_PARENTS: dict[Direction, int] = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
+_CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
+_CLSACT_PRIORITY = 1  # before others: ours passes on what is not its own
+_ETH_P_ALL = 0x0003
+
+
+class Hook(NamedTuple):
+    """A place where a program runs."""
+
+    ifindex: int
+    direction: Direction
+
+
+class Attacher(Protocol):
+    """One way to attach programs."""
+
+    kind: str
+
+    def attached(self, links: Iterable[int]) -> dict[Hook, int]:
+        """Our hooks and the ids of their programs; `links` are where to look at least."""
+
+    def attach(self, hook: Hook, program_fd: int) -> None:
+        """Attach, or replace the program without a gap. Raises OSError."""
+
+    def detach(self, hook: Hook) -> None:
+        """Detach; nothing happens where nothing is attached."""
+
+
+class Tcx:
+    """tcx links (Linux 6.6), pinned under `directory` as INDEX-DIRECTION."""
+
+    kind = "tcx"
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def attached(self, links: Iterable[int]) -> dict[Hook, int]:  # noqa: ARG002
+        """Our hooks, by their pins. A link whose interface is gone is reported with program 0."""
+        found = {}
+        for hook, path in self._pins():
+            with bpflink.opened(path) as fd:
+                info = bpflink.tcx_info(fd)
+            live = info is not None and info.ifindex == hook.ifindex
+            found[hook] = info.program_id if info and live else 0
+        return found
+
+    def attach(self, hook: Hook, program_fd: int) -> None:
+        """Update the pinned link in place, or make and pin a new one. Raises OSError."""
+        path = self._path(hook)
+        if path.exists():
+            try:
+                with bpflink.opened(path) as fd:
+                    return bpflink.update(fd, program_fd)
+            except OSError as error:
+                if error.errno != errno.ENOLINK:
+                    raise
+                path.unlink()  # detached, or its interface gone: this link can't come back
+        self.directory.mkdir(parents=True, exist_ok=True)
+        fd = bpflink.attach_tcx(program_fd, hook.ifindex, _TCX_TYPES[hook.direction])
+        try:
+            bpflink.pin(fd, path)
+        finally:
+            os.close(fd)
+        return None
+
+    def detach(self, hook: Hook) -> None:
+        """Remove the pin: the link goes with its last reference."""
+        self._path(hook).unlink(missing_ok=True)
+
+    def _path(self, hook: Hook) -> Path:
+        return self.directory / f"{hook.ifindex}-{hook.direction}"
+
+    def _pins(self) -> Iterator[tuple[Hook, Path]]:
+        for path in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
+            index, _, direction = path.name.partition("-")
+            for known in PROGRAMS:
+                if index.isdigit() and direction == known:
+                    yield Hook(int(index), known), path
+
+
+class Clsact:
+    """Filters of a clsact queueing discipline, told from others' by name and handle."""
+
+    kind = "clsact"
+
+    def __init__(self, ipr: Callable[[], IPRoute], instance: str) -> None:
+        self._ipr = ipr
+        self._mark = f"nat64:{instance}:"
+        self._handle = zlib.crc32(instance.encode()) & 0x7FFFFFFF or 1
+
+    def attached(self, links: Iterable[int]) -> dict[Hook, int]:  # noqa: ARG002
+        """Our filters, wherever there is a clsact. The name carries the program's id."""
+        found = {}
+        for index in self._with_clsact():
+            for direction in PROGRAMS:
+                for name in self._filters(index, direction):
+                    if name.startswith(self._mark):
+                        found[Hook(index, direction)] = int(name.removeprefix(self._mark))
+        return found
+
+    def attach(self, hook: Hook, program_fd: int) -> None:
+        """Replace our filter of that handle in place, or add it. Raises OSError."""
+        with _as_os_error():
+            if hook.ifindex not in self._with_clsact():
+                self._ipr().tc("add", "clsact", hook.ifindex)
+            self._ipr().tc(
+                "replace-filter",
+                "bpf",
+                hook.ifindex,
+                self._handle,
+                fd=program_fd,
+                name=f"{self._mark}{bpflink.program_id(program_fd)}",
+                parent=_CLSACT_PARENTS[hook.direction],
+                prio=_CLSACT_PRIORITY,
+                direct_action=True,
+            )
+
+    def detach(self, hook: Hook) -> None:
+        """Remove our filter, and the clsact once nobody has a filter in it."""
+        if hook not in self.attached((hook.ifindex,)):
+            return
+        with _as_os_error():
+            self._ipr().tc(
+                "del-filter",
+                "bpf",
+                hook.ifindex,
+                self._handle,
+                parent=_CLSACT_PARENTS[hook.direction],
+                prio=_CLSACT_PRIORITY,
+            )
+            if not any(True for d in PROGRAMS for _ in self._filters(hook.ifindex, d)):
+                self._ipr().tc("del", "clsact", hook.ifindex)
+
+    def _with_clsact(self) -> set[int]:
+        return {
+            qdisc["index"]
+            for qdisc in self._ipr().get_qdiscs()
+            if qdisc.get("kind") == "clsact" and qdisc["parent"] == _CLSACT_PARENT
+        }
+
+    def _filters(self, index: int, direction: Direction) -> Iterator[str]:
+        for message in self._ipr().get_filters(index=index, parent=_CLSACT_PARENTS[direction]):
+            options: Any = message.get("options")
+            if message["handle"]:
+                yield (options.get_attr("TCA_BPF_NAME") if options else None) or ""
+
+
+def supports_tcx(program_fd: int) -> bool:
+    """Whether this kernel attaches by tcx. Raises OSError where it may not say."""
+    try:
+        # No interface has index 2^31-1: a kernel that knows tcx answers ENODEV, others EINVAL.
+        os.close(bpflink.attach_tcx(program_fd, 0x7FFFFFFF, bpflink.TCX_INGRESS))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        if error.errno == errno.ENODEV:
+            return True
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise OSError(error.code, os.strerror(error.code)) from error

@@ -1,0 +1,178 @@
+"""`nat64-translator`: run a translator on this node, and see what it does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
+from nat64_dataplane.translator import agent, facts, inspect, prepare, probes
+from nat64_dataplane.translator.http import Server
+from nat64_dataplane.translator.remove import Removal
+from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR
+
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
+
+_DEFAULT_LISTEN = "[::]:9464"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns 0, 1 for a failure, 2 for a bad config or usage, 3 where another agent is in the way.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("pyroute2").setLevel(logging.WARNING)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigError as error:
+        return _fail(error, EXIT_CONFIG)
+    except BusyError as error:
+        return _fail(error, EXIT_BUSY)
+    except DataplaneError as error:
+        return _fail(error, EXIT_FAILED)
+    except OSError as error:
+        return _fail(error, EXIT_FAILED)
+    except (KeyboardInterrupt, BrokenPipeError):
+        return EXIT_FAILED
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"nat64-translator: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nat64-translator", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=command)
+        one.add_argument(
+            "--pins",
+            type=Path,
+            default=agent.DEFAULT_PINS,
+            help="where state is pinned, on bpffs (default: %(default)s)",
+        )
+        one.add_argument(
+            "--run-dir",
+            type=Path,
+            default=DEFAULT_RUN_DIR,
+            help="where lock and status are (default: %(default)s)",
+        )
+        return one
+
+    run = add("run", _run, "Translate as the config file says, and repair what others change.")
+    run.add_argument("--config", type=Path, required=True)
+    run.add_argument(
+        "--prepare", action="store_true", help="set the node's sysctls first, as `prepare` does"
+    )
+    run.add_argument(
+        "--attach", choices=("auto", "tcx", "clsact"), default="auto", help=argparse.SUPPRESS
+    )
+    once = add("prepare", _prepare, "Set the node's sysctls and mount bpffs: needs privileges.")
+    once.add_argument("--config", type=Path, required=True)
+    remove = add("remove", _remove, "Take a translator off this node, and leave nothing of it.")
+    which = remove.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config", type=Path)
+    which.add_argument("--name", help="the translator's name")
+    remove.add_argument(
+        "--hold", action="store_true", help="then stay, and answer on /readyz, until stopped"
+    )
+    remove.add_argument(
+        "--listen",
+        default="",
+        help=f"address for --hold (default: the config's, {_DEFAULT_LISTEN})",
+    )
+    check = add("check", _check, "Say whether a config file is good, and what it means here.")
+    check.add_argument("--config", type=Path, required=True)
+    for name, command, text in (
+        ("status", inspect.status, "Show the translators of this node."),
+        ("bib", inspect.bib, "Show the binding information base: which client has which port."),
+        ("sessions", inspect.sessions, "Show the session table."),
+        ("drops", inspect.drops, "Show counters: what was translated, and why packets were not."),
+    ):
+        one = add(name, command, text)
+        one.add_argument("--name", help="the translator (default: the only one)")
+        one.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.prepare:
+        _prepare(options)
+    asyncio.run(
+        agent.Agent(
+            agent.Options(
+                config=options.config,
+                pins=options.pins,
+                run_dir=options.run_dir,
+                attach_by=options.attach,
+            )
+        ).run()
+    )
+    return EXIT_OK
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    config = agent.load(options.config)
+    if mounted := prepare.mount_bpffs():
+        print(mounted)
+    with IPRoute(strict_check=True) as ipr:
+        found, ra_links = facts.read(ipr), prepare.links_with_ra(ipr)
+    for line in prepare.prepare(config, found, ra_links, options.run_dir):
+        print(line)
+    return EXIT_OK
+
+
+def _remove(options: argparse.Namespace) -> int:
+    config = agent.load(options.config) if options.config else None
+    removal = Removal(config.name if config else options.name, options.pins, options.run_dir)
+    for line in removal.run():
+        print(f"removed {line}", flush=True)
+    for failure in removal.failures:
+        print(f"nat64-translator: not removed: {failure}", file=sys.stderr)
+    if removal.failures:
+        return EXIT_FAILED
+    if options.hold:
+        listen = options.listen or (config.listen if config else _DEFAULT_LISTEN)
+        asyncio.run(_hold(listen))
+    return EXIT_OK
+
+
+async def _hold(listen: str) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = Server(probes.removed_routes())
+    if listen:
+        await server.start(listen)
+    print(f"removed; holding until stopped ({time.strftime('%H:%M:%S')})", flush=True)
+    await stop.wait()
+    await server.close()
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = agent.load(options.config)
+    pools = ", ".join(f"{pool.addresses} {pool.ports}" for pool in config.pools)
+    print(f"ok: {config.name} translates {config.prefix} to {pools} (config {config.content_hash})")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

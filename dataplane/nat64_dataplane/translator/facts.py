@@ -1,0 +1,189 @@
+"""The node's links, addresses and routes, read by netlink into plain values."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, NamedTuple
+
+from pyroute2 import IPRoute
+
+ROUTE_PROTOCOL = 64
+"""Marks our routes, so that they can be told from anyone else's (rtm_protocol)."""
+
+IFF_UP, IFF_LOOPBACK, IFF_NOARP = 0x1, 0x8, 0x80
+MAIN_TABLE, LOCAL_TABLE = 254, 255
+_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
+_SCOPE_GLOBAL = 0
+_IFA_F_SECONDARY = 0x1
+
+
+class Devconf(NamedTuple):
+    """The IPv4 settings of a link that the kernel path depends on."""
+
+    forwarding: int
+    accept_local: int
+    rp_filter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface of the node."""
+
+    index: int
+    name: str
+    mtu: int
+    flags: int
+    mac: bytes
+    kind: str = ""
+    alias: str = ""
+    peer: int = 0
+    no_link_local: bool = False
+    devconf: Devconf | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether someone has set it up; carrier is another matter."""
+        return bool(self.flags & IFF_UP)
+
+
+class Address(NamedTuple):
+    """An IPv4 address of a link."""
+
+    ifindex: int
+    address: IPv4Address
+    is_global: bool = True
+    secondary: bool = False
+
+
+class DefaultRoute(NamedTuple):
+    """A hop of an IPv4 default route in the main table."""
+
+    ifindex: int
+    metric: int = 0
+    source: IPv4Address | None = None
+
+
+class PrefixRoute(NamedTuple):
+    """An IPv6 route of ours."""
+
+    prefix: IPv6Network
+    ifindex: int
+    gateway: IPv6Address | None
+    mtu: int
+    mtu_locked: bool
+
+
+class RangeRoute(NamedTuple):
+    """A local-table route of ours: the node owns these addresses though no link holds them."""
+
+    network: IPv4Network
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One reading of the node."""
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    defaults: tuple[DefaultRoute, ...] = ()
+    prefix_routes: frozenset[PrefixRoute] = frozenset()
+    range_routes: frozenset[RangeRoute] = frozenset()
+
+    def link(self, name: str) -> Link | None:
+        """The link of that name, if there is one."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def link_at(self, index: int) -> Link | None:
+        """The link with that interface index, if there is one."""
+        return next((link for link in self.links if link.index == index), None)
+
+
+def read(ipr: IPRoute) -> Facts:
+    """Read the node. `ipr` must be opened with `strict_check=True`: the kernel then filters."""
+    return Facts(
+        links=tuple(map(_link, ipr.link("dump", ext_mask=_SKIP_STATS))),
+        addresses=tuple(map(_address, ipr.addr("dump", family=socket.AF_INET))),
+        defaults=tuple(_defaults(ipr.route("dump", family=socket.AF_INET, table=MAIN_TABLE))),
+        prefix_routes=frozenset(
+            map(_prefix_route, _ours(ipr, family=socket.AF_INET6, table=MAIN_TABLE))
+        ),
+        range_routes=frozenset(
+            RangeRoute(IPv4Network((route.get("dst"), route["dst_len"])), route.get("oif"))
+            for route in _ours(ipr, family=socket.AF_INET, table=LOCAL_TABLE)
+            if route["type"] == _RTN_LOCAL
+        ),
+    )
+
+
+def neighbour(ipr: IPRoute, link: Link | None, address: IPv6Address) -> bytes | None:
+    """The link-layer address of a permanent neighbour on `link`, or None."""
+    for entry in ipr.neigh("dump", family=socket.AF_INET6, ifindex=link.index) if link else ():
+        if entry.get("dst") == str(address) and entry["state"] & 0x80:  # NUD_PERMANENT
+            return _mac(entry.get("lladdr"))
+    return None
+
+
+def _ours(ipr: IPRoute, *, family: int, table: int) -> Iterator[Any]:
+    for route in ipr.route("dump", family=family, table=table, proto=ROUTE_PROTOCOL):
+        if route["proto"] == ROUTE_PROTOCOL and route.get("table") == table:
+            yield route
+
+
+def _link(message: Any) -> Link:
+    conf = message.get_nested("IFLA_AF_SPEC", "AF_INET")
+    generation = message.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
+    return Link(
+        index=message["index"],
+        name=message.get("ifname"),
+        mtu=message.get("mtu"),
+        flags=message["flags"],
+        mac=_mac(message.get("address")),
+        kind=message.get(("linkinfo", "kind")) or "",
+        alias=message.get("ifalias") or "",
+        # A peer in another namespace has an index there, which means nothing here.
+        peer=0 if message.get("link_netnsid") is not None else message.get("link") or 0,
+        no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
+        devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
+    )
+
+
+def _address(message: Any) -> Address:
+    return Address(
+        ifindex=message["index"],
+        address=IPv4Address(message.get("local") or message.get("address")),
+        is_global=message["scope"] == _SCOPE_GLOBAL,
+        secondary=bool(message["flags"] & _IFA_F_SECONDARY),
+    )
+
+
+def _defaults(routes: Iterable[Any]) -> Iterator[DefaultRoute]:
+    for route in routes:
+        if route["dst_len"] or route["type"] != _RTN_UNICAST or route.get("table") != MAIN_TABLE:
+            continue
+        source = route.get("prefsrc")
+        hops = route.get("multipath")
+        for index in [hop["oif"] for hop in hops] if hops else [route.get("oif") or 0]:
+            yield DefaultRoute(
+                index, route.get("priority") or 0, IPv4Address(source) if source else None
+            )
+
+
+def _prefix_route(route: Any) -> PrefixRoute:
+    metrics = route.get("metrics")
+    gateway = route.get("gateway")
+    return PrefixRoute(
+        prefix=IPv6Network((route.get("dst") or "::", route["dst_len"])),
+        ifindex=route.get("oif") or 0,
+        gateway=IPv6Address(gateway) if gateway else None,
+        mtu=(metrics.get("mtu") or 0) if metrics else 0,
+        mtu_locked=bool(metrics and (metrics.get("lock") or 0) & 1 << 2),  # 1 << RTAX_MTU
+    )
+
+
+def _mac(text: str | None) -> bytes:
+    return bytes.fromhex(text.replace(":", "")) if text else b""

@@ -1,0 +1,202 @@
+"""The thin edge between the plan and the kernel: read the node, carry out one action."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.translator import attach, devconf, facts, notrack
+from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator.attach import Attacher
+from nat64_dataplane.translator.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
+
+AttachBy = Literal["auto", "tcx", "clsact"]
+
+_NO_LINK_LOCAL = {
+    "attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", 1]]}]]  # ..._MODE_NONE
+}
+_RTNH_F_ONLINK = 4
+_RTAX_MTU_LOCK = 1 << 2
+_NUD_PERMANENT = 0x80
+
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """One network namespace's netlink sockets. Not for several threads at once."""
+
+    def __init__(self, instance: str, pins: Path, attach_by: AttachBy = "auto") -> None:
+        self.instance = instance
+        self.pins = pins
+        self.attach_by: AttachBy = attach_by
+        self.notrack_error: str | None = None
+        """Why there are no notrack rules, where the kernel has no nf_tables."""
+        self._ipr: IPRoute | None = None
+        self._attacher: Attacher | None = None
+
+    @property
+    def ipr(self) -> IPRoute:
+        """The routing socket, opened on first use."""
+        if self._ipr is None:
+            self._ipr = IPRoute(strict_check=True)
+        return self._ipr
+
+    def close(self) -> None:
+        """Close the sockets. Nothing that was set up goes away."""
+        if self._ipr is not None:
+            self._ipr.close()
+            self._ipr = None
+
+    def attachers(self) -> dict[str, Attacher]:
+        """Every way to attach, by name."""
+        return {
+            "tcx": attach.Tcx(self.pins / self.instance / "links"),
+            "clsact": attach.Clsact(lambda: self.ipr, self.instance),
+        }
+
+    def choose_attacher(self, program_fd: int) -> Attacher:
+        """The way this kernel has, unless one was asked for. Hooks of the other way are removed."""
+        ways = self.attachers()
+        if self.attach_by == "auto":
+            chosen = "tcx" if attach.supports_tcx(program_fd) else "clsact"
+        else:
+            chosen = self.attach_by
+        for kind, other in ways.items():
+            for hook in other.attached(()) if kind != chosen else ():
+                other.detach(hook)
+        self._attacher = ways[chosen]
+        return self._attacher
+
+    def facts(self) -> Facts:
+        """Read links, addresses and routes. Raises HostError."""
+        with _as_host_error("read the node's links and routes"):
+            return facts.read(self.ipr)
+
+    def observe(self, interface: str, applied: Any) -> planning.Observed:
+        """Read everything that the plan compares. Raises HostError."""
+        with _as_host_error("read the node"):
+            found = facts.read(self.ipr)
+            link = found.link(interface)
+            return planning.Observed(
+                facts=found,
+                neighbour=facts.neighbour(self.ipr, link, planning.NEXT_HOP),
+                hooks=self._attacher.attached(()) if self._attacher else {},
+                rules=self._read_rules(),
+                applied=applied,
+            )
+
+    def _read_rules(self) -> frozenset[notrack.Rule] | None:
+        try:
+            found = notrack.read(self.instance)
+        except OSError as error:
+            if self.notrack_error is None:
+                log.warning("translated packets stay tracked: %s", error)
+            self.notrack_error = str(error)
+            return None
+        self.notrack_error = None
+        return found
+
+    def execute(self, action: planning.Action, program_fds: Mapping[attach.Program, int]) -> None:
+        """Carry out one action other than `Apply`. Raises HostError."""
+        with _as_host_error(str(action)):
+            self._execute(action, program_fds)
+
+    def _execute(self, action: planning.Action, program_fds: Mapping[attach.Program, int]) -> None:
+        ipr = self.ipr
+        match action:
+            case planning.CreateLink(name, peer):
+                ipr.link("add", ifname=name, kind="veth", peer=peer)
+            case planning.DeleteLink(index, _):
+                ipr.link("del", index=index)
+            case planning.ConfigureLink():
+                self._configure(action)
+            case planning.AddAddress(index, address):
+                ipr.addr("replace", index=index, address=str(address), prefixlen=32, scope=253)
+            case planning.SetNeighbour(index, mac, address):
+                ipr.neigh(
+                    "replace",
+                    ifindex=index,
+                    family=socket.AF_INET6,
+                    dst=str(address),
+                    lladdr=mac.hex(":"),
+                    state=_NUD_PERMANENT,
+                )
+            case planning.Attach(hook, _):
+                assert self._attacher
+                self._attacher.attach(hook, program_fds[attach.PROGRAMS[hook.direction]])
+            case planning.Detach(hook):
+                assert self._attacher
+                self._attacher.detach(hook)
+            case planning.WriteRules(rules):
+                notrack.write(self.instance, rules)
+            case planning.ClaimRange(route):
+                ipr.route("replace", **_range_route(route))
+            case planning.ReleaseRange(route):
+                ipr.route("del", **_range_route(route))
+            case planning.ReplaceRoute(route):
+                ipr.route("replace", **_prefix_route(route))
+            case planning.DeleteRoute(route):
+                ipr.route("del", **_prefix_route(route))
+            case planning.Apply():
+                raise TypeError("the maps are the datapath's")
+
+    def _configure(self, action: planning.ConfigureLink) -> None:
+        for index in (action.peer, action.index):
+            # Before it comes up: a link-local address would mean neighbour discovery on it.
+            self.ipr.link("set", index=index, IFLA_AF_SPEC=_NO_LINK_LOCAL)
+        self.ipr.link(
+            "set",
+            index=action.index,
+            mtu=action.mtu,
+            IFLA_IFALIAS=action.alias,
+            flags=IFF_NOARP,
+            change=IFF_NOARP,
+        )
+        devconf.set_devconf(action.index, action.devconf)
+        for index in (action.peer, action.index):
+            self.ipr.link("set", index=index, mtu=action.mtu, state="up")
+
+
+def _prefix_route(route: facts.PrefixRoute) -> dict[str, Any]:
+    # Forwarding ignores a route's MTU unless it is locked.
+    return {
+        "family": socket.AF_INET6,
+        "dst": str(route.prefix),
+        "oif": route.ifindex,
+        "gateway": str(route.gateway),
+        "flags": _RTNH_F_ONLINK,
+        "proto": ROUTE_PROTOCOL,
+        "table": facts.MAIN_TABLE,
+        "metrics": {"lock": _RTAX_MTU_LOCK, "mtu": route.mtu},
+    }
+
+
+def _range_route(route: facts.RangeRoute) -> dict[str, Any]:
+    return {
+        "family": socket.AF_INET,
+        "dst": str(route.network),
+        "oif": route.ifindex,
+        "type": "local",
+        "scope": "host",
+        "proto": ROUTE_PROTOCOL,
+        "table": facts.LOCAL_TABLE,
+    }
+
+
+@contextlib.contextmanager
+def _as_host_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise HostError("HostSetupFailed", f"can't {what}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise HostError("HostSetupFailed", f"can't {what}: {error.strerror or error}") from error

@@ -1,0 +1,167 @@
+"""Keep conntrack off translated packets: one nftables table per instance, written by netlink.
+
+Replies leave the translator by `bpf_redirect_neigh`, around netfilter, so conntrack would see
+half of each flow and call it invalid; and a CNI's masquerade, which is conntrack, would merge
+all clients into one source before they are translated. `nft list ruleset` shows the table with
+each rule's text as its comment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv6Network
+from typing import Any, NamedTuple
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+from pyroute2.netlink.nfnetlink import nftsocket as nft
+from pyroute2.nftables.expressions import genex
+
+_RAW_PRIORITY = -300
+_NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_CHAINS = {"prerouting": _NF_INET_PRE_ROUTING, "output": _NF_INET_LOCAL_OUT}
+
+
+class Rule(NamedTuple):
+    """One rule: a chain of the table, and the text that says what is not tracked."""
+
+    chain: str
+    text: str
+
+
+def table_name(instance: str) -> str:
+    """The table of one translator instance."""
+    return f"nat64_{instance}"
+
+
+def rules(prefix: IPv6Network, interface: str) -> frozenset[Rule]:
+    """What must not be tracked: packets to Pref64, and what comes out of the translator."""
+    return frozenset(
+        (
+            Rule("prerouting", f"ip6 daddr {prefix} notrack"),
+            Rule("prerouting", f"iifname {interface} notrack"),
+            Rule("output", f"ip6 daddr {prefix} notrack"),
+        )
+    )
+
+
+def read(instance: str) -> frozenset[Rule] | None:
+    """The rules that are there, or None without the table.
+
+    Raises OSError where the kernel has no nf_tables or refuses the caller.
+    """
+    return asyncio.run(_read(table_name(instance)))
+
+
+def write(instance: str, wanted: Iterable[Rule]) -> None:
+    """Make the table hold exactly `wanted`, in one transaction. Raises OSError."""
+    name = table_name(instance)
+    requests = [
+        # Creating before deleting makes the deletion succeed where there was no table.
+        _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, name=name),
+        _message(nft.nft_table_msg, nft.NFT_MSG_DELTABLE, name=name),
+        _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, name=name),
+    ]
+    for chain, hook in _CHAINS.items():
+        hooked = {"attrs": [["NFTA_HOOK_HOOKNUM", hook], ["NFTA_HOOK_PRIORITY", _RAW_PRIORITY]]}
+        requests.append(
+            _message(
+                nft.nft_chain_msg,
+                nft.NFT_MSG_NEWCHAIN,
+                table=name,
+                name=chain,
+                hook=hooked,
+                type="filter",
+            )
+        )
+    requests += [
+        _message(
+            nft.nft_rule_msg,
+            nft.NFT_MSG_NEWRULE,
+            table=name,
+            chain=rule.chain,
+            expressions=[*_matches(rule), {"attrs": [("NFTA_EXPR_NAME", "notrack")]}],
+            userdata=rule.text,
+        )
+        for rule in sorted(wanted)
+    ]
+    asyncio.run(_commit(requests))
+
+
+def remove(instance: str) -> bool:
+    """Delete the table; False where there was none. Raises OSError as `read` does."""
+    if read(instance) is None:
+        return False
+    name = table_name(instance)
+    asyncio.run(_commit([_message(nft.nft_table_msg, nft.NFT_MSG_DELTABLE, name=name)]))
+    return True
+
+
+def _matches(rule: Rule) -> Iterator[dict[str, Any]]:
+    words = rule.text.split()
+    if words[:2] == ["ip6", "daddr"]:
+        prefix = IPv6Network(words[2])
+        size = prefix.prefixlen // 8  # RFC 6052's lengths are whole bytes
+        yield genex("meta", {"dreg": 1, "key": nft.Meta.NFT_META_NFPROTO})
+        yield _equal(bytes([nft.NFPROTO_IPV6]))
+        yield genex("payload", {"dreg": 1, "base": 1, "offset": 24, "len": size})
+        yield _equal(prefix.network_address.packed[:size])
+    else:
+        yield genex("meta", {"dreg": 1, "key": nft.Meta.NFT_META_IIFNAME})
+        yield _equal(words[1].encode().ljust(16, b"\0"))
+
+
+def _equal(value: bytes) -> dict[str, Any]:
+    data = {"attrs": [("NFTA_DATA_VALUE", value)]}
+    return genex("cmp", {"sreg": 1, "op": nft.Cmp.NFT_CMP_EQ, "data": data})  # type: ignore[no-any-return]
+
+
+def _message(kind: Callable[[], Any], command: int, **attributes: Any) -> Any:
+    message = kind()
+    message["attrs"] = [[kind.name2nla(key), value] for key, value in attributes.items()]  # type: ignore[attr-defined]
+    message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | command
+    message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+    message["nfgen_family"] = nft.NFPROTO_INET
+    return message
+
+
+def _edge(kind: int) -> Any:
+    message = nfgen_msg()
+    message["res_id"] = NFNL_SUBSYS_NFTABLES
+    message["header"]["type"] = kind
+    message["header"]["flags"] = NLM_F_REQUEST
+    return message
+
+
+async def _commit(requests: list[Any]) -> None:
+    try:
+        async with nft.AsyncNFTSocket() as socket:
+            batch = [_edge(_BATCH_BEGIN), *requests, _edge(_BATCH_END)]
+            async for _ in socket.nlm_request_batch(batch):
+                pass
+    except NetlinkError as error:
+        raise OSError(error.code, f"nf_tables: {error}") from error
+
+
+async def _read(table: str) -> frozenset[Rule] | None:
+    flags = NLM_F_REQUEST | NLM_F_DUMP
+    try:
+        async with nft.AsyncNFTSocket(nfgen_family=nft.NFPROTO_INET) as socket:
+            tables = await socket.request_get(nfgen_msg(), nft.NFT_MSG_GETTABLE, flags)
+            if table not in [message.get("name") async for message in tables]:
+                return None
+            query = nft.nft_rule_msg()
+            query["attrs"] = [["NFTA_RULE_TABLE", table]]
+            found = await socket.request_get(query, nft.NFT_MSG_GETRULE, flags)
+            return frozenset(
+                [
+                    Rule(message.get("chain"), message.get("userdata") or "")
+                    async for message in found
+                    if message.get("table") == table
+                ]
+            )
+    except NetlinkError as error:
+        raise OSError(error.code, f"nf_tables: {error}") from error

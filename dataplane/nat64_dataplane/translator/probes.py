@@ -1,0 +1,52 @@
+"""/livez, /readyz and /metrics of an agent, and of one that has removed itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from nat64_dataplane.translator import http
+from nat64_dataplane.translator.http import Answer, Handler
+from nat64_dataplane.translator.metrics import Collector, Source
+from nat64_dataplane.translator.state import State
+
+_STUCK_SECONDS = 120
+"""A pass takes milliseconds and comes every few seconds."""
+
+
+def routes(state: State, source: Source) -> dict[str, Handler]:
+    """The paths of a running agent."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(state, source))
+    started = time.monotonic()
+
+    async def livez() -> Answer:
+        idle = time.monotonic() - (state.last_pass or started)
+        if idle > _STUCK_SECONDS:
+            return http.text(HTTPStatus.SERVICE_UNAVAILABLE, f"no pass for {idle:.0f} s")
+        return http.text(HTTPStatus.OK, "ok")
+
+    async def readyz() -> Answer:
+        if why := state.unready:
+            return http.text(HTTPStatus.SERVICE_UNAVAILABLE, why)
+        return http.text(HTTPStatus.OK, state.status.reason)
+
+    async def metrics() -> Answer:
+        # Reading the maps takes system calls: not on the loop.
+        body = await asyncio.to_thread(generate_latest, registry)
+        return Answer(HTTPStatus.OK, body, CONTENT_TYPE_LATEST)
+
+    return {"/livez": livez, "/readyz": readyz, "/metrics": metrics}
+
+
+def removed_routes() -> dict[str, Handler]:
+    """The paths of an agent that has taken its translator off the node and stays to say so."""
+
+    async def ok() -> Answer:
+        return http.text(HTTPStatus.OK, "removed")
+
+    return {"/livez": ok, "/readyz": ok}

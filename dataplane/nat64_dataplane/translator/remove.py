@@ -1,0 +1,80 @@
+"""Take one translator instance off a node, and leave nothing of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from nat64_dataplane.errors import DataplaneError
+from nat64_dataplane.translator import facts, notrack, prepare
+from nat64_dataplane.translator.datapath import Datapath
+from nat64_dataplane.translator.host import Host
+from nat64_dataplane.translator.plan import link_alias
+from nat64_dataplane.translator.rundir import RunDir
+from nat64_dataplane.translator.supervisor import peer_name
+
+_LOCK_SECONDS = 10.0  # an agent that has just been told to stop
+
+
+class Removal:
+    """Does every step, also after one that failed; `failures` says which did."""
+
+    def __init__(self, instance: str, pins: Path, run_dir: Path) -> None:
+        self.instance = instance
+        self.pins = pins
+        self.root = run_dir
+        self.failures: list[str] = []
+
+    def run(self) -> Iterator[str]:
+        """Yield a line for each thing removed. Raises BusyError while an agent runs."""
+        run_dir = RunDir(self.root, self.instance)
+        with run_dir.locked(wait=_LOCK_SECONDS):
+            # The link first: with it goes the route, so clients are told at once.
+            for step in (self._links, self._hooks, self._rules, self._pins, self._settings):
+                yield from self._tried(step)
+            run_dir.remove()
+
+    def _tried(self, step: Callable[[], Iterator[str]]) -> Iterator[str]:
+        try:
+            yield from step()
+        except (DataplaneError, OSError, NetlinkError) as error:
+            self.failures.append(str(error))
+
+    def _links(self) -> Iterator[str]:
+        with IPRoute(strict_check=True) as ipr:
+            found = facts.read(ipr)
+            for link in found.links:
+                peer = found.link_at(link.peer)
+                unfinished = peer is not None and peer.name == peer_name(self.instance)
+                if link.alias == link_alias(self.instance) or unfinished:
+                    ipr.link("del", index=link.index)
+                    yield f"link {link.name}"
+
+    def _hooks(self) -> Iterator[str]:
+        host = Host(self.instance, self.pins)
+        with contextlib.closing(host):
+            for kind, attacher in host.attachers().items():
+                for hook in attacher.attached(()):
+                    attacher.detach(hook)
+                    yield f"{kind} hook, {hook.direction} of link {hook.ifindex}"
+
+    def _rules(self) -> Iterator[str]:
+        if notrack.remove(self.instance):
+            yield f"nftables table {notrack.table_name(self.instance)}"
+
+    def _pins(self) -> Iterator[str]:
+        path = self.pins / self.instance
+        existed = path.exists()
+        Datapath.remove(self.pins, self.instance)
+        for directory in (path / "links", path, self.pins):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        if existed:
+            yield f"pins under {path}"
+
+    def _settings(self) -> Iterator[str]:
+        yield from prepare.restore(self.instance, self.root)

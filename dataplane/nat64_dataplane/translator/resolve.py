@@ -1,0 +1,128 @@
+"""From a Config and a reading of the node to what the maps need. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from nat64_dataplane.config import Config, Pool
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.translator.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
+from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView, PoolRange, Uplink
+
+IPV6_OVERHEAD = 20
+"""An IPv6 header is 20 bytes longer than the IPv4 header it becomes."""
+
+LARGEST_MTU = 65535
+
+
+def node_address(facts: Facts) -> IPv4Address:
+    """The address the node's IPv4 default route uses: what a pool `node` stands for.
+
+    Raises HostError where the node has no IPv4 default route or no address for it.
+    """
+    if not facts.defaults:
+        raise HostError(
+            "NoIPv4DefaultRoute",
+            "this node has no IPv4 default route, so the pool `node` stands for no address: "
+            "name pool addresses, or give the node IPv4",
+        )
+    best = _best_default(facts)
+    if best.source:
+        return best.source
+    for address in facts.addresses:
+        if address.ifindex == best.ifindex and address.is_global and not address.secondary:
+            return address.address
+    # An unnumbered uplink: the kernel then takes any global address, the first it finds.
+    for address in facts.addresses:
+        if address.is_global and not address.secondary:
+            return address.address
+    raise HostError("NoIPv4Address", "this node has an IPv4 default route but no global address")
+
+
+def pool_ranges(config: Config, facts: Facts) -> tuple[PoolRange, ...]:
+    """Every address of the pools with its ports, in the config's order. Raises HostError."""
+    return tuple(
+        PoolRange(address, pool.port_range.first, pool.port_range.last)
+        for pool in config.pools
+        for address in _addresses(pool, facts)
+    )
+
+
+def uplinks(config: Config, facts: Facts) -> tuple[Uplink, ...]:
+    """The links over which IPv4 leaves: those named, else those found.
+
+    Found are links with an IPv4 default route or an address of a pool. Raises HostError where
+    there is none, or a named one is missing.
+    """
+    if config.uplinks:
+        found = [_named(name, facts) for name in config.uplinks]
+    else:
+        pools = [pool.network for pool in config.pools if pool.network]
+        indexes = {route.ifindex for route in facts.defaults} | {
+            address.ifindex
+            for address in facts.addresses
+            if any(address.address in network for network in pools)
+        }
+        found = [
+            link
+            for link in facts.links
+            if link.index in indexes
+            and not link.flags & IFF_LOOPBACK
+            and link.name != config.interface
+        ]
+    if not found:
+        raise HostError(
+            "NoUplink",
+            "no link has an IPv4 default route or a pool address: name `uplinks` in the config",
+        )
+    return tuple(Uplink(link.index, link.mtu, link.name) for link in found)
+
+
+def route_mtu(found: tuple[Uplink, ...]) -> int:
+    """The MTU of the route to Pref64, in bytes: what fits the widest uplink once translated.
+
+    A packet too large for a narrower one gets its packet-too-big from that uplink.
+    """
+    return min(max(uplink.mtu for uplink in found) + IPV6_OVERHEAD, LARGEST_MTU)
+
+
+def owned_ranges(config: Config, facts: Facts) -> frozenset[IPv4Network]:
+    """Pool ranges that no link holds: the node must claim them to answer ARP for them."""
+    held = {address.address for address in facts.addresses}
+    networks = [pool.network for pool in config.pools if pool.network]
+    whole = {net for net in networks if not any(address in net for address in held)}
+    rest = {IPv4Network(address) for net in networks if net not in whole for address in net}
+    return frozenset(whole | {net for net in rest if net.network_address not in held})
+
+
+def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
+    """What `Datapath.apply` needs; indexes are 0 without the link. Raises HostError."""
+    return HostView(
+        interface_index=interface.index if interface else 0,
+        interface_mac=interface.mac if interface else b"",
+        peer_index=interface.peer if interface else 0,
+        uplinks=uplinks(config, facts),
+        pool=pool_ranges(config, facts),
+        local_addresses=frozenset(
+            {address.address for address in facts.addresses} | {DUMMY_ADDRESS}
+        ),
+    )
+
+
+def _best_default(facts: Facts) -> DefaultRoute:
+    return min(facts.defaults, key=lambda route: route.metric)
+
+
+def _addresses(pool: Pool, facts: Facts) -> Iterator[IPv4Address]:
+    if pool.network is None:
+        yield node_address(facts)
+    else:
+        yield from pool.network
+
+
+def _named(name: str, facts: Facts) -> Link:
+    link = facts.link(name)
+    if link is None:
+        raise HostError("UplinkMissing", f"uplink {name!r} is not a link of this node")
+    return link

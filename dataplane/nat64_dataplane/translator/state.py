@@ -1,0 +1,65 @@
+"""What the agent knows of itself: written by its loop, read by probes and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nat64_dataplane.config import Config
+from nat64_dataplane.translator.rundir import Status
+
+
+class SweepResult(Protocol):
+    """The part of `Datapath.sweep`'s result that is counted."""
+
+    @property
+    def removed_sessions(self) -> int:
+        """Expired sessions removed."""
+
+    @property
+    def removed_bindings(self) -> int:
+        """Expired BIB entries removed."""
+
+
+@dataclass(slots=True)
+class SweepTotals:
+    """Sums over all sweeps since the agent started."""
+
+    runs: int = 0
+    seconds: float = 0
+    removed_sessions: int = 0
+    removed_bindings: int = 0
+
+    def add(self, result: SweepResult, took: float) -> None:
+        """Count one sweep that took so many seconds."""
+        self.runs += 1
+        self.seconds += took
+        self.removed_sessions += result.removed_sessions
+        self.removed_bindings += result.removed_bindings
+
+
+@dataclass(slots=True)
+class State:
+    """One agent's state."""
+
+    config: Config
+    status: Status
+    settled: bool = False
+    """Whether the last pass left the node as the config says."""
+    config_error: str = ""
+    """Why the file's content is not what runs; empty where it is."""
+    attached_by: str = ""
+    notrack_error: str = ""
+    last_pass: float = 0
+    """Monotonic seconds at which the last pass ended, well or not."""
+    repairs: dict[str, int] = field(default_factory=dict)
+    """How many repairs there were, by what was done."""
+    failures: int = 0
+    sweeps: SweepTotals = field(default_factory=SweepTotals)
+
+    @property
+    def unready(self) -> str:
+        """Why the agent is not ready; empty where the file's config is what packets meet."""
+        if self.config_error:
+            return f"ConfigRefused: {self.config_error}"
+        return "" if self.settled else self.status.reason

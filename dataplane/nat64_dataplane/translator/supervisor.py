@@ -1,0 +1,109 @@
+"""One instance's reconcile pass: read, plan, act, until nothing is left to do. Synchronous."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from nat64_dataplane.config import Config
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.translator import attach, bpflink, notrack, resolve
+from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator.host import Host
+from nat64_dataplane.translator.plan import Desired, Observed
+from nat64_dataplane.translator.view import HostView
+
+_ROUNDS = 8
+
+log = logging.getLogger(__name__)
+
+
+class Maps(Protocol):
+    """The part of `Datapath` that a reconcile pass uses."""
+
+    def apply(self, config: Config, host: HostView) -> None:
+        """Have the maps follow the config, atomically."""
+
+    def program_fd(self, which: attach.Program) -> int:
+        """The descriptor of a loaded program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A pass that ended well."""
+
+    view: HostView
+    actions: tuple[planning.Action, ...]
+    """What was done."""
+
+
+def peer_name(instance: str) -> str:
+    """The other end of the translator's veth pair."""
+    return f"n64p-{hashlib.sha256(instance.encode()).hexdigest()[:8]}"
+
+
+class Supervisor:
+    """Holds what was applied, so that a pass which changes nothing writes nothing."""
+
+    def __init__(self, host: Host, maps: Maps) -> None:
+        self.host = host
+        self.maps = maps
+        self.fds: dict[attach.Program, int] = {
+            name: maps.program_fd(name) for name in attach.PROGRAMS.values()
+        }
+        self.attacher = host.choose_attacher(self.fds["nat64_ingress"])
+        self._ids: dict[attach.Direction, int] = {
+            direction: bpflink.program_id(self.fds[name])
+            for direction, name in attach.PROGRAMS.items()
+        }
+        self._applied: tuple[Config, HostView] | None = None
+
+    def reconcile(self, config: Config) -> Settled:
+        """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
+
+        What was done before an error stays; the next pass goes on from there.
+        """
+        done: list[planning.Action] = []
+        for _ in range(_ROUNDS):
+            observed = self.host.observe(config.interface, self._applied_view(config))
+            desired, view = self._wanted(config, observed)
+            actions = planning.plan(desired, observed, view)
+            if not actions and view:
+                return Settled(view, tuple(done))
+            for action in actions:
+                if isinstance(action, planning.Apply):
+                    self.maps.apply(config, action.view)
+                    self._applied = (config, action.view)
+                else:
+                    self.host.execute(action, self.fds)
+                done.append(action)
+        raise HostError(
+            "Unsettled",
+            "the node does not stay as set up; someone undoes this: "
+            + ", ".join(map(str, done[-3:])),
+        )
+
+    def _applied_view(self, config: Config) -> HostView | None:
+        if self._applied and self._applied[0] == config:
+            return self._applied[1]
+        return None
+
+    def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
+        facts = observed.facts
+        wanted_rules = notrack.rules(config.prefix, config.interface)
+        desired = Desired(
+            instance=config.name,
+            interface=config.interface,
+            peer=peer_name(config.name),
+            prefix=config.prefix,
+            mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+            programs=self._ids,
+            rules=None if self.host.notrack_error else wanted_rules,
+            ranges=resolve.owned_ranges(config, facts),
+        )
+        link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
+        # Resolved even without the link: a node that can't translate gets no link.
+        view = resolve.host_view(config, facts, link)
+        return desired, view if link else None

@@ -1,0 +1,43 @@
+"""What one node looks like to the translator: the values that the agent finds and the maps hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+DUMMY_ADDRESS = IPv4Address("192.0.0.8")
+"""The translator link's own (RFC 7600). Without any IPv4 address on it, what comes out of it
+would fail loose reverse-path filtering."""
+
+
+class Uplink(NamedTuple):
+    """A link over which IPv4 leaves the node. `mtu` in bytes, as the link has it."""
+
+    ifindex: int
+    mtu: int
+    name: str
+
+
+class PoolRange(NamedTuple):
+    """Ports `first` to `last`, inclusive, of one pool address."""
+
+    address: IPv4Address
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """A Config's names, resolved on this node.
+
+    Two equal views need no new `apply`; any difference does.
+    """
+
+    interface_index: int
+    interface_mac: bytes
+    peer_index: int
+    uplinks: tuple[Uplink, ...]
+    pool: tuple[PoolRange, ...]
+    local_addresses: frozenset[IPv4Address]
+    """The node's own; never reachable through the prefix unless the config allows it."""

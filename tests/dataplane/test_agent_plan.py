@@ -1,0 +1,177 @@
+"""The plan: from how a node should be and how it is to what must change. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from nat64_dataplane.config import Config, parse
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.translator import notrack, resolve
+from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator.attach import Hook
+from nat64_dataplane.translator.facts import (
+    IFF_NOARP,
+    IFF_UP,
+    Address,
+    DefaultRoute,
+    Devconf,
+    Facts,
+    Link,
+    PrefixRoute,
+    RangeRoute,
+)
+from nat64_dataplane.translator.plan import Action, Desired, Observed
+from nat64_dataplane.translator.view import DUMMY_ADDRESS
+
+CONFIG = parse("{name: default, prefix: 64:ff9b:1::/96}")
+NODE = IPv4Address("198.51.100.1")
+MAC = bytes.fromhex("020000000005")
+LO = Link(1, "lo", 65536, IFF_UP | 0x8, bytes(6))
+ETH0 = Link(3, "eth0", 1500, IFF_UP, bytes.fromhex("020000000003"))
+PEER = Link(4, "n64p-0", 65535, IFF_UP, bytes(6), "veth", peer=5, no_link_local=True)
+NAT64 = Link(
+    5,
+    "nat64-default",
+    65535,
+    IFF_UP | IFF_NOARP,
+    MAC,
+    "veth",
+    "nat64-operator default",
+    peer=4,
+    no_link_local=True,
+    devconf=Devconf(1, 1, 2),
+)
+BARE = Facts(
+    links=(LO, ETH0),
+    addresses=(Address(1, IPv4Address("127.0.0.1"), is_global=False), Address(3, NODE)),
+    defaults=(DefaultRoute(3),),
+)
+ROUTE = PrefixRoute(CONFIG.prefix, 5, planning.NEXT_HOP, 1520, True)
+DONE = replace(
+    BARE,
+    links=(LO, ETH0, PEER, NAT64),
+    addresses=(*BARE.addresses, Address(5, DUMMY_ADDRESS, is_global=False)),
+    prefix_routes=frozenset({ROUTE}),
+)
+HOOKS = {Hook(5, "egress"): 11, Hook(1, "ingress"): 10, Hook(3, "ingress"): 10}
+RULES = notrack.rules(CONFIG.prefix, CONFIG.interface)
+
+
+def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> Desired:
+    wanted = Desired(
+        instance=config.name,
+        interface=config.interface,
+        peer="n64p-0",
+        prefix=config.prefix,
+        mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+        programs={"ingress": 10, "egress": 11},
+        rules=notrack.rules(config.prefix, config.interface),
+        ranges=resolve.owned_ranges(config, facts),
+    )
+    return replace(wanted, **changes)  # type: ignore[arg-type]
+
+
+def observed(facts: Facts = DONE, **changes: object) -> Observed:
+    seen = Observed(facts, MAC, HOOKS, RULES, resolve.host_view(CONFIG, facts, NAT64))
+    return replace(seen, **changes)  # type: ignore[arg-type]
+
+
+def actions(want: Desired, seen: Observed, config: Config = CONFIG) -> list[Action]:
+    view = resolve.host_view(config, seen.facts, seen.facts.link(want.interface))
+    return list(planning.plan(want, seen, view))
+
+
+def test_a_node_that_is_as_it_should_be_is_left_alone() -> None:
+    assert actions(desired(), observed()) == []
+
+
+def test_a_bare_node_gets_the_link_first_and_nothing_else_yet() -> None:
+    seen = Observed(BARE)
+    assert planning.plan(desired(), seen, None) == (planning.CreateLink("nat64-default", "n64p-0"),)
+
+
+def test_packets_are_routed_to_the_translator_last() -> None:
+    seen = Observed(replace(DONE, prefix_routes=frozenset()))
+    order = [type(action) for action in actions(desired(), seen)]
+    assert order.index(planning.Apply) < order.index(planning.Attach)
+    assert order[-1] is planning.ReplaceRoute
+
+
+@pytest.mark.parametrize(
+    ("seen", "repair"),
+    [
+        (observed(neighbour=None), planning.SetNeighbour(5, MAC)),
+        (observed(neighbour=b"\2\0\0\0\0\1"), planning.SetNeighbour(5, MAC)),
+        (observed(rules=None), planning.WriteRules(RULES)),
+        (observed(rules=frozenset(list(RULES)[:1])), planning.WriteRules(RULES)),
+        (observed(hooks={}), planning.Attach(Hook(5, "egress"), "nat64-default")),
+        (
+            observed(hooks={**HOOKS, Hook(3, "ingress"): 9}),
+            planning.Attach(Hook(3, "ingress"), "eth0"),
+        ),
+        (observed(hooks={**HOOKS, Hook(9, "ingress"): 10}), planning.Detach(Hook(9, "ingress"))),
+        (observed(replace(DONE, prefix_routes=frozenset())), planning.ReplaceRoute(ROUTE)),
+        (
+            observed(replace(DONE, prefix_routes=frozenset({ROUTE._replace(mtu_locked=False)}))),
+            planning.ReplaceRoute(ROUTE),
+        ),
+        (observed(replace(DONE, addresses=BARE.addresses)), planning.AddAddress(5)),
+        (
+            observed(replace(DONE, links=(LO, ETH0, PEER, replace(NAT64, flags=IFF_NOARP)))),
+            planning.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
+        ),
+        (
+            observed(
+                replace(DONE, links=(LO, ETH0, PEER, replace(NAT64, devconf=Devconf(1, 1, 1))))
+            ),
+            planning.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
+        ),
+    ],
+)
+def test_each_kind_of_drift_is_repaired(seen: Observed, repair: Action) -> None:
+    assert actions(desired(), seen)[0] == repair
+
+
+def test_a_new_prefix_is_routed_before_the_old_route_goes() -> None:
+    config = parse("{name: default, prefix: 2001:db8:64::/96}")
+    order = [str(action) for action in actions(desired(config), observed(), config)]
+    assert order[-2:] == ["route 2001:db8:64::/96 mtu 1520", "delete route 64:ff9b:1::/96"]
+
+
+def test_a_link_of_a_former_config_goes_and_strangers_stay() -> None:
+    stranger = replace(NAT64, index=9, name="nat64-other", alias="nat64-operator other")
+    config = parse("{name: default, prefix: 64:ff9b:1::/96, interface: xlat}")
+    seen = Observed(replace(DONE, links=(*DONE.links, stranger)))
+    assert list(planning.plan(desired(config), seen, None)) == [
+        planning.DeleteLink(5, "nat64-default"),
+        planning.CreateLink("xlat", "n64p-0"),
+    ]
+
+
+def test_a_link_of_someone_else_is_not_taken() -> None:
+    theirs = Link(5, "nat64-default", 1500, IFF_UP, MAC, "bridge")
+    with pytest.raises(HostError, match="not this translator's"):
+        planning.plan(desired(), Observed(replace(BARE, links=(LO, ETH0, theirs))), None)
+
+
+def test_a_link_whose_creator_was_killed_at_once_is_known_by_its_peer() -> None:
+    unmarked = replace(NAT64, alias="")
+    seen = observed(replace(DONE, links=(LO, ETH0, PEER, unmarked)))
+    assert [type(action) for action in actions(desired(), seen)] == [planning.ConfigureLink]
+
+
+def test_pool_addresses_that_no_link_holds_are_claimed_and_released() -> None:
+    config = parse("{name: default, prefix: 64:ff9b:1::/96, pools: [{addresses: 192.0.2.8/29}]}")
+    claim = RangeRoute(IPv4Network("192.0.2.8/29"), 5)
+    assert planning.ClaimRange(claim) in actions(desired(config), observed(), config)
+    old = observed(replace(DONE, range_routes=frozenset({claim})))
+    assert planning.ReleaseRange(claim) in actions(desired(), old)
+    of_another = observed(replace(DONE, range_routes=frozenset({claim._replace(ifindex=9)})))
+    assert actions(desired(), of_another) == []
+
+
+def test_without_nf_tables_no_rules_are_asked_for() -> None:
+    assert actions(desired(rules=None), observed(rules=None)) == []
