@@ -1,6 +1,5 @@
 """The internet: an authoritative DNS server (NSD), and what `internet/server.py` serves."""
 
-import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from tests.cluster.network import (
     HTTP_IPV4_OTHER,
     HTTP_IPV6,
     INTERNET,
+    existing,
 )
 from tests.cluster.node import detach
 from tests.cluster.paths import HERE, STATE
@@ -47,6 +47,8 @@ class Internet:
 
     def enter(self) -> list[str]:
         """The words that put a command into its network namespace."""
+        if INTERNET not in existing():
+            raise ClusterError("the cluster is not up; `make cluster-up` starts it")
         return ["nsenter", f"--net=/run/netns/{INTERNET}", "--"]
 
     def start(self) -> None:
@@ -57,10 +59,9 @@ class Internet:
         for name, file in _ZONES.items():
             config += f'zone:\n  name: "{name}"\n  zonefile: "{file}"\n'
         (folder / "nsd.conf").write_text(config)
-        nsd = shutil.which("nsd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-        if nsd is None:
-            raise ClusterError("nsd is missing: apt-get install nsd")
-        detach([*self.enter(), nsd, "-d", "-c", str(folder / "nsd.conf")], self.log_folder / "dns")
+        detach(
+            [*self.enter(), "nsd", "-d", "-c", str(folder / "nsd.conf")], self.log_folder / "dns"
+        )
         servers = [DNS_IPV4, DNS_IPV6, HTTP_IPV4, HTTP_IPV4_OTHER, HTTP_IPV6]
         script = [sys.executable, "-u", str(HERE / "internet" / "server.py"), *servers]
         detach([*self.enter(), *script], self.log_folder / "http")

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -33,9 +34,18 @@ def run(
     Where it may take minutes, `reassure` is said every now and then, with the time so far.
     """
     words = [str(word) for word in argv]
+    # Not everyone who is root has these in the path.
+    env = {**(os.environ if env is None else env)}
+    env["PATH"] = f"{env.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
     with _reassuring(reassure):
         done = subprocess.run(
-            words, input=input, env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True
+            words,
+            input=input,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
         )
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-4000:]
