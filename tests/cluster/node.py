@@ -52,7 +52,7 @@ class Node:
 
     def enter(self) -> list[str]:
         """The words that put a command into the node's namespaces."""
-        spaces = ["--mount", "--net", "--uts", "--pid"]
+        spaces = ["--mount", "--net", "--uts", "--pid", "--root"]
         return ["nsenter", "--target", str(self._init()), *spaces, "--"]
 
     def start(self, name: str, argv: Sequence[str]) -> None:
