@@ -1,0 +1,243 @@
+"""The models and the CRDs say the same, and every option reaches the translator and the sidecar."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nat64_dataplane import config
+from nat64_dataplane.dns64 import settings as dns64_settings
+from nat64_operator.api.gateway import (
+    DERIVED_PORTS,
+    Gateway,
+    GatewaySpec,
+    Pool,
+    derived_ports,
+)
+from nat64_operator.api.policy import PolicySpec
+from nat64_operator.render.sidecar import render_corefile
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+def schema(plural: str) -> dict[str, Any]:
+    crd = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
+    [version] = crd["spec"]["versions"]
+    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return found
+
+
+def defaulted(schema: dict[str, Any], value: Any = None) -> Any:
+    """What the API server makes of a value: defaults filled in, level by level."""
+    if value is None:
+        value = schema.get("default")
+    if isinstance(value, dict) and "properties" in schema:
+        filled = dict(value)
+        for name, child in schema["properties"].items():
+            found = defaulted(child, value.get(name))
+            if found is not None:
+                filled[name] = found
+        return filled
+    return value
+
+
+def fields(schema: dict[str, Any], path: str = "spec") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from fields(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from fields(schema["items"], f"{path}[]")
+
+
+KINDS = {"nat64gateways": GatewaySpec, "dns64policies": PolicySpec}
+
+
+@pytest.mark.parametrize("plural", KINDS)
+def test_the_empty_spec_means_the_same_to_the_api_server_and_to_us(plural: str) -> None:
+    stored = defaulted(schema(plural), {})
+    assert msgspec.convert(stored, KINDS[plural]) == KINDS[plural]()
+
+
+@pytest.mark.parametrize("plural", KINDS)
+def test_crd_and_model_have_the_same_fields(plural: str) -> None:
+    def of_model(kind: Any, path: str = "spec") -> set[str]:
+        found = set()
+        for field in msgspec.structs.fields(kind):
+            name = f"{path}.{field.encode_name}"
+            found.add(name)
+            inner = getattr(field.type, "__args__", (field.type,))
+            for candidate in inner:
+                if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
+                    suffix = "[]" if "tuple" in str(field.type) else ""
+                    found |= of_model(candidate, name + suffix)
+        return found
+
+    in_crd = {
+        path
+        for path, _ in fields(schema(plural))
+        if path != "spec" and not path.endswith("[]") and "tolerations[]" not in path
+    }
+    assert of_model(KINDS[plural]) == in_crd
+
+
+@pytest.mark.parametrize("plural", KINDS)
+def test_every_field_is_described_and_bounded(plural: str) -> None:
+    for path, field in fields(schema(plural)):
+        if path.endswith("[]"):
+            continue
+        assert "description" in field or "x-kubernetes-int-or-string" in field, path
+        if field.get("type") == "string" and "enum" not in field:
+            assert "maxLength" in field, path
+        if field.get("type") == "array":
+            assert "maxItems" in field, path
+
+
+def gateway(**spec: Any) -> Gateway:
+    return Gateway.parse({"metadata": {"name": "default"}, "spec": spec})
+
+
+def test_an_empty_gateway_is_the_translators_default() -> None:
+    assert gateway().config() == config.Config(name="default")
+
+
+def test_every_option_of_the_translator_can_be_set() -> None:
+    made = gateway(
+        prefix="64:ff9b:1::/96",
+        pools=[{"addresses": "203.0.113.8/29", "ports": "1024-65535"}],
+        uplinks=["eth0"],
+        interfaceName="nat",
+        staticMappings=[
+            {
+                "protocol": "TCP",
+                "client": "2001:db8::1",
+                "clientPort": 80,
+                "address": "203.0.113.8",
+                "port": 8080,
+            }
+        ],
+        policy={
+            "allowedSources": ["2001:db8::/32"],
+            "allowNonGlobal": True,
+            "allowedDestinations": ["169.254.169.254/32"],
+            "deniedDestinations": ["198.51.100.0/24"],
+        },
+        filtering="AddressDependent",
+        overloadTCPPorts=True,
+        copyTrafficClass=False,
+        lowestIPv6MTU=1400,
+        timeouts={
+            "udpSeconds": 121,
+            "icmpSeconds": 2,
+            "tcpEstablishedSeconds": 7201,
+            "tcpTransitorySeconds": 241,
+            "tcpIncomingSynSeconds": 7,
+            "fragmentSeconds": 3,
+        },
+        limits={"sessions": 2048, "portsPerClient": 5, "newSessionsPerSecondPerClient": 6},
+        hostPorts={"translator": 1234},
+    ).config()
+    default = config.Config(name="default")
+
+    def unchanged(a: Any, b: Any, path: str = "") -> Iterator[str]:
+        for field in msgspec.structs.fields(a):
+            one, other = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(one, msgspec.Struct):
+                yield from unchanged(one, other, f"{path}{field.name}.")
+            elif one == other:
+                yield path + field.name
+
+    assert set(unchanged(made, default)) == {"version", "name"}
+    assert config.parse(config.render(made)) == made
+
+
+@given(
+    pools=st.lists(st.sampled_from(["node", "203.0.113.1", "203.0.113.0/24"]), max_size=3),
+    ports=st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted),
+    prefix=st.sampled_from(["64:ff9b::/96", "2001:db8::/32", "2001:db8:100::/40", "fd00::/64"]),
+)
+def test_what_becomes_a_config_reads_back_in_the_agent(
+    pools: list[str], ports: list[int], prefix: str
+) -> None:
+    spread = [
+        {"addresses": address, "ports": f"{ports[0]}-{ports[1]}"}
+        for address in dict.fromkeys(pools)
+    ]
+    overlapping = len({"203.0.113.1", "203.0.113.0/24"} & set(pools)) == 2
+    made = gateway(prefix=prefix, **({"pools": spread} if spread else {}))
+    if overlapping:
+        return
+    assert config.parse(config.render(made.config())) == made.config()
+
+
+def test_ports_of_other_gateways_are_their_own_and_stay() -> None:
+    names = [f"gateway-{n}" for n in range(50)]
+    ports = [derived_ports(name) for name in names]
+    assert ports == [derived_ports(name) for name in names]
+    assert all(DERIVED_PORTS <= port < 30000 for five in ports for port in five)
+    assert all(len(set(five)) == 5 for five in ports)
+
+
+def test_a_given_port_wins() -> None:
+    made = Gateway.parse({"metadata": {"name": "x"}, "spec": {"hostPorts": {"dns": 5353}}})
+    assert made.ports.dns == 5353
+    assert made.ports.translator == derived_ports("x")[0]
+
+
+ipv4 = st.sampled_from(["10.0.0.0/8", "198.51.100.0/24", "192.0.2.1/32", "0.0.0.0/0"])
+ipv6 = st.sampled_from(["2001:db8::/32", "fd00::/8", "::ffff:0:0/96", "::/0"])
+pref64 = st.sampled_from(["64:ff9b:1::/96", "2001:db8:64::/48", "2001:db8::/64"])
+upstream = st.sampled_from(["/etc/resolv.conf", "192.0.2.1", "2001:db8::1", "[2001:db8::1]:5353"])
+policy_specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "upstreams": st.lists(upstream, max_size=4, unique=True),
+        "allowedClients": st.lists(ipv4 | ipv6, max_size=4, unique=True),
+        "translateAll": st.booleans(),
+        "allowIPv4Clients": st.booleans(),
+        "excludeAAAA": st.lists(ipv6, max_size=3, unique=True),
+        "excludeA": st.lists(ipv4, max_size=3, unique=True),
+        "exemptZones": st.lists(
+            st.sampled_from(["cluster.local", "corp.example.", "_tcp.x"]), unique=True
+        ),
+        "mappings": st.lists(
+            st.fixed_dictionaries({"range": ipv4, "prefix": pref64}),
+            max_size=3,
+            unique_by=lambda mapping: mapping["range"],
+        ),
+        "ptr": st.sampled_from(["CNAME", "Off"]),
+        "breakDNSSEC": st.booleans(),
+        "untranslated": st.sampled_from(["Passthrough", "ServFail"]),
+        "cache": st.fixed_dictionaries(
+            {},
+            optional={
+                "maxTTLSeconds": st.sampled_from([1, 4, 5, 3600, 86400]),
+                "successEntries": st.sampled_from([1024, 10_000_000]),
+                "denialEntries": st.sampled_from([1024, 10_000_000]),
+            },
+        ),
+        "logQueries": st.sampled_from(["None", "Errors", "All"]),
+    },
+)
+
+
+@given(spec=policy_specs, clients=st.lists(ipv4 | ipv6 | st.just("192.0.2.7"), max_size=3))
+def test_whatever_a_policy_can_say_the_sidecar_accepts(
+    spec: dict[str, Any], clients: list[str]
+) -> None:
+    policy = msgspec.convert(spec, PolicySpec)
+    made = gateway(policy={"allowNonGlobal": policy.translate_all})
+    text = render_corefile(made.config(), made.ports, policy, policy.upstreams, clients)
+    [server] = dns64_settings.from_text(text).servers
+    assert server.port == 6464
+    assert server.dns64 is not None
+    assert server.dns64.translate_all == policy.translate_all
+    assert {str(range_) for range_ in server.dns64.exclude_a} == set(policy.exclude_a)
+
+
+def test_pools_are_what_the_crd_says() -> None:
+    assert GatewaySpec().pools == (Pool(),)
