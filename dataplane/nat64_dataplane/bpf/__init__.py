@@ -1,1 +1,14 @@
 """eBPF in the kernel, by libbpf through ctypes; the compiled object lies beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nat64_dataplane.bpf.maps import Map, MapLayout
+from nat64_dataplane.bpf.objects import Object
+from nat64_dataplane.bpf.programs import Program, RunResult
+
+OBJECT = Path(__file__).with_name("nat64.bpf.o")
+"""The translator's programs, compiled by `make bpf`."""
+
+__all__ = ["OBJECT", "Map", "MapLayout", "Object", "Program", "RunResult"]

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the programs and nat64_dataplane/translator/abi.py must agree on: map keys and values.
+ *
+ * Raise NAT64_ABI when the meaning of any of it changes; a changed size is noticed without that.
+ * Addresses and ports are in network order; everything else is in the machine's.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+#define NAT64_ABI 1
+
+union addr6 {
+	__u8 bytes[16];
+	__be32 words[4];
+	__be64 halves[2];
+};
+
+enum direction { DIR_6TO4, DIR_4TO6, DIR_COUNT };
+
+/* RFC 6146 section 4; config.timeout is indexed by these. */
+enum timer {
+	TIMER_UDP,
+	TIMER_ICMP,
+	TIMER_TCP_ESTABLISHED,
+	TIMER_TCP_TRANSITORY,
+	TIMER_TCP_INCOMING_SYN,
+	TIMER_FRAGMENT,
+	TIMER_COUNT,
+	TIMER_SLOTS = 8, /* a power of two, for the verifier */
+};
+
+enum config_flag {
+	CONFIG_ADDRESS_DEPENDENT = 1 << 0, /* filter by remote address (RFC 6146 section 3.5.2) */
+	CONFIG_OVERLOAD_TCP = 1 << 1,	   /* share TCP ports between remotes when out of ports */
+	CONFIG_COPY_TRAFFIC_CLASS = 1 << 2,
+	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
+};
+
+#define CONFIG_SLOTS	2
+#define MAX_POOL_RANGES 4096
+#define MAX_UPLINKS	64
+
+/* One whole configuration. Packets read the slot that control.active names. */
+struct config {
+	__u64 prefix_high, prefix_low; /* Pref64, machine order */
+	__u64 mask_high, mask_low;
+	__u32 prefix_shift; /* 96 - prefix length: where RFC 6052 puts the IPv4 address */
+	__u32 flags;
+	__u32 pool_ranges;
+	__u32 interface;	    /* nat64-NAME */
+	__u32 peer;		    /* the other end of its veth pair */
+	__u32 timeout[TIMER_SLOTS]; /* seconds */
+	__u32 lowest_ipv6_mtu;
+	__u32 ports_per_client;		 /* 0: no limit */
+	__u32 session_rate_per_client;	 /* new ones a second; 0: no limit */
+	__u16 epoch;			 /* sessions opened under another one are checked again */
+	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
+	__u8 mac[6];			 /* of nat64-NAME */
+	__u32 pad;
+	char hash[16]; /* of the config file, for whoever asks what runs */
+};
+
+struct control {
+	__u32 active; /* config slot */
+	__u32 pad;
+	__u64 clock_offset; /* nanoseconds added to the clock: tests travel in time with it */
+};
+
+/* A range of ports on one IPv4 address. */
+struct pool_range {
+	__be32 address;
+	__u16 first, last; /* machine order */
+};
+
+/* Bitmaps of an address's ports: where to look for a free one. The claim itself is the insertion
+ * into bib4, so a taken bit that is wrong costs a try or a port, never correctness. */
+#define PORTS_PER_BLOCK 4096
+#define PORT_WORDS	(PORTS_PER_BLOCK / 64)
+
+enum port_bits {
+	PORTS_TAKEN,  /* per protocol */
+	PORTS_USABLE, /* protocol 0: in a pool of config slot 0; the next one: of slot 1 */
+};
+
+struct port_block_key {
+	__be32 address;
+	__u8 kind;
+	__u8 protocol;
+	__u8 block; /* port / PORTS_PER_BLOCK */
+	__u8 pad;
+};
+
+struct port_block {
+	__u64 bits[PORT_WORDS];
+};
+
+/* Binding information bases (RFC 6146 section 3.1). `protocol` is 6, 17 or 1; ICMP's port is the
+ * query identifier. bib4 is the one that counts: who inserts there owns the port. */
+struct bib6_key {
+	union addr6 client;
+	__be16 client_port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct bib6 {
+	__be32 pool;
+	__be16 pool_port;
+	__u16 pad;
+	__u32 generation; /* of the bib4 entry it belongs to */
+};
+
+struct bib4_key {
+	__be32 pool;
+	__be16 pool_port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+#define BIB_STATIC (1 << 0) /* configured: never expires */
+
+struct bib4 {
+	union addr6 client;
+	__be16 client_port;
+	__u16 flags;
+	__u32 generation;
+	__u32 expires; /* second; no session of it lives longer. 0: being reclaimed */
+	__u32 created; /* second */
+};
+
+struct session_key {
+	__be32 pool, remote;
+	__be16 pool_port, remote_port; /* ICMP: identifier, 0 */
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+#define SESSION_CONFIRMED (1 << 0) /* the IPv6 side has sent something */
+#define SESSION_HAIRPIN	  (1 << 1) /* the remote is one of our own mappings */
+#define SESSION_OVERLOAD  (1 << 2) /* has no BIB entry: shares its port, see `overloads` */
+#define SESSION_CONTACT	  (1 << 3) /* remote_port 0: the client has talked to this address */
+#define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: counts once the client sends one */
+
+struct session {
+	union addr6 client;
+	__be16 client_port;
+	__u8 state; /* enum tcp_state */
+	__u8 flags;
+	__u32 generation;
+	__u32 expires; /* second; 0: being reclaimed */
+	__u16 epoch;
+	__u16 pad;
+	__u32 created; /* second */
+	__u32 pad2;
+};
+
+/* What a client of CONFIG_OVERLOAD_TCP uses towards one remote, once ports have run out. */
+struct overload_key {
+	union addr6 client;
+	__be32 remote;
+	__be16 client_port, remote_port;
+};
+
+/* Per-client limits (RFC 6888). */
+struct client {
+	__u32 ports;  /* BIB entries held */
+	__u32 tokens; /* new sessions still allowed in `second` */
+	__u32 second;
+	__u32 pad;
+};
+
+/* Policy tries: the config slot comes first in the data, so that a switch is atomic. */
+struct source_key {
+	__u32 prefix_length; /* 32 + that of the address */
+	__u32 slot;
+	union addr6 address;
+};
+
+struct destination_key {
+	__u32 prefix_length;
+	__u32 slot;
+	__be32 address;
+};
+
+enum destination_verdict {
+	DESTINATION_ALLOWED,
+	DESTINATION_DENIED,	/* by the config */
+	DESTINATION_NOT_GLOBAL, /* under the well-known prefix (RFC 6052 section 3.1) */
+	DESTINATION_SPECIAL,	/* loopback, link-local, multicast, reserved */
+	DESTINATION_LOCAL,	/* an address of the node */
+};
+
+struct destination {
+	__u8 verdict;
+	__u8 pool; /* one of our pool addresses: hairpins */
+	__u16 pad;
+};
+
+#define UPLINK_ETHERNET (1 << 0)
+#define UPLINK_EXTERNAL (1 << 1) /* not lo: sources behind it are strangers */
+
+struct uplink {
+	__u32 flags;
+	__u32 mtu;
+};
+
+/* Fragments: what the first one told about the rest (RFC 6146 section 3.4). */
+struct fragment_key {
+	union addr6 source, destination; /* an IPv4 address is in the last word, the rest 0 */
+	__u32 identification;
+	__u8 protocol;
+	__u8 direction;
+	__u16 pad;
+};
+
+enum fragment_fate { FRAGMENT_TRANSLATE = 1, FRAGMENT_PASS, FRAGMENT_DROP };
+
+struct fragment {
+	union addr6 client;
+	__be32 pool;
+	__u32 expires;
+	__u8 fate;
+	__u8 flags; /* of the session */
+	__u16 pad;
+};
+
+/* Fragments that came before the first one, kept until it does. */
+#define HELD_PER_PACKET 8
+#define HELD_BYTES	1500
+
+struct held_key {
+	struct fragment_key packet;
+	__u32 index;
+};
+
+struct held {
+	__u32 expires;
+	__u32 length;
+	__u8 bytes[HELD_BYTES]; /* from the IP header on */
+};
+
+/* What one run of nat64_sweep did; it is also its input. */
+struct sweep {
+	__u32 purge; /* in: also drop what the active config no longer allows */
+	__u32 now;   /* out: the clock it used */
+	__u64 sessions, bindings, fragments, held; /* out: left */
+	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
+};

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every packet is counted twice: when it comes in, and with what became of it.
+ *
+ * nat64_dataplane/translator/counters.py has the same names in the same order (a test compares).
+ * received = translated + passed + all that starts with dropped_, per direction.
+ */
+#pragma once
+
+#include "abi.h"
+
+#define COUNTERS(X)                                                                                \
+	X(none)                                                                                    \
+	X(received)                                                                                \
+	X(translated)                                                                              \
+	X(passed)                                                                                  \
+	X(held)                                                                                    \
+	X(sent_fast)                                                                               \
+	X(sent_kernel)                                                                             \
+	X(hairpinned)                                                                              \
+	X(icmp_errors_translated)                                                                  \
+	X(icmp_errors_sent)                                                                        \
+	X(icmp_errors_suppressed)                                                                  \
+	X(fragments_translated)                                                                    \
+	X(fragmented)                                                                              \
+	X(sessions_opened)                                                                         \
+	X(sessions_closed)                                                                         \
+	X(bindings_opened)                                                                         \
+	X(bindings_closed)                                                                         \
+	X(port_claims_lost)                                                                        \
+	X(dropped_not_configured)                                                                  \
+	X(dropped_truncated)                                                                       \
+	X(dropped_malformed)                                                                       \
+	X(dropped_source_in_prefix)                                                                \
+	X(dropped_source_illegal)                                                                  \
+	X(dropped_source_denied)                                                                   \
+	X(dropped_source_behind_uplink)                                                            \
+	X(dropped_destination_denied)                                                              \
+	X(dropped_destination_not_global)                                                          \
+	X(dropped_destination_special)                                                             \
+	X(dropped_destination_local)                                                               \
+	X(dropped_unknown_transport)                                                               \
+	X(dropped_routing_header)                                                                  \
+	X(dropped_extension_chain)                                                                 \
+	X(dropped_extension_after_fragment)                                                        \
+	X(dropped_source_route)                                                                    \
+	X(dropped_tcp_without_session)                                                             \
+	X(dropped_hairpin_without_binding)                                                         \
+	X(dropped_filtered)                                                                        \
+	X(dropped_ports_exhausted)                                                                 \
+	X(dropped_session_table_full)                                                              \
+	X(dropped_client_port_limit)                                                               \
+	X(dropped_client_session_rate)                                                             \
+	X(dropped_icmp_type)                                                                       \
+	X(dropped_icmp_without_session)                                                            \
+	X(dropped_icmp_error_in_error)                                                             \
+	X(dropped_icmp_inner_malformed)                                                            \
+	X(dropped_icmp_fragment)                                                                   \
+	X(dropped_icmp_checksum)                                                                   \
+	X(dropped_udp_zero_checksum_fragment)                                                      \
+	X(dropped_fragment_unexpected)                                                             \
+	X(dropped_fragment_expired)                                                                \
+	X(dropped_fragment_buffer_full)                                                            \
+	X(dropped_too_big)                                                                         \
+	X(dropped_internal)
+
+#define COUNTER_NAME(name) COUNT_##name,
+enum counter { COUNTERS(COUNTER_NAME) COUNTER_COUNT };
+#undef COUNTER_NAME
+
+struct counters {
+	__u64 value[DIR_COUNT][COUNTER_COUNT];
+};

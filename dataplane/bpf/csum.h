@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Checksums. Changes are incremental, so that a wrong checksum stays wrong (RFC 7915), and go
+ * through the kernel's helpers, which know what the device has yet to finish (CHECKSUM_PARTIAL,
+ * as on every veth) or has already summed (CHECKSUM_COMPLETE). */
+#pragma once
+
+#include "packet.h"
+
+#define CHUNK	   SCRATCH_BYTES
+#define MAX_CHUNKS 129 /* 64 KiB and the odd end */
+
+struct pseudo6 {
+	union addr6 source, destination;
+	__be32 length, next_header;
+};
+
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* The sum of an IPv4 header without options. */
+static __always_inline __u16 ipv4_header_checksum(const struct iphdr *ip)
+{
+	const __u16 *words = (const __u16 *)ip;
+	__u32 sum = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		sum += words[i];
+	return ~fold(sum);
+}
+
+/* What the transport checksum must gain when the addresses become IPv4, or IPv6. */
+static __always_inline __s64 addresses_to_ipv4(struct packet *p)
+{
+	return bpf_csum_diff((__be32 *)&p->client, 2 * sizeof(union addr6), &p->pool,
+			     2 * sizeof(__be32), 0);
+}
+
+static __always_inline __s64 addresses_to_ipv6(struct packet *p)
+{
+	return bpf_csum_diff(&p->pool, 2 * sizeof(__be32), (__be32 *)&p->client,
+			     2 * sizeof(union addr6), 0);
+}
+
+/* The sum over ICMPv6's pseudo-header, which ICMPv4 has not. */
+static __always_inline __s64 pseudo6_sum(struct packet *p)
+{
+	__be32 rest[2] = {bpf_htonl(p->length), bpf_htonl(IPPROTO_ICMPV6)};
+	__s64 sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->client, 2 * sizeof(union addr6), 0);
+
+	return bpf_csum_diff(NULL, 0, rest, sizeof(rest), sum);
+}
+
+/* The sum of `length` bytes at `offset`, or negative. Not for the common packet: it reads all. */
+__noinline __s64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	__u32 zero = 0;
+	struct scratch *chunk = bpf_map_lookup_elem(&scratch, &zero);
+	__s64 sum = 0;
+	int i;
+
+	if (!chunk)
+		return -1;
+	for (i = 0; i < MAX_CHUNKS && length; i++) {
+		__u32 take = length < CHUNK ? length : CHUNK;
+
+		if (take < CHUNK) /* the last one: zeroes up to a multiple of four */
+			__builtin_memset(chunk->bytes, 0, CHUNK);
+		if (!take || bpf_skb_load_bytes(skb, offset, chunk->bytes, take))
+			return -1;
+		sum = bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum);
+		if (sum < 0)
+			return sum;
+		sum = fold(sum);
+		offset += take;
+		length -= take;
+	}
+	return length ? -1 : sum;
+}

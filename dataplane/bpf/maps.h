@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The maps. All are pinned by the loader; it sets the sizes that a config bounds.
+ *
+ * Tables of state are HASH, never LRU: an LRU evicts one half of a pair and resets live flows.
+ * They are not preallocated, so that a node pays for the sessions it has, not for those it may.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "counters.h"
+
+#define DEFAULT_SESSIONS 65536
+
+#define MAP(kind, name, key_type, value_type, entries, map_bits)                                   \
+	struct {                                                                                   \
+		__uint(type, kind);                                                                \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, map_bits);                                                       \
+	} name SEC(".maps")
+
+MAP(BPF_MAP_TYPE_ARRAY, control, __u32, struct control, 1, 0);
+MAP(BPF_MAP_TYPE_ARRAY, config, __u32, struct config, CONFIG_SLOTS, 0);
+MAP(BPF_MAP_TYPE_ARRAY, pool, __u32, struct pool_range, CONFIG_SLOTS *MAX_POOL_RANGES, 0);
+MAP(BPF_MAP_TYPE_HASH, uplinks, __u32, struct uplink, MAX_UPLINKS, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 16384,
+    BPF_F_NO_PREALLOC);
+
+MAP(BPF_MAP_TYPE_HASH, ports, struct port_block_key, struct port_block, 16384, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, bib6, struct bib6_key, struct bib6, DEFAULT_SESSIONS, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, bib4, struct bib4_key, struct bib4, DEFAULT_SESSIONS, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, sessions, struct session_key, struct session, DEFAULT_SESSIONS,
+    BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, overloads, struct overload_key, struct bib6, DEFAULT_SESSIONS / 4,
+    BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, clients, union addr6, struct client, DEFAULT_SESSIONS / 4,
+    BPF_F_NO_PREALLOC);
+
+/* Losing what is known of a fragmented packet loses that packet only, so this one may evict. */
+MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct fragment_key, struct fragment, 8192, 0);
+MAP(BPF_MAP_TYPE_HASH, held, struct held_key, struct held, 512, BPF_F_NO_PREALLOC);
+
+/* Bytes of a packet while they are summed or moved. No program run interrupts another on a CPU. */
+#define SCRATCH_BYTES 512
+struct scratch {
+	__u8 bytes[SCRATCH_BYTES];
+};
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
+
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
+MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The translator's programs. Each entry is in the header of its name. */
+#include "egress.h"
+#include "ingress.h"
+#include "sweep.h"
+
+SEC("tc") int nat64_egress(struct __sk_buff *skb)
+{
+	return egress(skb);
+}
+
+SEC("tc") int nat64_ingress(struct __sk_buff *skb)
+{
+	return ingress(skb);
+}
+
+/* Not for packets: the agent runs it by BPF_PROG_TEST_RUN. */
+SEC("tc") int nat64_sweep(struct __sk_buff *skb)
+{
+	(void)skb;
+	return sweep_all();
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From bytes to struct packet. Nothing here looks at state or changes the packet. */
+#pragma once
+
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "packet.h"
+
+#define MAX_EXTENSIONS	    8
+#define MAX_EXTENSION_BYTES 512
+#define TCP_FLAGS_OFFSET    13
+
+/* <linux/icmp.h> pulls in the C library. The same layout serves both versions. */
+struct icmphdr {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be32 rest;
+};
+
+#define ICMP_ECHO_REQUEST_V4 8
+#define ICMP_ECHO_REPLY_V4   0
+#define ICMP_ECHO_REQUEST_V6 128
+#define ICMP_ECHO_REPLY_V6   129
+
+static __always_inline bool is_extension(__u8 next_header)
+{
+	return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
+	       next_header == IPPROTO_DSTOPTS || next_header == IPPROTO_FRAGMENT;
+}
+
+/* Skip hop-by-hop, destination options and routing headers; note a Fragment header (RFC 7915
+ * section 5.1). `p->protocol` is the first next-header value and becomes the last one. */
+__noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
+{
+	if (!p)
+		return COUNT_dropped_internal;
+
+	__u32 offset = p->l3 + sizeof(struct ipv6hdr);
+	__u8 next = p->protocol;
+	int i;
+
+	for (i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {
+		__u8 head[8];
+
+		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
+			return COUNT_dropped_truncated;
+		if (p->flags & PACKET_FRAGMENT)
+			return COUNT_dropped_extension_after_fragment;
+		if (next == IPPROTO_FRAGMENT) {
+			p->flags |= PACKET_FRAGMENT;
+			p->fragment = ((head[2] << 8 | head[3]) >> 3) | (head[3] & 1 ? IPV4_MF : 0);
+			p->identification =
+				(__u32)head[4] << 24 | head[5] << 16 | head[6] << 8 | head[7];
+			offset += 8;
+		} else {
+			if (next == IPPROTO_ROUTING && head[3] != 0) {
+				/* segments left: RFC 7915 asks for a parameter problem there */
+				p->error_info = offset + 3 - p->l3;
+				return COUNT_dropped_routing_header;
+			}
+			offset += (head[1] + 1) * 8;
+		}
+		next = head[0];
+	}
+	if (is_extension(next))
+		return p->flags & PACKET_FRAGMENT ? COUNT_dropped_extension_after_fragment
+						  : COUNT_dropped_extension_chain;
+	p->extensions = offset - p->l3 - sizeof(struct ipv6hdr);
+	if (p->extensions > MAX_EXTENSION_BYTES)
+		return COUNT_dropped_extension_chain;
+	if (p->extensions > p->length)
+		return COUNT_dropped_truncated;
+	p->length -= p->extensions;
+	p->l4 = offset;
+	p->protocol = next;
+	return GO_ON;
+}
+
+static __always_inline bool is_later_fragment(const struct packet *p)
+{
+	return p->fragment & IPV4_OFFSET_MASK;
+}
+
+static __always_inline bool is_fragment(const struct packet *p)
+{
+	return p->fragment != 0;
+}
+
+/* Ports, TCP flags, ICMP type. `source` and `destination` receive the ports as they stand. */
+inline_step int parse_transport(struct __sk_buff *skb, struct packet *p, __be16 *source,
+				__be16 *destination)
+{
+	__u8 *head;
+
+	switch (p->protocol) {
+	case IPPROTO_TCP: {
+		if (p->length < sizeof(struct tcphdr))
+			return COUNT_dropped_truncated;
+		head = header_at(skb, p->l4, sizeof(struct tcphdr));
+		if (!head)
+			return COUNT_dropped_truncated;
+		p->tcp_flags = head[TCP_FLAGS_OFFSET];
+		break;
+	}
+	case IPPROTO_UDP:
+		if (p->length < sizeof(struct udphdr))
+			return COUNT_dropped_truncated;
+		head = header_at(skb, p->l4, sizeof(struct udphdr));
+		if (!head)
+			return COUNT_dropped_truncated;
+		if (!((struct udphdr *)head)->check)
+			p->flags |= PACKET_ZERO_CHECKSUM;
+		break;
+	case IPPROTO_ICMP:
+		if (p->length < sizeof(struct icmphdr))
+			return COUNT_dropped_truncated;
+		head = header_at(skb, p->l4, sizeof(struct icmphdr));
+		if (!head)
+			return COUNT_dropped_truncated;
+		p->icmp_type = head[0];
+		p->icmp_code = head[1];
+		*source = *destination = *(__be16 *)(head + 4);
+		return GO_ON;
+	default:
+		return COUNT_dropped_unknown_transport;
+	}
+	*source = *(__be16 *)head;
+	*destination = *(__be16 *)(head + 2);
+	return GO_ON;
+}
+
+/* Up to the transport header; ports come from parse_transport. */
+inline_step int parse_ipv6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv6hdr *ip6 = header_at(skb, ETH_HLEN, sizeof(*ip6));
+
+	if (!ip6)
+		return COUNT_dropped_truncated;
+	if (ip6->version != 6)
+		return COUNT_dropped_malformed;
+	__builtin_memcpy(&p->client, &ip6->saddr, sizeof(p->client));
+	__builtin_memcpy(&p->remote6, &ip6->daddr, sizeof(p->remote6));
+	p->l3 = ETH_HLEN;
+	p->l4 = ETH_HLEN + sizeof(*ip6);
+	p->length = bpf_ntohs(ip6->payload_len);
+	p->traffic_class = ip6->priority << 4 | ip6->flow_lbl[0] >> 4;
+	p->ttl = ip6->hop_limit;
+	p->protocol = ip6->nexthdr;
+	return GO_ON;
+}
+
+/* What follows the addresses, once they are known to concern us. */
+inline_step int parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->l3 + sizeof(struct ipv6hdr) + p->length > skb->len)
+		return COUNT_dropped_truncated;
+	if (is_extension(p->protocol))
+		STEP(skip_extensions(skb, p));
+	if (p->protocol == IPPROTO_ICMP)
+		return COUNT_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
+	if (p->protocol == IPPROTO_ICMPV6)
+		p->protocol = IPPROTO_ICMP;
+	return GO_ON;
+}
+
+inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
+{
+	struct iphdr *ip = header_at(skb, p->l3, sizeof(*ip));
+	__u32 header;
+
+	if (!ip)
+		return COUNT_dropped_truncated;
+	header = ip->ihl * 4;
+	if (ip->version != 4 || header < sizeof(*ip) || bpf_ntohs(ip->tot_len) < header)
+		return COUNT_dropped_malformed;
+	p->remote = ip->saddr;
+	p->pool = ip->daddr;
+	p->l4 = p->l3 + header;
+	p->extensions = header - sizeof(*ip);
+	p->length = bpf_ntohs(ip->tot_len) - header;
+	p->traffic_class = ip->tos;
+	p->ttl = ip->ttl;
+	p->protocol = ip->protocol;
+	p->fragment = bpf_ntohs(ip->frag_off);
+	if (p->fragment & IPV4_DF)
+		p->flags |= PACKET_DF;
+	p->fragment &= IPV4_OFFSET_MASK | IPV4_MF;
+	if (p->fragment)
+		p->flags |= PACKET_FRAGMENT;
+	p->identification = bpf_ntohs(ip->id);
+	if (p->l3 + header + p->length > skb->len)
+		return COUNT_dropped_truncated;
+	return GO_ON;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who may talk to whom. Asked when a session opens, and again after a change of config. */
+#pragma once
+
+#include "packet.h"
+
+static __always_inline int destination_refusal(enum destination_verdict verdict)
+{
+	switch (verdict) {
+	case DESTINATION_ALLOWED:
+		return GO_ON;
+	case DESTINATION_DENIED:
+		return COUNT_dropped_destination_denied;
+	case DESTINATION_NOT_GLOBAL:
+		return COUNT_dropped_destination_not_global;
+	case DESTINATION_SPECIAL:
+		return COUNT_dropped_destination_special;
+	case DESTINATION_LOCAL:
+		return COUNT_dropped_destination_local;
+	}
+	return COUNT_dropped_internal;
+}
+
+static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 protocol)
+{
+	struct bib4_key key = {.pool = address, .pool_port = port, .protocol = protocol};
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &key);
+
+	return binding && (binding->flags & BIB_STATIC || binding->expires > now_seconds());
+}
+
+static __always_inline int check_source(struct __sk_buff *skb, const struct config *config,
+					__u32 slot, const struct packet *p)
+{
+	if (config->flags & CONFIG_SOURCES_LISTED) {
+		struct source_key key = {.prefix_length = 160, .slot = slot, .address = p->client};
+
+		return bpf_map_lookup_elem(&sources, &key) ? GO_ON : COUNT_dropped_source_denied;
+	}
+	if (p->direction == DIR_6TO4 && skb->ingress_ifindex) {
+		__u32 ifindex = skb->ingress_ifindex;
+		struct uplink *uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
+
+		if (uplink && uplink->flags & UPLINK_EXTERNAL)
+			return COUNT_dropped_source_behind_uplink;
+	}
+	return GO_ON;
+}
+
+/* Sets PACKET_HAIRPIN where the remote end is a mapping of our own (RFC 6146 section 3.8). */
+__noinline int check_policy(struct __sk_buff *skb, struct packet *p)
+{
+	struct destination_key key = {.prefix_length = 64};
+	struct destination *destination;
+	struct config *config;
+	int verdict = DESTINATION_ALLOWED;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&key.slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	STEP(check_source(skb, config, key.slot, p));
+
+	key.address = p->remote;
+	destination = bpf_map_lookup_elem(&destinations, &key);
+	if (!destination)
+		return GO_ON;
+	verdict = destination->verdict;
+	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */
+	if (destination->pool && p->protocol != IPPROTO_ICMP) {
+		if (binding_is_live(p->remote, p->remote_port, p->protocol)) {
+			p->flags |= PACKET_HAIRPIN;
+			return GO_ON;
+		}
+		if (verdict != DESTINATION_ALLOWED)
+			return COUNT_dropped_hairpin_without_binding;
+	}
+	return destination_refusal(verdict);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* IPv4 addresses inside IPv6 ones (RFC 6052 section 2.2): the one place here that knows how. */
+#pragma once
+
+#include "packet.h"
+
+static __always_inline bool in_pref64(const struct config *config, const union addr6 *address)
+{
+	return (bpf_be64_to_cpu(address->halves[0]) & config->mask_high) == config->prefix_high &&
+	       (bpf_be64_to_cpu(address->halves[1]) & config->mask_low) == config->prefix_low;
+}
+
+/* The suffix and bits 64-71 (the u-octet) are ignored. With the u-octet taken out, the address is
+ * 32 bits at `shift` = 96 - length of what remains; a /96 has the u-octet inside its prefix. */
+static __always_inline __be32 pref64_extract(const struct config *config,
+					     const union addr6 *address)
+{
+	__u64 high = bpf_be64_to_cpu(address->halves[0]);
+	__u64 low = bpf_be64_to_cpu(address->halves[1]);
+	__u32 shift = config->prefix_shift;
+
+	if (shift == 0)
+		return address->words[3];
+	low <<= 8;
+	if (shift >= 64)
+		return bpf_htonl((__u32)high);
+	return bpf_htonl((__u32)(high << (64 - shift) | low >> shift));
+}
+
+static __always_inline void pref64_embed(const struct config *config, __be32 address,
+					 union addr6 *to)
+{
+	__u64 high = config->prefix_high, low = config->prefix_low;
+	__u64 value = bpf_ntohl(address);
+	__u32 shift = config->prefix_shift;
+
+	if (shift == 0) {
+		low |= value;
+	} else if (shift >= 64) {
+		high |= value;
+	} else {
+		high |= value >> (64 - shift);
+		low |= value << shift >> 8;
+	}
+	to->halves[0] = bpf_cpu_to_be64(high);
+	to->halves[1] = bpf_cpu_to_be64(low);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Where a translated packet goes.
+ *
+ * Fast: the kernel's routes and neighbours are asked, and the packet goes straight to its device.
+ * Otherwise the kernel gets it, as if it had come in on nat64-NAME: that routes, resolves
+ * neighbours, fragments, and makes every ICMP error that is due; the error comes back to us.
+ */
+#pragma once
+
+#include "packet.h"
+
+/* The longest IP packet that will really be on the wire: a segment, where there is GSO. */
+static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 headers;
+
+	if (!skb->gso_size)
+		return p->l4 - p->l3 + p->length;
+	headers = p->l4 - p->l3 + (p->protocol == IPPROTO_TCP ? 60 : 8);
+	return headers + skb->gso_size;
+}
+
+static __always_inline int to_kernel(struct __sk_buff *skb, const struct config *config)
+{
+	__u8 link[2 * ETH_ALEN];
+
+	__builtin_memcpy(link, config->mac, ETH_ALEN);
+	__builtin_memcpy(link + ETH_ALEN, config->mac, ETH_ALEN);
+	bpf_skb_store_bytes(skb, 0, link, sizeof(link), 0);
+	return bpf_redirect(config->interface, BPF_F_INGRESS);
+}
+
+/* The kernel has taken one off the hop limit on the packet's way here, and is about to take one
+ * off the TTL: give one back. */
+static __always_inline void raise_ttl(struct __sk_buff *skb, struct packet *p)
+{
+	__u32 field = p->l3 + offsetof(struct iphdr, ttl);
+	__be16 old = bpf_htons(p->ttl << 8 | p->protocol);
+	__be16 new = bpf_htons((p->ttl + 1) << 8 | p->protocol);
+	__u8 ttl = p->ttl + 1;
+
+	if (p->ttl == 255)
+		return;
+	bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), old, new, sizeof(new));
+	bpf_skb_store_bytes(skb, field, &ttl, sizeof(ttl), 0);
+}
+
+static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *config,
+				struct packet *p, struct counters *here)
+{
+	struct bpf_fib_lookup route = {
+		.family = AF_INET,
+		.l4_protocol = p->protocol,
+		.sport = p->pool_port,
+		.dport = p->remote_port,
+		.tot_len = wire_length(skb, p),
+		.ifindex = config->interface,
+		.tos = p->traffic_class,
+		.ipv4_src = p->pool,
+		.ipv4_dst = p->remote,
+	};
+
+	if (!(p->flags & PACKET_SLOW) &&
+	    bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
+		struct bpf_redir_neigh hop = {.nh_family = route.family};
+
+		__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
+		here->value[DIR_6TO4][COUNT_sent_fast]++;
+		return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
+	}
+	here->value[DIR_6TO4][COUNT_sent_kernel]++;
+	raise_ttl(skb, p);
+	return to_kernel(skb, config);
+}
+
+static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *config,
+				struct packet *p, struct counters *here)
+{
+	struct bpf_fib_lookup route = {
+		.family = AF_INET6,
+		.l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol,
+		.sport = p->remote_port,
+		.dport = p->client_port,
+		.tot_len = wire_length(skb, p),
+		.ifindex = config->interface,
+	};
+
+	if (!(p->flags & PACKET_SLOW)) {
+		__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
+		__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
+		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
+			struct bpf_redir_neigh hop = {.nh_family = AF_INET6};
+			__u8 hop_limit = p->ttl - 1;
+
+			/* RECOMPUTE: the bytes may be summed already */
+			bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit),
+					    &hop_limit, sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
+			__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
+			here->value[DIR_4TO6][COUNT_sent_fast]++;
+			return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
+		}
+	}
+	here->value[DIR_4TO6][COUNT_sent_kernel]++;
+	return to_kernel(skb, config);
+}

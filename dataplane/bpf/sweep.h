@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Takes away what has expired. The agent runs it every few seconds; packets don't wait for it, as
+ * they decide for themselves what is expired.
+ *
+ * Who turns `expires` into 0 by compare-and-swap owns the entry, and only then deletes it: a packet
+ * that revives an entry in the same instant either comes first and saves it, or sees the 0 and
+ * keeps away.
+ */
+#pragma once
+
+#include "session.h"
+
+struct bpf_map;
+
+#define GRACE 2 /* seconds between dead to packets and taken away */
+
+struct sweep_run {
+	__u32 now, slot, purge;
+	__u32 left, removed;
+};
+
+static __always_inline bool take_over(__u32 *expires, __u32 now, bool regardless)
+{
+	__u32 seen = *(volatile __u32 *)expires;
+
+	if (!seen || (seen + GRACE > now && !regardless))
+		return false;
+	return __sync_val_compare_and_swap(expires, seen, 0) == seen;
+}
+
+static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
+{
+	struct port_block_key key = {.address = name->pool, .kind = PORTS_USABLE + slot};
+	__u32 port = bpf_ntohs(name->pool_port);
+	struct port_block *usable;
+
+	key.block = port / PORTS_PER_BLOCK;
+	usable = bpf_map_lookup_elem(&ports, &key);
+	return usable && usable->bits[(port / 64) & (PORT_WORDS - 1)] & 1ULL << (port & 63);
+}
+
+static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, struct bib4 *binding,
+			  struct sweep_run *run)
+{
+	struct port_block_key block_key = {};
+	struct port_block *taken;
+	struct bib6_key key = {};
+	struct bib6 *entry;
+	__u32 port, generation;
+
+	(void)map;
+	if (binding->flags & BIB_STATIC ||
+	    !take_over(&binding->expires, run->now,
+		       run->purge && !port_is_usable(name, run->slot))) {
+		run->left++;
+		return 0;
+	}
+	port = bpf_ntohs(name->pool_port);
+	generation = binding->generation;
+	key.client = binding->client;
+	key.client_port = binding->client_port;
+	key.protocol = name->protocol;
+	block_key.address = name->pool;
+	block_key.kind = PORTS_TAKEN;
+	block_key.protocol = name->protocol;
+	block_key.block = port / PORTS_PER_BLOCK;
+
+	entry = bpf_map_lookup_elem(&bib6, &key);
+	if (entry && entry->generation == generation)
+		bpf_map_delete_elem(&bib6, &key);
+	bpf_map_delete_elem(&bib4, name);
+	taken = bpf_map_lookup_elem(&ports, &block_key);
+	if (taken)
+		mark_port(taken, port & (PORTS_PER_BLOCK - 1), false);
+	client_port_freed(&key.client);
+	run->removed++;
+	return 0;
+}
+
+/* After a change of config: has the session's binding been purged, or given to another? */
+static __noinline bool binding_is_lost(const struct session_key *key, const struct session *session)
+{
+	struct bib4_key name = {
+		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
+	struct bib4 *binding;
+
+	if (session->flags & SESSION_OVERLOAD)
+		return false;
+	binding = bpf_map_lookup_elem(&bib4, &name);
+	return !binding || binding->generation != session->generation;
+}
+
+static long sweep_session(struct bpf_map *map, const struct session_key *key,
+			  struct session *session, struct sweep_run *run)
+{
+	(void)map;
+	if (!take_over(&session->expires, run->now, run->purge && binding_is_lost(key, session))) {
+		run->left++;
+		return 0;
+	}
+	if (!(session->flags & SESSION_CONTACT))
+		run->removed++;
+	bpf_map_delete_elem(&sessions, key);
+	return 0;
+}
+
+/* bib6 entries whose binding went without them: a claim rolled back, a static mapping replaced. */
+static long sweep_bib6(struct bpf_map *map, const struct bib6_key *key, struct bib6 *entry,
+		       struct sweep_run *run)
+{
+	struct bib4_key name = {
+		.pool = entry->pool, .pool_port = entry->pool_port, .protocol = key->protocol};
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
+
+	(void)map;
+	(void)run;
+	if (!binding || binding->generation != entry->generation)
+		bpf_map_delete_elem(&bib6, key);
+	return 0;
+}
+
+static long sweep_client(struct bpf_map *map, const union addr6 *address, struct client *client,
+			 struct sweep_run *run)
+{
+	(void)map;
+	if (!client->ports && client->second + GRACE <= run->now)
+		bpf_map_delete_elem(&clients, address);
+	return 0;
+}
+
+static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,
+			   struct fragment *fragment, struct sweep_run *run)
+{
+	(void)map;
+	if (fragment->expires > run->now) {
+		run->left++;
+		return 0;
+	}
+	bpf_map_delete_elem(&fragments, key);
+	run->removed++;
+	return 0;
+}
+
+static __always_inline int sweep_all(void)
+{
+	struct sweep_run run = {};
+	struct config *config;
+	struct sweep *report;
+	struct counters *here;
+	__u32 zero = 0;
+
+	report = bpf_map_lookup_elem(&sweep, &zero);
+	here = counters_here();
+	config = active_config(&run.slot);
+	if (!report || !here || !config)
+		return TC_ACT_SHOT;
+	run.now = report->now = now_seconds();
+	run.purge = report->purge;
+
+	bpf_for_each_map_elem(&bib4, sweep_binding, &run, 0);
+	report->bindings = run.left;
+	report->removed_bindings = run.removed;
+	here->value[DIR_6TO4][COUNT_bindings_closed] += run.removed;
+	if (run.purge)
+		bpf_for_each_map_elem(&bib6, sweep_bib6, &run, 0);
+
+	run.left = run.removed = 0;
+	bpf_for_each_map_elem(&sessions, sweep_session, &run, 0);
+	report->sessions = run.left;
+	report->removed_sessions = run.removed;
+	here->value[DIR_6TO4][COUNT_sessions_closed] += run.removed;
+
+	bpf_for_each_map_elem(&clients, sweep_client, &run, 0);
+
+	run.left = run.removed = 0;
+	bpf_for_each_map_elem(&fragments, sweep_fragment, &run, 0);
+	report->fragments = run.left;
+	report->removed_fragments = run.removed;
+	return TC_ACT_OK;
+}

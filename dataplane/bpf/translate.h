@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From one IP version to the other (RFC 7915), for packets that have ports or an identifier, and
+ * for the later fragments of such. struct packet says what to write. */
+#pragma once
+
+#include <stddef.h>
+
+#include "csum.h"
+#include "parse.h"
+#include "rfc6052.h"
+
+#define IPV4_MAX_UNMARKED 1260 /* RFC 7915 section 5.1: at most this long, DF is 0 */
+#define FRAGMENT_HEADER	  8
+#define KEEP_GSO	  BPF_F_ADJ_ROOM_FIXED_GSO
+
+static __always_inline int checksum_offset(__u8 protocol)
+{
+	if (protocol == IPPROTO_TCP)
+		return offsetof(struct tcphdr, check);
+	if (protocol == IPPROTO_UDP)
+		return offsetof(struct udphdr, check);
+	return offsetof(struct icmphdr, checksum);
+}
+
+static __always_inline void write_ether_type(struct __sk_buff *skb, const struct packet *p,
+					     __be16 type)
+{
+	if (p->l3 == ETH_HLEN)
+		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
+}
+
+/* A 16-bit field of the transport header and the checksum over it. */
+static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u32 checksum,
+					 __be16 old, __be16 new, __u64 flags)
+{
+	if (old == new)
+		return 0;
+	if (bpf_l4_csum_replace(skb, checksum, old, new, flags | sizeof(new)))
+		return -1;
+	return bpf_skb_store_bytes(skb, field, &new, sizeof(new), 0);
+}
+
+/* Ports or identifier, and the checksum. `change` is what the addresses changed by. */
+inline_step int translate_transport(struct __sk_buff *skb, struct packet *p, __s64 change,
+				    __u32 port_offset, __be16 old, __be16 new)
+{
+	__u32 l4 = p->l4, checksum = l4 + checksum_offset(p->protocol);
+	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+
+	if (bpf_l4_csum_replace(skb, checksum, 0, change, BPF_F_PSEUDO_HDR | flags))
+		return COUNT_dropped_internal;
+	if (replace_field(skb, l4 + port_offset, checksum, old, new, flags))
+		return COUNT_dropped_internal;
+	return GO_ON;
+}
+
+/* Echo and echo reply: type, identifier, and the pseudo-header comes or goes. */
+inline_step int translate_echo(struct __sk_buff *skb, struct packet *p, __s64 change, __u8 type,
+			       __be16 identifier, __be16 new)
+{
+	__u32 checksum = p->l4 + offsetof(struct icmphdr, checksum);
+	__be16 was = bpf_htons(p->icmp_type << 8 | p->icmp_code);
+	__be16 becomes = bpf_htons(type << 8);
+
+	if (bpf_l4_csum_replace(skb, checksum, 0, change, BPF_F_PSEUDO_HDR) ||
+	    replace_field(skb, p->l4, checksum, was, becomes, 0) ||
+	    replace_field(skb, p->l4 + 4, checksum, identifier, new, 0))
+		return COUNT_dropped_internal;
+	return GO_ON;
+}
+
+static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 total)
+{
+	if (p->flags & PACKET_FRAGMENT)
+		return p->fragment; /* DF=0, also for an atomic fragment */
+	return total <= IPV4_MAX_UNMARKED ? 0 : IPV4_DF;
+}
+
+/* The IP header, and the link header's type with it. */
+inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
+	__u32 total = sizeof(struct iphdr) + p->length;
+	struct iphdr ip = {};
+
+	if (total > 0xffff)
+		return COUNT_dropped_too_big;
+	if (p->extensions) {
+		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
+			return COUNT_dropped_internal;
+	}
+	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
+		return COUNT_dropped_internal;
+	ip.version = 4;
+	ip.ihl = 5;
+	ip.tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
+	ip.tot_len = bpf_htons(total);
+	ip.frag_off = bpf_htons(ipv4_fragment_field(p, total));
+	if (p->flags & PACKET_FRAGMENT)
+		ip.id = bpf_htons((__u16)p->identification);
+	else if (!ip.frag_off)
+		ip.id = bpf_get_prandom_u32();
+	ip.ttl = p->ttl;
+	ip.protocol = p->protocol;
+	ip.saddr = p->pool;
+	ip.daddr = p->remote;
+	ip.check = ipv4_header_checksum(&ip);
+	if (bpf_skb_store_bytes(skb, p->l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	write_ether_type(skb, p, bpf_htons(ETH_P_IP));
+	p->l4 = p->l3 + sizeof(ip);
+	return GO_ON;
+}
+
+inline_step int to_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
+	STEP(header_to_ipv4(skb, config, p));
+	if (is_later_fragment(p))
+		return GO_ON;
+	if (p->protocol == IPPROTO_ICMP)
+		return translate_echo(skb, p, ~pseudo6_sum(p) & 0xffffffff,
+				      p->icmp_type == ICMP_ECHO_REQUEST_V6 ? ICMP_ECHO_REQUEST_V4
+									   : ICMP_ECHO_REPLY_V4,
+				      p->client_port, p->pool_port);
+	return translate_transport(skb, p, addresses_to_ipv4(p), 0, p->client_port, p->pool_port);
+}
+
+/* A checksum for a UDP packet that came without one; IPv6 insists on it (RFC 7915 section 4.5). */
+__noinline int fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
+{
+	__be32 rest[2];
+	__s64 sum;
+	__u16 check;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	sum = sum_bytes(skb, p->l4, p->length);
+	if (sum < 0)
+		return COUNT_dropped_truncated;
+	rest[0] = bpf_htonl(p->length);
+	rest[1] = bpf_htonl(IPPROTO_UDP);
+	sum += bpf_csum_diff(NULL, 0, rest, sizeof(rest), 0);
+	sum += bpf_csum_diff(NULL, 0, (__be32 *)&p->client, 2 * sizeof(union addr6), 0);
+	check = ~fold(sum);
+	if (!check)
+		check = 0xffff;
+	if (bpf_skb_store_bytes(skb, p->l4 + offsetof(struct udphdr, check), &check, sizeof(check),
+				BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	return GO_ON;
+}
+
+inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
+	struct ipv6hdr ip6 = {};
+	__u32 fragment_header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
+
+	if (p->extensions) { /* IPv4 options */
+		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
+			return COUNT_dropped_internal;
+	}
+	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0))
+		return COUNT_dropped_internal;
+	if (fragment_header) {
+		if (bpf_skb_adjust_room(skb, FRAGMENT_HEADER, BPF_ADJ_ROOM_NET, KEEP_GSO))
+			return COUNT_dropped_internal;
+	}
+	ip6.version = 6;
+	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
+		ip6.priority = p->traffic_class >> 4;
+		ip6.flow_lbl[0] = p->traffic_class << 4;
+	}
+	ip6.payload_len = bpf_htons(p->length + fragment_header);
+	ip6.nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
+	ip6.hop_limit = p->ttl;
+	__builtin_memcpy(&ip6.saddr, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(&ip6.daddr, &p->client, sizeof(p->client));
+	if (fragment_header) {
+		__be16 offset = bpf_htons((p->fragment & IPV4_OFFSET_MASK) << 3 |
+					  (p->fragment & IPV4_MF ? 1 : 0));
+		__u8 head[FRAGMENT_HEADER] = {ip6.nexthdr};
+
+		ip6.nexthdr = IPPROTO_FRAGMENT;
+		__builtin_memcpy(head + 2, &offset, sizeof(offset));
+		head[6] = p->identification >> 8;
+		head[7] = p->identification;
+		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(ip6), head, sizeof(head),
+					BPF_F_RECOMPUTE_CSUM))
+			return COUNT_dropped_internal;
+	}
+	if (bpf_skb_store_bytes(skb, p->l3, &ip6, sizeof(ip6), BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	write_ether_type(skb, p, bpf_htons(ETH_P_IPV6));
+	p->l4 = p->l3 + sizeof(ip6) + fragment_header;
+	return GO_ON;
+}
+
+inline_step int to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
+	STEP(header_to_ipv6(skb, config, p));
+	if (is_later_fragment(p))
+		return GO_ON;
+	if (p->protocol == IPPROTO_ICMP)
+		return translate_echo(skb, p, pseudo6_sum(p),
+				      p->icmp_type == ICMP_ECHO_REQUEST_V4 ? ICMP_ECHO_REQUEST_V6
+									   : ICMP_ECHO_REPLY_V6,
+				      p->pool_port, p->client_port);
+	if (p->flags & PACKET_ZERO_CHECKSUM) {
+		if (bpf_skb_store_bytes(skb, p->l4 + offsetof(struct udphdr, dest), &p->client_port,
+					sizeof(p->client_port), BPF_F_RECOMPUTE_CSUM))
+			return COUNT_dropped_internal;
+		return fill_udp_checksum(skb, p);
+	}
+	return translate_transport(skb, p, addresses_to_ipv6(p), 2, p->pool_port, p->client_port);
+}

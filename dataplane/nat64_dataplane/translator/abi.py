@@ -1,0 +1,215 @@
+"""Map keys and values, as dataplane/bpf/abi.h lays them out (a test compares sizes and offsets).
+
+Addresses and ports are in network order, everything else in the machine's. Each record here reads
+and writes one C struct; the names are the same.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+ABI = 1
+"""NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
+
+CONFIG_SLOTS = 2
+MAX_POOL_RANGES = 4096
+PORTS_PER_BLOCK = 4096
+PORT_WORDS = PORTS_PER_BLOCK // 64
+TIMER_SLOTS = 8
+
+TCP, UDP, ICMP = 6, 17, 1
+PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+class ConfigFlag(enum.IntFlag):
+    """enum config_flag."""
+
+    ADDRESS_DEPENDENT = 1
+    OVERLOAD_TCP = 2
+    COPY_TRAFFIC_CLASS = 4
+    SOURCES_LISTED = 8
+    RAW_UPLINKS = 16
+
+
+class Verdict(enum.IntEnum):
+    """enum destination_verdict."""
+
+    ALLOWED = 0
+    DENIED = 1
+    NOT_GLOBAL = 2
+    SPECIAL = 3
+    LOCAL = 4
+
+
+class TcpState(enum.IntEnum):
+    """enum tcp_state (RFC 6146 section 3.5.2.2)."""
+
+    CLOSED = 0
+    V4_INIT = 1
+    V6_INIT = 2
+    ESTABLISHED = 3
+    V4_FIN = 4
+    V6_FIN = 5
+    BOTH_FIN = 6
+    TRANS = 7
+
+
+class SessionFlag(enum.IntFlag):
+    """SESSION_*."""
+
+    CONFIRMED = 1
+    HAIRPIN = 2
+    OVERLOAD = 4
+    CONTACT = 8
+    PENDING = 16
+
+
+class UplinkFlag(enum.IntFlag):
+    """UPLINK_*."""
+
+    ETHERNET = 1
+    EXTERNAL = 2
+
+
+BIB_STATIC = 1
+PORTS_TAKEN, PORTS_USABLE = 0, 1
+
+U32 = struct.Struct("=I")
+CONTROL = struct.Struct("=IIQ")
+CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I3I3H6sI16s")
+CONFIG_EPOCH = 20
+"""Where the epoch is in CONFIG."""
+POOL_RANGE = struct.Struct("=4sHH")
+PORT_BLOCK_KEY = struct.Struct("=4s4B")
+BIB6_KEY = struct.Struct("=16s2sBx")
+BIB6 = struct.Struct("=4s2sHI")
+BIB4_KEY = struct.Struct("=4s2sBx")
+BIB4 = struct.Struct("=16s2sHIII")
+SESSION_KEY = struct.Struct("=4s4s2s2sB3x")
+SESSION = struct.Struct("=16s2sBBIIHHII")
+OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
+CLIENT = struct.Struct("=IIII")
+SOURCE_KEY = struct.Struct("=II16s")
+DESTINATION_KEY = struct.Struct("=II4s")
+DESTINATION = struct.Struct("=BBH")
+UPLINK = struct.Struct("=II")
+FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
+FRAGMENT = struct.Struct("=16s4sIBBH4x")
+SWEEP = struct.Struct("=II8Q")
+PORT_WORD = struct.Struct("=Q")
+PORT_BLOCK_SIZE = PORT_WORDS * 8
+
+
+class BibEntry(NamedTuple):
+    """A binding: which IPv4 address and port stand for an IPv6 one (RFC 6146 section 3.1)."""
+
+    protocol: str
+    client: IPv6Address
+    client_port: int
+    address: IPv4Address
+    port: int
+    static: bool
+    expires_in: int
+    """Seconds; may be negative for one that no packet uses any more but that isn't swept yet."""
+    age: int
+
+    @classmethod
+    def unpack(cls, key: bytes, value: bytes, now: int) -> BibEntry:
+        """Read a key and value of bib4."""
+        address, port, protocol = BIB4_KEY.unpack(key)
+        client, client_port, flags, _generation, expires, created = BIB4.unpack(value)
+        return cls(
+            PROTOCOL_NAMES.get(protocol, str(protocol)),
+            IPv6Address(client),
+            int.from_bytes(client_port, "big"),
+            IPv4Address(address),
+            int.from_bytes(port, "big"),
+            bool(flags & BIB_STATIC),
+            expires - now,
+            now - created,
+        )
+
+
+class Session(NamedTuple):
+    """One session; for ICMP, `remote_port` is 0 and the ports are identifiers."""
+
+    protocol: str
+    client: IPv6Address
+    client_port: int
+    address: IPv4Address
+    port: int
+    remote: IPv4Address
+    remote_port: int
+    state: str
+    """The TCP state; empty for the others."""
+    flags: SessionFlag
+    expires_in: int
+    age: int
+
+    @classmethod
+    def unpack(cls, key: bytes, value: bytes, now: int) -> Session:
+        """Read a key and value of sessions."""
+        pool, remote, pool_port, remote_port, protocol = SESSION_KEY.unpack(key)
+        client, client_port, state, flags, _generation, expires, _, _, created, _ = SESSION.unpack(
+            value
+        )
+        return cls(
+            PROTOCOL_NAMES.get(protocol, str(protocol)),
+            IPv6Address(client),
+            int.from_bytes(client_port, "big"),
+            IPv4Address(pool),
+            int.from_bytes(pool_port, "big"),
+            IPv4Address(remote),
+            int.from_bytes(remote_port, "big"),
+            TcpState(state).name if protocol == TCP else "",
+            SessionFlag(flags),
+            expires - now,
+            now - created,
+        )
+
+
+class SweepResult(NamedTuple):
+    """What one sweep left and took away."""
+
+    sessions: int
+    bindings: int
+    fragments: int
+    held: int
+    removed_sessions: int
+    removed_bindings: int
+    removed_fragments: int
+    removed_held: int
+
+
+def slot_of(key: bytes) -> int:
+    """The config slot in a key of `sources` or `destinations`."""
+    slot: int = U32.unpack_from(key, 4)[0]
+    return slot
+
+
+def port_bytes(port: int) -> bytes:
+    """A port in network order."""
+    return port.to_bytes(2, "big")
+
+
+def bib4_key(address: IPv4Address, port: int, protocol: int) -> bytes:
+    """A key of bib4."""
+    return BIB4_KEY.pack(address.packed, port_bytes(port), protocol)
+
+
+def bib6_key(client: IPv6Address, port: int, protocol: int) -> bytes:
+    """A key of bib6."""
+    return BIB6_KEY.pack(client.packed, port_bytes(port), protocol)
+
+
+def session_key(
+    pool: IPv4Address, pool_port: int, remote: IPv4Address, remote_port: int, protocol: int
+) -> bytes:
+    """A key of sessions."""
+    return SESSION_KEY.pack(
+        pool.packed, remote.packed, port_bytes(pool_port), port_bytes(remote_port), protocol
+    )

@@ -1,0 +1,92 @@
+"""What the programs count: the names of dataplane/bpf/counters.h, in its order (a test compares).
+
+Per direction, received = translated + passed + the sum of all that is dropped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from nat64_dataplane.bpf.maps import possible_cpus
+
+DIRECTIONS = ("6to4", "4to6")
+
+DROP_REASONS: Mapping[str, str] = {
+    "not_configured": "no config is applied yet",
+    "truncated": "shorter than its headers say",
+    "malformed": "not an IPv6 or IPv4 packet that makes sense",
+    "source_in_prefix": "IPv6 source within the NAT64 prefix (RFC 6146 section 3.4)",
+    "source_illegal": "IPv4 source that no host can have",
+    "source_denied": "source not in policy.allowedSources",
+    "source_behind_uplink": "source behind an uplink while policy.allowedSources is empty",
+    "destination_denied": "destination in policy.deniedDestinations",
+    "destination_not_global": "non-global IPv4 under the well-known prefix (RFC 6052 section 3.1)",
+    "destination_special": "loopback, link-local, multicast or reserved IPv4 destination",
+    "destination_local": "an IPv4 address of the node itself",
+    "unknown_transport": "neither TCP, UDP nor ICMP",
+    "routing_header": "IPv6 routing header with segments left",
+    "extension_chain": "too many or too long IPv6 extension headers",
+    "extension_after_fragment": "IPv6 extension header behind a Fragment header",
+    "source_route": "IPv4 source route option that isn't used up",
+    "tcp_without_session": "TCP segment that isn't a SYN and belongs to no binding",
+    "hairpin_without_binding": "one of our own pool addresses at a port that nobody holds",
+    "filtered": "inbound from an address that the client hasn't talked to",
+    "ports_exhausted": "no free port in any pool",
+    "session_table_full": "limits.sessions reached",
+    "client_port_limit": "limits.portsPerClient reached",
+    "client_session_rate": "limits.newSessionsPerSecondPerClient reached",
+    "icmp_type": "ICMP type or code that has no counterpart",
+    "icmp_without_session": "ICMP error about a packet that we didn't translate",
+    "icmp_error_in_error": "ICMP error about an ICMP error",
+    "icmp_inner_malformed": "ICMP error whose inner packet can't be read",
+    "icmp_fragment": "fragmented ICMP (RFC 7915 section 1.2)",
+    "icmp_checksum": "ICMP error with a wrong checksum",
+    "udp_zero_checksum_fragment": "fragmented UDP over IPv4 without a checksum",
+    "fragment_unexpected": "first fragment without the ports in it",
+    "fragment_expired": "fragment whose first fragment never came",
+    "fragment_buffer_full": "fragment that came too early while too many are held",
+    "too_big": "too long for the other IP version",
+    "internal": "a kernel helper failed: out of memory, or a bug",
+}
+"""Every reason to drop, with what it means, in the kernel program's order."""
+
+PLAIN = (
+    "none",
+    "received",
+    "translated",
+    "passed",
+    "held",
+    "sent_fast",
+    "sent_kernel",
+    "hairpinned",
+    "icmp_errors_translated",
+    "icmp_errors_sent",
+    "icmp_errors_suppressed",
+    "fragments_translated",
+    "fragmented",
+    "sessions_opened",
+    "sessions_closed",
+    "bindings_opened",
+    "bindings_closed",
+    "port_claims_lost",
+)
+
+NAMES: tuple[str, ...] = (*PLAIN, *(f"dropped_{reason}" for reason in DROP_REASONS))
+
+_VALUES = struct.Struct(f"={len(DIRECTIONS) * len(NAMES)}Q")
+VALUE_SIZE = _VALUES.size
+
+
+def read(value: bytes) -> dict[str, int]:
+    """Sum a per-CPU value of the counters map: `NAME_DIRECTION` to count."""
+    totals = [0] * (len(DIRECTIONS) * len(NAMES))
+    for cpu in range(possible_cpus()):
+        for index, count in enumerate(_VALUES.unpack_from(value, cpu * _VALUES.size)):
+            totals[index] += count
+    names = (f"{name}_{direction}" for direction in DIRECTIONS for name in NAMES)
+    return {
+        name: total
+        for name, total in zip(names, totals, strict=True)
+        if not name.startswith("none_")
+    }

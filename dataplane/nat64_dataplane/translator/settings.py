@@ -1,0 +1,156 @@
+"""One config slot: from a Config and what the node looks like to map entries. Pure, but for the
+question whether a link has Ethernet headers."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from nat64_dataplane.config import Config, Filtering
+from nat64_dataplane.errors import DataplaneError
+from nat64_dataplane.translator import abi, portmap, reachability
+from nat64_dataplane.translator.abi import ConfigFlag, UplinkFlag
+from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
+
+LOOPBACK = 1
+"""The ifindex of lo, in every network namespace."""
+
+_SIOCGIFHWADDR = 0x8927
+_WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+
+
+class DatapathError(DataplaneError):
+    """A config that the maps can't hold, or a kernel that won't take it. Nothing was changed."""
+
+
+class Slot(NamedTuple):
+    """All that one config slot holds, ready to be written."""
+
+    config: bytes
+    pool: list[bytes]
+    usable: portmap.Blocks
+    sources: list[bytes]
+    destinations: list[tuple[bytes, bytes]]
+    uplinks: dict[bytes, bytes]
+
+
+def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
+    """Work out what slot `slot` must hold. Raises DatapathError where the maps can't hold it."""
+    if not host.interface_index or len(host.interface_mac) != 6:
+        raise DatapathError(f"{config.interface} isn't there yet: it has no index or address")
+    if len(host.pool) > abi.MAX_POOL_RANGES:
+        raise DatapathError(f"pools hold {len(host.pool)} addresses: at most {abi.MAX_POOL_RANGES}")
+    if not host.pool and not config.static_mappings:
+        raise DatapathError("no pool has an address on this node")
+    raw = [uplink for uplink in host.uplinks if not _has_ethernet_header(uplink)]
+    return Slot(
+        config=_config(config, host, epoch, raw_uplinks=bool(raw)),
+        pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
+        usable=portmap.usable(
+            host.pool, ((static.address, static.port) for static in config.static_mappings)
+        ),
+        sources=[
+            abi.SOURCE_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed)
+            for net in config.policy.allowed_sources
+        ],
+        destinations=list(_destinations(config, host, slot)),
+        uplinks=dict(_uplinks(host, {uplink.ifindex for uplink in raw})),
+    )
+
+
+def _config(config: Config, host: HostView, epoch: int, *, raw_uplinks: bool) -> bytes:
+    flags = ConfigFlag(0)
+    if config.filtering is Filtering.ADDRESS_DEPENDENT:
+        flags |= ConfigFlag.ADDRESS_DEPENDENT
+    if config.overload_tcp_ports:
+        flags |= ConfigFlag.OVERLOAD_TCP
+    if config.copy_traffic_class:
+        flags |= ConfigFlag.COPY_TRAFFIC_CLASS
+    if config.policy.allowed_sources:
+        flags |= ConfigFlag.SOURCES_LISTED
+    if raw_uplinks:
+        flags |= ConfigFlag.RAW_UPLINKS
+    prefix, mask = int(config.prefix.network_address), int(config.prefix.netmask)
+    low_bits = (1 << 64) - 1
+    times, limits = config.timeouts, config.limits
+    timers = (
+        times.udp,
+        times.icmp,
+        times.tcp_established,
+        times.tcp_transitory,
+        times.tcp_incoming_syn,
+        times.fragment,
+        0,
+        0,
+    )
+    lowest, highest = _port_bounds(config, host.pool)
+    return abi.CONFIG.pack(
+        prefix >> 64,
+        prefix & low_bits,
+        mask >> 64,
+        mask & low_bits,
+        96 - config.prefix.prefixlen,
+        flags,
+        len(host.pool),
+        host.interface_index,
+        host.peer_index,
+        *timers,
+        config.lowest_ipv6_mtu,
+        limits.ports_per_client,
+        limits.new_sessions_per_second_per_client,
+        epoch,
+        lowest,
+        highest,
+        host.interface_mac,
+        0,
+        config.content_hash.encode(),
+    )
+
+
+def _port_bounds(config: Config, pool: tuple[PoolRange, ...]) -> tuple[int, int]:
+    """The lowest and highest port that any mapping can have."""
+    static = [mapping.port for mapping in config.static_mappings]
+    return (
+        min([r.first for r in pool] + static),
+        max([r.last for r in pool] + static),
+    )
+
+
+def _pool_addresses(config: Config, host: HostView) -> set[IPv4Address]:
+    return {r.address for r in host.pool} | {m.address for m in config.static_mappings}
+
+
+def _destinations(config: Config, host: HostView, slot: int) -> Iterator[tuple[bytes, bytes]]:
+    pool = _pool_addresses(config, host)
+    answers = reachability.destinations(config.policy, config.prefix, host.local_addresses | pool)
+    for net, verdict in answers.items():
+        is_pool = net.prefixlen == 32 and net.network_address in pool
+        yield (
+            abi.DESTINATION_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed),
+            abi.DESTINATION.pack(verdict, is_pool, 0),
+        )
+
+
+def _uplinks(host: HostView, raw: set[int]) -> Iterator[tuple[bytes, bytes]]:
+    yield abi.U32.pack(LOOPBACK), abi.UPLINK.pack(UplinkFlag.ETHERNET, 65535)
+    for uplink in host.uplinks:
+        flags = UplinkFlag.EXTERNAL
+        if uplink.ifindex not in raw:
+            flags |= UplinkFlag.ETHERNET
+        yield abi.U32.pack(uplink.ifindex), abi.UPLINK.pack(flags, uplink.mtu)
+
+
+def _has_ethernet_header(uplink: Uplink) -> bool:
+    """Ask the kernel for the link's type; one that is gone again counts as Ethernet."""
+    request = struct.pack("=16sH14x", uplink.name.encode(), 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
+        except OSError:
+            return True
+    (kind,) = struct.unpack_from("=H", answer, 16)
+    return kind in _WITH_ETHERNET_HEADER
