@@ -22,7 +22,7 @@ from nat64_dataplane.corefile.edit import (
     replace,
 )
 from nat64_dataplane.corefile.errors import CorefileError
-from nat64_dataplane.corefile.expand import Loaded, expand, load
+from nat64_dataplane.corefile.expand import Loaded, expand, load, read_files
 from nat64_dataplane.corefile.lexer import Token, tokenize
 from nat64_dataplane.corefile.parser import parse
 from nat64_dataplane.corefile.tree import Corefile, ServerBlock, Snippet, Stanza
@@ -46,6 +46,7 @@ __all__ = [
     "parse",
     "parse_key",
     "quote",
+    "read_files",
     "remove",
     "render",
     "replace",

@@ -1,0 +1,299 @@
+"""Answers by question, found by the very bytes of the query that asks for them.
+
+The hot path slices a query where its form is the usual one (one question, RD set, with or without
+a bare OPT record) and looks the question up as it stands, letter case included. So a hit costs a
+few slices, a lookup and a join. Whatever has another form is parsed and comes in by `find`.
+
+Bounds are in entries. When one is reached the oldest sixty-fourth goes: cheaper than exact LRU,
+and an answer in use comes back with its next question. Times are whole seconds of one monotonic
+clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from struct import Struct
+from typing import NamedTuple
+
+from nat64_dataplane.dns64 import wire
+from nat64_dataplane.dns64.answer import (
+    DENIAL,
+    ERROR,
+    PLAIN_UDP_SIZE,
+    SUCCESS,
+    UDP_SIZE,
+    Answer,
+    Errors,
+)
+from nat64_dataplane.dns64.names import Zones
+from nat64_dataplane.dns64.settings import Cache as CacheSettings
+from nat64_dataplane.dns64.wire import Query
+
+_PLAIN = bytes((1, 0, 0, 1, 0, 0, 0, 0, 0, 0))
+_WITH_OPT = bytes((1, 0, 0, 1, 0, 0, 0, 0, 0, 1))
+_OPT_SIZE = 11
+_MAX_FORMS = 256
+_MAX_SHAPES = 4096
+_MAX_ERRORS = 4096
+_HEAD = Struct("!5H")
+_TTL = Struct("!I")
+
+
+class View(NamedTuple):
+    """What an answer depends on beside the question."""
+
+    synthesize: bool
+    do: bool
+    cd: bool
+
+
+class Shape:
+    """What most answers share: flags, counts, and where TTLs are. One object serves many."""
+
+    __slots__ = ("counts", "flags", "head", "head_opt", "kind", "offsets", "ttl")
+
+    def __init__(self, answer: Answer, ttl: int) -> None:
+        self.flags = answer.flags
+        self.counts = answer.counts
+        self.offsets = answer.offsets
+        self.kind = answer.kind
+        self.ttl = ttl
+        written = wire.QR | wire.RD | answer.flags & ~wire.AD
+        an, ns, ar = answer.counts
+        self.head = _HEAD.pack(written, 1, an, ns, ar)
+        self.head_opt = _HEAD.pack(written, 1, an, ns, ar + 1)
+
+
+class Entry:
+    """A cached answer. `body` is `age` seconds older than it came."""
+
+    __slots__ = ("age", "body", "errors", "hits", "shape", "stored", "synthesized")
+
+    def __init__(
+        self, shape: Shape, body: bytes, errors: Errors, stored: int, *, synthesized: bool
+    ) -> None:
+        self.shape = shape
+        self.body = body
+        self.errors = errors
+        self.stored = stored
+        self.synthesized = synthesized
+        self.age = 0
+        self.hits = 0
+
+    def count_down(self, age: int) -> None:
+        """Make every TTL `age` seconds less than it was when stored; none goes below zero."""
+        body = bytearray(self.body)
+        elapsed = age - self.age
+        for offset in self.shape.offsets:
+            (ttl,) = _TTL.unpack_from(body, offset)
+            _TTL.pack_into(body, offset, ttl - elapsed if ttl > elapsed else 0)
+        self.body = bytes(body)
+        self.age = age
+
+    def left(self, now: int) -> int:
+        """Seconds until it expires; negative once it has."""
+        return self.shape.ttl - (now - self.stored)
+
+    def answer(self) -> Answer:
+        """The answer as it is now, for responses that need rendering."""
+        shape = self.shape
+        return Answer(
+            shape.flags,
+            shape.counts,
+            self.body,
+            offsets=shape.offsets,
+            ttl=shape.ttl,
+            kind=shape.kind,
+            errors=self.errors,
+            synthesized=self.synthesized,
+        )
+
+
+class _Form(NamedTuple):
+    """A bare OPT record of queries: the response size it allows, and the OPT that answers it."""
+
+    limit: int
+    do: bool
+    opt: bytes
+
+
+class _Tables(NamedTuple):
+    """The entries of one View by kind of answer."""
+
+    success: dict[bytes, Entry]
+    denial: dict[bytes, Entry]
+    error: dict[bytes, Entry]
+
+
+class Cache:
+    """All answers of one server block."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self.settings = settings
+        self.evictions = {SUCCESS: 0, DENIAL: 0, ERROR: 0}
+        self._zones = Zones(settings.zones)
+        self._no_success = Zones(settings.no_success)
+        self._no_denial = Zones(settings.no_denial)
+        self._capacity = {
+            SUCCESS: settings.success_capacity,
+            DENIAL: settings.denial_capacity,
+            ERROR: _MAX_ERRORS,
+        }
+        views = (View(s, d, c) for s in (False, True) for d in (False, True) for c in (False, True))
+        self._tables = {view: _Tables({}, {}, {}) for view in views}
+        self._hot = tuple(
+            tuple(self._tables[View(s, d, False)] for d in (False, True)) for s in (False, True)
+        )
+        self._forms: dict[bytes, _Form] = {}
+        self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._ages = not settings.keep_ttl
+        self._prefetch = settings.prefetch
+
+    def hit(self, query: bytes, now: int, *, synthesize: bool) -> tuple[bytes, Entry] | None:
+        """Answer a query in the usual form from the cache, whole and fresh, or not at all."""
+        head = query[2:12]
+        if head == _PLAIN:
+            form, question = None, query[12:]
+            success, denial, _ = self._hot[synthesize][0]
+        elif head == _WITH_OPT:
+            form = self._forms.get(query[-_OPT_SIZE:])
+            if form is None:
+                return None
+            question = query[12:-_OPT_SIZE]
+            success, denial, _ = self._hot[synthesize][form.do]
+        else:
+            return None
+        entry = success.get(question) or denial.get(question)
+        if entry is None or entry.errors:
+            return None
+        shape = entry.shape
+        age = now - entry.stored
+        if age >= shape.ttl:
+            return None
+        if self._prefetch:
+            entry.hits += 1
+            if self.wants_prefetch(entry, now):
+                return None
+        if age != entry.age and self._ages:
+            entry.count_down(age)
+        if form is None:
+            response = b"".join((query[:2], shape.head, question, entry.body))
+            return (response, entry) if len(response) <= PLAIN_UDP_SIZE else None
+        response = b"".join((query[:2], shape.head_opt, question, entry.body, form.opt))
+        return (response, entry) if len(response) <= form.limit else None
+
+    def learn_form(self, message: bytes, query: Query) -> None:
+        """Remember how this query asks, so that the next one like it can take the hot path."""
+        edns = query.edns
+        opt = message[-_OPT_SIZE:]
+        if (
+            edns is None
+            or edns.options
+            or edns.version
+            or len(message) != wire.HEADER_SIZE + len(query.question) + _OPT_SIZE
+            or opt in self._forms
+            or len(self._forms) >= _MAX_FORMS
+        ):
+            return
+        limit = min(max(edns.size, PLAIN_UDP_SIZE), UDP_SIZE)
+        ttl = b"\0\0\x80\0" if edns.do else b"\0\0\0\0"
+        reply = b"\0\0\x29" + UDP_SIZE.to_bytes(2, "big") + ttl + b"\0\0"
+        self._forms[opt] = _Form(limit, edns.do, reply)
+
+    def wants_prefetch(self, entry: Entry, now: int) -> bool:
+        """Whether an entry is popular and near its end."""
+        if not self._prefetch or entry.hits < self._prefetch:
+            return False
+        left = entry.left(now)
+        return left <= max(1, entry.shape.ttl * self.settings.prefetch_percent // 100)
+
+    def find(self, question: bytes, view: View, now: int) -> Entry | None:
+        """Return the fresh entry, else an expired one; `question` in lower case."""
+        expired: Entry | None = None
+        for table in self._tables[view]:
+            entry = table.get(question)
+            if entry is None:
+                continue
+            age = min(now - entry.stored, entry.shape.ttl)
+            if self._ages and age != entry.age:
+                entry.count_down(age)
+            if entry.left(now) > 0:
+                return entry
+            expired = expired or entry
+        return expired
+
+    def put(self, question: bytes, view: View, answer: Answer, now: int) -> None:
+        """Keep an answer, if it may be kept; `question` in lower case.
+
+        TTLs above the most that the settings allow are lowered in `answer` itself, so that the
+        client that caused it sees what later ones see.
+        """
+        name = question[:-4]
+        kind = answer.kind
+        lifetime = self._lifetime(answer, name)
+        if lifetime is None or name not in self._zones:
+            return
+        tables = self._tables[view]
+        for table, other in ((tables.success, SUCCESS), (tables.denial, DENIAL)):
+            if kind not in (other, ERROR):
+                table.pop(question, None)
+        table = getattr(tables, kind)
+        if kind != ERROR:
+            tables.error.pop(question, None)
+        shape = self._shape(answer, lifetime)
+        table.pop(question, None)  # so that it goes to the end of the order
+        table[question] = Entry(
+            shape, answer.body, answer.errors, now, synthesized=answer.synthesized
+        )
+        self._bound(kind, table)
+
+    def entries(self, kind: str) -> int:
+        """The number of answers of this kind."""
+        return sum(len(getattr(tables, kind)) for tables in self._tables.values())
+
+    def _lifetime(self, answer: Answer, name: bytes) -> int | None:
+        settings = self.settings
+        if answer.kind == ERROR:
+            lifetime = int(settings.servfail_ttl)
+            return lifetime if answer.rcode == wire.SERVFAIL and lifetime else None
+        if answer.ttl < 0:
+            return None
+        if answer.kind == SUCCESS:
+            if name in self._no_success:
+                return None
+            least, most = settings.success_min_ttl, settings.success_ttl
+        else:
+            if name in self._no_denial:
+                return None
+            least, most = settings.denial_min_ttl, settings.denial_ttl
+        _cap(answer, most)
+        return min(max(answer.ttl, least), most)
+
+    def _shape(self, answer: Answer, ttl: int) -> Shape:
+        key = (answer.flags, answer.counts, answer.offsets, answer.kind, ttl)
+        shape = self._shapes.get(key)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[key] = Shape(answer, ttl)
+        return shape
+
+    def _bound(self, kind: str, table: dict[bytes, Entry]) -> None:
+        capacity = self._capacity[kind]
+        # one view alone can't be above the bound without all of them being above it
+        if len(table) <= capacity // len(self._tables) or self.entries(kind) <= capacity:
+            return
+        for old in list(islice(table, max(len(table) // 64, 1))):
+            del table[old]
+            self.evictions[kind] += 1
+
+
+def _cap(answer: Answer, most: int) -> None:
+    body: bytearray | None = None
+    for offset in answer.offsets:
+        (ttl,) = _TTL.unpack_from(answer.body, offset)
+        if ttl > most:
+            body = body or bytearray(answer.body)
+            _TTL.pack_into(body, offset, most)
+    if body is not None:
+        answer.body = bytes(body)

@@ -1,0 +1,69 @@
+"""The command `nat64-dns64`: run the sidecar, check its Corefile."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import sys
+from pathlib import Path
+
+from nat64_dataplane.corefile import CorefileError
+from nat64_dataplane.dns64 import settings as settings_module
+from nat64_dataplane.dns64.app import App
+from nat64_dataplane.dns64.settings import Settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 for a failure, 2 for a refused Corefile."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stdout, format="[%(levelname)s] %(message)s", level=logging.INFO)
+    try:
+        settings = settings_module.from_file(arguments.corefile)
+    except (CorefileError, OSError) as error:
+        print(f"nat64-dns64: {error}", file=sys.stderr)
+        return 2
+    if arguments.command == "check":
+        print(f"{arguments.corefile}: ok, {_summary(settings)}")
+        return 0
+    try:
+        return asyncio.run(_run(arguments.corefile, settings))
+    except OSError as error:
+        print(f"nat64-dns64: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(path: Path, settings: Settings) -> int:
+    app = App(path, settings)
+    # What is loaded by now stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    logging.getLogger("nat64_dns64").info(
+        "plugin/reload: running Corefile, SHA512 = %s", settings.content_hash
+    )
+    return await app.run()
+
+
+def _summary(settings: Settings) -> str:
+    blocks = ", ".join(f"{' '.join(server.zones)} on {server.label}" for server in settings.servers)
+    return f"serving {blocks}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nat64-dns64", description="DNS64 (RFC 6147), configured by a Corefile as CoreDNS is."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("run", "serve until SIGTERM; SIGHUP reloads"),
+        ("check", "read the Corefile, say what is wrong with it or that it is good"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--corefile", type=Path, required=True, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Queries to one server over UDP: several sockets, each with a port of the kernel's choice.
+
+A forger has to hit the source port, the ID and the letter case of the name (RFC 5452). So queries
+are spread at random over the sockets, each is replaced after some use, and a reply counts only if
+it comes from the server's address (the sockets are connected), with an ID that is open on that
+socket, and repeats the question to the letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from nat64_dataplane.dns64 import wire
+from nat64_dataplane.dns64.entropy import Entropy, mix_case
+from nat64_dataplane.dns64.exchange import Query
+from nat64_dataplane.dns64.rules import Failed
+from nat64_dataplane.dns64.settings import Upstream
+
+PORTS = 16
+USES = 512
+"""Queries after which a port is given back and another taken."""
+MAX_PENDING = 4096
+"""Queries open on one port; more would make IDs too easy to hit."""
+READS_PER_WAKEUP = 64
+RECEIVE_BUFFER = 1 << 20
+TICK = 0.05
+"""Seconds between looks at which queries have had no reply in time."""
+
+
+class _Pending:
+    """An open query with the letter case that it went out in."""
+
+    __slots__ = ("query", "question")
+
+    def __init__(self, query: Query, question: bytes) -> None:
+        self.query = query
+        self.question = question
+
+
+class _Port:
+    """One connected socket and the queries open on it by ID."""
+
+    def __init__(self, owner: Datagrams) -> None:
+        self.pending: dict[bytes, _Pending] = {}
+        self.uses = 0
+        self._owner = owner
+        self._socket = owner.open_socket()
+        self.born = owner.loop.time()
+        owner.loop.add_reader(self._socket, self._readable)
+
+    def close(self) -> None:
+        self._owner.loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def send(self, ident: bytes, message: bytes, pending: _Pending) -> None:
+        self.uses += 1
+        self.pending[ident] = pending
+        try:
+            self._socket.send(message)
+        except OSError as error:
+            del self.pending[ident]
+            self._owner.fail(pending.query, f"{self._owner.upstream}: {error.strerror or error}")
+
+    def _readable(self) -> None:
+        receive, owner = self._socket.recv, self._owner
+        for _ in range(READS_PER_WAKEUP):
+            try:
+                message = receive(65535)
+            except BlockingIOError:
+                return
+            except OSError as error:  # a port unreachable: every query on this socket is lost
+                lost, self.pending = self.pending, {}
+                for each in lost.values():
+                    owner.fail(each.query, f"{owner.upstream}: {error.strerror or error}")
+                return
+            pending = self.pending.get(message[:2])
+            if pending is None:
+                owner.strays += 1
+                continue
+            self._take(message, pending)
+
+    def _take(self, message: bytes, pending: _Pending) -> None:
+        """Accept a message as the reply, or leave the query open for the true one."""
+        owner = self._owner
+        asked = pending.question
+        echoed = message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(asked)]
+        if echoed != asked and echoed.lower() != asked.lower():
+            owner.strays += 1
+            return
+        try:
+            reply = wire.parse_reply(message)
+        except wire.Malformed as error:
+            del self.pending[message[:2]]
+            owner.fail(pending.query, f"{owner.upstream}: malformed reply: {error}")
+            return
+        if len(reply.question) != len(asked):
+            owner.strays += 1
+            return
+        del self.pending[message[:2]]
+        query = pending.query
+        query.answered = True
+        if echoed != asked:
+            owner.wrong_case(query)
+        else:
+            query.done(reply)
+
+
+class Datagrams:
+    """All sockets to one server, and the clock that gives up on queries."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        source: str,
+        entropy: Entropy,
+        *,
+        expire: float,
+        wrong_case: Callable[[Query], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.upstream = upstream
+        self.strays = 0
+        """Messages that were no reply to an open query."""
+        self.mixes_case = True
+        self.wrong_case = wrong_case
+        """Called for a reply that repeats the name in another letter case."""
+        self._source = source
+        self._entropy = entropy
+        self._expire = expire
+        self._ports: list[_Port] = []
+        self._retired: list[_Port] = []
+        self._waiting: deque[tuple[_Port, bytes, _Pending]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, query: Query, *, deadline: float) -> None:
+        """Send a query. Its `done` is called with the reply, or Failed by `deadline`."""
+        try:
+            port = self._pick()
+        except OSError as error:
+            self.fail(query, f"{self.upstream}: {error.strerror or error}")
+            return
+        ident = self._entropy.bytes(2)
+        while ident in port.pending:
+            ident = self._entropy.bytes(2)
+        question = query.question
+        if self.mixes_case:
+            question = mix_case(question[:-4], self._entropy) + question[-4:]
+        query.answered = False
+        query.deadline = deadline
+        pending = _Pending(query, question)
+        self._waiting.append((port, ident, pending))
+        if self._timer is None:
+            self._timer = self.loop.call_later(TICK, self._tick)
+        port.send(ident, query.message(ident, question), pending)
+
+    def fail(self, query: Query, reason: str) -> None:
+        """Give up on a query."""
+        query.finish(Failed(reason))
+
+    def close(self) -> None:
+        """Close every socket; what was under way fails."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ports = self._ports + self._retired
+        self._ports, self._retired = [], []
+        for port in ports:
+            port.close()
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, pending in waiting:
+            self.fail(pending.query, "closing")
+
+    def open_socket(self) -> socket.socket:
+        """Open a socket that only this server can reach. Raises OSError."""
+        family = socket.AF_INET6 if ":" in self.upstream.address else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            if self._source:
+                opened.bind((self._source, 0))
+            opened.connect((self.upstream.address, self.upstream.port))
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
+    def _pick(self) -> _Port:
+        index = self._entropy.below(PORTS)
+        while index >= len(self._ports):
+            self._ports.append(_Port(self))
+        port = self._ports[index]
+        worn = port.uses >= USES or self.loop.time() - port.born > self._expire
+        if worn or len(port.pending) >= MAX_PENDING:
+            self._retired.append(port)
+            port = self._ports[index] = _Port(self)
+        return port
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        waiting = self._waiting
+        while waiting and (waiting[0][2].query.answered or waiting[0][2].query.deadline <= now):
+            port, ident, pending = waiting.popleft()
+            if port.pending.get(ident) is pending:
+                del port.pending[ident]
+                if not pending.query.answered:
+                    self.fail(pending.query, f"{self.upstream}: no reply in time")
+        for port in [port for port in self._retired if not port.pending]:
+            self._retired.remove(port)
+            port.close()
+        idle = not waiting and not self._retired
+        self._timer = None if idle else self.loop.call_later(TICK, self._tick)

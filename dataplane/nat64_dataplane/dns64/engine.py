@@ -1,0 +1,338 @@
+"""One server block at work: from a query's bytes to its response.
+
+`hit` is the hot path and touches nothing but the cache. `accept` does everything else: access
+rules, views, stale answers, one resolution for all who ask the same, limits, counts and logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nat64_dataplane.dns64 import names, wire
+from nat64_dataplane.dns64.answer import (
+    EDE_OTHER,
+    EDE_STALE,
+    ERROR,
+    TCP_SIZE,
+    Answer,
+    failure,
+    refusal,
+    respond,
+    udp_limit,
+    with_ttl,
+)
+from nat64_dataplane.dns64.cache import Cache, Entry, View
+from nat64_dataplane.dns64.clients import Client, Clients
+from nat64_dataplane.dns64.entropy import Entropy
+from nat64_dataplane.dns64.group import Group, Observe
+from nat64_dataplane.dns64.job import Job
+from nat64_dataplane.dns64.policy import Policy
+from nat64_dataplane.dns64.querylog import ErrorLog, Event, QueryLog
+from nat64_dataplane.dns64.rules import Decision, Question
+from nat64_dataplane.dns64.settings import Server, ServeStale, Unprogrammed
+from nat64_dataplane.dns64.stats import Served, Stats
+from nat64_dataplane.dns64.translator import Watch
+from nat64_dataplane.dns64.wire import Query
+
+MAX_UNDER_WAY = 16384
+"""Questions of all clients that wait for upstream at once."""
+MAX_UNDER_WAY_PER_CLIENT = 4096
+
+Send = Callable[[bytes | None], None]
+
+
+class Origin(NamedTuple):
+    """Where a query came from, and how to answer it."""
+
+    client: Client
+    port: int
+    proto: str
+    size: int
+    started: float
+    local: str
+    send: Send
+
+
+class Engine:
+    """A server block: its policy, its upstreams, its cache and its counts."""
+
+    def __init__(
+        self, settings: Server, entropy: Entropy, observe: Observe, cache: Cache | None = None
+    ) -> None:
+        self.settings = settings
+        self.zones = {names.from_text(zone): zone for zone in settings.zones}
+        """What it serves, by wire name."""
+        self.stats = Stats()
+        self.clients = Clients(settings.acls)
+        self.policy = Policy(settings.dns64) if settings.dns64 else None
+        self.watch = Watch(settings.dns64.translator if settings.dns64 else "")
+        self.groups = [Group(forward, entropy, observe) for forward in settings.forwards]
+        self.cache = cache or (Cache(settings.cache) if settings.cache else None)
+        self.log = QueryLog(settings.log)
+        self.errors = ErrorLog(settings.consolidate, enabled=settings.errors)
+        self.under_way = 0
+        self.hits_now = 0
+        """Responses from the hot path since the listener last took their time."""
+        self.hot = self.cache is not None and not self.log.wants_hits
+        """Whether responses may come from the hot path."""
+        self.probe: bytes | None = None
+        """The name that `loop` asks for, while it does."""
+        self.probe_seen = 0
+        self._jobs: dict[tuple[bytes, View], Job] = {}
+        self._rechecks: dict[tuple[bytes, View], float] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def synthesizes_for(self, client: Client) -> bool:
+        """Whether AAAA may be synthesized for this client now."""
+        dns64 = self.settings.dns64
+        if dns64 is None or not self.watch.status.programmed:
+            return False
+        return client.family == 2 or dns64.allow_ipv4
+
+    def accept(self, query: Query, origin: Origin) -> None:
+        """Answer a query: at once, or when upstream has."""
+        client = origin.client
+        if query.edns is not None and query.edns.version:
+            self._refuse(query, origin, wire.BADVERS)
+            return
+        if query.opcode:
+            self._refuse(query, origin, wire.NOTIMP)
+            return
+        verdict = self.clients.verdict(client, query.name, query.type)
+        self.stats.acl[verdict] += 1
+        if verdict == "drop":
+            origin.send(None)
+            return
+        if verdict == "block" or query.type in (wire.AXFR, wire.IXFR):
+            self._refuse(query, origin, wire.REFUSED)
+            return
+        if verdict == "filter":
+            self._respond(query, origin, failure(wire.NOERROR))
+            return
+        if query.name == self.probe:
+            self.probe_seen += 1
+        if self._withheld(query, client):
+            status = self.watch.status
+            answer = failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
+            self._respond(query, origin, answer)
+            return
+        view = View(self.synthesizes_for(client), query.do, query.cd)
+        question = query.name + query.question[-4:]
+        stale: Entry | None = None
+        if self.cache is not None:
+            self.stats.cache_requests += 1
+            entry = self.cache.find(question, view, int(origin.started))
+            if entry is not None:
+                if entry.left(int(origin.started)) > 0:
+                    self._cached(query, origin, entry, (question, view))
+                    return
+                stale = entry if self._may_serve(entry, origin.started) else None
+        self._resolve(query, origin, (question, view), stale)
+
+    def close(self) -> None:
+        """Close the upstream sockets."""
+        for group in self.groups:
+            group.close()
+
+    def _withheld(self, query: Query, client: Client) -> bool:
+        """Whether an AAAA question falls under a translator that isn't programmed."""
+        dns64 = self.settings.dns64
+        if dns64 is None or self.watch.status.programmed or query.type != wire.AAAA:
+            return False
+        if query.cd or query.rdclass != wire.IN or not (client.family == 2 or dns64.allow_ipv4):
+            return False
+        self.stats.withheld += 1
+        return dns64.unprogrammed is Unprogrammed.SERVFAIL
+
+    def _cached(self, query: Query, origin: Origin, entry: Entry, key: tuple[bytes, View]) -> None:
+        assert self.cache is not None, "entries come from a cache"
+        self.stats.cache_hits[entry.shape.kind] += 1
+        if self.cache.wants_prefetch(entry, int(origin.started)):
+            entry.hits = 0
+            self.stats.prefetches += 1
+            self._start(key)
+        self._respond(query, origin, entry.answer())
+
+    def _may_serve(self, entry: Entry, now: float) -> bool:
+        settings = self._stale_settings()
+        if settings is None or entry.shape.kind == ERROR:
+            return False
+        return -entry.left(int(now)) < settings.duration
+
+    def _stale_settings(self) -> ServeStale | None:
+        return self.settings.cache.stale if self.settings.cache else None
+
+    def _resolve(
+        self, query: Query, origin: Origin, key: tuple[bytes, View], stale: Entry | None
+    ) -> None:
+        settings = self._stale_settings()
+        if stale is not None and settings is not None:
+            recent = self._rechecks.get(key, 0.0) > origin.started
+            if not settings.verify or recent:
+                if not recent:
+                    self._start(key)
+                self._send_stale(query, origin, stale)
+                return
+        client = origin.client
+        if self.under_way >= MAX_UNDER_WAY or client.under_way >= MAX_UNDER_WAY_PER_CLIENT:
+            self.stats.over_limit += 1
+            self._refuse(query, origin, wire.REFUSED)
+            return
+        self.under_way += 1
+        client.under_way += 1
+        timer: asyncio.TimerHandle | None = None
+        sent = False
+
+        def decided(decision: Decision) -> None:
+            nonlocal sent
+            self.under_way -= 1
+            client.under_way -= 1
+            if timer is not None:
+                timer.cancel()
+            if sent:
+                return
+            sent = True
+            if stale is not None and decision.answer.kind == ERROR:
+                self._send_stale(query, origin, stale)
+            else:
+                self._respond(query, origin, decision.answer)
+
+        def waited() -> None:
+            nonlocal sent
+            assert stale is not None, "only a stale answer is waited with"
+            sent = True
+            self._send_stale(query, origin, stale)
+
+        if stale is not None and settings is not None and settings.verify_timeout:
+            timer = self._loop.call_later(settings.verify_timeout, waited)
+        self._start(key, decided, query)
+
+    def _start(
+        self,
+        key: tuple[bytes, View],
+        decided: Callable[[Decision], None] | None = None,
+        query: Query | None = None,
+    ) -> None:
+        """Resolve a question, or join those who wait for it already."""
+        job = self._jobs.get(key)
+        if job is not None:
+            if decided is not None:
+                job.waiting.append(decided)
+            return
+        question, view = key
+        asked = Question(
+            question[:-4],
+            int.from_bytes(question[-4:-2], "big"),
+            int.from_bytes(question[-2:], "big"),
+            view.do,
+            view.cd,
+            view.synthesize,
+        )
+
+        def finished(decision: Decision, reason: str) -> None:
+            self._finished(key, decision, reason, query)
+
+        job = self._jobs[key] = Job(self.policy, self.groups, asked, finished)
+        if decided is not None:
+            job.waiting.append(decided)
+        job.start()
+
+    def _finished(
+        self, key: tuple[bytes, View], decision: Decision, reason: str, query: Query | None
+    ) -> None:
+        job = self._jobs.pop(key)
+        answer = decision.answer
+        self.stats.rules[decision.rule] += 1
+        now = self._loop.time()
+        if self.cache is not None:
+            self.cache.put(key[0], key[1], answer, int(now))
+        stale = self._stale_settings()
+        if stale is not None:
+            if answer.kind == ERROR and stale.recheck:
+                self._rechecks[key] = now + stale.recheck
+            elif self._rechecks:
+                self._rechecks.pop(key, None)
+        if reason and query is not None:
+            self.errors.write(query, reason)
+        for decided in job.waiting:
+            decided(decision)
+
+    def _send_stale(self, query: Query, origin: Origin, entry: Entry) -> None:
+        settings = self._stale_settings()
+        assert settings is not None, "stale answers need serve_stale"
+        self.stats.stale += 1
+        answer = with_ttl(entry.answer(), settings.ttl)
+        answer.errors = (*answer.errors, (EDE_STALE, ""))
+        self._respond(query, origin, answer)
+
+    def _refuse(self, query: Query, origin: Origin, rcode: int) -> None:
+        self._write(query, origin, refusal(query, rcode), ERROR, synthesized=False)
+
+    def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
+        limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
+        response = respond(query, answer, limit)
+        self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)
+
+    def _write(
+        self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
+    ) -> None:
+        origin.send(response)
+        seconds = self._loop.time() - origin.started
+        stats = self.stats
+        stats.seconds.observe(seconds)
+        stats.served[
+            Served(
+                self.zone_of(query.name),
+                origin.proto,
+                origin.client.family,
+                query.type,
+                query.do,
+                response[3] & wire.RCODE_MASK,
+                synthesized,
+                origin.size,
+                len(response),
+            )
+        ] += 1
+        if self.log:
+            self.log.write(
+                Event(
+                    query,
+                    origin.client,
+                    origin.port,
+                    origin.proto,
+                    origin.size,
+                    response,
+                    kind,
+                    seconds,
+                    origin.local,
+                )
+            )
+
+    def zone_of(self, name: bytes) -> str:
+        """The zone of this block that a name is in, for labels."""
+        if len(self.zones) == 1:
+            return self.settings.zones[0]
+        zones = self.zones
+        return next((zones[zone] for zone in names.ancestors(name) if zone in zones), ".")
+
+    def count_hit(self, query: bytes, response: bytes, entry: Entry, client: Client) -> None:
+        """Count a response from the hot path."""
+        self.hits_now += 1
+        size = len(query)
+        do = query[11] == 1 and query[-4] >= 0x80
+        at = size - 4 - 11 * query[11]
+        name = b"" if len(self.zones) == 1 else query[12:at].lower()
+        stats = self.stats
+        stats.hot[
+            self.zone_of(name),
+            client.family,
+            query[at : at + 2],
+            do,
+            entry.shape.flags,
+            entry.shape.kind,
+            entry.synthesized,
+            size,
+            len(response),
+        ] += 1

@@ -1,0 +1,257 @@
+"""The servers of one `forward` stanza: which is asked, when another, and which count as down.
+
+As in CoreDNS: an upstream that fails is probed until it answers, it counts as down after
+`max_fails` failed probes, and where all are down one is asked all the same unless
+`failfast_all_unhealthy_upstreams` says not to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from nat64_dataplane.dns64 import names, wire
+from nat64_dataplane.dns64.datagrams import Datagrams
+from nat64_dataplane.dns64.entropy import Entropy
+from nat64_dataplane.dns64.exchange import TOTAL_SECONDS, Done, Query
+from nat64_dataplane.dns64.names import Zones
+from nat64_dataplane.dns64.rules import Failed
+from nat64_dataplane.dns64.settings import Forward, Upstream
+from nat64_dataplane.dns64.streams import Streams
+from nat64_dataplane.dns64.wire import Reply
+
+CASE_BLIND_SECONDS = 600.0
+"""How long a server that doesn't keep letter case is asked in lower case only."""
+NO_EDNS_SECONDS = 600.0
+
+Observe = Callable[[Upstream, int | None, float], None]
+"""Told for each exchange: the server, the RCODE or None, and the seconds it took."""
+
+
+class Server:
+    """One upstream with its transports and its health."""
+
+    def __init__(self, upstream: Upstream, group: Group) -> None:
+        settings = group.settings
+        self.upstream = upstream
+        self.fails = 0
+        self.failed_probes = 0
+        self.no_edns_until = 0.0
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._probe: asyncio.TimerHandle | None = None
+        self._closed = False
+        tls = _tls_context(settings) if upstream.transport == "tls" else None
+        self.streams = Streams(
+            upstream,
+            settings.source_address,
+            group.entropy,
+            expire=settings.expire,
+            max_age=settings.max_age,
+            tls=tls,
+            server_name=upstream.server_name or settings.tls_server_name or upstream.address,
+        )
+        self.datagrams = Datagrams(
+            upstream,
+            settings.source_address,
+            group.entropy,
+            expire=settings.expire,
+            wrong_case=self._wrong_case,
+        )
+        self.only_streams = settings.force_tcp or tls is not None
+
+    @property
+    def down(self) -> bool:
+        """Whether its probes have failed more often than is forgiven."""
+        most = self._group.settings.max_fails
+        return most > 0 and self.fails > most
+
+    def send(self, query: Query, deadline: float) -> None:
+        """Send a query by the transport that it needs."""
+        query.sent = self._loop.time()
+        query.edns = query.sent >= self.no_edns_until
+        transport = self.streams if query.tcp or self.only_streams else self.datagrams
+        transport.send(query, deadline=deadline)
+
+    def check(self) -> None:
+        """Start to probe, unless that is under way."""
+        if self._probe is None and not self._closed and self._group.settings.max_fails:
+            self._schedule(0.0)
+
+    def close(self) -> None:
+        """Stop probing and close the sockets."""
+        self._closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+        self.datagrams.close()
+        self.streams.close()
+
+    def _schedule(self, delay: float) -> None:
+        self._probe = self._loop.call_later(delay, self._send_probe)
+
+    def _send_probe(self) -> None:
+        domain = names.from_text(self._group.settings.health_domain)
+        query = Query(domain + b"\0\2\0\1", do=False, cd=False, done=self._probed)
+        self.send(query, self._loop.time() + 1.0)
+
+    def _probed(self, result: Reply | Failed) -> None:
+        if self._closed:
+            return
+        if isinstance(result, Reply):
+            self.fails = 0
+            self._probe = None
+            return
+        self.fails += 1
+        self.failed_probes += 1
+        self._schedule(self._group.settings.health_interval)
+
+    def _wrong_case(self, query: Query) -> None:
+        """A reply in other letter case: forged, or the server folds case. TCP can tell."""
+        self.datagrams.mixes_case = False
+        self._loop.call_later(CASE_BLIND_SECONDS, self._mix_again)
+        query.tcp = True
+        self.send(query, self._loop.time() + self._group.settings.read_timeout)
+
+    def _mix_again(self) -> None:
+        self.datagrams.mixes_case = True
+
+
+class Group:
+    """A `forward` stanza at work."""
+
+    def __init__(self, settings: Forward, entropy: Entropy, observe: Observe) -> None:
+        self.settings = settings
+        self.entropy = entropy
+        self.observe = observe
+        self.under_way = 0
+        self.rejected = 0
+        self.all_down = 0
+        self._turn = 0
+        self._loop = asyncio.get_running_loop()
+        self._zone = names.from_text(settings.zone)
+        self._excepted = Zones(settings.excepted)
+        self.servers = [Server(upstream, self) for upstream in settings.upstreams]
+
+    def serves(self, name: bytes) -> bool:
+        """Whether this stanza is for a name."""
+        if self._zone != b"\0" and self._zone not in names.ancestors(name):
+            return False
+        return name not in self._excepted or name == self._zone
+
+    def passes_on(self, reply: Reply) -> bool:
+        """Whether a reply sends the question on to the next `forward` stanza."""
+        if reply.rcode in self.settings.next_rcodes:
+            return True
+        return self.settings.next_on_nodata and not reply.rcode and not reply.answer
+
+    def ask(self, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+        """Ask a question, in lower case; `done` gets the reply, or Failed after all tries."""
+        if self.settings.max_concurrent and self.under_way >= self.settings.max_concurrent:
+            self.rejected += 1
+            done(Failed("max_concurrent queries are under way", wire.REFUSED))
+            return
+        self.under_way += 1
+        _Tries(self, question, do=do, cd=cd, done=done).next()
+
+    def order(self) -> list[Server]:
+        """The servers in the order that the policy gives for one question."""
+        servers = self.servers
+        if len(servers) == 1 or self.settings.policy == "sequential":
+            return servers
+        if self.settings.policy == "round_robin":
+            self._turn = (self._turn + 1) % len(servers)
+            return servers[self._turn :] + servers[: self._turn]
+        shuffled = list(servers)
+        for index in range(len(shuffled) - 1, 0, -1):
+            other = self.entropy.below(index + 1)
+            shuffled[index], shuffled[other] = shuffled[other], shuffled[index]
+        return shuffled
+
+    def close(self) -> None:
+        """Close every socket."""
+        for server in self.servers:
+            server.close()
+
+
+class _Tries:
+    """The tries of one question, until a server answers or time or tries are used up."""
+
+    __slots__ = ("_at", "_end", "_group", "_left", "_order", "_query", "_reason", "_server", "_to")
+
+    def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+        self._group = group
+        self._query = Query(question, do=do, cd=cd, done=self._result)
+        self._to = done
+        self._order = group.order()
+        self._at = 0
+        self._end = group._loop.time() + TOTAL_SECONDS
+        most = group.settings.max_connect_attempts
+        self._left = 2 * len(self._order) if most is None else most or 1_000_000
+        self._reason = "no upstream is healthy"
+        self._server: Server | None = None
+
+    def next(self) -> None:
+        """Try the next server, or end."""
+        now = self._group._loop.time()
+        server = self._choose() if self._left and now < self._end else None
+        if server is None:
+            self._finish(Failed(self._reason))
+            return
+        self._left -= 1
+        self._server = server
+        self._query.tcp = False
+        server.send(self._query, min(now + self._group.settings.read_timeout, self._end))
+
+    def _choose(self) -> Server | None:
+        for _ in self._order:
+            server = self._order[self._at % len(self._order)]
+            self._at += 1
+            if not server.down:
+                return server
+        self._group.all_down += 1
+        if self._group.settings.failfast:
+            return None
+        return self._order[self._group.entropy.below(len(self._order))]
+
+    def _result(self, result: Reply | Failed) -> None:
+        server, query, group = self._server, self._query, self._group
+        assert server is not None, "a result comes after a try"
+        now = group._loop.time()
+        if isinstance(result, Failed):
+            group.observe(server.upstream, None, now - query.sent)
+            self._reason = result.reason
+            server.check()
+            self.next()
+            return
+        group.observe(server.upstream, result.flags & wire.RCODE_MASK, now - query.sent)
+        if result.truncated:
+            if query.tcp or server.only_streams:
+                self._reason = f"{server.upstream}: a truncated reply over TCP"
+                self.next()
+                return
+            query.tcp = True
+            server.send(query, min(now + group.settings.read_timeout, self._end))
+            return
+        rcode = result.rcode
+        if rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and query.edns:
+            # a server older than EDNS (RFC 6891 section 6.2.2)
+            server.no_edns_until = now + NO_EDNS_SECONDS
+            server.send(query, min(now + group.settings.read_timeout, self._end))
+            return
+        if rcode in group.settings.failover and self._at < len(self._order):
+            self.next()
+            return
+        self._finish(result)
+
+    def _finish(self, result: Reply | Failed) -> None:
+        self._group.under_way -= 1
+        self._to(result)
+
+
+def _tls_context(settings: Forward) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_ca or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls_cert:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context

@@ -1,0 +1,315 @@
+"""DNS messages as bytes (RFC 1035, RFC 6891): read where things stand, without unpacking them.
+
+A query is small and its parts are copied into the response, so `Query` keeps slices. A reply from
+upstream is mostly passed on, so `Reply` keeps the message and the place of each record. Both are
+checked to the last byte while they are read: what these functions accept can be walked later
+without looking out for the end.
+
+Names are wire format throughout: length-prefixed labels, the root's zero at the end.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+HEADER_SIZE = 12
+MAX_NAME = 255
+QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+OPCODE_MASK, RCODE_MASK = 0x7800, 0x000F
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
+A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, DNAME, OPT, RRSIG, NSEC, NSEC3, ANY = (
+    1, 2, 5, 6, 12, 15, 28, 33, 39, 41, 46, 47, 50, 255,
+)  # fmt: skip
+IXFR, AXFR = 251, 252
+IN = 1
+EDE_OPTION = 15
+
+_HEADER = Struct("!6H")
+_RECORD = Struct("!HHIH")
+_PAIR = Struct("!HH")
+
+NAMES_IN_RDATA = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, SOA: 0, MX: 2, SRV: 6}
+"""Types whose data holds a name, with the bytes before it. Of these, names may be compressed."""
+
+
+class Malformed(ValueError):  # noqa: N818 -- it names what the bytes are
+    """The bytes are no DNS message, or not one of the kind that was expected."""
+
+
+class Edns(NamedTuple):
+    """An OPT record (RFC 6891)."""
+
+    size: int
+    version: int
+    do: bool
+    rcode: int
+    """The upper eight bits of the extended RCODE, already shifted."""
+    options: bytes
+
+
+class Record(NamedTuple):
+    """A resource record's place in its message: `start` .. `data + length`."""
+
+    start: int
+    type: int
+    rdclass: int
+    ttl: int
+    data: int
+    length: int
+
+    @property
+    def ttl_at(self) -> int:
+        """Offset of the TTL field."""
+        return self.data - 6
+
+
+class Query(NamedTuple):
+    """A client's query. Its response repeats `question` byte for byte, letter case included."""
+
+    id: int
+    flags: int
+    question: bytes
+    name: bytes
+    """In lower case."""
+    type: int
+    rdclass: int
+    edns: Edns | None
+
+    @property
+    def do(self) -> bool:
+        """The DNSSEC OK bit (RFC 3225)."""
+        return self.edns is not None and self.edns.do
+
+    @property
+    def cd(self) -> bool:
+        """The checking disabled bit (RFC 4035 section 3.2.2)."""
+        return bool(self.flags & CD)
+
+    @property
+    def ad(self) -> bool:
+        """The AD bit, which in a query asks for AD in the response (RFC 6840 section 5.7)."""
+        return bool(self.flags & AD)
+
+    @property
+    def opcode(self) -> int:
+        """0 for a standard query."""
+        return (self.flags & OPCODE_MASK) >> 11
+
+
+class Reply(NamedTuple):
+    """A server's reply, with its records by section; OPT is taken out of the additional one."""
+
+    wire: bytes
+    flags: int
+    question: bytes
+    answer: tuple[Record, ...]
+    authority: tuple[Record, ...]
+    additional: tuple[Record, ...]
+    edns: Edns | None
+
+    @property
+    def rcode(self) -> int:
+        """The RCODE, extended by EDNS where there is EDNS."""
+        return self.flags & RCODE_MASK | (self.edns.rcode if self.edns else 0)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All records but OPT, in order."""
+        return self.answer + self.authority + self.additional
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The number of records in answer, authority and additional section."""
+        return len(self.answer), len(self.authority), len(self.additional)
+
+    @property
+    def truncated(self) -> bool:
+        """The TC bit."""
+        return bool(self.flags & TC)
+
+    def data(self, record: Record) -> bytes:
+        """The record's data as it stands in the message."""
+        return self.wire[record.data : record.data + record.length]
+
+    def errors(self) -> tuple[tuple[int, str], ...]:
+        """Extended DNS errors: code and text (RFC 8914)."""
+        return tuple(extended_errors(self.edns.options)) if self.edns else ()
+
+
+def skip_name(wire: bytes, at: int) -> int:
+    """Return the offset past the name at `at`. Raises Malformed.
+
+    A compression pointer must point backwards, to a name that is well formed itself and, with
+    the labels before the pointer, at most 255 bytes long.
+    """
+    end, total, lowest = 0, 0, at
+    try:
+        while length := wire[at]:
+            if length < 64:
+                at += length + 1
+                total += length + 1
+            elif length >= 192:
+                end = end or at + 2
+                at = (length & 63) << 8 | wire[at + 1]
+                if not HEADER_SIZE <= at < lowest:
+                    raise Malformed("a compression pointer that doesn't point backwards")
+                lowest = at
+            else:
+                raise Malformed("a label of an unknown kind")
+            if total >= MAX_NAME:
+                raise Malformed("a name longer than 255 bytes")
+    except IndexError:
+        raise Malformed("a name that runs past the end") from None
+    return end or at + 1
+
+
+def expand_name(wire: bytes, at: int) -> bytes:
+    """Return the name at `at`, which has been skipped before, without compression."""
+    parts: list[bytes] = []
+    while length := wire[at]:
+        if length >= 192:
+            at = (length & 63) << 8 | wire[at + 1]
+        else:
+            parts.append(wire[at : at + length + 1])
+            at += length + 1
+    return b"".join(parts) + b"\0"
+
+
+def parse_query(wire: bytes) -> Query:
+    """Read a client's message. Raises Malformed for what isn't a single, complete question."""
+    if len(wire) < HEADER_SIZE:
+        raise Malformed("shorter than a header")
+    ident, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
+    if flags & QR:
+        raise Malformed("a response, not a query")
+    if questions != 1 or answers or authorities:
+        raise Malformed("not exactly one question and nothing else")
+    end = _plain_name(wire, HEADER_SIZE)
+    if end + 4 > len(wire):
+        raise Malformed("a question that runs past the end")
+    rdtype, rdclass = _PAIR.unpack_from(wire, end)
+    at, edns = end + 4, None
+    for _ in range(additionals):
+        record, at = _record(wire, at)
+        if record.type == OPT:
+            if edns is not None or wire[record.start] != 0:
+                raise Malformed("not exactly one OPT record, owned by the root")
+            edns = _edns(wire, record)
+    if at != len(wire):
+        raise Malformed("bytes after the last record")
+    return Query(
+        ident, flags, wire[HEADER_SIZE : end + 4], wire[HEADER_SIZE:end].lower(), rdtype, rdclass,
+        edns,
+    )  # fmt: skip
+
+
+def parse_reply(wire: bytes) -> Reply:
+    """Read a server's message. Raises Malformed."""
+    if len(wire) < HEADER_SIZE:
+        raise Malformed("shorter than a header")
+    _, flags, questions, *counts = _HEADER.unpack_from(wire)
+    if not flags & QR:
+        raise Malformed("a query, not a response")
+    if questions > 1:
+        raise Malformed("more than one question")
+    at = HEADER_SIZE
+    if questions:
+        at = _plain_name(wire, at) + 4
+    question = wire[HEADER_SIZE:at]
+    if at > len(wire):
+        raise Malformed("a question that runs past the end")
+    sections: list[tuple[Record, ...]] = []
+    edns = None
+    for count in counts:
+        records: list[Record] = []
+        for _ in range(count):
+            record, at = _record(wire, at)
+            if record.type != OPT:
+                records.append(record)
+            elif edns is not None or len(sections) != 2:
+                raise Malformed("an OPT record out of place")
+            else:
+                edns = _edns(wire, record)
+        sections.append(tuple(records))
+    if at != len(wire):
+        raise Malformed("bytes after the last record")
+    answer, authority, additional = sections
+    return Reply(wire, flags, question, answer, authority, additional, edns)
+
+
+def extended_errors(options: bytes) -> list[tuple[int, str]]:
+    """Return code and text of each extended DNS error in an OPT record's data (RFC 8914)."""
+    found, at = [], 0
+    while at + 4 <= len(options):
+        code, length = _PAIR.unpack_from(options, at)
+        value = options[at + 4 : at + 4 + length]
+        if code == EDE_OPTION and len(value) >= 2:
+            text = value[2:].rstrip(b"\0").decode("utf-8", "replace")
+            found.append((int.from_bytes(value[:2], "big"), text))
+        at += 4 + length
+    return found
+
+
+def _plain_name(wire: bytes, at: int) -> int:
+    """Skip a name without compression, as a question's must be."""
+    start = at
+    try:
+        while length := wire[at]:
+            if length > 63:
+                raise Malformed("a compressed question")
+            at += length + 1
+    except IndexError:
+        raise Malformed("a name that runs past the end") from None
+    if at + 1 - start > MAX_NAME:
+        raise Malformed("a name longer than 255 bytes")
+    return at + 1
+
+
+def _record(wire: bytes, at: int) -> tuple[Record, int]:
+    start = at
+    at = skip_name(wire, at)
+    data = at + 10
+    if data > len(wire):
+        raise Malformed("a record that runs past the end")
+    rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, at)
+    end = data + length
+    if end > len(wire):
+        raise Malformed("a record's data that runs past the end")
+    if rdclass == IN:
+        _check_data(wire, rdtype, data, end)
+    # RFC 2181 section 8: a TTL with the top bit set counts as zero
+    return Record(
+        start, rdtype, rdclass, 0 if ttl >> 31 and rdtype != OPT else ttl, data, length
+    ), end
+
+
+def _check_data(wire: bytes, rdtype: int, data: int, end: int) -> None:
+    if rdtype in (A, AAAA):
+        if end - data != (4 if rdtype == A else 16):
+            raise Malformed("an address of the wrong length")
+    elif (before := NAMES_IN_RDATA.get(rdtype)) is not None:
+        at = skip_name(wire, data + before)
+        if rdtype == SOA:
+            at = skip_name(wire, at) + 20
+        if at != end:
+            raise Malformed("a name in a record's data that doesn't fit it")
+
+
+def _edns(wire: bytes, record: Record) -> Edns:
+    options = wire[record.data : record.data + record.length]
+    at = 0
+    while at < len(options):
+        if at + 4 > len(options):
+            raise Malformed("an EDNS option that runs past the end")
+        at += 4 + _PAIR.unpack_from(options, at)[1]
+    if at != len(options):
+        raise Malformed("an EDNS option that runs past the end")
+    ttl = record.ttl
+    return Edns(
+        size=record.rdclass,
+        version=ttl >> 16 & 0xFF,
+        do=bool(ttl & 0x8000),
+        rcode=ttl >> 24 << 4,
+        options=options,
+    )
