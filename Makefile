@@ -4,17 +4,10 @@ PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 PY       := $(BIN)/python
-CLANG    ?= clang
-BPF_SRC  := $(wildcard dataplane/bpf/*.bpf.c)
-BPF_HDR  := $(wildcard dataplane/bpf/*.h)
-BPF_OBJ  := $(patsubst dataplane/bpf/%.bpf.c,dataplane/nat64_dataplane/bpf/%.bpf.o,$(BPF_SRC))
-# v3 for the atomics that claim ports; -g for BTF. Debian keeps asm/ under a multiarch directory.
-BPF_FLAGS := -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror \
-             -idirafter /usr/include/$(shell uname -m)-linux-gnu -I dataplane/bpf
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup deps bpf lint format demo demo-down test test-unit test-dataplane test-operator \
+.PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-operator \
         test-e2e bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
@@ -34,22 +27,20 @@ $(VENV)/.stamp: pyproject.toml requirements.lock | deps
 	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[operator,dataplane,dev]'
 	@touch $@
 
-bpf: $(BPF_OBJ) ## Compile the eBPF program
-
-dataplane/nat64_dataplane/bpf/%.bpf.o: dataplane/bpf/%.bpf.c $(BPF_HDR) | deps
-	$(CLANG) $(BPF_FLAGS) -c $< -o $@
+include dataplane/bpf/bpf.mk
+$(BPF_OBJECT): | deps
 
 lint: setup ## Lint and type-check everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	clang-format --dry-run --Werror $(BPF_SRC) $(BPF_HDR)
+	clang-format --dry-run --Werror dataplane/bpf/*.[ch]
 
 format: setup ## Format Python and C
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	clang-format -i $(BPF_SRC) $(BPF_HDR)
+	clang-format -i dataplane/bpf/*.[ch]
 
 demo: setup ## From nothing to an IPv6-only pod that fetches from an IPv4-only name
 	@$(PY) -m scripts.demo
@@ -99,4 +90,4 @@ lock: $(VENV)/.stamp ## Pin what is installed now as requirements.lock
 	$(BIN)/pip freeze --exclude-editable | LC_ALL=C sort -f > requirements.lock
 
 clean: ## Remove what builds made in the tree
-	rm -rf build dist $(BPF_OBJ) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build dist $(BPF_OBJECT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
