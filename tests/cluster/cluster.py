@@ -75,7 +75,7 @@ class Cluster:
 
     def up(self, *, audit: bool = False) -> None:
         """Start the cluster, unless it runs; clean up first what an earlier one left."""
-        _check_packages()
+        _check_machine()
         with locked(CACHE / "locks" / "cluster"):
             if not self.problems():
                 say("cluster: already up")
@@ -250,9 +250,15 @@ def _is_ready(item: dict) -> bool:  # type: ignore[type-arg]
     return conditions.get("Ready" if item["kind"] == "Node" else "Available") == "True"
 
 
-def _check_packages() -> None:
+def _check_machine() -> None:
+    """Say what is missing before anything is begun."""
     if os.geteuid() != 0:
         raise ClusterError("a cluster needs root: it makes namespaces and mounts")
+    here = Path("/").stat()
+    there = run(["nsenter", "--mount=/proc/self/ns/mnt", "--", "stat", "-c", "%d %i", "/"]).split()
+    if [str(here.st_dev), str(here.st_ino)] != there:
+        # runc enters a container's mounts by their namespace, and would come out at its real root.
+        raise ClusterError("a cluster does not start in a chroot; enter the folder by pivot_root")
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [
         package for name, package in _PACKAGES_OF.items() if not shutil.which(name, path=path)

@@ -91,12 +91,9 @@ def existing() -> list[str]:
 
 
 def _ip(namespace: str, *commands: str) -> None:
-    lines = [
-        ("-6 " if ":" in command and command.startswith("route") else "") + command
-        for command in commands
-    ]
-    for line in lines:
-        run(["ip", "-n", namespace, *line.split()])
+    for command in commands:
+        family = "-6" if ":" in command else "-4"
+        run(["ip", family, "-n", namespace, *command.split()])
 
 
 def _sysctl(namespace: str, name: str, value: str) -> None:
