@@ -139,7 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--dataplane-service-account", "nat64-dataplane", "ServiceAccount of its pods")
     _flag(runs, "--translator-resources", "{}", "resources of the translator, JSON")
     _flag(runs, "--dns64-resources", "{}", "resources of the sidecar, JSON")
-    _flag(runs, "--cluster-dns", "", "the cluster's DNS, by default this pod's nameserver")
+    _flag(
+        runs,
+        "--cluster-dns",
+        "",
+        "the cluster's DNS; this pod's nameserver when empty",
+    )
     _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")

@@ -26,7 +26,8 @@ def ask(prefix: str, server: str) -> Answer:
     network = IPv6Network(prefix)
     query = dns.message.make_query(NAME, dns.rdatatype.AAAA)
     try:
-        response, _ = dns.query.udp_with_fallback(query, server, timeout=TIMEOUT)
+        address, port = split(server)
+        response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
     except (dns.exception.DNSException, OSError) as error:
         return Answer(False, f"{server}: {str(error) or type(error).__name__}", asked)
     addresses = [
@@ -41,6 +42,17 @@ def ask(prefix: str, server: str) -> Answer:
     code = dns.rcode.to_text(response.rcode())
     said = ", ".join(map(str, addresses)) or f"no IPv6 address ({code})"
     return Answer(False, f"{NAME} has {said}", asked)
+
+
+def split(server: str) -> tuple[str, int]:
+    """Address and port of `192.0.2.1`, `2001:db8::1`, `192.0.2.1:5353` or `[2001:db8::1]:5353`."""
+    if server.startswith("["):
+        address, _, port = server[1:].partition("]")
+        return address, int(port.lstrip(":") or 53)
+    if server.count(":") == 1:
+        address, _, port = server.partition(":")
+        return address, int(port)
+    return server, 53
 
 
 def cluster_server(path: Path = Path("/etc/resolv.conf")) -> str:

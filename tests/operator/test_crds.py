@@ -1,0 +1,353 @@
+"""What the API server refuses, with what words. Each row: the spec, and what the message says.
+
+The message is the user's only documentation at that moment, so it has to name the field, the
+value and the rule.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cluster.run import ClusterError
+from tests.operator.conftest import Api, gateway, policy
+
+pytestmark = pytest.mark.apiserver
+
+LENGTHS = "the length must be one of /32, /40, /48, /56, /64, /96"
+BEYOND = "has bits set beyond its length"
+IPV6_RANGE = "must be an IPv6 range"
+IPV4_RANGE = "must be an IPv4 range"
+
+Row = tuple[dict[str, Any], str, str]
+
+BAD_GATEWAYS: list[Row] = [
+    ({"prefix": "2001:db8::/90"}, "spec.prefix", LENGTHS),
+    ({"prefix": "2001:db8::/33"}, "spec.prefix", LENGTHS),
+    ({"prefix": "64:ff9b::/128"}, "spec.prefix", LENGTHS),
+    ({"prefix": "::/0"}, "spec.prefix", LENGTHS),
+    ({"prefix": "10.0.0.0/8"}, "spec.prefix", "is not an IPv6 prefix"),
+    ({"prefix": "64:ff9b::"}, "spec.prefix", "is not an IPv6 prefix"),
+    ({"prefix": ""}, "spec.prefix", "is not an IPv6 prefix"),
+    ({"prefix": "nonsense"}, "spec.prefix", "is not an IPv6 prefix"),
+    ({"prefix": "64:ff9b::1/96"}, "spec.prefix", BEYOND),
+    ({"prefix": "2001:db8:1::/32"}, "spec.prefix", BEYOND),
+    ({"prefix": "ff00::/96"}, "spec.prefix", "can't be routed to a translator"),
+    ({"prefix": "fe80::/64"}, "spec.prefix", "can't be routed to a translator"),
+    ({"prefix": "::/96"}, "spec.prefix", "can't be routed to a translator"),
+    ({"prefix": "2001:db8:1:2:300:5::/96"}, "spec.prefix", "bits 64 to 71"),
+    ({"prefix": "2001:db8::ff00:5:0:0/96"}, "spec.prefix", "bits 64 to 71"),
+    ({"prefix": "2" * 60}, "spec.prefix", "may not be more than 43"),
+    ({"prefix": 64}, "spec.prefix", "must be of type string"),
+    ({"pools": []}, "spec.pools", "should have at least 1 items"),
+    ({"pools": [{"addresses": "nodes"}]}, "spec.pools[0].addresses", "must be `node`"),
+    ({"pools": [{"addresses": "2001:db8::1"}]}, "spec.pools[0].addresses", "must be `node`"),
+    ({"pools": [{"addresses": "203.0.113.9/29"}]}, "spec.pools[0].addresses", BEYOND),
+    ({"pools": [{"addresses": "10.0.0.0/16"}]}, "spec.pools[0].addresses", "at most a /24"),
+    ({"pools": [{"addresses": "127.0.0.1"}]}, "spec.pools[0].addresses", "never leave a node"),
+    ({"pools": [{"addresses": "169.254.1.0/24"}]}, "spec.pools[0].addresses", "never leave"),
+    ({"pools": [{"addresses": "224.0.0.1"}]}, "spec.pools[0].addresses", "never leave a node"),
+    ({"pools": [{"addresses": "0.0.0.0"}]}, "spec.pools[0].addresses", "never leave a node"),
+    ({"pools": [{"ports": "all"}]}, "spec.pools[0].ports", "FIRST-LAST, as in 61001-65535"),
+    ({"pools": [{"ports": "1-2-3"}]}, "spec.pools[0].ports", "FIRST-LAST"),
+    ({"pools": [{"ports": "5-4"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
+    ({"pools": [{"ports": "0-10"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
+    ({"pools": [{"ports": "1-65536"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
+    ({"pools": [{"adresses": "node"}]}, "spec.pools[0].adresses", "unknown field"),
+    ({"pools": [{}] * 65}, "spec.pools", "must have at most 64 items"),
+    ({"uplinks": ["eth 0"]}, "spec.uplinks[0]", "is not an interface name"),
+    ({"uplinks": ["a-very-long-interface"]}, "spec.uplinks[0]", "may not be more than 15"),
+    ({"uplinks": ["eth0", "eth0"]}, "spec.uplinks[1]", "Duplicate value"),
+    ({"uplinks": [""]}, "spec.uplinks[0]", "should be at least 1 chars long"),
+    ({"interfaceName": "a/b"}, "spec.interfaceName", "is not an interface name"),
+    ({"interfaceName": "sixteen-letters-"}, "spec.interfaceName", "may not be more than 15"),
+    ({"interfaceName": ".."}, "spec.interfaceName", "is not an interface name"),
+    ({"staticMappings": [{}]}, "spec.staticMappings[0].protocol", "Required value"),
+    (
+        {"staticMappings": [{"protocol": "SCTP"}]},
+        "spec.staticMappings[0].protocol",
+        'supported values: "TCP", "UDP", "ICMP"',
+    ),
+    (
+        {
+            "staticMappings": [
+                {
+                    "protocol": "TCP",
+                    "client": "10.0.0.1",
+                    "clientPort": 80,
+                    "address": "203.0.113.1",
+                    "port": 80,
+                }
+            ]
+        },
+        "spec.staticMappings[0].client",
+        "must be an IPv6 address",
+    ),
+    (
+        {
+            "staticMappings": [
+                {
+                    "protocol": "TCP",
+                    "client": "2001:db8::1",
+                    "clientPort": 80,
+                    "address": "2001:db8::2",
+                    "port": 80,
+                }
+            ]
+        },
+        "spec.staticMappings[0].address",
+        "must be an IPv4 address",
+    ),
+    (
+        {
+            "staticMappings": [
+                {
+                    "protocol": "UDP",
+                    "client": "2001:db8::1",
+                    "clientPort": 0,
+                    "address": "203.0.113.1",
+                    "port": 70000,
+                }
+            ]
+        },
+        "spec.staticMappings[0].port",
+        "should be less than or equal to 65535",
+    ),
+    ({"policy": {"allowedSources": ["10.0.0.0/8"]}}, "spec.policy.allowedSources[0]", IPV6_RANGE),
+    ({"policy": {"allowedSources": ["fd00::1"]}}, "spec.policy.allowedSources[0]", IPV6_RANGE),
+    ({"policy": {"allowedSources": ["fd00::1/8"]}}, "spec.policy.allowedSources[0]", BEYOND),
+    (
+        {"policy": {"allowedDestinations": ["fd00::/8"]}},
+        "spec.policy.allowedDestinations[0]",
+        IPV4_RANGE,
+    ),
+    (
+        {"policy": {"allowedDestinations": ["10.0.0.1/8"]}},
+        "spec.policy.allowedDestinations[0]",
+        BEYOND,
+    ),
+    (
+        {"policy": {"deniedDestinations": ["all"]}},
+        "spec.policy.deniedDestinations[0]",
+        IPV4_RANGE,
+    ),
+    (
+        {"policy": {"allowNonGlobal": "yes"}},
+        "spec.policy.allowNonGlobal",
+        "must be of type boolean",
+    ),
+    (
+        {"filtering": "None"},
+        "spec.filtering",
+        'supported values: "EndpointIndependent", "AddressDependent"',
+    ),
+    ({"overloadTCPPorts": 1}, "spec.overloadTCPPorts", "must be of type boolean"),
+    ({"lowestIPv6MTU": 1279}, "spec.lowestIPv6MTU", "greater than or equal to 1280"),
+    ({"lowestIPv6MTU": 9001}, "spec.lowestIPv6MTU", "less than or equal to 9000"),
+    ({"timeouts": {"udpSeconds": 119}}, "spec.timeouts.udpSeconds", "equal to 120"),
+    ({"timeouts": {"udpSeconds": "5m"}}, "spec.timeouts.udpSeconds", "must be of type integer"),
+    ({"timeouts": {"icmpSeconds": 0}}, "spec.timeouts.icmpSeconds", "equal to 1"),
+    (
+        {"timeouts": {"tcpEstablishedSeconds": 7199}},
+        "spec.timeouts.tcpEstablishedSeconds",
+        "equal to 7200",
+    ),
+    (
+        {"timeouts": {"tcpTransitorySeconds": 239}},
+        "spec.timeouts.tcpTransitorySeconds",
+        "equal to 240",
+    ),
+    (
+        {"timeouts": {"tcpIncomingSynSeconds": 5}},
+        "spec.timeouts.tcpIncomingSynSeconds",
+        "equal to 6",
+    ),
+    ({"timeouts": {"fragmentSeconds": 1}}, "spec.timeouts.fragmentSeconds", "equal to 2"),
+    ({"timeouts": {"udp": 300}}, "spec.timeouts.udp", "unknown field"),
+    ({"limits": {"sessions": 1023}}, "spec.limits.sessions", "equal to 1024"),
+    ({"limits": {"sessions": 16777217}}, "spec.limits.sessions", "equal to 16777216"),
+    ({"limits": {"portsPerClient": -1}}, "spec.limits.portsPerClient", "equal to 0"),
+    (
+        {"limits": {"newSessionsPerSecondPerClient": 1000001}},
+        "spec.limits.newSessionsPerSecondPerClient",
+        "equal to 1000000",
+    ),
+    ({"hostPorts": {"dns": 0}}, "spec.hostPorts.dns", "equal to 1"),
+    ({"hostPorts": {"translator": 65536}}, "spec.hostPorts.translator", "equal to 65535"),
+    (
+        {"updateStrategy": {"maxUnavailable": 0}},
+        "spec.updateStrategy.maxUnavailable",
+        "a percentage from 1% to 100%",
+    ),
+    (
+        {"updateStrategy": {"maxUnavailable": "half"}},
+        "spec.updateStrategy.maxUnavailable",
+        "a percentage from 1% to 100%",
+    ),
+    (
+        {"updateStrategy": {"maxUnavailable": "101%"}},
+        "spec.updateStrategy.maxUnavailable",
+        "a percentage from 1% to 100%",
+    ),
+    ({"nodeSelector": {"a": 1}}, "spec.nodeSelector.a", "must be of type string"),
+    ({"nodeSelector": {"a": "b" * 64}}, "spec.nodeSelector.a", "may not be more than 63"),
+    ({"tolerations": [{}]}, "spec.tolerations[0]", "without a key needs the operator Exists"),
+    (
+        {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+        "spec.tolerations[0]",
+        "with the operator Exists can't have a value",
+    ),
+    (
+        {"tolerations": [{"key": "a", "effect": "Never"}]},
+        "spec.tolerations[0].effect",
+        'supported values: "NoSchedule"',
+    ),
+    ({"prefixes": ["64:ff9b::/96"]}, "spec.prefixes", "unknown field"),
+]
+
+BAD_POLICIES: list[Row] = [
+    ({"gatewayRef": "default"}, "spec.gatewayRef", "must be of type object"),
+    ({"gatewayRef": {"name": "No"}}, "spec.gatewayRef.name", "must be the name of a NAT64Gateway"),
+    ({"gatewayRef": {"name": ""}}, "spec.gatewayRef.name", "must be the name of a NAT64Gateway"),
+    ({"coreDNS": {"mode": "Import"}}, "spec.coreDNS.mode", 'supported values: "Forward", "Manual"'),
+    ({"coreDNS": {"mode": "Plugin"}}, "spec.coreDNS.mode", 'supported values: "Forward", "Manual"'),
+    ({"coreDNS": {"namespace": "A"}}, "spec.coreDNS.namespace", "must be the name of a namespace"),
+    ({"coreDNS": {"configMapName": "-"}}, "spec.coreDNS.configMapName", "name of a ConfigMap"),
+    (
+        {"coreDNS": {"failMode": "Open"}},
+        "spec.coreDNS.failMode",
+        'supported values: "Fallback", "Fail"',
+    ),
+    ({"coreDNS": {"configMap": "x"}}, "spec.coreDNS.configMap", "unknown field"),
+    ({"upstreams": ["dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["2001:db8::1:53 "]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["192.0.2.1:0"]}, "spec.upstreams[0]", "the port must be within 1-65535"),
+    ({"upstreams": ["[2001:db8::1]:70000"]}, "spec.upstreams[0]", "port must be within 1-65535"),
+    ({"upstreams": ["192.0.2.256"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["192.0.2.1"] * 2}, "spec.upstreams[1]", "Duplicate value"),
+    (
+        {"upstreams": [f"192.0.2.{n}" for n in range(16)]},
+        "spec.upstreams",
+        "must have at most 15 items",
+    ),
+    ({"allowedClients": ["2001:db8::1"]}, "spec.allowedClients[0]", "must be a range"),
+    ({"allowedClients": ["2001:db8::1/32"]}, "spec.allowedClients[0]", BEYOND),
+    ({"translateAll": "no"}, "spec.translateAll", "must be of type boolean"),
+    ({"excludeAAAA": ["10.0.0.0/8"]}, "spec.excludeAAAA[0]", IPV6_RANGE),
+    ({"excludeAAAA": ["2001:db8::1/32"]}, "spec.excludeAAAA[0]", BEYOND),
+    ({"excludeA": ["2001:db8::/32"]}, "spec.excludeA[0]", IPV4_RANGE),
+    ({"exemptZones": ["-x.example"]}, "spec.exemptZones[0]", "must be a domain name"),
+    ({"exemptZones": ["a b"]}, "spec.exemptZones[0]", "must be a domain name"),
+    ({"exemptZones": ["x.example { log }"]}, "spec.exemptZones[0]", "must be a domain name"),
+    ({"mappings": [{"range": "10.0.0.0/8"}]}, "spec.mappings[0].prefix", "Required value"),
+    (
+        {"mappings": [{"range": "10.0.0.0/8", "prefix": "2001:db8::/90"}]},
+        "spec.mappings[0].prefix",
+        LENGTHS,
+    ),
+    (
+        {"mappings": [{"range": "fd00::/8", "prefix": "2001:db8::/96"}]},
+        "spec.mappings[0].range",
+        IPV4_RANGE,
+    ),
+    ({"ptr": "Local"}, "spec.ptr", 'supported values: "CNAME", "Off"'),
+    ({"untranslated": "Drop"}, "spec.untranslated", 'supported values: "Passthrough", "ServFail"'),
+    ({"cache": {"maxTTLSeconds": 0}}, "spec.cache.maxTTLSeconds", "equal to 1"),
+    ({"cache": {"successEntries": 1}}, "spec.cache.successEntries", "equal to 1024"),
+    ({"logQueries": "Some"}, "spec.logQueries", 'supported values: "None", "Errors", "All"'),
+    ({"ttl": 5}, "spec.ttl", "unknown field"),
+]
+
+BAD_NAMES = [("a.b", "without dots"), ("a" * 41, "at most 40 characters")]
+
+
+def test_there_are_enough_rows_to_believe_in() -> None:
+    assert len(BAD_GATEWAYS) + len(BAD_POLICIES) >= 80
+
+
+def refused(api: Api, obj: dict[str, Any]) -> str:
+    with pytest.raises(ClusterError) as caught:
+        api.control_plane.kubectl(
+            "create", "--dry-run=server", "--validate=strict", "-f", "-", input=json.dumps(obj)
+        )
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "says"), BAD_GATEWAYS, ids=[str(r[0]) for r in BAD_GATEWAYS]
+)
+def test_a_bad_gateway_is_refused_with_field_and_rule(
+    api: Api, spec: dict[str, Any], field: str, says: str
+) -> None:
+    message = refused(api, gateway(**spec))
+    assert field in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "says"), BAD_POLICIES, ids=[str(r[0]) for r in BAD_POLICIES]
+)
+def test_a_bad_policy_is_refused_with_field_and_rule(
+    api: Api, spec: dict[str, Any], field: str, says: str
+) -> None:
+    message = refused(api, policy(**spec))
+    assert field in message
+    assert says in message
+
+
+@pytest.mark.parametrize("make", [gateway, policy])
+@pytest.mark.parametrize(("name", "says"), BAD_NAMES)
+def test_a_name_that_other_names_can_t_be_made_of_is_refused(
+    api: Api, make: Any, name: str, says: str
+) -> None:
+    assert says in refused(api, make(name))
+
+
+GOOD_GATEWAYS: list[dict[str, Any]] = [
+    {},
+    {"prefix": "64:ff9b:1::/96"},
+    {"prefix": "2001:DB8::/32"},
+    {"prefix": "2001:db8:1:2::/64"},
+    {"prefix": "2001:db8:1:2:3:5::/96"},
+    {"prefix": "2001:db8:1:2:ff:5::/96"},
+    {"pools": [{"addresses": "203.0.113.8/29", "ports": "4000"}, {}]},
+    {"uplinks": ["eth0.100", "bond0"]},
+    {"tolerations": []},
+    {"tolerations": [{"key": "a", "value": "b", "effect": "NoSchedule"}]},
+    {"updateStrategy": {"maxUnavailable": 3}},
+    {"updateStrategy": {"maxUnavailable": "100%"}},
+]
+GOOD_POLICIES: list[dict[str, Any]] = [
+    {},
+    {"upstreams": ["/etc/resolv.conf", "192.0.2.1:5353", "[2001:db8::1]:53", "2001:db8::2"]},
+    {"excludeAAAA": []},
+    {"excludeAAAA": ["::ffff:0:0/96", "2001:db8::/32"]},
+    {"exemptZones": ["corp.example.", "_tcp.example", "x"]},
+    {"mappings": [{"range": "10.0.0.0/8", "prefix": "64:ff9b:1::/96"}]},
+    {"coreDNS": {"mode": "Manual"}},
+]
+
+
+@pytest.mark.parametrize("spec", GOOD_GATEWAYS, ids=str)
+def test_a_good_gateway_is_accepted(api: Api, spec: dict[str, Any]) -> None:
+    api.control_plane.kubectl(
+        "create", "--dry-run=server", "-f", "-", input=json.dumps(gateway(**spec))
+    )
+
+
+@pytest.mark.parametrize("spec", GOOD_POLICIES, ids=str)
+def test_a_good_policy_is_accepted(api: Api, spec: dict[str, Any]) -> None:
+    api.control_plane.kubectl(
+        "create", "--dry-run=server", "-f", "-", input=json.dumps(policy(**spec))
+    )
+
+
+def test_short_names_and_the_category_work(api: Api) -> None:
+    for word in ("n64", "d64", "nat64"):
+        api.control_plane.kubectl("get", word)
+
+
+def test_explain_reads_like_documentation(api: Api) -> None:
+    text = api.control_plane.kubectl("explain", "n64.spec.prefix")
+    assert "64:ff9b::/96" in text
+    assert "/32, /40, /48, /56, /64, /96" in text.replace("\n    ", " ")

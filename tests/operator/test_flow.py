@@ -1,0 +1,513 @@
+"""The operator against a real API server: what it makes, repairs, wires, and takes away again."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+
+from nat64_dataplane import config, corefile
+from tests.operator.conftest import (
+    NAMESPACE,
+    PREFIX,
+    SAMPLE,
+    Api,
+    ClusterDns,
+    Operator,
+    condition,
+    coredns,
+    eventually,
+    gateway,
+    policy,
+)
+
+pytestmark = pytest.mark.apiserver
+
+
+def roll_out(api: Api, name: str = "default", nodes: int = 1) -> None:
+    """Be the DaemonSet controller, and kubelets where all went well."""
+    found = api.get("daemonset", f"nat64-{name}")
+    api.patch(
+        f"daemonset/nat64-{name}",
+        body={
+            "status": {
+                "observedGeneration": found["metadata"]["generation"],
+                "desiredNumberScheduled": nodes,
+                "currentNumberScheduled": nodes,
+                "updatedNumberScheduled": nodes,
+                "numberReady": nodes,
+                "numberAvailable": nodes,
+                "numberMisscheduled": 0,
+            }
+        },
+        subresource="status",
+    )
+
+
+def sidecars_ready(api: Api, name: str = "default", ready: bool = True) -> None:
+    """Be the EndpointSlice controller."""
+    api.apply(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"nat64-{name}-dns-x",
+                "namespace": NAMESPACE,
+                "labels": {
+                    "kubernetes.io/service-name": f"nat64-{name}-dns",
+                    "nat64-operator.io/gateway": name,
+                },
+            },
+            "addressType": "IPv6",
+            "endpoints": [{"addresses": ["2001:db8:1::11"], "conditions": {"ready": ready}}],
+            "ports": [{"name": "dns", "port": 6464, "protocol": "UDP"}],
+        }
+    )
+
+
+def agent_pod(api: Api, node: str, removing: bool, name: str = "default") -> None:
+    """Be a kubelet: one pod of the DaemonSet, ready."""
+    template = api.get("daemonset", f"nat64-{name}")["spec"]["template"]
+    pod_name = f"agent-{node}"
+    api.control_plane.kubectl(
+        "-n", NAMESPACE, "delete", "pod", pod_name, "--force", "--ignore-not-found"
+    )
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name,
+            "namespace": NAMESPACE,
+            "labels": template["metadata"]["labels"],
+        },
+        "spec": {"nodeName": node, **template["spec"]},
+    }
+    assert removing == ("remove" in template["spec"]["containers"][0]["command"])
+    # The API server looks the priority up, and no controller has made the classes.
+    pod["spec"].pop("priorityClassName", None)
+    api.apply(pod)
+    api.patch(
+        f"pod/{pod_name}",
+        body={"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+        subresource="status",
+    )
+
+
+def the_corefile(api: Api) -> str:
+    text: str = api.get("configmap", "coredns", namespace="kube-system")["data"]["Corefile"]
+    return text
+
+
+def is_ready(api: Api, kind: str, name: str = "default") -> bool:
+    return condition(api.get(kind, name), "Ready")[0] == "True"
+
+
+def service_address(api: Api) -> str:
+    found: str = api.get("service", "nat64-default-dns")["spec"]["clusterIP"]
+    return found
+
+
+@pytest.fixture
+def running(
+    cluster: Api, operator: Operator, cluster_dns: ClusterDns
+) -> tuple[Api, Operator, ClusterDns]:
+    """Both resources applied and Ready, CoreDNS wired."""
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about=operator.log())
+    roll_out(cluster)
+    sidecars_ready(cluster)
+    cluster_dns.synthesizes = True
+    eventually(lambda: is_ready(cluster, "nat64gateway"), about="gateway Ready")
+    eventually(lambda: is_ready(cluster, "dns64policy"), about="policy Ready")
+    return cluster, operator, cluster_dns
+
+
+def test_two_resources_become_a_daemonset_a_service_and_a_forward_line(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    daemon_set = api.get("daemonset", "nat64-default")
+    volumes = {v["name"]: v for v in daemon_set["spec"]["template"]["spec"]["volumes"]}
+    name = volumes["config"]["configMap"]["name"]
+    found = api.get("configmap", name)
+    assert found["immutable"] is True
+    parsed = config.parse(found["data"]["translator.yaml"])
+    assert name == f"nat64-default-{parsed.content_hash}"
+    assert str(parsed.prefix) == PREFIX
+    sidecar = api.get("configmap", "nat64-default-dns64")["data"]["Corefile"]
+    assert "allow net fd00:10:244::/64" in sidecar
+    assert "allow net 2001:db8:1::11/128" in sidecar
+    assert "forward . /etc/resolv.conf" in sidecar
+    assert f"forward . [{service_address(api)}]:53 /etc/resolv.conf" in the_corefile(api)
+    assert api.get("nat64gateway", "default")["status"]["nodes"]["summary"] == "1/1"
+
+
+def test_only_the_init_container_is_privileged(running: tuple[Api, Operator, ClusterDns]) -> None:
+    api, _, _ = running
+    pod = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
+    assert [c["name"] for c in pod["initContainers"]] == ["prepare"]
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security["privileged"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"]["drop"] == ["ALL"]
+
+
+def test_nothing_is_written_once_all_is_well(running: tuple[Api, Operator, ClusterDns]) -> None:
+    api, _, _ = running
+    audit = api.control_plane.audit_log
+    assert audit is not None
+
+    def writes() -> int:
+        rows = [json.loads(row) for row in audit.read_text().splitlines() if row]
+        return sum(
+            row["verb"] in ("create", "update", "patch", "delete")
+            and row["user"]["username"].endswith(":nat64-operator")
+            for row in rows
+        )
+
+    quiet = Quiet()
+    eventually(lambda: quiet.settled(writes()), timeout=60, about="writes go on")
+
+
+class Quiet:
+    """True once a count has stood still for a while."""
+
+    def __init__(self) -> None:
+        self.last, self.times = -1, 0
+
+    def settled(self, count: int) -> bool:
+        self.times = self.times + 1 if count == self.last else 0
+        self.last = count
+        return self.times >= 15
+
+
+def test_deleting_both_restores_the_corefile_exactly_and_leaves_nothing(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    agent_pod(api, "node1", removing=False)
+    api.delete("dns64policy", "default")
+    api.delete("nat64gateway", "default")
+    eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
+    assert the_corefile(api) == SAMPLE.read_text()
+
+    def rolled() -> bool:
+        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
+        return "remove" in spec["containers"][0]["command"]
+
+    eventually(rolled, about="the DaemonSet's last form")
+    spec = api.get("daemonset", "nat64-default")["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == "100%"
+    assert [c["name"] for c in spec["template"]["spec"]["containers"]] == ["translator"]
+    assert "initContainers" not in spec["template"]["spec"]
+    assert api.get("nat64gateway", "default") is not None
+
+    roll_out(api)
+    agent_pod(api, "node1", removing=True)
+    eventually(lambda: api.get("nat64gateway", "default") is None, about="gateway gone")
+    ours = "-lapp.kubernetes.io/managed-by=nat64-operator"
+    for kind in ("daemonset", "service", "configmap"):
+        assert api.items(kind, ours) == []
+
+
+def test_a_gateway_waits_for_coredns_to_be_unwired(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    agent_pod(api, "node1", removing=False)
+    api.delete("nat64gateway", "default")
+
+    def unwired() -> bool:
+        return condition(api.get("dns64policy", "default"), "Programmed")[1] == "GatewayDeleting"
+
+    eventually(unwired, about="policy says why")
+    eventually(lambda: the_corefile(api) == SAMPLE.read_text(), about="Corefile restored")
+    assert condition(api.get("dns64policy", "default"), "Ready")[0] == "False"
+
+
+def test_a_node_that_is_not_ready_is_not_waited_for(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    agent_pod(api, "node1", removing=False)
+    api.patch(
+        "node/node1",
+        body={"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}},
+        subresource="status",
+    )
+    api.delete("nat64gateway,dns64policy", "default")
+
+    def rolled() -> bool:
+        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
+        return "remove" in spec["containers"][0]["command"]
+
+    eventually(rolled, about="the DaemonSet's last form")
+    roll_out(api)
+    eventually(lambda: api.get("nat64gateway", "default") is None, about="gateway gone")
+    events = api.items("events", namespace="default")
+    said = [e["message"] for e in events if e["reason"] == "NodesNotCleaned"]
+    assert any("node1" in message for message in said)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("service/nat64-default-dns", {"spec": {"selector": {"app.kubernetes.io/name": "x"}}}),
+        ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}}),
+        (
+            "daemonset/nat64-default",
+            {"spec": {"template": {"spec": {"hostNetwork": False, "dnsPolicy": "ClusterFirst"}}}},
+        ),
+        ("daemonset/nat64-default", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}}),
+    ],
+)
+def test_drift_is_repaired(
+    running: tuple[Api, Operator, ClusterDns], what: str, change: dict[str, Any]
+) -> None:
+    api, _, _ = running
+    kind, name = what.split("/")
+
+    def without_versions() -> Any:
+        found = api.get(kind, name)
+        return found and (
+            found["spec"] if "spec" in found else found["data"],
+            found["metadata"]["labels"],
+        )
+
+    before = without_versions()
+    api.patch(what, body=change)
+    eventually(lambda: without_versions() == before, about=f"{what} repaired")
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["daemonset/nat64-default", "service/nat64-default-dns", "configmap/nat64-default-dns64"],
+)
+def test_what_is_deleted_comes_back(running: tuple[Api, Operator, ClusterDns], what: str) -> None:
+    api, _, _ = running
+    kind, name = what.split("/")
+    uid = api.get(kind, name)["metadata"]["uid"]
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", what)
+    eventually(
+        lambda: (api.get(kind, name) or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid,
+        about=f"{what} is back",
+    )
+
+
+def test_a_deleted_config_comes_back(running: tuple[Api, Operator, ClusterDns]) -> None:
+    api, _, _ = running
+    digest = api.get("nat64gateway", "default")["status"]["configHash"]
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", f"configmap/nat64-default-{digest}")
+    eventually(lambda: api.get("configmap", f"nat64-default-{digest}"), about="config is back")
+
+
+def test_a_changed_spec_is_a_new_config_and_the_old_one_goes_after_the_rollout(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    old = api.get("nat64gateway", "default")["status"]["configHash"]
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 400}}})
+
+    def changed() -> Any:
+        digest = api.get("nat64gateway", "default")["status"]["configHash"]
+        return digest != old and digest
+
+    new = eventually(changed, about="a new hash")
+    assert condition(api.get("nat64gateway", "default"), "Programmed")[1] == "RollingOut"
+    assert api.get("configmap", f"nat64-default-{old}") is not None
+    roll_out(api)
+    eventually(lambda: api.get("configmap", f"nat64-default-{old}") is None, about="old one gone")
+    assert api.get("configmap", f"nat64-default-{new}") is not None
+
+
+def test_what_others_edit_around_the_line_stays(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    edited = the_corefile(api).replace("cache 30 {", "# ours\n    cache 60 {")
+    api.patch("configmap/coredns", body={"data": {"Corefile": edited}}, namespace="kube-system")
+    api.delete("dns64policy", "default")
+    eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
+    assert the_corefile(api) == SAMPLE.read_text().replace("cache 30 {", "# ours\n    cache 60 {")
+
+
+def test_a_line_that_others_changed_is_left_and_said(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    address = service_address(api)
+    foreign = the_corefile(api).replace(f"forward . [{address}]:53", "forward . 192.0.2.53 ")
+    foreign = foreign.replace("192.0.2.53 ", f"192.0.2.53 [{address}]:53")
+    api.patch("configmap/coredns", body={"data": {"Corefile": foreign}}, namespace="kube-system")
+    eventually(
+        lambda: condition(api.get("dns64policy", "default"), "Programmed")[1] == "EditedByOthers",
+        about="the condition",
+    )
+    api.delete("dns64policy", "default")
+    eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
+    assert the_corefile(api) == foreign
+    events = api.items("events", namespace="default")
+    assert any("left as it is" in e["message"] for e in events)
+
+
+def test_a_reverted_line_is_written_again_and_a_fight_is_left(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    wired = the_corefile(api)
+    for _ in range(3):
+        api.patch(
+            "configmap/coredns",
+            body={"data": {"Corefile": SAMPLE.read_text()}},
+            namespace="kube-system",
+        )
+        eventually(lambda: the_corefile(api) == wired, about="written again")
+        eventually(lambda: is_ready(api, "dns64policy"), about="confirmed again")
+    api.patch(
+        "configmap/coredns",
+        body={"data": {"Corefile": SAMPLE.read_text()}},
+        namespace="kube-system",
+    )
+
+    def stepped_back() -> bool:
+        status, reason, message = condition(api.get("dns64policy", "default"), "Programmed")
+        return status == "False" and reason == "SteppedBack" and "keeps undoing" in message
+
+    eventually(stepped_back, about="steps back")
+    assert the_corefile(api) == SAMPLE.read_text()
+
+
+def test_a_corefile_that_a_gitops_tool_declares_is_not_touched(
+    cluster: Api, operator: Operator
+) -> None:
+    cluster.control_plane.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--field-manager=argocd", "-f", "-"),
+        input=yaml.safe_dump(coredns(SAMPLE.read_text())),
+    )
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start()
+    eventually(lambda: cluster.get("service", "nat64-default-dns"), about="service")
+    sidecars_ready(cluster)
+
+    def said() -> bool:
+        _, reason, message = condition(cluster.get("dns64policy", "default"), "Programmed")
+        return reason == "CorefileManagedElsewhere" and "'argocd'" in message
+
+    eventually(said, about="the condition names the manager")
+    assert the_corefile(cluster) == SAMPLE.read_text()
+    stanza = cluster.get("dns64policy", "default")["status"]["stanza"]
+    assert corefile.parse(f".:53 {{\n{stanza}\n}}\n").blocks
+
+
+def test_an_unconfirmed_edit_is_put_back(
+    cluster: Api, operator: Operator, cluster_dns: ClusterDns
+) -> None:
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start("--confirm-seconds=4")
+    eventually(lambda: cluster.get("service", "nat64-default-dns"), about="service")
+    sidecars_ready(cluster)
+    eventually(lambda: the_corefile(cluster) != SAMPLE.read_text(), about="written")
+
+    def back() -> bool:
+        _, reason, message = condition(cluster.get("dns64policy", "default"), "Programmed")
+        return reason == "RolledBack" and "did not answer through the sidecars" in message
+
+    eventually(back, about="rolled back")
+    assert the_corefile(cluster) == SAMPLE.read_text()
+
+
+def test_coredns_is_not_wired_before_a_sidecar_is_ready(cluster: Api, operator: Operator) -> None:
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start()
+    eventually(
+        lambda: (
+            condition(cluster.get("dns64policy", "default"), "Programmed")[1] == "SidecarsNotReady"
+        ),
+        about="waits",
+    )
+    assert the_corefile(cluster) == SAMPLE.read_text()
+    sidecars_ready(cluster, ready=False)
+    assert the_corefile(cluster) == SAMPLE.read_text()
+
+
+def test_manual_mode_changes_nothing_and_shows_the_stanza(cluster: Api, operator: Operator) -> None:
+    cluster.apply(gateway(prefix=PREFIX), policy(coreDNS={"mode": "Manual", "failMode": "Fail"}))
+    operator.start()
+    eventually(lambda: cluster.get("service", "nat64-default-dns"), about="service")
+    sidecars_ready(cluster)
+    eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready")
+    stanza = cluster.get("dns64policy", "default")["status"]["stanza"]
+    assert stanza.startswith(f"forward . [{service_address(cluster)}]:53 {{")
+    assert the_corefile(cluster) == SAMPLE.read_text()
+
+
+def test_conflicts_name_the_older_object_which_keeps_working(
+    cluster: Api, operator: Operator
+) -> None:
+    cluster.apply(gateway(prefix=PREFIX))
+    operator.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the first")
+    eventually(lambda: _later(cluster, "default"), about="a second has passed")
+    cluster.apply(gateway("second", prefix=PREFIX), policy("a"), policy("b"), policy("lost"))
+    cluster.patch("dns64policy/lost", body={"spec": {"gatewayRef": {"name": "nobody"}}})
+
+    def accepted(kind: str, name: str) -> tuple[str, str, str]:
+        return condition(cluster.get(kind, name), "Accepted")
+
+    eventually(lambda: accepted("nat64gateway", "second")[1] == "PrefixConflict")
+    assert "NAT64Gateway 'default'" in accepted("nat64gateway", "second")[2]
+    assert accepted("nat64gateway", "default")[0] == "True"
+    assert cluster.get("daemonset", "nat64-second") is None
+    eventually(lambda: accepted("dns64policy", "b")[1] == "GatewayConflict")
+    assert "DNS64Policy 'a'" in accepted("dns64policy", "b")[2]
+    eventually(lambda: accepted("dns64policy", "lost")[1] == "GatewayNotFound")
+    assert "'nobody'" in accepted("dns64policy", "lost")[2]
+    cluster.patch("nat64gateway/second", body={"spec": {"prefix": "64:ff9b:1:1::/96"}})
+    cluster.patch("nat64gateway/second", body={"spec": {"pools": [{"ports": "50000-50999"}]}})
+    eventually(lambda: cluster.get("daemonset", "nat64-second"), about="the second runs")
+
+
+def _later(api: Api, name: str) -> bool:
+    """Creation times have no fractions: the younger one must be of another second."""
+    created = api.get("nat64gateway", name)["metadata"]["creationTimestamp"]
+    return (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds() > 1.1
+
+
+def test_an_operator_that_was_down_catches_up(running: tuple[Api, Operator, ClusterDns]) -> None:
+    api, operator, _ = running
+    operator.stop()
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", "service/nat64-default-dns")
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 500}}})
+    operator.start()
+    eventually(lambda: api.get("service", "nat64-default-dns"), about="service is back")
+
+    def rendered() -> bool:
+        digest = api.get("nat64gateway", "default")["status"]["configHash"]
+        found = api.get("configmap", f"nat64-default-{digest}")
+        return found and config.parse(found["data"]["translator.yaml"]).timeouts.udp == 500
+
+    eventually(rendered, about="the change is rendered")
+
+
+def test_a_gateway_whose_finalizer_was_taken_off_is_cleaned_all_the_same(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    api.patch("nat64gateway/default", body={"metadata": {"finalizers": []}})
+    api.control_plane.kubectl("delete", "nat64gateway/default", "--wait=false")
+    api.patch("nat64gateway/default", body={"metadata": {"finalizers": []}})
+    eventually(lambda: api.get("nat64gateway", "default") is None, about="gone at once")
+
+    def rolled() -> bool:
+        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
+        return "remove" in spec["containers"][0]["command"]
+
+    eventually(rolled, about="the DaemonSet's last form")
+    eventually(lambda: the_corefile(api) == SAMPLE.read_text(), about="Corefile restored")
+    roll_out(api)
+    agent_pod(api, "node1", removing=True)
+    eventually(lambda: api.get("daemonset", "nat64-default") is None, about="all gone")
