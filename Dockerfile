@@ -17,11 +17,10 @@ ENV PATH=/opt/nat64/bin:$PATH
 FROM runtime AS requirements
 WORKDIR /requirements
 COPY pyproject.toml requirements.lock ./
-RUN ["python3", "-c", "import tomllib; \
-t = tomllib.load(open('pyproject.toml', 'rb')); p = t['project']; extras = p['optional-dependencies']; \
-write = lambda name, lines: open(name + '.txt', 'w').write('\\n'.join(lines) + '\\n'); \
-write('build', t['build-system']['requires']); \
-[write(e, p['dependencies'] + extras[e]) for e in ('operator', 'dataplane')]"]
+RUN list() { python3 -c "import tomllib; t = tomllib.load(open('pyproject.toml', 'rb')); p = t['project']; print('\n'.join($1))"; } \
+ && list "t['build-system']['requires']" > build.txt \
+ && list "p['dependencies'] + p['optional-dependencies']['operator']" > operator.txt \
+ && list "p['dependencies'] + p['optional-dependencies']['dataplane']" > dataplane.txt
 
 FROM runtime AS build
 ARG APT_CONFIG

@@ -25,6 +25,8 @@ from tests.cluster.run import ClusterError, locked, run, say
 # Without a host's name before them, containerd would look for these in a public registry.
 PREFIX = "localhost/nat64-operator"
 _BUILD_CONFIG = "/run/build-config"
+# Seconds for which another process may still want to import an archive.
+_IN_USE = 600
 _NOT_IN_BASE = (
     *("etc/apt/sources.list", "etc/hostname", "etc/resolv.conf", "var/cache/apt"),
     *("var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/info", "usr/share/locale"),
@@ -128,7 +130,8 @@ def _build(image: Image, archive: Path) -> None:
     unfinished.unlink(missing_ok=True)
     _buildah("push", image.name, f"docker-archive:{unfinished}:{image.name}")
     for old in archive.parent.glob(f"{image.target}-*.tar"):
-        old.unlink()
+        if old.stat().st_mtime < time.time() - _IN_USE:
+            old.unlink()
     unfinished.rename(archive)
     size = archive.stat().st_size / 1e6
     say(f"built {image.name} in {time.monotonic() - began:.0f} s ({size:.0f} MB)")
