@@ -14,7 +14,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
-from nat64_dataplane.translator import agent, facts, inspect, prepare, probes
+from nat64_dataplane.translator import agent, facts, prepare, probes, show
 from nat64_dataplane.translator.http import Server
 from nat64_dataplane.translator.remove import Removal
 from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR
@@ -102,10 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "Say whether a config file is good, and what it means here.")
     check.add_argument("--config", type=Path, required=True)
     for name, command, text in (
-        ("status", inspect.status, "Show the translators of this node."),
-        ("bib", inspect.bib, "Show the binding information base: which client has which port."),
-        ("sessions", inspect.sessions, "Show the session table."),
-        ("drops", inspect.drops, "Show counters: what was translated, and why packets were not."),
+        ("status", show.status, "Show the translators of this node."),
+        ("bib", show.bib, "Show the binding information base: which client has which port."),
+        ("sessions", show.sessions, "Show the session table."),
+        ("drops", show.drops, "Show counters: what was translated, and why packets were not."),
     ):
         one = add(name, command, text)
         one.add_argument("--name", help="the translator (default: the only one)")

@@ -12,38 +12,28 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as BaseCollector
 
 from nat64_dataplane.errors import DataplaneError
+from nat64_dataplane.translator.portmap import PoolUsage
 from nat64_dataplane.translator.state import State
 
-
-class Usage(Protocol):
-    """The part of `Datapath.usage()` that is shown."""
-
-    @property
-    def sessions(self) -> int:
-        """Sessions in the table."""
-
-    @property
-    def pools(self) -> Iterable[PoolUsage]:
-        """One for each pool address and protocol."""
-
-
-class PoolUsage(Protocol):
-    """Ports of one pool address and protocol."""
-
-    address: object
-    protocol: str
-    in_use: int
-    available: int
+_OF_PACKETS = frozenset(
+    {"received", "translated", "passed", "held", "sent_fast", "sent_kernel", "hairpinned"}
+)
 
 
 class Source(Protocol):
     """The part of `Datapath` that metrics read."""
 
     def counters(self) -> Mapping[str, int]:
-        """Every counter by name."""
+        """Every counter as NAME_DIRECTION."""
 
-    def usage(self) -> Usage:
-        """Ports and sessions in use."""
+    def usage(self) -> Iterable[PoolUsage]:
+        """Ports of every pool address and protocol."""
+
+    def session_count(self) -> int:
+        """How many sessions there are."""
+
+    def session_limit(self) -> int:
+        """How many sessions there may be."""
 
 
 class Collector(BaseCollector):
@@ -101,35 +91,39 @@ class Collector(BaseCollector):
             yield counter
 
     def _maps(self) -> Iterator[Metric]:
-        name = self._state.config.name
-        usage = self._source.usage()
-        yield _gauge("nat64_sessions", "Sessions in the table", name, usage.sessions)
-        ports = GaugeMetricFamily(
-            "nat64_pool_ports_used", "Pool ports taken", labels=("gateway", "address", "protocol")
-        )
-        available = GaugeMetricFamily(
-            "nat64_pool_ports", "Pool ports there are", labels=("gateway", "address", "protocol")
-        )
-        for pool in usage.pools:
-            labels = (name, str(pool.address), pool.protocol)
-            ports.add_metric(labels, pool.in_use)
-            available.add_metric(labels, pool.available)
-        yield ports
+        name, source = self._state.config.name, self._source
+        yield _gauge("nat64_sessions", "Sessions in the table", name, source.session_count())
+        yield _gauge("nat64_sessions_max", "Sessions there may be", name, source.session_limit())
+        labels = ("gateway", "address", "protocol")
+        used = GaugeMetricFamily("nat64_pool_ports_used", "Pool ports taken", labels=labels)
+        available = GaugeMetricFamily("nat64_pool_ports", "Pool ports there are", labels=labels)
+        for pool in source.usage():
+            values = (name, str(pool.address), pool.protocol)
+            used.add_metric(values, pool.used)
+            available.add_metric(values, pool.available)
+        yield used
         yield available
-        yield from _counters(name, self._source.counters())
+        yield from _counters(name, source.counters())
 
 
-def _counters(name: str, values: Mapping[str, int]) -> Iterator[Metric]:
+def _counters(gateway: str, values: Mapping[str, int]) -> Iterator[Metric]:
     drops = CounterMetricFamily(
-        "nat64_dropped_packets", "Packets dropped, by reason", labels=("gateway", "reason")
+        "nat64_dropped_packets",
+        "Packets dropped, by reason",
+        labels=("gateway", "direction", "reason"),
     )
+    families: dict[str, CounterMetricFamily] = {}
     for key, value in values.items():
-        if key.startswith("dropped_"):
-            drops.add_metric((name, key.removeprefix("dropped_")), value)
-        else:
-            family = CounterMetricFamily(f"nat64_{key}", key.replace("_", " "), labels=("gateway",))
-            family.add_metric((name,), value)
-            yield family
+        name, _, direction = key.rpartition("_")
+        if name.startswith("dropped_"):
+            drops.add_metric((gateway, direction, name.removeprefix("dropped_")), value)
+            continue
+        if name not in families:
+            metric = f"nat64_{name}_packets" if name in _OF_PACKETS else f"nat64_{name}"
+            text = name.replace("_", " ").capitalize()
+            families[name] = CounterMetricFamily(metric, text, labels=("gateway", "direction"))
+        families[name].add_metric((gateway, direction), value)
+    yield from families.values()
     yield drops
 
 

@@ -1,0 +1,192 @@
+"""The life of an agent: what it sets up, repairs, survives, refuses, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.node import Node, wait_for
+from tests.lab.topology import NODE_V4, PREFIX, Line
+from tests.lab.translator import PROGRAM, Translator, translator
+
+pytestmark = pytest.mark.root
+
+DRIFT = {
+    "link": "ip link delete nat64-default",
+    "link down": "ip link set nat64-default down",
+    "peer link down": "ip link set $(ls /sys/class/net | grep n64p-) down",
+    "route": f"ip -6 route delete {PREFIX}",
+    "address": "ip addr delete 192.0.0.8/32 dev nat64-default",
+    "neighbour": "ip -6 neigh delete fe80::64 dev nat64-default",
+    "reverse-path setting": "sysctl -qw net.ipv4.conf.nat64-default.rp_filter=1",
+    "notrack table": "nft delete table inet nat64_default",
+    "notrack rule": "nft flush chain inet nat64_default output",
+    "hook": "rm /sys/fs/bpf/nat64-operator/default/links/*-ingress",
+    "every hook": "rm -r /sys/fs/bpf/nat64-operator/default/links",
+}
+
+
+def footprint(node: Node) -> dict[str, str]:
+    """All of a node's state that a translator touches."""
+    return {
+        what: node.run("sh", "-c", command)
+        for what, command in {
+            "links": "ip -o link | sed 's/ [0-9]*: //; s/qlen.*//'",
+            "addresses": "ip -br addr",
+            "routes": "ip -4 route show table all; ip -6 route show table all | grep -v multicast",
+            "rules": "ip rule; ip -6 rule",
+            "neighbours": "ip -6 neigh | grep -i permanent || true",
+            "nftables": "nft list ruleset",
+            "tc": "for d in $(ls /sys/class/net); do tc filter show dev $d ingress;"
+            " tc filter show dev $d egress; done; tc qdisc",
+            "pins": "find /sys/fs/bpf -mindepth 1 -not -name '*.debug'",
+            "run": "find /run -mindepth 1",
+            "sysctls": "sysctl -a 2>/dev/null | grep -E 'forwarding|accept_ra |rp_filter|"
+            "accept_local|reserved_ports' | sort",
+        }.items()
+    }
+
+
+@pytest.fixture(params=["tcx", "clsact"])
+def hooked(lab: Line, request: pytest.FixtureRequest) -> Iterator[Translator]:
+    """A ready translator, once with each way to attach programs."""
+    one = Translator(lab.node)
+    one.arguments = ["--attach", request.param]
+    yield one.started()
+    one.close()
+
+
+def test_both_ways_to_attach_carry_traffic(lab: Line, hooked: Translator) -> None:
+    assert lab.curl("peer").split()[0] == str(NODE_V4)
+
+
+def test_removal_leaves_nothing(lab: Line) -> None:
+    lab.node.ip("addr add 2001:db8:5::1/64 dev eth0 nodad")
+    lab.node.run("sh", "-c", "echo 8080,9000-9010 > /proc/sys/net/ipv4/ip_local_reserved_ports")
+    before = footprint(lab.node)
+    with translator(lab.node, pools=[{}, {"addresses": "192.0.2.8/29"}]) as nat64:
+        lab.curl("ok")
+        assert footprint(lab.node) != before
+        nat64.stop()
+        nat64.remove()
+        assert footprint(lab.node) == before
+        assert nat64.remove() == "", "removing again is no error and finds nothing"
+
+
+def test_removal_after_clsact_leaves_nothing(lab: Line) -> None:
+    before = footprint(lab.node)
+    one = Translator(lab.node)
+    one.arguments = ["--attach", "clsact"]
+    one.started().stop()
+    one.remove()
+    assert footprint(lab.node) == before
+    one.close()
+
+
+def test_a_switch_of_the_way_to_attach_leaves_one_set_of_hooks(lab: Line) -> None:
+    one = Translator(lab.node)
+    for way in ("clsact", "tcx"):
+        one.arguments = ["--attach", way]
+        one.started()
+        assert lab.curl("ok") == "ok"
+        one.stop()
+    assert "nat64:default" not in lab.node.run("tc", "filter", "show", "dev", "eth0", "ingress")
+    one.close()
+
+
+@pytest.mark.parametrize("what", DRIFT)
+def test_what_someone_deletes_comes_back(lab: Line, nat64: Translator, what: str) -> None:
+    lab.node.run("sh", "-c", DRIFT[what])
+    wait_for("repair", lambda: "repaired" in nat64.log(), 15)
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 15)
+    time.sleep(0.5)
+    assert nat64.get("readyz")[0] == 200
+    assert nat64.metric("nat64_repairs_total") >= 1
+
+
+def test_a_quiet_node_is_left_alone(nat64: Translator) -> None:
+    time.sleep(1.0)
+    before = nat64.log()
+    nat64.node.ip("addr add 2001:db8:9::1/64 dev eth0 nodad", "link set lo mtu 65000")
+    time.sleep(2.0)
+    assert "repaired" not in nat64.log()
+    assert nat64.log() == before
+
+
+def test_the_status_file_says_what_is_programmed(nat64: Translator) -> None:
+    status = json.loads(nat64.node.run("cat", "/run/nat64-operator/default/status.json"))
+    assert status["prefix"] == str(PREFIX)
+    assert status["programmed"] is True
+    assert str(NODE_V4) in status["reason"]
+    assert status["since"] <= time.time()
+
+
+def test_a_second_agent_says_why_it_refuses(nat64: Translator) -> None:
+    out = nat64.node.run(
+        "sh", "-c", f"{PROGRAM} run --config {nat64.file} 2>&1; echo exit $?", check=False
+    )
+    assert nat64.process
+    assert f"another agent (pid {nat64.process.pid}) runs translator 'default'" in out
+    assert "exit 3" in out
+
+
+def test_removal_refuses_while_an_agent_runs(nat64: Translator) -> None:
+    out = nat64.node.run(
+        "sh", "-c", f"{PROGRAM} remove --name default 2>&1; echo exit $?", check=False
+    )
+    assert "stop it first" in out
+    assert nat64.get("readyz")[0] == 200
+
+
+def test_a_bad_config_keeps_the_last_good_one(lab: Line, nat64: Translator) -> None:
+    good = nat64.file.read_text()
+    nat64.file.write_text(good + "pools: [{ports: 9-1}]\n")
+    nat64.wait_ready(503, "ConfigRefused: pools[0]")
+    assert lab.curl("ok") == "ok"
+    status = json.loads(nat64.node.run("cat", "/run/nat64-operator/default/status.json"))
+    assert status["programmed"] is True, "packets are still translated, so DNS64 goes on"
+    nat64.file.write_text(good)
+    nat64.wait_ready()
+
+
+def test_a_bad_config_at_the_start_is_one_line(lab: Line) -> None:
+    one = Translator(lab.node, prefix="2001:db8::/90")
+    out = lab.node.run(
+        "sh", "-c", f"{PROGRAM} run --config {one.file} 2>&1; echo exit $?", check=False
+    )
+    assert out.splitlines() == [
+        "nat64-translator: prefix 2001:db8::/90 has length /90: allowed are "
+        "/32, /40, /48, /56, /64, /96",
+        "exit 2",
+    ]
+    one.close()
+
+
+def test_a_new_prefix_takes_over_on_a_live_translator(lab: Line, nat64: Translator) -> None:
+    nat64.configure(prefix="2001:db8:64::/96")
+    nat64.wait_ready(200, "2001:db8:64::/96")
+    url = "http://[2001:db8:64::203.0.113.10]:8080/ok"
+    assert lab.pod.run("curl", "-gsS", "--max-time", "5", url) == "ok"
+    assert lab.curl("ok", "--max-time", "1", check=False) == ""
+
+
+def test_a_renamed_interface_replaces_the_old_one(lab: Line, nat64: Translator) -> None:
+    nat64.configure(interface="xlat")
+    wait_for("new link", lambda: "xlat" in lab.node.run("ip", "-br", "link"))
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok")
+    assert "nat64-default" not in lab.node.run("ip", "-br", "link")
+
+
+def test_an_interface_of_someone_else_is_not_touched(lab: Line) -> None:
+    lab.node.ip("link add nat64-default type bridge")
+    one = Translator(lab.node)
+    one.prepare()
+    one.start()
+    one.wait_ready(503, "InterfaceTaken")
+    assert "bridge" in lab.node.run("ip", "-d", "link", "show", "nat64-default")
+    lab.node.ip("link delete nat64-default")
+    one.wait_ready()
+    one.close()

@@ -1,0 +1,136 @@
+"""An IPv6-only client and IPv4-only servers, through the real agent, between real kernels."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.lab.node import wait_for
+from tests.lab.servers import pattern
+from tests.lab.topology import ECHO_PORT, NODE_V4, POD, SERVER, SERVER_V4, Line
+from tests.lab.translator import Translator
+
+pytestmark = pytest.mark.root
+
+MEGABYTE = 1_000_000
+
+_UDP_ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+for size in map(int, sys.argv[3:]):
+    sent = bytes(i % 251 for i in range(size))
+    s.send(sent)
+    assert s.recv(65535) == sent, size
+print("ok")
+"""
+
+_UDP_REFUSED = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], 9))
+s.send(b"?")
+try:
+    s.recv(100)
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+def test_the_pod_has_no_ipv4_address(lab: Line) -> None:
+    assert lab.pod.run("ip", "-4", "addr", "show", "dev", "eth0") == ""
+
+
+def test_a_page_is_fetched_and_the_server_sees_the_nodes_address(
+    lab: Line, nat64: Translator
+) -> None:
+    address, port = lab.curl("peer").split()
+    assert address == str(NODE_V4)
+    assert 61001 <= int(port) <= 65535
+
+
+def test_a_download_of_a_megabyte_arrives_whole(lab: Line, nat64: Translator) -> None:
+    got = lab.pod.run(
+        "sh", "-c", f"curl -gsS --max-time 30 '{lab.url(f'bytes/{MEGABYTE}')}' | sha256sum"
+    )
+    assert got.split()[0] == hashlib.sha256(pattern(MEGABYTE)).hexdigest()
+
+
+def test_an_upload_of_a_megabyte_arrives_whole(
+    lab: Line, nat64: Translator, tmp_path: Path
+) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(pattern(MEGABYTE))
+    answer = lab.curl("sink", "--data-binary", f"@{body}")
+    assert answer.split() == [str(MEGABYTE), hashlib.sha256(body.read_bytes()).hexdigest()]
+
+
+def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
+    sizes = ("0", "1", "100", "1452")
+    assert "ok" in lab.pod.run("python3", "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
+
+
+def test_ping_is_answered(lab: Line, nat64: Translator) -> None:
+    out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "2", str(SERVER))
+    assert "3 received" in out
+
+
+def test_the_hop_limit_falls_by_one(lab: Line, nat64: Translator) -> None:
+    """Out: 64 at the pod, minus the node (a router) and the router. Back: seen by ping's ttl."""
+    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "2", str(SERVER))
+    assert "ttl=62" in out
+
+
+def test_a_closed_udp_port_refuses(lab: Line, nat64: Translator) -> None:
+    assert "refused" in lab.pod.run("python3", "-c", _UDP_REFUSED, str(SERVER))
+
+
+def test_a_closed_tcp_port_refuses_at_once(lab: Line, nat64: Translator) -> None:
+    out = lab.pod.run(
+        "sh", "-c", f"curl -gsS --max-time 5 http://[{SERVER}]:9/ 2>&1; echo $?", check=False
+    )
+    assert out.split()[-1] == "7", out
+
+
+def test_the_node_itself_reaches_ipv4_through_the_prefix(lab: Line, nat64: Translator) -> None:
+    lab.node.ip("addr add fd64:1::2/128 dev lo")
+    out = lab.node.run(
+        "curl", "-gsS", "--max-time", "5", "--interface", "fd64:1::2", lab.url("peer")
+    )
+    assert out.split()[0] == str(NODE_V4)
+
+
+def test_ipv4_of_the_node_itself_is_undisturbed(lab: Line, nat64: Translator) -> None:
+    url = f"http://{SERVER_V4}:8080/peer"
+    assert lab.node.run("curl", "-sS", "--max-time", "5", url).split()[0] == str(NODE_V4)
+    assert "1 received" in lab.internet.run("ping", "-n", "-c", "1", "-W", "2", str(NODE_V4))
+
+
+def test_the_command_line_shows_the_session(lab: Line, nat64: Translator) -> None:
+    pod = lab.pod.start(
+        "python3",
+        "-c",
+        f"import socket,time; s=socket.create_connection(('{SERVER}',{ECHO_PORT})); time.sleep(60)",
+    )
+    try:
+        session = wait_for(
+            "TCP session",
+            lambda: next((s for s in nat64.json("sessions") if s["protocol"] == "tcp"), None),
+        )
+    finally:
+        pod.kill()
+    assert session["client"].startswith(f"[{POD}]:")
+    assert session["remote"] == f"{SERVER_V4}:{ECHO_PORT}"
+    assert session["state"] == "ESTABLISHED"
+    bib = nat64.json("bib")
+    assert (session["client"], session["address"]) in [(b["client"], b["address"]) for b in bib]
+    assert session["address"].startswith(f"{NODE_V4}:")
+
+
+def test_what_is_translated_is_counted(lab: Line, nat64: Translator) -> None:
+    lab.curl("ok")
+    assert nat64.metric("nat64_sessions") >= 1
