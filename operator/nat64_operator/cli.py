@@ -7,10 +7,11 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 from kubernetes import client
@@ -73,6 +74,8 @@ async def _operate(kube: Kube, settings: Settings, options: argparse.Namespace) 
     loop = Loop(kube, store, settings, options.cluster_dns or dns.cluster_server())
     await kopf.operator(
         registry=handlers.registry(store, loop),
+        # The user id of the pod has no name in the image, which kopf would look up for this.
+        identity=cast(Any, socket.gethostname()),
         namespaces=[settings.namespace],
         liveness_endpoint=f"http://{options.health}/healthz" if options.health else None,
         standalone=True,
