@@ -62,11 +62,12 @@ class App:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError at the start."""
         loop = asyncio.get_running_loop()
-        await self.apply(self.settings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.set)
+        # before anyone can see us listen, and send a signal that would end us
         reload_now = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, reload_now.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        await self.apply(self.settings)
         tasks = [
             loop.create_task(self._watch_translator()),
             loop.create_task(self._watch_corefile(reload_now)),
