@@ -73,7 +73,7 @@ def agent_pod(api: Api, node: str, removing: bool, name: str = "default") -> Non
     api.control_plane.kubectl(
         "-n", NAMESPACE, "delete", "pod", pod_name, "--force", "--ignore-not-found"
     )
-    pod = {
+    pod: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {

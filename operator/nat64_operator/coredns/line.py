@@ -109,10 +109,28 @@ def wired(original: Line, address: str, fail_mode: FailMode) -> str:
     return _within(source, stanza, edits)
 
 
-def with_upstreams(current: Line, upstreams: list[str]) -> str:
-    """The stanza with other upstreams and all else as it is."""
-    head = corefile.render("forward", [".", *upstreams])
-    return head + current.tree.text[_head_end(current.stanza) : current.stanza.end]
+def without(current: Line, address: str) -> str | None:
+    """The file with the line as it probably was before it was wired to `address`; None where it
+    names no other upstream. What was made for the wiring goes too: `policy sequential` where one
+    upstream is left, and a block that held nothing else.
+    """
+    own = upstream(address)
+    others = [u for u in current.upstreams if u != own]
+    if own not in current.upstreams:
+        return current.tree.text
+    if not others:
+        return None
+    stanza = current.stanza
+    head = corefile.Edit(
+        stanza.start, _head_end(stanza), corefile.render("forward", [".", *others])
+    )
+    ours = [s for s in stanza.options("policy") if s.values == ("sequential",)]
+    if len(others) > 1 or not ours:
+        return corefile.apply(current.tree.text, [head])
+    if stanza.body is not None and len(stanza.body) == len(ours):
+        return corefile.apply(current.tree.text, [head._replace(end=stanza.end)])
+    removed = [corefile.remove(current.tree, option) for option in ours]
+    return corefile.apply(current.tree.text, [head, *removed])
 
 
 def outside(current: Line) -> list[corefile.Token]:

@@ -27,6 +27,8 @@ MAX_REVERTS = 3
 class File(NamedTuple):
     """CoreDNS's ConfigMap as observed."""
 
+    namespace: str
+    name: str
     text: str
     resource_version: str
     declared_by: str | None
@@ -46,7 +48,15 @@ class File(NamedTuple):
                 if entry.get("operation") == "Apply":
                     declared = writer
         text = (obj.get("data") or {}).get(KEY) or ""
-        return cls(text, obj["metadata"]["resourceVersion"], declared, writer)
+        metadata = obj["metadata"]
+        return cls(
+            metadata["namespace"],
+            metadata["name"],
+            text,
+            metadata["resourceVersion"],
+            declared,
+            writer,
+        )
 
 
 class Answer(NamedTuple):
@@ -123,10 +133,10 @@ def wire(case: Case) -> Step:
     return _begin(case, current, case.address)
 
 
-def unwire(file: File | None, record: Record | None) -> Step:
+def unwire(file: File | None, record: Record | None, address: str | None = None) -> Step:
     """Take the sidecars out of the Corefile again, exactly, or leave to others what is theirs."""
     if record is None:
-        return Step(True, "NotWired", "the Corefile has nothing of ours")
+        return _unwire_unrecorded(file, address)
     where = f"ConfigMap {record.namespace}/{record.config_map}"
     done = Step(True, "Restored", f"the Corefile in {where} is as it was", forget=True)
     if file is None:
@@ -153,8 +163,30 @@ def unwire(file: File | None, record: Record | None) -> Step:
     )
 
 
+def _unwire_unrecorded(file: File | None, address: str | None) -> Step:
+    """Someone deleted the record. What the line names of ours can still be told by the address."""
+    clean = Step(True, "NotWired", "the Corefile has nothing of ours", forget=True)
+    if file is None or address is None:
+        return clean
+    try:
+        current = line.find(file.text)
+    except UnsupportedCorefileError:
+        return clean
+    if line.upstream(address) not in current.upstreams:
+        return clean
+    restored = line.without(current, address)
+    if restored is None:
+        return clean._replace(
+            warning="the record of what the `forward .` line was is lost, and it names no other "
+            "upstream than the sidecars: set it by hand"
+        )
+    return Step(False, "Restoring", "taking the sidecars out of the line", write=restored)
+
+
 def _begin(case: Case, current: Line, address: str) -> Step:
-    original = _without(current, address)
+    # Should an edit have outlived its record, the line is taken as it would be without us.
+    unwired = line.without(current, address)
+    original = current if unwired is None else line.find(unwired)
     record = Record(
         namespace=case.spec.namespace,
         config_map=case.spec.config_map_name,
@@ -279,15 +311,6 @@ def _check(current: Line, text: str) -> None:
     after = [t.text for t in line.outside(written)]
     if before != after:  # pragma: no cover - a defect of ours, never to reach a cluster
         raise UnsupportedCorefileError("the edit would change more than the `forward .` line")
-
-
-def _without(current: Line, address: str) -> Line:
-    """The line as it would be without us, should an edit have outlived its record."""
-    own = line.upstream(address)
-    others = [u for u in current.upstreams if u != own]
-    if own not in current.upstreams or not others:
-        return current
-    return line.find(current.replaced(line.with_upstreams(current, others)))
 
 
 def _replace(record: Record, **changes: Any) -> Record:

@@ -112,11 +112,7 @@ def _sidecars(policy: Policy | None, clients: Sequence[str], world: World) -> Si
 
 
 def _wired_gateways(parsed: Sequence[Policy], world: World) -> set[str]:
-    return {
-        policy.spec.gateway_ref.name
-        for policy in parsed
-        if policies.record_of(policy.name, world) is not None
-    }
+    return {policy.spec.gateway_ref.name for policy in parsed if policies.is_wired(policy, world)}
 
 
 def _forget_policy(name: str, world: World) -> Group:
@@ -124,8 +120,6 @@ def _forget_policy(name: str, world: World) -> Group:
     record = policies.record_of(name, world)
     file = policies.file_of(record.namespace, record.config_map, world) if record else None
     step = wiring.unwire(file, record)
-    if record is None:
-        step = step._replace(forget=True)
     actions = policies.carry_out(name, "", step, file, world)
     return Group(Ref(policy_api.KIND, name), tuple(actions))
 

@@ -111,6 +111,8 @@ def reconcile(
     actions: list[Action] = []
     if policy.meta.deleting:
         return _remove(policy, record, world)
+    if refusal is None and gateway is None:
+        return _left_alone(policy, world)
     leaving = gateway is not None and gateway.meta.deleting
     wanted = refusal is None and gateway is not None and not leaving and spec.mode is Mode.FORWARD
     moved = record is not None and (record.namespace, record.config_map) != (
@@ -126,8 +128,8 @@ def reconcile(
         case = wiring.Case(spec, address, file, record, answer, world.now, world.settings)
         step = wiring.wire(case)
     else:
-        file = file_of(record.namespace, record.config_map, world) if record else None
-        step = wiring.unwire(file, record)
+        file, address = _to_restore(policy, record, refusal, world)
+        step = wiring.unwire(file, record, address)
     actions += carry_out(policy.name, policy.meta.uid, step, file, world)
     conditions = _conditions(policy, gateway, refusal, step, world)
     fields = _fields(policy, gateway, world)
@@ -136,6 +138,20 @@ def reconcile(
     if step.ask and gateway is not None:
         question = Question(policy.name, gateway.spec.prefix)
     return Outcome(Group(subject, tuple(actions)), question, step.wake)
+
+
+def _left_alone(policy: Policy, world: World) -> Outcome:
+    """Its gateway is there and can't be read: whatever works now goes on as it is."""
+    why = f"NAT64Gateway {policy.spec.gateway_ref.name!r} can't be read: all is left as it is"
+    conditions = [
+        Condition(ACCEPTED, True, "Accepted", why),
+        Condition(PROGRAMMED, None, "GatewayInvalid", why),
+        Condition(READY, None, "GatewayInvalid", why),
+    ]
+    kept = ("prefix", "nodes", "address", "stanza")
+    fields = {key: policy.status[key] for key in kept if key in policy.status}
+    actions = status.write(policy, conditions, fields, world.now)
+    return Outcome(Group(Ref(KIND, policy.name), tuple(actions)))
 
 
 def carry_out(
@@ -156,11 +172,7 @@ def carry_out(
     elif keep is not None and differs(manifest := keep.manifest(policy, world.settings), live):
         actions.append(Apply(manifest))
     if step.write is not None and file is not None:
-        about = keep or record
-        assert about is not None, "a Corefile is written only with a record of it"
-        actions.append(
-            WriteCorefile(about.namespace, about.config_map, step.write, file.resource_version)
-        )
+        actions.append(WriteCorefile(file.namespace, file.name, step.write, file.resource_version))
     if step.warning:
         actions.append(
             Emit(Ref(KIND, policy), uid, True, f"Corefile{step.reason}", step.warning[:1024])
@@ -172,8 +184,8 @@ def _remove(policy: Policy, record: Record | None, world: World) -> Outcome:
     subject = Ref(KIND, policy.name)
     if names.FINALIZER not in policy.meta.finalizers:
         return Outcome(Group(subject, ()))
-    file = file_of(record.namespace, record.config_map, world) if record else None
-    step = wiring.unwire(file, record)
+    file, address = _to_restore(policy, record, None, world)
+    step = wiring.unwire(file, record, address)
     actions = carry_out(policy.name, policy.meta.uid, step, file, world)
     since = policy.meta.deleted if policy.meta.deleted is not None else world.now
     overdue = world.now - since > world.settings.removal_seconds
@@ -184,6 +196,35 @@ def _remove(policy: Policy, record: Record | None, world: World) -> Outcome:
         rest = tuple(f for f in policy.meta.finalizers if f != names.FINALIZER)
         actions.append(_finalizers(policy, rest))
     return Outcome(Group(subject, tuple(actions)), wake=world.settings.node_wait_seconds)
+
+
+def _to_restore(
+    policy: Policy, record: Record | None, refusal: Refusal | None, world: World
+) -> tuple[wiring.File | None, str | None]:
+    """The Corefile to unwire, and the sidecars' address where that is all there is to know it by.
+
+    Without a record of its own a policy touches a line only if nobody else can have written it:
+    not another policy, and not a person who was asked to by the mode Manual.
+    """
+    if record is not None:
+        return file_of(record.namespace, record.config_map, world), None
+    spec = policy.spec.core_dns
+    if refusal is not None or spec.mode is not Mode.FORWARD:
+        return None, None
+    for name in world.policies:
+        other = record_of(name, world)
+        key = (spec.namespace, spec.config_map_name)
+        if other is not None and (other.namespace, other.config_map) == key:
+            return None, None
+    file = file_of(spec.namespace, spec.config_map_name, world)
+    return file, cluster_address(_service(policy, world)) or policy.status.get("address")
+
+
+def is_wired(policy: Policy, world: World) -> bool:
+    """Whether a Corefile still names the sidecars because of this policy."""
+    record = record_of(policy.name, world)
+    file, address = _to_restore(policy, record, None, world)
+    return not wiring.unwire(file, record, address).status
 
 
 def _usable_address(policy: Policy, record: Record | None, world: World) -> str | None:

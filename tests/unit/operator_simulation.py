@@ -1,0 +1,213 @@
+"""An API server, as far as `reconcile` can tell: it stores what it is told, and time passes."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nat64_operator.coredns.wiring import Answer
+from nat64_operator.reconcile import Node, Pod, World, reconcile
+from nat64_operator.reconcile.actions import (
+    Apply,
+    Delete,
+    Emit,
+    Plan,
+    SetFinalizers,
+    SetStatus,
+    WriteCorefile,
+)
+from nat64_operator.render.manifest import Ref
+from nat64_operator.settings import Settings
+
+SETTINGS = Settings(dataplane_image="dataplane:test")
+NAMESPACE = SETTINGS.namespace
+COREFILE = (Path(__file__).parent / "corefiles" / "kubeadm-1.33").read_text()
+COREDNS = ("kube-system", "coredns")
+
+Object = dict[str, Any]
+
+
+class Simulation:
+    """State, and the actions that change it."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.custom: dict[str, dict[str, Object]] = {"NAT64Gateway": {}, "DNS64Policy": {}}
+        self.owned: dict[Ref, Object] = {}
+        self.nodes = {"node1": Node("node1", {"kubernetes.io/os": "linux"}, True, ("fd00::/64",))}
+        self.corefile: Any = {
+            "metadata": {"namespace": COREDNS[0], "name": COREDNS[1], "resourceVersion": "1"},
+            "data": {"Corefile": COREFILE},
+        }
+        self.synthesizes = True
+        self.rolls_out = True
+        self.events: list[Emit] = []
+        self.refuse: Callable[[Any], bool] = lambda _: False
+        self._numbers = itertools.count(2)
+        self._answers: dict[str, Answer] = {}
+
+    def create(self, kind: str, name: str, **spec: Any) -> None:
+        number = next(self._numbers)
+        self.custom[kind][name] = {
+            "kind": kind,
+            "metadata": {
+                "name": name,
+                "uid": f"uid-{number}",
+                "generation": 1,
+                "resourceVersion": str(number),
+                "creationTimestamp": f"2026-11-24T07:00:{len(self.custom[kind]):02}Z",
+            },
+            "spec": spec,
+        }
+
+    def edit(self, kind: str, name: str, **spec: Any) -> None:
+        obj = self.custom[kind][name]
+        obj["spec"] = spec
+        obj["metadata"]["generation"] += 1
+
+    def delete(self, kind: str, name: str) -> None:
+        obj = self.custom[kind][name]
+        if obj["metadata"].get("finalizers"):
+            obj["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+        else:
+            del self.custom[kind][name]
+
+    def world(self) -> World:
+        ready = {
+            ref.name: int(self._rolled_out(ref.name.removesuffix("-dns")))
+            for ref in self.owned
+            if ref.kind == "Service"
+        }
+        pods = {
+            ref.name.removeprefix("nat64-"): (Pod("node1", _removes(obj), True),)
+            for ref, obj in self.owned.items()
+            if ref.kind == "DaemonSet"
+        }
+        return copy.deepcopy(
+            World(
+                now=self.now,
+                settings=SETTINGS,
+                gateways=self.custom["NAT64Gateway"],
+                policies=self.custom["DNS64Policy"],
+                nodes=self.nodes,
+                owned=self.owned,
+                endpoints=ready,
+                corefiles={COREDNS: self.corefile} if self.corefile else {},
+                answers=self._answers,
+                pods=pods,
+            )
+        )
+
+    def step(self) -> Plan:
+        """Decide once and carry it out; nodes and DNS follow at once."""
+        plan = reconcile(self.world())
+        for group in plan.groups:
+            for action in group.actions:
+                if self.refuse(action):
+                    break
+                self._perform(action)
+        for question in plan.questions:
+            wired = bool(self.corefile) and "[fd00:" in str(self.corefile["data"])
+            self._answers[question.policy] = Answer(self.synthesizes and wired, "said", self.now)
+        if self.rolls_out:
+            for obj in self.owned.values():
+                if obj["kind"] == "DaemonSet":
+                    obj["status"] = {
+                        "observedGeneration": obj["metadata"]["generation"],
+                        "desiredNumberScheduled": 1,
+                        "updatedNumberScheduled": 1,
+                        "numberReady": 1,
+                    }
+        self.now += 1
+        return plan
+
+    def settle(self, limit: int = 40) -> None:
+        """Until there is nothing to do."""
+        for _ in range(limit):
+            if not self.step().groups:
+                return
+        raise AssertionError(f"it goes on for ever: {self.step()}")
+
+    def text(self) -> str:
+        assert self.corefile is not None
+        text: str = self.corefile["data"]["Corefile"]
+        return text
+
+    def write_corefile(self, text: str) -> None:
+        """Someone else does."""
+        self.corefile = {
+            "metadata": {
+                "namespace": COREDNS[0],
+                "name": COREDNS[1],
+                "resourceVersion": str(next(self._numbers)),
+                "managedFields": [
+                    {
+                        "manager": "someone",
+                        "operation": "Update",
+                        "time": "2026-11-24T08:00:00Z",
+                        "fieldsV1": {"f:data": {"f:Corefile": {}}},
+                    }
+                ],
+            },
+            "data": {"Corefile": text},
+        }
+
+    def condition(self, kind: str, name: str, type_: str) -> tuple[str, str, str]:
+        for found in self.custom[kind][name]["status"]["conditions"]:
+            if found["type"] == type_:
+                return found["status"], found["reason"], found["message"]
+        raise AssertionError(f"no condition {type_}")
+
+    def everything(self) -> Any:
+        """All that is there, without what differs from run to run."""
+        owned = {
+            ref: {k: v for k, v in obj.items() if k in ("spec", "data", "immutable")}
+            for ref, obj in self.owned.items()
+            if not ref.name.startswith("nat64-wiring-")
+        }
+        return owned, self.corefile and self.text()
+
+    def _rolled_out(self, name: str) -> bool:
+        found = self.owned.get(Ref("DaemonSet", name, NAMESPACE))
+        return bool(found and found.get("status") and not _removes(found))
+
+    def _perform(self, action: Any) -> None:
+        version = str(next(self._numbers))
+        match action:
+            case Apply(manifest):
+                ref = Ref.of(manifest)
+                new = copy.deepcopy(manifest)
+                old = self.owned.get(ref)
+                assert not (old and old.get("immutable")), f"{ref} is immutable"
+                new["metadata"]["uid"] = old["metadata"]["uid"] if old else f"uid-{version}"
+                generation = old["metadata"]["generation"] if old else 0
+                changed = old is None or old.get("spec") != new.get("spec")
+                new["metadata"]["generation"] = generation + changed
+                if old and "status" in old:
+                    new["status"] = old["status"]
+                if ref.kind == "Service":
+                    new["spec"]["clusterIP"] = f"fd00::{len(ref.name):x}"
+                self.owned[ref] = new
+            case Delete(ref, uid):
+                if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
+                    del self.owned[ref]
+            case SetStatus(ref, status):
+                self.custom[ref.kind][ref.name]["status"] = copy.deepcopy(status)
+            case SetFinalizers(ref, finalizers, _):
+                obj = self.custom[ref.kind][ref.name]
+                obj["metadata"]["finalizers"] = list(finalizers)
+                if obj["metadata"].get("deletionTimestamp") and not finalizers:
+                    del self.custom[ref.kind][ref.name]
+            case WriteCorefile(_, _, text, version_seen):
+                assert self.corefile is not None
+                assert version_seen == self.corefile["metadata"]["resourceVersion"]
+                self.corefile["metadata"]["resourceVersion"] = version
+                self.corefile["data"] = {"Corefile": text}
+            case Emit():
+                self.events.append(action)
+
+
+def _removes(daemon_set: Object) -> bool:
+    pod = daemon_set["spec"]["template"]["spec"]
+    return "remove" in (pod["containers"][0].get("command") or ())

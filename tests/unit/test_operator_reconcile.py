@@ -1,0 +1,334 @@
+"""From any state, the same end; at the end, nothing to do."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat64_dataplane import config
+from nat64_operator.reconcile import Node, reconcile
+from nat64_operator.reconcile.actions import Apply, SetFinalizers, WriteCorefile
+from nat64_operator.render.manifest import Ref
+from tests.unit.operator_simulation import COREDNS, COREFILE, NAMESPACE, Simulation
+
+DAEMON_SET = Ref("DaemonSet", "nat64-default", NAMESPACE)
+SERVICE = Ref("Service", "nat64-default-dns", NAMESPACE)
+SIDECAR = Ref("ConfigMap", "nat64-default-dns64", NAMESPACE)
+
+
+def settled(*, wired: bool = True) -> Simulation:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    if wired:
+        simulation.create("DNS64Policy", "default")
+    simulation.settle()
+    return simulation
+
+
+def test_two_empty_specs_are_enough() -> None:
+    simulation = settled()
+    for kind in ("NAT64Gateway", "DNS64Policy"):
+        for type_ in ("Accepted", "Programmed", "Ready"):
+            assert simulation.condition(kind, "default", type_)[0] == "True"
+    assert {DAEMON_SET, SERVICE, SIDECAR} < set(simulation.owned)
+    assert simulation.text() != COREFILE
+
+
+def test_nothing_is_made_before_the_finalizer_is_there() -> None:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    [group] = reconcile(simulation.world()).groups
+    assert isinstance(group.actions[0], SetFinalizers)
+
+
+def test_configs_come_before_the_daemonset_that_mounts_them() -> None:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    [group] = reconcile(simulation.world()).groups
+    applied = [Ref.of(a.manifest).kind for a in group.actions if isinstance(a, Apply)]
+    assert applied == ["ConfigMap", "ConfigMap", "Service", "DaemonSet"]
+
+
+def test_the_corefile_is_written_only_after_its_record() -> None:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default")
+    while True:
+        before = dict(simulation.owned)
+        plan = simulation.step()
+        actions = [action for group in plan.groups for action in group.actions]
+        writes = [a for a in actions if isinstance(a, WriteCorefile)]
+        if writes:
+            stored = [a for a in actions if isinstance(a, Apply) and "original" in str(a.manifest)]
+            recorded = any("wiring" in ref.name for ref in before)
+            assert recorded or actions.index(stored[0]) < actions.index(writes[0])
+            return
+
+
+def vandalise(spec: dict[str, Any], rng: random.Random) -> None:
+    """A change that an API server would take."""
+    if "template" not in spec:
+        spec["ports"] = spec["ports"][:1]
+        return
+    pod = spec["template"]["spec"]
+    match rng.randrange(4):
+        case 0:
+            pod["hostNetwork"] = False
+        case 1:
+            pod["volumes"].append({"name": "extra", "emptyDir": {}})
+        case 2:
+            pod["containers"][0]["image"] = "other"
+        case 3:
+            del pod["containers"][0]["command"]
+
+
+def damage(simulation: Simulation, rng: random.Random) -> None:
+    """What others, and bad luck, do to a cluster."""
+    for ref in list(simulation.owned):
+        match rng.randrange(6):
+            case 0:
+                del simulation.owned[ref]
+            case 1 if "spec" in simulation.owned[ref]:
+                vandalise(simulation.owned[ref]["spec"], rng)
+            case 2 if not simulation.owned[ref].get("immutable"):
+                simulation.owned[ref]["metadata"]["labels"]["app.kubernetes.io/part-of"] = "x"
+            case 3:
+                simulation.owned[ref]["metadata"].pop("annotations", None)
+    if rng.random() < 0.3:
+        simulation.write_corefile(COREFILE)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_from_any_damage_it_converges_to_the_same_end(seed: int) -> None:
+    expected = settled().everything()
+    simulation = settled()
+    rng = random.Random(seed)
+    for _ in range(rng.randrange(1, 4)):
+        damage(simulation, rng)
+        for _ in range(rng.randrange(3)):
+            simulation.step()
+    simulation.now += 3600
+    simulation.settle()
+    assert simulation.everything() == expected
+    assert simulation.step().groups == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_order_of_events_does_not_matter(seed: int) -> None:
+    rng = random.Random(seed)
+    events: list[Callable[[Simulation], Any]] = [
+        lambda s: s.create("NAT64Gateway", "default"),
+        lambda s: s.create("DNS64Policy", "default"),
+        lambda s: s.nodes.update(n2=Node("n2", {}, True, ("fd00:1::/64", "2001:db8::2"))),
+        lambda s: s.write_corefile("# edited\n" + s.text()),
+    ]
+    rng.shuffle(events)
+    simulation = Simulation()
+    for event in events:
+        event(simulation)
+        for _ in range(rng.randrange(4)):
+            simulation.step()
+    simulation.settle()
+    owned, text = simulation.everything()
+    assert text.startswith("# edited\n")
+    assert "allow net 2001:db8::2/128" in owned[SIDECAR]["data"]["Corefile"]
+    assert text.count("policy sequential") == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_with_writes_that_fail_at_random_it_ends_the_same(seed: int) -> None:
+    expected = settled().everything()
+    rng = random.Random(seed)
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default")
+    simulation.refuse = lambda _: rng.random() < 0.3
+    for _ in range(20):
+        simulation.step()
+    simulation.refuse = lambda _: False
+    simulation.now += 3600
+    simulation.settle()
+    assert simulation.everything() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), first=st.sampled_from(["NAT64Gateway", "DNS64Policy"]))
+def test_deleting_leaves_nothing_in_whatever_order_and_state(seed: int, first: str) -> None:
+    rng = random.Random(seed)
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default")
+    for _ in range(rng.randrange(12)):
+        simulation.step()
+    if rng.random() < 0.5:
+        damage(simulation, rng)
+    simulation.now = 1_800_000_000.0
+    second = "DNS64Policy" if first == "NAT64Gateway" else "NAT64Gateway"
+    simulation.delete(first, "default")
+    for _ in range(rng.randrange(6)):
+        simulation.step()
+    simulation.delete(second, "default")
+    simulation.settle(limit=400)
+    for _ in range(400):  # waiting is no action
+        if not simulation.custom["NAT64Gateway"]:
+            break
+        simulation.step()
+    assert simulation.custom == {"NAT64Gateway": {}, "DNS64Policy": {}}
+    assert simulation.owned == {}
+    assert simulation.text() == COREFILE
+
+
+def test_a_gateway_without_a_daemonset_controller_is_let_go_in_time() -> None:
+    simulation = settled(wired=False)
+    simulation.rolls_out = False
+    simulation.owned[DAEMON_SET]["status"] = {}
+    simulation.now = 1_800_000_000.0
+    simulation.delete("NAT64Gateway", "default")
+    for _ in range(20):
+        simulation.step()
+    assert "default" in simulation.custom["NAT64Gateway"]
+    simulation.now += 400
+    simulation.settle()
+    assert simulation.custom["NAT64Gateway"] == {}
+    assert simulation.owned == {}
+
+
+def test_a_policy_whose_corefile_is_gone_is_let_go() -> None:
+    simulation = settled()
+    simulation.corefile = None
+    simulation.now = 1_800_000_000.0
+    simulation.delete("DNS64Policy", "default")
+    simulation.settle()
+    assert simulation.custom["DNS64Policy"] == {}
+
+
+def test_a_refused_change_keeps_the_last_good_config() -> None:
+    simulation = settled()
+    before = simulation.everything()
+    pools = [{"ports": "100-200"}, {"ports": "150-160"}]
+    simulation.edit("NAT64Gateway", "default", pools=pools)
+    simulation.settle()
+    status, reason, message = simulation.condition("NAT64Gateway", "default", "Accepted")
+    assert (status, reason) == ("False", "Invalid")
+    assert "pools" in message
+    assert "a port may be in one pool only" in message
+    assert simulation.everything() == before
+
+
+def test_an_object_of_another_version_is_left_alone_and_said() -> None:
+    simulation = settled()
+    before = simulation.everything()
+    simulation.edit("NAT64Gateway", "default", prefix=["64:ff9b::/96"])
+    simulation.settle()
+    assert simulation.condition("NAT64Gateway", "default", "Accepted")[1] == "Invalid"
+    assert simulation.everything() == before
+
+
+CONFLICTS: list[tuple[str, dict[str, Any]]] = [
+    ("PrefixConflict", {"pools": [{"ports": "100-200"}]}),
+    ("PrefixConflict", {"prefix": "64:ff9b::/96", "nodeSelector": {"a": "b"}}),
+    ("PoolConflict", {"prefix": "2001:db8::/96"}),
+    ("PoolConflict", {"prefix": "2001:db8::/96", "pools": [{"ports": "65000-65100"}]}),
+    (
+        "InterfaceConflict",
+        {
+            "prefix": "2001:db8::/96",
+            "pools": [{"ports": "100-200"}],
+            "interfaceName": "nat64-default",
+        },
+    ),
+    (
+        "HostPortConflict",
+        {
+            "prefix": "2001:db8::/96",
+            "pools": [{"ports": "100-200"}],
+            "hostPorts": {"dnsMetrics": 6464},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "spec"), CONFLICTS)
+def test_the_younger_of_two_gateways_in_conflict_says_so(reason: str, spec: dict[str, Any]) -> None:
+    simulation = settled()
+    before = simulation.everything()
+    simulation.create("NAT64Gateway", "second", **spec)
+    simulation.settle()
+    status, found, message = simulation.condition("NAT64Gateway", "second", "Accepted")
+    assert (status, found) == ("False", reason)
+    assert "NAT64Gateway 'default'" in message
+    assert "spec." in message
+    assert simulation.everything() == before
+    assert simulation.condition("NAT64Gateway", "default", "Ready")[0] == "True"
+
+
+def test_gateways_on_different_nodes_are_no_conflict() -> None:
+    simulation = Simulation()
+    simulation.nodes = {
+        "a": Node("a", {"zone": "a", "kubernetes.io/os": "linux"}, True, ()),
+        "b": Node("b", {"zone": "b", "kubernetes.io/os": "linux"}, True, ()),
+    }
+    simulation.create("NAT64Gateway", "a", nodeSelector={"zone": "a"})
+    simulation.create("NAT64Gateway", "b", nodeSelector={"zone": "b"})
+    simulation.settle()
+    for name in ("a", "b"):
+        assert simulation.condition("NAT64Gateway", name, "Accepted")[0] == "True"
+
+
+def test_the_sidecars_ask_what_coredns_asked_before_it_was_wired() -> None:
+    simulation = Simulation()
+    upstreams = "192.0.2.53 [2001:db8::53]:5353"
+    simulation.write_corefile(COREFILE.replace("/etc/resolv.conf", upstreams))
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default")
+    simulation.settle()
+    text = simulation.owned[SIDECAR]["data"]["Corefile"]
+    assert f"forward . {upstreams} {{" in text
+    assert upstreams in simulation.text()
+
+
+def test_a_changed_fail_mode_changes_the_line() -> None:
+    simulation = settled()
+    simulation.edit("DNS64Policy", "default", coreDNS={"failMode": "Fail"})
+    simulation.settle()
+    assert "/etc/resolv.conf" not in simulation.text()
+    simulation.edit("DNS64Policy", "default", coreDNS={"mode": "Manual"})
+    simulation.settle()
+    assert simulation.text() == COREFILE
+
+
+def test_another_configmap_is_wired_after_the_first_is_put_back() -> None:
+    simulation = settled()
+    simulation.edit("DNS64Policy", "default", coreDNS={"configMapName": "other"})
+    simulation.settle()
+    assert simulation.text() == COREFILE
+    reason = simulation.condition("DNS64Policy", "default", "Programmed")[1]
+    assert reason == "CorefileNotFound"
+    assert COREDNS in simulation.world().corefiles
+
+
+def test_an_event_is_emitted_once_for_each_change() -> None:
+    simulation = settled()
+    count = len(simulation.events)
+    for _ in range(5):
+        simulation.step()
+    assert len(simulation.events) == count
+    reasons = [event.reason for event in simulation.events if event.ref.kind == "NAT64Gateway"]
+    assert len(reasons) == len(set(reasons))
+
+
+def test_the_config_of_the_removal_is_the_one_that_ran() -> None:
+    simulation = settled(wired=False)
+    simulation.edit("NAT64Gateway", "default", interfaceName="other")
+    digest = config.Config(name="default").content_hash
+    simulation.now = 1_800_000_000.0
+    simulation.delete("NAT64Gateway", "default")
+    simulation.step()
+    volumes = simulation.owned[DAEMON_SET]["spec"]["template"]["spec"]["volumes"]
+    assert f"nat64-default-{digest}" in str(volumes)
