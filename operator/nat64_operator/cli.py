@@ -20,7 +20,7 @@ from kubernetes import config as kube_config
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.edge import dns, handlers, uninstall
-from nat64_operator.edge.kube import Kube, explain
+from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 from nat64_operator.settings import Settings
@@ -83,11 +83,18 @@ async def _operate(kube: Kube, settings: Settings, options: argparse.Namespace) 
 
 
 def _wait_for_crds(kube: Kube) -> None:
-    """Without its CRDs the operator has nothing to watch, and kopf looks for them only once."""
+    """Without its CRDs the operator has nothing to watch, and kopf looks for them only once. The
+    API server may be out of reach at first, too: on a node that has just started, for one.
+    """
     for kind in (gateway_api.KIND, policy_api.KIND):
-        while not kube.serves(kind):
-            log.error("the API server does not know %s: install the chart's CRDs", kind)
-            time.sleep(10)
+        while True:
+            try:
+                if kube.serves(kind):
+                    break
+                log.error("the API server does not know %s: install the chart's CRDs", kind)
+            except TROUBLE as error:
+                log.warning("the API server can't be asked about %s: %s", kind, say(error))
+            time.sleep(3)
 
 
 def _label_namespace(kube: Kube, namespace: str) -> None:

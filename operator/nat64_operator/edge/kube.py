@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import urllib3
 from kubernetes import client
 
 from nat64_operator import status
@@ -50,6 +51,9 @@ _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 Query = dict[str, str]
+
+TROUBLE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
+"""What can go wrong between us and the API server, and is worth trying again."""
 
 
 class Kube:
@@ -209,3 +213,8 @@ def explain(error: client.ApiException) -> str:
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"
     return message
+
+
+def say(error: Exception) -> str:
+    """Any trouble in a sentence."""
+    return explain(error) if isinstance(error, client.ApiException) else str(error)

@@ -10,13 +10,12 @@ import asyncio
 import logging
 import time
 
-import urllib3
 from kubernetes import client
 
 from nat64_operator.api.policy import Policy
 from nat64_operator.coredns.record import Record
 from nat64_operator.edge import dns
-from nat64_operator.edge.kube import Kube, explain
+from nat64_operator.edge.kube import TROUBLE, Kube, say
 from nat64_operator.edge.store import OWNED, WATCHED, Store
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod, reconcile
@@ -44,8 +43,6 @@ COREFILE_SECONDS = 10
 """How often a Corefile that we depend on is read again: others edit it and nobody tells us."""
 BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 
-_TROUBLE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
-
 
 class Loop:
     """The operator at work."""
@@ -70,10 +67,10 @@ class Loop:
             try:
                 wake = await self._pass()
                 trouble = 0
-            except _TROUBLE as error:
+            except TROUBLE as error:
                 wake = BACKOFF_SECONDS[min(trouble, len(BACKOFF_SECONDS) - 1)]
                 trouble += 1
-                log.warning("the API server can't be read (%s): again in %d s", _say(error), wake)
+                log.warning("the API server can't be read (%s): again in %d s", say(error), wake)
                 await asyncio.sleep(wake)
                 continue
             await self._rest(wake)
@@ -162,7 +159,7 @@ class Loop:
                     result = self._kube.perform(action)
                     self._remember(action, result)
                     done = True
-            except _TROUBLE as error:
+            except TROUBLE as error:
                 self._failed(group, error)
             else:
                 self._failures.pop(group.subject, None)
@@ -196,7 +193,7 @@ class Loop:
             if error.status == 409:  # someone was faster; what we know of the Corefile is old
                 self._corefiles_read = float("-inf")
         self._failures[group.subject] = (count + 1, time.monotonic() + wait)
-        log.warning("%s: %s; again in %.0f s", group.subject, _say(error), wait)
+        log.warning("%s: %s; again in %.0f s", group.subject, say(error), wait)
 
     async def _ask(self, questions: tuple[Question, ...]) -> None:
         asked = (
@@ -220,7 +217,3 @@ def _remains(obj: dict[str, object]) -> bool:
     metadata = obj["metadata"]
     assert isinstance(metadata, dict), "every object has metadata"
     return not metadata.get("deletionTimestamp") or bool(metadata.get("finalizers"))
-
-
-def _say(error: Exception) -> str:
-    return explain(error) if isinstance(error, client.ApiException) else str(error)

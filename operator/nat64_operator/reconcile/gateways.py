@@ -180,7 +180,7 @@ def _apply(
     for manifest in wanted:
         live = owned.get(Ref.of(manifest))
         if differs(manifest, live):
-            if live is not None and live.get("immutable"):
+            if live is not None and live.get("immutable") and live["data"] != manifest["data"]:
                 actions.append(Delete(Ref.of(manifest), live["metadata"]["uid"]))
             actions.append(Apply(manifest))
     keep = {Ref.of(manifest) for manifest in wanted}
