@@ -179,7 +179,8 @@ class Simulation:
                 ref = Ref.of(manifest)
                 new = copy.deepcopy(manifest)
                 old = self.owned.get(ref)
-                assert not (old and old.get("immutable")), f"{ref} is immutable"
+                if old and old.get("immutable"):
+                    assert old["data"] == new["data"], f"{ref} is immutable"
                 new["metadata"]["uid"] = old["metadata"]["uid"] if old else f"uid-{version}"
                 generation = old["metadata"]["generation"] if old else 0
                 changed = old is None or old.get("spec") != new.get("spec")

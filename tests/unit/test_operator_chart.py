@@ -1,0 +1,44 @@
+"""The chart and the CRDs it carries."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+REPO = Path(__file__).parents[2]
+CHART = REPO / "charts" / "nat64-operator"
+
+
+def test_the_charts_crds_are_copies_of_the_one_source() -> None:
+    source = {path.name: path.read_text() for path in (REPO / "crds").iterdir()}
+    assert {p.name: p.read_text() for p in (CHART / "files" / "crds").iterdir()} == source
+
+
+def test_a_crd_outlives_the_release() -> None:
+    for path in (REPO / "crds").iterdir():
+        metadata = yaml.safe_load(path.read_text())["metadata"]
+        assert metadata["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_every_value_is_in_the_schema_which_allows_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def check(value: object, rule: dict[str, object], path: str) -> None:
+        reference = rule.get("$ref")
+        if isinstance(reference, str):
+            rule = schema["definitions"][reference.rpartition("/")[2]]
+        properties = rule.get("properties")
+        if not isinstance(value, dict) or not isinstance(properties, dict):
+            return
+        assert rule.get("additionalProperties") is False, path
+        assert set(value) <= set(properties), path
+        for key, inner in value.items():
+            check(inner, properties[key], f"{path}.{key}")
+
+    check(values, schema, "values")
+
+
+def test_versions_agree() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert f'version = "{chart["appVersion"]}"' in (REPO / "pyproject.toml").read_text()
