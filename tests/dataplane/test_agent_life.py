@@ -190,3 +190,29 @@ def test_an_interface_of_someone_else_is_not_touched(lab: Line) -> None:
     lab.node.ip("link delete nat64-default")
     one.wait_ready()
     one.close()
+
+
+def test_three_capabilities_are_enough(lab: Line) -> None:
+    """As in an unprivileged pod: /proc/sys read-only, no other capability, none to be gained."""
+    one = Translator(lab.node)
+    one.prepare()
+    lab.node.run("mount", "-o", "bind,ro", "/proc/sys", "/proc/sys")
+    some = "-all,+net_admin,+bpf,+perfmon"
+    flags = ("--bounding-set", "--inh-caps", "--ambient-caps")
+    one.start("setpriv", *(word for flag in flags for word in (flag, some)), "--no-new-privs", "--")
+    one.wait_ready()
+    assert lab.curl("ok") == "ok"
+    lab.node.ip("link delete nat64-default")
+    wait_for("repair", lambda: "repaired" in one.log(), 15)
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 15)
+    one.close()
+
+
+def test_without_the_capabilities_the_error_names_them(lab: Line) -> None:
+    one = Translator(lab.node)
+    one.prepare()
+    command = f"setpriv --bounding-set -all {PROGRAM} run --config {one.file} 2>&1; echo exit $?"
+    out = lab.node.run("sh", "-c", command, check=False).splitlines()
+    assert "CAP_BPF" in out[0]
+    assert out[-1] == "exit 1"
+    one.close()

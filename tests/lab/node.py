@@ -141,7 +141,7 @@ class Lab(contextlib.ExitStack):
         return node
 
 
-def wait_for(what: str, probe: Callable[[], T], seconds: float = 10) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 10) -> T:
     """Call `probe` until it returns something true; AssertionError names `what` after `seconds`."""
     end = time.monotonic() + seconds
     while True:

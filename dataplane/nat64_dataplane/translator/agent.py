@@ -157,9 +157,8 @@ class Agent:
                 self._count_repair(action)
         self.state.settled = True
         uplinks = ", ".join(uplink.name for uplink in settled.view.uplinks)
-        pool = {str(each.address) for each in settled.view.pool}
-        first = min(pool)
-        addresses = first if len(pool) == 1 else f"{first} and {len(pool) - 1} more"
+        pool = {each.address for each in settled.view.pool}
+        addresses = str(min(pool)) + (f" and {len(pool) - 1} more" if len(pool) > 1 else "")
         self._publish(
             f"Programmed: {self.state.config.prefix} translates to {addresses} over {uplinks}",
             programmed=True,

@@ -43,13 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_BUSY)
     except DataplaneError as error:
         return _fail(error, EXIT_FAILED)
+    except PermissionError as error:
+        what = f" ({error.filename})" if error.filename else ""
+        needs = "`run` needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, the other commands root"
+        return _fail(f"not permitted{what}: {needs}", EXIT_FAILED)
     except OSError as error:
         return _fail(error, EXIT_FAILED)
     except (KeyboardInterrupt, BrokenPipeError):
         return EXIT_FAILED
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: Exception | str, code: int) -> int:
     print(f"nat64-translator: {error}", file=sys.stderr)
     return code
 

@@ -1,0 +1,183 @@
+"""`python -m tests.bench.nat64`: the translator against forwarding, conntrack, NAT44 and Tayga.
+
+One run on one machine, subjects in alternating order, medians, and ratios of runs that belong
+together: figures of different machines, or of one machine at different hours, don't compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.bench import depth, report
+from tests.bench.subjects import SETUPS, Subject, subject
+from tests.lab.node import ROOT
+
+OURS = "ours"
+BUILD = ROOT / "build" / "bench"
+PLOT = ROOT / "docs" / "nat64-speed.svg"
+PLOTTED = (
+    "tcp_up_1_gbps",
+    "tcp_down_1_gbps",
+    "tcp_up_8_gbps",
+    "tcp_down_8_gbps",
+    "udp64_up_pps",
+    "udp64_down_pps",
+    "new_flows_per_s",
+)
+
+Measure = Callable[[Subject, str, str], dict[str, float]]
+
+
+def _streams(direction: str, count: int) -> Measure:
+    name = f"tcp_{'up' if direction == 'u' else 'down'}_{count}_gbps"
+
+    def measure(one: Subject, load: str, seconds: str) -> dict[str, float]:
+        out = one.client.run(load, "streams", one.host, seconds, direction, str(count))
+        return {name: float(out)}
+
+    return measure
+
+
+def _datagrams(direction: str) -> Measure:
+    name = f"udp64_{'up' if direction == 'u' else 'down'}_pps"
+
+    def measure(one: Subject, load: str, seconds: str) -> dict[str, float]:
+        return {name: float(one.client.run(load, "datagrams", one.host, seconds, direction))}
+
+    return measure
+
+
+def _connections(one: Subject, load: str, seconds: str) -> dict[str, float]:
+    out = one.client.run(load, "connections", one.host, seconds, *one.sources)
+    return {"new_flows_per_s": float(out)}
+
+
+def _rounds(one: Subject, load: str, _seconds: str) -> dict[str, float]:
+    p50, p99 = map(float, one.client.run(load, "rounds", one.host).split())
+    return {"rtt_p50_us": p50, "rtt_p99_us": p99}
+
+
+MEASURES: tuple[Measure, ...] = (
+    _streams("u", 1),
+    _streams("d", 1),
+    _streams("u", 8),
+    _streams("d", 8),
+    _datagrams("u"),
+    _datagrams("d"),
+    _connections,
+    _rounds,
+)
+
+
+def build_load(directory: Path) -> Path:
+    """Compile the traffic generator."""
+    directory.mkdir(parents=True, exist_ok=True)
+    binary = directory / "load"
+    source = Path(__file__).with_name("load.c")
+    subprocess.run(
+        ["clang", "-O2", "-Wall", "-pthread", "-o", str(binary), str(source)], check=True
+    )
+    return binary
+
+
+def compare(names: Sequence[str], load: Path, runs: int, seconds: float) -> report.Runs:
+    """Measure every subject `runs` times, each time starting with another one."""
+    values: dict[str, dict[str, list[float]]] = {}
+    with contextlib.ExitStack() as stack:
+        subjects = [stack.enter_context(subject(name, load)) for name in names]
+        for run in range(runs):
+            turn = run % len(subjects)
+            for measure in MEASURES:
+                for one in subjects[turn:] + subjects[:turn]:
+                    for metric, value in measure(one, str(load), f"{seconds:g}").items():
+                        values.setdefault(metric, {n: [] for n in names})[one.name].append(value)
+                        _say(f"run {run + 1}/{runs}  {metric:16} {one.name:20} {value:12.2f}")
+    return values
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    tayga = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Version}", "tayga"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        "cpu": model,
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "tayga": tayga,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "load_average_at_start": os.getloadavg()[0],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the JSON and the plot."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.nat64", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
+    parser.add_argument("--subjects", nargs="+", choices=SETUPS, default=list(SETUPS))
+    parser.add_argument("--out", type=Path, default=BUILD / "nat64.json")
+    parser.add_argument("--plot", type=Path, default=PLOT)
+    parser.add_argument("--no-depth", action="store_true", help="skip the million sessions")
+    options = parser.parse_args(arguments)
+    if os.geteuid():
+        parser.error("needs root: it makes network namespaces")
+    about = machine()
+    load = build_load(BUILD)
+    runs = compare(options.subjects, load, options.runs, options.seconds)
+    compared = report.ratios(runs, OURS)
+    found: dict[str, Any] = {
+        "machine": about,
+        "results": report.results(runs),
+        "ratios": compared,
+    }
+    if not options.no_depth:
+        found |= depth.measure(load, options.runs, options.seconds, _say)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    title = f"Our translator, as a multiple of others ({about['cpus']} CPUs, {about['kernel']})"
+    shown = {metric: compared[metric] for metric in PLOTTED if metric in compared}
+    options.plot.write_text(report.plot(shown, title))
+    print(report.table(runs, OURS))
+    for key in depth.KEYS:
+        if key in found:
+            print(f"{key}: {found[key]}")
+    print(f"written: {options.out} {options.plot}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
