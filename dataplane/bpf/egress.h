@@ -2,6 +2,7 @@
 /* IPv6 to IPv4: what the kernel routes to nat64-NAME. */
 #pragma once
 
+#include "icmp_6to4.h"
 #include "send.h"
 #include "session.h"
 #include "translate.h"
@@ -44,6 +45,8 @@ inline_step int translate_6to4(struct __sk_buff *skb, const struct config *confi
 		return COUNT_dropped_fragment_unexpected;
 	STEP(parse_transport(skb, p, &p->client_port, &p->remote_port));
 	if (p->protocol == IPPROTO_ICMP) {
+		if (p->icmp_type < V6_FIRST_QUERY)
+			return error_to_ipv4(skb, p);
 		if (p->icmp_type != ICMP_ECHO_REQUEST_V6 && p->icmp_type != ICMP_ECHO_REPLY_V6)
 			return COUNT_dropped_icmp_type;
 		p->remote_port = 0;

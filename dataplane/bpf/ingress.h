@@ -2,6 +2,7 @@
 /* IPv4 to IPv6: what arrives on an uplink, or on lo, for one of our mappings. All else passes. */
 #pragma once
 
+#include "icmp_4to6.h"
 #include "send.h"
 #include "session.h"
 #include "translate.h"
@@ -31,6 +32,13 @@ static __always_inline bool may_be_ours(const struct config *config, const struc
 	return port >= config->lowest_port && port <= config->highest_port;
 }
 
+static __always_inline int mark_slow(struct packet *p)
+{
+	if (p->ttl <= 1)
+		p->flags |= PACKET_SLOW; /* the kernel says "time exceeded" */
+	return GO_ON;
+}
+
 inline_step int translate_4to6(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
 	if (skb->protocol != bpf_htons(ETH_P_IP))
@@ -43,16 +51,17 @@ inline_step int translate_4to6(struct __sk_buff *skb, const struct config *confi
 	if (parse_transport(skb, p, &p->remote_port, &p->pool_port))
 		return COUNT_passed;
 	if (p->protocol == IPPROTO_ICMP) {
-		if (p->icmp_type != ICMP_ECHO_REQUEST_V4 && p->icmp_type != ICMP_ECHO_REPLY_V4)
-			return COUNT_passed;
+		if (p->icmp_type != ICMP_ECHO_REQUEST_V4 && p->icmp_type != ICMP_ECHO_REPLY_V4) {
+			STEP(error_to_ipv6(skb, p));
+			return mark_slow(p);
+		}
 		p->remote_port = 0;
 	}
 	if (!may_be_ours(config, p))
 		return COUNT_passed;
 	STEP(find_session_of_ipv4(skb, config, p));
 	pref64_embed(config, p->remote, &p->remote6);
-	if (p->ttl <= 1)
-		p->flags |= PACKET_SLOW; /* the kernel says "time exceeded" */
+	mark_slow(p);
 	return to_ipv6(skb, config, p);
 }
 

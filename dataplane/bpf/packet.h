@@ -28,6 +28,10 @@
 
 #define inline_step static __always_inline
 
+/* A constant table. Not static: LLVM would move small ones to sections for merging, without telling
+ * BTF, and the kernel would refuse the BTF. */
+#define TABLE const
+
 /* IPv4's fragment field: offset in units of 8 bytes, and the flag bits. */
 #define IPV4_DF		 0x4000
 #define IPV4_MF		 0x2000

@@ -9,6 +9,8 @@
 
 #include "packet.h"
 
+#define LOOPBACK_IFINDEX 1
+
 /* The longest IP packet that will really be on the wire: a segment, where there is GSO. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 {
@@ -45,6 +47,12 @@ static __always_inline void raise_ttl(struct __sk_buff *skb, struct packet *p)
 	bpf_skb_store_bytes(skb, field, &ttl, sizeof(ttl), 0);
 }
 
+/* To one of our own mappings: as if it had come in, by way of lo, where the other program waits. */
+static __always_inline int to_ourselves(void)
+{
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
 static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *config,
 				struct packet *p, struct counters *here)
 {
@@ -60,6 +68,11 @@ static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *conf
 		.ipv4_dst = p->remote,
 	};
 
+	if (p->flags & PACKET_HAIRPIN) {
+		here->value[DIR_6TO4][COUNT_hairpinned]++;
+		raise_ttl(skb, p);
+		return to_ourselves();
+	}
 	if (!(p->flags & PACKET_SLOW) &&
 	    bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
 		struct bpf_redir_neigh hop = {.nh_family = route.family};

@@ -38,7 +38,7 @@ static __always_inline enum tcp_event tcp_event(__u8 flags)
 /* An entry is the next state; HOLD leaves the session's expiry as it was. */
 #define HOLD 0x80
 
-static const __u8 tcp_transitions[TCP_STATES][DIR_COUNT][TCP_EVENTS] = {
+TABLE __u8 tcp_transitions[TCP_STATES][DIR_COUNT][TCP_EVENTS] = {
 	/*                    from IPv6: other, SYN, FIN, RST | from IPv4: other, SYN, FIN, RST */
 	[TCP_V4_INIT] = {{TCP_V4_INIT | HOLD, TCP_ESTABLISHED, TCP_V4_INIT | HOLD,
 			  TCP_V4_INIT | HOLD},
@@ -61,7 +61,7 @@ static const __u8 tcp_transitions[TCP_STATES][DIR_COUNT][TCP_EVENTS] = {
 		       {TCP_ESTABLISHED, TCP_ESTABLISHED, TCP_ESTABLISHED, TCP_TRANS | HOLD}},
 };
 
-static const __u8 tcp_timers[TCP_STATES] = {
+TABLE __u8 tcp_timers[TCP_STATES] = {
 	[TCP_V4_INIT] = TIMER_TCP_TRANSITORY,	   [TCP_V6_INIT] = TIMER_TCP_TRANSITORY,
 	[TCP_ESTABLISHED] = TIMER_TCP_ESTABLISHED, [TCP_V4_FIN] = TIMER_TCP_ESTABLISHED,
 	[TCP_V6_FIN] = TIMER_TCP_ESTABLISHED,	   [TCP_BOTH_FIN] = TIMER_TCP_TRANSITORY,

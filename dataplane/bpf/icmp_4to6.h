@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* ICMPv4 errors: from the IPv4 network, and from this node's kernel by way of lo. */
+#pragma once
+
+#include "icmp.h"
+
+/* The inner packet is one that we sent to the remote end. What isn't ours, passes to the host. */
+inline_step int parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
+				 struct packet *inner)
+{
+	__u32 at = p->l4 + ICMP_HEADER, header;
+	struct iphdr ip;
+	__u8 head[8];
+
+	if (p->length < ICMP_HEADER + sizeof(ip) || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+		return COUNT_passed;
+	__builtin_memset(inner, 0, sizeof(*inner));
+	header = ip.ihl * 4;
+	if (ip.version != 4 || header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header)
+		return COUNT_passed;
+	inner->pool = ip.saddr;
+	inner->remote = ip.daddr;
+	inner->l3 = at;
+	inner->l4 = at + header;
+	inner->length = bpf_ntohs(ip.tot_len) - header;
+	inner->traffic_class = ip.tos;
+	inner->ttl = ip.ttl;
+	inner->protocol = ip.protocol;
+	inner->fragment = bpf_ntohs(ip.frag_off) & (IPV4_OFFSET_MASK | IPV4_MF);
+	if (inner->fragment)
+		inner->flags |= PACKET_FRAGMENT;
+	inner->identification = bpf_ntohs(ip.id);
+	if (is_later_fragment(inner) || inner->l4 + sizeof(head) > p->l4 + p->length ||
+	    bpf_skb_load_bytes(skb, inner->l4, head, sizeof(head)))
+		return COUNT_passed;
+	switch (inner->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		inner->pool_port = *(__be16 *)head;
+		inner->remote_port = *(__be16 *)(head + 2);
+		return GO_ON;
+	case IPPROTO_ICMP:
+		inner->icmp_type = head[0];
+		if (head[0] != ICMP_ECHO_REQUEST_V4 && head[0] != ICMP_ECHO_REPLY_V4)
+			return COUNT_passed;
+		inner->pool_port = *(__be16 *)(head + 4);
+		return GO_ON;
+	}
+	return COUNT_passed;
+}
+
+static __noinline int find_inner_session_4to6(struct packet *inner)
+{
+	struct session_key key;
+	struct session *session;
+
+	session_key_of(inner, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	if (!session || session->flags & SESSION_CONTACT || session->expires <= now_seconds())
+		return COUNT_passed;
+	inner->client = session->client;
+	inner->client_port = session->client_port;
+	return GO_ON;
+}
+
+/* Who the client is told that the error comes from. A router whose address the prefix must not
+ * stand for (RFC 6052 section 3.1) is replaced by the remote end, for which it may: dropping the
+ * error would break path MTU discovery across private networks. */
+static __always_inline void error_source(const struct config *config, __u32 slot,
+					 const struct packet *p, const struct packet *inner,
+					 union addr6 *source)
+{
+	struct destination_key key = {.prefix_length = 64, .slot = slot, .address = p->remote};
+	struct destination *router = bpf_map_lookup_elem(&destinations, &key);
+	bool presentable = !router || router->verdict != DESTINATION_NOT_GLOBAL;
+
+	pref64_embed(config, presentable ? p->remote : inner->remote, source);
+}
+
+static __always_inline __u32 limit_by_route_ipv6(struct __sk_buff *skb, const struct config *config,
+						 const struct packet *inner, __u32 mtu)
+{
+	struct bpf_fib_lookup route = {
+		.family = AF_INET6,
+		.l4_protocol = inner->protocol,
+		.tot_len = 0xffff,
+		.ifindex = config->interface,
+	};
+
+	__builtin_memcpy(route.ipv6_src, &inner->remote6, sizeof(inner->remote6));
+	__builtin_memcpy(route.ipv6_dst, &inner->client, sizeof(inner->client));
+	if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED &&
+	    route.mtu_result && route.mtu_result < mtu)
+		return route.mtu_result;
+	return mtu;
+}
+
+/* RFC 7915 section 4.2, fragmentation needed: the MTU for IPv6. */
+static __always_inline __u32 mtu_for_ipv6(struct __sk_buff *skb, const struct config *config,
+					  const struct packet *inner, __u32 mtu)
+{
+	__u32 ifindex = skb->ifindex, total = inner->length + sizeof(struct iphdr);
+	struct uplink *uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
+	int i;
+
+	if (!mtu) { /* a router from before RFC 1191 */
+		for (i = 0; i < PLATEAUS; i++) {
+			if (plateaus[i] < total) {
+				mtu = plateaus[i];
+				break;
+			}
+		}
+	}
+	if (uplink && uplink->mtu < mtu)
+		mtu = uplink->mtu;
+	mtu = limit_by_route_ipv6(skb, config, inner, mtu + HEADER_GROWTH);
+	return mtu < LOWEST_IPV6_MTU ? LOWEST_IPV6_MTU : mtu;
+}
+
+inline_step int rest_of_error_ipv6(struct __sk_buff *skb, const struct config *config,
+				   struct error_work *work, const struct ending *end)
+{
+	__u8 pointer = work->icmp[4];
+	__u16 mtu = bpf_ntohs(*(__be16 *)(work->icmp + 6));
+
+	*(__be32 *)(work->icmp + 4) = 0;
+	switch (work->meaning.rest) {
+	case REST_MTU:
+		*(__be32 *)(work->icmp + 4) =
+			bpf_htonl(mtu_for_ipv6(skb, config, &work->inner, mtu));
+		return GO_ON;
+	case REST_POINTER:
+		if (pointer >= POINTERS_V4 || pointer_4to6[pointer & (POINTERS_V4 - 1)] == NOWHERE)
+			return COUNT_dropped_icmp_type;
+		work->icmp[7] = pointer_4to6[pointer & (POINTERS_V4 - 1)];
+		return GO_ON;
+	case REST_FIXED:
+		work->icmp[7] = NEXT_HEADER_POINTER;
+		return GO_ON;
+	}
+	work->icmp[4] = end->inner / 8;
+	return GO_ON;
+}
+
+static __always_inline void write_ipv6_header(struct ipv6hdr *ip6, const struct config *config,
+					      const struct packet *p, __u32 payload,
+					      const union addr6 *source,
+					      const union addr6 *destination)
+{
+	__builtin_memset(ip6, 0, sizeof(*ip6));
+	ip6->version = 6;
+	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
+		ip6->priority = p->traffic_class >> 4;
+		ip6->flow_lbl[0] = p->traffic_class << 4;
+	}
+	ip6->payload_len = bpf_htons(payload);
+	ip6->nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
+	ip6->hop_limit = p->ttl;
+	__builtin_memcpy(&ip6->saddr, source, sizeof(*source));
+	__builtin_memcpy(&ip6->daddr, destination, sizeof(*destination));
+}
+
+/* Behind `ip6`, which becomes the header of a first fragment. */
+static __always_inline void write_fragment_header(struct ipv6hdr *ip6, const struct packet *p)
+{
+	__u8 *head = (__u8 *)(ip6 + 1);
+
+	head[0] = ip6->nexthdr;
+	head[1] = 0;
+	head[2] = 0;
+	head[3] = 1; /* more to come: a first fragment */
+	head[4] = head[5] = 0;
+	head[6] = p->identification >> 8;
+	head[7] = p->identification;
+	ip6->nexthdr = IPPROTO_FRAGMENT;
+	ip6->payload_len = bpf_htons(p->length + FRAGMENT_HEADER);
+}
+
+__noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
+{
+	struct error_work *work = work_here();
+	__u32 slot, at, extra, inner_header, front;
+	struct packet *inner;
+	struct config *config;
+	struct ipv6hdr *ip6;
+	struct ending end;
+	__s64 cut = 0;
+	__u16 check;
+
+	if (!p || !work)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	inner = &work->inner;
+	STEP(parse_inner_ipv4(skb, p, inner));
+	STEP(find_inner_session_4to6(inner));
+	STEP(read_error(skb, p, work));
+	work->meaning = meaning_4to6(p->icmp_type, p->icmp_code);
+	if (!work->meaning.known)
+		return COUNT_dropped_icmp_type;
+	pref64_embed(config, inner->remote, &inner->remote6);
+	error_source(config, slot, p, inner, &p->remote6);
+	p->client = inner->client;
+
+	find_extensions(work, work->icmp[5], 4);
+	extra = inner->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
+	inner_header = sizeof(*ip6) + extra;
+	if (work->meaning.rest != REST_NONE && work->extended) {
+		/* the new type has no place for them: only the inner part stays */
+		work->payload = work->extended - work->inner_header;
+		cut = sum_bytes(skb, work->payload_at + work->payload,
+				p->l4 + p->length - work->payload_at - work->payload);
+		work->extended = 0;
+		if (cut < 0)
+			return COUNT_dropped_truncated;
+	}
+	plan_ending(work, LONGEST_ERROR_V6, sizeof(*ip6) + ICMP_HEADER, inner_header, 8, &end);
+	if (end.payload < work->payload) {
+		__s64 more =
+			sum_bytes(skb, work->payload_at + end.payload, work->payload - end.payload);
+
+		if (more < 0)
+			return COUNT_dropped_truncated;
+		cut += more;
+	}
+
+	check = *(__u16 *)(work->icmp + 2);
+	STEP(rest_of_error_ipv6(skb, config, work, &end));
+	work->icmp[0] = work->meaning.type;
+	work->icmp[1] = work->meaning.code;
+	*(__u16 *)(work->icmp + 2) = 0;
+	if (inner->protocol == IPPROTO_ICMP)
+		translate_inner_transport(work, pseudo6_sum(inner), 0, inner->client_port,
+					  inner->icmp_type == ICMP_ECHO_REQUEST_V4
+						  ? ICMP_ECHO_REQUEST_V6
+						  : ICMP_ECHO_REPLY_V6);
+	else
+		translate_inner_transport(work, addresses_to_ipv6(inner), 0, inner->client_port, 0);
+
+	front = sizeof(*ip6) + ICMP_HEADER;
+	ip6 = (struct ipv6hdr *)(work->headers + front);
+	write_ipv6_header(ip6, config, inner, inner->length, &inner->client, &inner->remote6);
+	__builtin_memset(ip6 + 1, 0, FRAGMENT_HEADER);
+	if (extra)
+		write_fragment_header(ip6, inner);
+	p->length = ICMP_HEADER + inner_header + end.payload + end.padding;
+	work->new_sum = sum_of(ip6, sizeof(*ip6) + FRAGMENT_HEADER) +
+			sum_of(work->icmp, ICMP_HEADER) +
+			sum_of(work->transport, sizeof(work->transport)) + pseudo6_sum(p);
+	if (work->has_tcp_checksum)
+		work->new_sum += work->tcp_checksum;
+	*(__u16 *)(work->icmp + 2) = check;
+	*(__u16 *)(work->icmp + 2) = error_checksum(work, cut);
+
+	ip6 = (struct ipv6hdr *)work->headers;
+	write_ipv6_header(ip6, config, p, p->length, &p->remote6, &p->client);
+	__builtin_memcpy(work->headers + sizeof(*ip6), work->icmp, ICMP_HEADER);
+
+	/* Options of both headers go; then there is room to make. */
+	at = p->extensions + work->inner_header - sizeof(struct iphdr);
+	if (at && bpf_skb_adjust_room(skb, -(__s32)at, BPF_ADJ_ROOM_NET, KEEP_GSO))
+		return COUNT_dropped_internal;
+	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0) ||
+	    bpf_skb_adjust_room(skb, HEADER_GROWTH + extra, BPF_ADJ_ROOM_NET, KEEP_GSO))
+		return COUNT_dropped_internal;
+	front += sizeof(*ip6);
+	if (bpf_skb_store_bytes(skb, p->l3, work->headers, 2 * sizeof(*ip6) + ICMP_HEADER,
+				BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	if (extra && bpf_skb_store_bytes(skb, p->l3 + front, work->headers + front, FRAGMENT_HEADER,
+					 BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	at = p->l3 + front + extra;
+	if (bpf_skb_store_bytes(skb, at, work->transport, sizeof(work->transport),
+				BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	if (work->has_tcp_checksum &&
+	    bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, check), &work->tcp_checksum,
+				sizeof(work->tcp_checksum), BPF_F_RECOMPUTE_CSUM))
+		return COUNT_dropped_internal;
+	write_ether_type(skb, p, bpf_htons(ETH_P_IPV6));
+	STEP(write_ending(skb, &end, at));
+	p->l4 = p->l3 + sizeof(*ip6);
+	p->client_port = p->remote_port = 0;
+	count(DIR_4TO6, COUNT_icmp_errors_translated);
+	return GO_ON;
+}
