@@ -102,6 +102,7 @@ struct bib6_key {
 	__be16 client_port;
 	__u8 protocol;
 	__u8 pad;
+	__u32 pad2; /* the union aligns this to 8 bytes: no byte of a key may be left over */
 };
 
 struct bib6 {

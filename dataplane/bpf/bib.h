@@ -38,6 +38,7 @@ static __always_inline void bib6_key_of(const struct packet *p, struct bib6_key 
 	key->client_port = p->client_port;
 	key->protocol = p->protocol;
 	key->pad = 0;
+	key->pad2 = 0;
 }
 
 static __always_inline void bib4_key_of(const struct packet *p, struct bib4_key *key)

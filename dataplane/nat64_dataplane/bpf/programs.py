@@ -53,7 +53,7 @@ class Program:
 
     def pin(self, path: Path) -> None:
         """Pin at `path`, in place of what is pinned there."""
-        beside = path.with_name(path.name + ".new")
+        beside = path.with_name(path.name + "_new")  # bpffs takes no dots
         beside.unlink(missing_ok=True)
         libbpf.check(
             self._library.bpf_obj_pin(self.fd, os.fsencode(beside)),

@@ -85,7 +85,7 @@ CONFIG_EPOCH = 20
 """Where the epoch is in CONFIG."""
 POOL_RANGE = struct.Struct("=4sHH")
 PORT_BLOCK_KEY = struct.Struct("=4s4B")
-BIB6_KEY = struct.Struct("=16s2sBx")
+BIB6_KEY = struct.Struct("=16s2sBx4x")
 BIB6 = struct.Struct("=4s2sHI")
 BIB4_KEY = struct.Struct("=4s2sBx")
 BIB4 = struct.Struct("=16s2sHIII")
