@@ -36,10 +36,10 @@ def reply(
     message = dns.message.make_response(query, recursion_available=True)
     message.answer = [rrset(line) for line in answer]
     message.authority = [rrset(line) for line in authority]
-    message.set_rcode(rcode)
+    message.set_rcode(dns.rcode.Rcode.make(rcode))
     message.flags |= flags
     if opt:
-        options = [dns.edns.EDEOption(code) for code in ede]
+        options: list[dns.edns.Option] = [dns.edns.EDEOption(dns.edns.EDECode.make(code)) for code in ede]
         message.use_edns(0, 0, 1232, options=options)
     return wire.parse_reply(message.to_wire())
 

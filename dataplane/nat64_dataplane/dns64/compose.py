@@ -79,7 +79,7 @@ def splice(reply: Reply, changes: Changes) -> Body:
             parts.append(message[start:position])
             size += position - start
             continue
-        moved = min(moved, data - 10)
+        moved = min(moved, data - 10 if replacement else start)
         counts[_section(reply, index)] += len(replacement) - 1
         owner = message[start : data - 10]
         for new in replacement:
