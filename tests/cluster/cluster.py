@@ -77,7 +77,7 @@ class Cluster:
         """Start the cluster, unless it runs; clean up first what an earlier one left."""
         _check_machine()
         with locked(CACHE / "locks" / "cluster"):
-            if not self.problems():
+            if not self.problems() and (self.audit_log.exists() or not audit):
                 say("cluster: already up")
                 return
             binaries.ensure()
@@ -107,6 +107,8 @@ class Cluster:
         """What keeps the cluster from being usable; empty when it is."""
         if network.existing() != list(network.NAMESPACES):
             return ["it is not up"]
+        if ended := [log for node in self.nodes for log in node.ended()]:
+            return [f"a program has ended: see {log}" for log in ended]
         try:
             if not self.internet.answers():
                 return ["the internet's servers do not answer"]
@@ -205,6 +207,8 @@ class Cluster:
 
         def all_known() -> bool:
             for node in self.nodes:
+                for log in node.ended():
+                    raise ClusterError(f"a program has ended: see {log}")
                 ranges[node] = self.kubectl("get", "node", node.name, "-o", path)
             return all(ranges.values())
 

@@ -29,8 +29,8 @@ for shared in "$@"; do
   mount --bind "$shared" ".$shared"
 done
 # Image layers are overlays, which cannot lie on an overlay.
-mkdir -p var/lib/containerd "$state/$name/containerd"
-mount --bind "$state/$name/containerd" var/lib/containerd
+mkdir -p var/lib/containerd
+mount -t tmpfs -o mode=700 containerd var/lib/containerd
 
 echo "$name" > etc/hostname
 rm -f etc/resolv.conf

@@ -1,5 +1,6 @@
 """A node: the programs that run on one, and a way to run a command there."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Node:
 
     def boot(self) -> None:
         """Start the node's first process, which makes its file system."""
-        for folder in (self.log_folder, self.folder / "root", self.folder / "containerd"):
+        for folder in (self.log_folder, self.folder / "root"):
             folder.mkdir(parents=True)
         for hierarchy in _cgroup_hierarchies():
             (hierarchy / CGROUP / self.name).mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,20 @@ class Node:
 
     def start(self, name: str, argv: Sequence[str]) -> None:
         """Start a program on the node, in the background; its output goes to its log."""
-        detach([*self.enter(), *argv], self.log_folder / f"{name}.log")
+        log = self.log_folder / f"{name}.log"
+        detach([*self.enter(), *argv], log)
+        what = f"{name} to start on {self.name} (see {log})"
+        wait_for(what, lambda: log not in self.ended(), timeout=5, every=0.02)
+
+    def ended(self) -> list[Path]:
+        """The logs of the programs that were started here and do not run any more."""
+        running = set()
+        for pid in processes(self.host.namespace):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                running.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        logs = [log for log in self.log_folder.glob("*.log") if log.stem != "init"]
+        # The kernel keeps fifteen letters of a name.
+        return [log for log in logs if log.stem[:15] not in running]
 
     def write(self, path: str, text: str) -> None:
         """Write a file on the node."""
