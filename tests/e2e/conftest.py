@@ -1,7 +1,10 @@
 """One cluster for all end-to-end tests.
 
-It is left running, since a developer's next run then starts at once; `make cluster-down` ends it.
+One that was up before (`make cluster-up`, `make demo`) is used and left running, so that a
+developer's next run starts at once; otherwise the tests start it and take it down again.
 """
+
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +12,11 @@ from tests.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
+def cluster() -> Iterator[Cluster]:
     """Both nodes, the control plane, CoreDNS and the internet: see tests/cluster/README.md."""
     cluster = Cluster()
+    was_up = not cluster.problems()
     cluster.up()
-    return cluster
+    yield cluster
+    if not was_up:
+        cluster.down()
