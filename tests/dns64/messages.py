@@ -39,7 +39,9 @@ def reply(
     message.set_rcode(dns.rcode.Rcode.make(rcode))
     message.flags |= flags
     if opt:
-        options: list[dns.edns.Option] = [dns.edns.EDEOption(dns.edns.EDECode.make(code)) for code in ede]
+        options: list[dns.edns.Option] = [
+            dns.edns.EDEOption(dns.edns.EDECode.make(code)) for code in ede
+        ]
         message.use_edns(0, 0, 1232, options=options)
     return wire.parse_reply(message.to_wire())
 

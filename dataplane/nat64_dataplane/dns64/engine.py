@@ -246,7 +246,7 @@ class Engine:
         answer = decision.answer
         self.stats.rules[decision.rule] += 1
         now = self._loop.time()
-        if self.cache is not None:
+        if self.cache is not None and not self._has_better(key, answer, now):
             self.cache.put(key[0], key[1], answer, int(now))
         stale = self._stale_settings()
         if stale is not None:
@@ -258,6 +258,13 @@ class Engine:
             self.errors.write(query, reason)
         for decided in job.waiting:
             decided(decision)
+
+    def _has_better(self, key: tuple[bytes, View], answer: Answer, now: float) -> bool:
+        """Whether a stale answer is to be served rather than this failure."""
+        if answer.kind != ERROR or self.cache is None or self._stale_settings() is None:
+            return False
+        entry = self.cache.find(*key, int(now))
+        return entry is not None and self._may_serve(entry, now)
 
     def _send_stale(self, query: Query, origin: Origin, entry: Entry) -> None:
         settings = self._stale_settings()

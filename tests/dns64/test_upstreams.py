@@ -1,0 +1,481 @@
+"""Upstreams that are lost, slow, broken or hostile, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import pytest
+
+from tests.dns64.conftest import StartSidecar, StartUpstream
+from tests.dns64.sidecar import eventually, free_port
+from tests.dns64.upstreams import Upstream, Zone, texts
+
+ZONE = Zone.of(
+    *(f"n{number}.example. 300 IN AAAA 2001:db8::{number}" for number in range(40)),
+    *(f"v{number}.example. 300 IN A 198.51.100.{number}" for number in range(40)),
+    "short.example. 1 IN A 198.51.100.7",
+)
+SYNTHESIZED = "v7.example. 300 IN AAAA 64:ff9b:1::c633:6407"
+
+
+def silent(query: dns.message.Message, proto: str) -> None:
+    return None
+
+
+def servfail(query: dns.message.Message, proto: str) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response
+
+
+def test_a_lost_upstream_is_passed_over(upstream: StartUpstream, sidecar: StartSidecar) -> None:
+    bad, good = upstream(silent), upstream(ZONE)
+    server = sidecar(f"forward . {bad} {good} {{\npolicy sequential\nread_timeout 200ms\n}}")
+    started = time.monotonic()
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert time.monotonic() - started < 3
+
+
+def test_a_closed_port_is_passed_over_at_once(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    server = sidecar(f"forward . [::1]:{free_port()} {upstream(ZONE)} {{\npolicy sequential\n}}")
+    started = time.monotonic()
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert time.monotonic() - started < 1
+
+
+def test_no_upstream_at_all_is_servfail_with_the_reason(sidecar: StartSidecar) -> None:
+    server = sidecar(f"cache\nforward . [::1]:{free_port()}")
+    response = server.ask("v7.example")
+    assert response.rcode() == dns.rcode.SERVFAIL
+    (error,) = response.extended_errors()
+    assert (error.code, "Connection refused" in (error.text or "")) == (23, True)
+    assert "plugin/errors: 2 v7.example. AAAA" in server.log()
+
+
+def test_an_upstream_that_dies_counts_as_down_and_comes_back(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    port = free_port()
+    first = Upstream(ZONE, port=port)
+    second = upstream(ZONE)
+    server = sidecar(
+        f"forward . {first} {second} {{\npolicy sequential\nread_timeout 200ms\n"
+        "health_check 50ms\nmax_fails 1\n}"
+    )
+    assert server.ask("n1.example").answer
+    assert not second.types()
+    first.close()
+    assert server.ask("n2.example").answer
+    eventually(lambda: server.metric("nat64_dns64_upstream_down", to=f"[::1]:{port}") == 1)
+    asked = len(second.types())
+    assert server.ask("n3.example").answer
+    assert len(second.types()) == asked + 1
+    with Upstream(ZONE, port=port) as again:
+        eventually(lambda: server.metric("nat64_dns64_upstream_down", to=f"[::1]:{port}") == 0)
+        assert server.ask("n4.example").answer
+        assert "AAAA" in again.types()
+    assert server.metric("coredns_proxy_healthcheck_failures_total") > 0
+
+
+def test_failfast_answers_at_once_while_all_are_down(sidecar: StartSidecar) -> None:
+    server = sidecar(
+        f"forward . [::1]:{free_port()} {{\nfailfast_all_unhealthy_upstreams\n"
+        "health_check 20ms\nmax_fails 1\n}"
+    )
+    server.ask("v7.example")
+    eventually(lambda: server.metric("nat64_dns64_upstream_down") == 1)
+    assert server.ask("v8.example").rcode() == dns.rcode.SERVFAIL
+    assert server.metric("coredns_forward_healthcheck_broken_total") > 0
+
+
+@pytest.mark.parametrize("policy", ["random", "round_robin"])
+def test_policies_spread_queries(
+    upstream: StartUpstream, sidecar: StartSidecar, policy: str
+) -> None:
+    ups = [upstream(ZONE) for _ in range(3)]
+    server = sidecar(f"forward . {' '.join(map(str, ups))} {{\npolicy {policy}\n}}")
+    for number in range(30):
+        server.ask(f"n{number}.example")
+    counts = [len(up.types()) for up in ups]
+    assert sum(counts) == 30
+    assert min(counts) > 0
+    if policy == "round_robin":
+        assert counts == [10, 10, 10]
+
+
+def test_failover_tries_another_upstream_for_an_rcode(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    bad, good = upstream(servfail), upstream(ZONE)
+    server = sidecar(f"forward . {bad} {good} {{\npolicy sequential\nfailover SERVFAIL\n}}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+
+
+def test_next_passes_on_to_the_next_forward_stanza(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    first, second = upstream(Zone.of()), upstream(ZONE)
+    server = sidecar(f"forward . {first} {{\nnext NXDOMAIN\n}}\nforward . {second}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+
+
+def test_except_and_zones_choose_the_stanza(upstream: StartUpstream, sidecar: StartSidecar) -> None:
+    one, other = upstream(ZONE), upstream(ZONE)
+    server = sidecar(f"forward v7.example {one}\nforward . {other} {{\nexcept v8.example\n}}")
+    server.ask("v7.example")
+    server.ask("v9.example")
+    assert server.ask("v8.example").rcode() == dns.rcode.REFUSED
+    assert {name for name, _, _ in one.asked} == {"v7.example."}
+    assert {name for name, _, _ in other.asked} == {"v9.example."}
+
+
+def test_max_concurrent_refuses_what_is_above_it(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    server = sidecar(f"forward . {upstream(silent)} {{\nmax_concurrent 1\nread_timeout 1s\n}}")
+    thread = threading.Thread(target=lambda: server.ask("a.example"))
+    thread.start()
+    time.sleep(0.3)
+    assert server.ask("b.example", "A").rcode() == dns.rcode.REFUSED
+    thread.join()
+    assert server.metric("coredns_forward_max_concurrent_rejects_total") == 1
+
+
+def test_a_truncated_reply_is_fetched_over_tcp(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def cut(query: dns.message.Message, proto: str) -> dns.message.Message:
+        response = ZONE(query, proto)
+        if proto == "udp":
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+        return response
+
+    up = upstream(cut)
+    server = sidecar(f"forward . {up}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert [proto for name, _, proto in up.asked if name != "."] == ["udp", "tcp", "udp", "tcp"]
+
+
+def test_force_tcp_asks_over_tcp_only(upstream: StartUpstream, sidecar: StartSidecar) -> None:
+    up = upstream(ZONE)
+    server = sidecar(f"forward . {up} {{\nforce_tcp\n}}")
+    for number in range(5):
+        assert server.ask(f"v{number}.example").answer
+    assert {proto for _, _, proto in up.asked} == {"tcp"}
+    assert len({port for port, _ in up.sources}) == 1  # one connection, kept
+
+
+def test_a_tcp_connection_that_is_closed_between_queries_is_opened_again(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    port = free_port()
+    server = None
+    for number in range(3):
+        with Upstream(ZONE, port=port) as up:
+            server = server or sidecar(f"forward . {up} {{\nforce_tcp\nmax_fails 0\n}}")
+            assert server.ask(f"v{number}.example").answer
+
+
+GARBAGE = [
+    b"",
+    b"\0",
+    b"\0" * 12,
+    b"\xff" * 12,
+    b"\xff" * 600,
+    b"\0\0\x81\x80\0\1\0\1\0\0\0\0",
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_no_reply(
+    upstream: StartUpstream, sidecar: StartSidecar, garbage: bytes
+) -> None:
+    def answer(query: dns.message.Message, proto: str) -> bytes:
+        return struct.pack("!H", query.id)[: len(garbage)] + garbage[2:]
+
+    bad, good = upstream(answer), upstream(ZONE)
+    server = sidecar(f"forward . {bad} {good} {{\npolicy sequential\nread_timeout 200ms\n}}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+
+
+def test_a_reply_with_trailing_bytes_or_a_cut_record_is_no_reply(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def answer(query: dns.message.Message, proto: str) -> bytes:
+        good = ZONE(query, proto).to_wire()
+        return good[:-3] if query.question[0].rdtype == dns.rdatatype.A else good + b"x"
+
+    bad, good = upstream(answer), upstream(ZONE)
+    server = sidecar(f"forward . {bad} {good} {{\npolicy sequential\nread_timeout 200ms\n}}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+
+
+def test_replies_to_other_questions_and_from_other_places_do_not_count(
+    sidecar: StartSidecar,
+) -> None:
+    """A forger who knows the ID: wrong name, wrong type, wrong source. Then the true reply."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as up:
+        up.bind(("::1", 0))
+        up.settimeout(5)
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    data, source = up.recvfrom(4096)
+                except OSError:
+                    continue
+                query = dns.message.from_wire(data)
+                for wrong in ("x.example.", "v7.test."):
+                    forged = dns.message.make_query(wrong, query.question[0].rdtype)
+                    forged.id = query.id
+                    up.sendto(dns.message.make_response(forged).to_wire(), source)
+                other = dns.message.make_query(query.question[0].name, "TXT")
+                other.id = query.id
+                up.sendto(dns.message.make_response(other).to_wire(), source)
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as stranger:
+                    forged_answer = dns.message.make_response(query)
+                    forged_answer.set_rcode(dns.rcode.NXDOMAIN)
+                    stranger.sendto(forged_answer.to_wire(), source)
+                up.sendto(ZONE(query, "udp").to_wire(), source)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        server = sidecar(f"forward . [::1]:{up.getsockname()[1]}")
+        assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+        assert server.metric("nat64_dns64_stray_replies_total") >= 4
+        stop.set()
+        thread.join()
+
+
+def test_ids_ports_and_letter_case_can_not_be_guessed(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(ZONE)
+    server = sidecar(f"forward . {up}")
+    for number in range(40):
+        assert server.ask(f"n{number}.example").answer
+    ports = [port for port, _ in up.sources]
+    idents = [ident for _, ident in up.sources]
+    assert len(set(ports)) >= 8
+    assert len(set(idents)) > 35
+    assert ports != sorted(ports)
+    spelled = {query.question[0].name.to_text()[-8:] for query in up.queries}
+    assert len(spelled) > 10
+
+
+def test_an_upstream_that_folds_letter_case_is_asked_over_tcp_then_in_lower_case(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def fold(query: dns.message.Message, proto: str) -> bytes:
+        response = ZONE(query, proto)
+        lower = dns.name.from_text(query.question[0].name.to_text().lower())
+        response.question[0].name = lower
+        for rrset in response.answer:
+            rrset.name = lower
+        return response.to_wire()
+
+    up = upstream(fold)
+    server = sidecar(f"forward . {up}")
+    for number in range(1, 9):
+        assert server.ask(f"n{number}.example").answer
+    protos = [proto for _, _, proto in up.asked]
+    assert protos.count("tcp") <= 1
+    assert all(q.question[0].name.to_text().islower() for q in up.queries[2:])
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.FORMERR, dns.rcode.NOTIMP])
+def test_an_upstream_older_than_edns_is_asked_without(
+    upstream: StartUpstream, sidecar: StartSidecar, rcode: dns.rcode.Rcode
+) -> None:
+    def old(query: dns.message.Message, proto: str) -> dns.message.Message:
+        if query.edns < 0:
+            return ZONE(query, proto)
+        response = dns.message.make_response(query)
+        response.use_edns(False)
+        response.set_rcode(rcode)
+        return response
+
+    up = upstream(old)
+    server = sidecar(f"forward . {up}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert texts(server.ask("v8.example").answer)
+    assert [query.edns for query in up.queries].count(0) == 1
+
+
+@contextmanager
+def tcp_server(serve: object) -> Iterator[int]:
+    """A TCP server that says over UDP that all is truncated, so that TCP is asked."""
+    assert callable(serve)
+    with Upstream(silent) as up:
+        up.answer = _truncated
+
+        def run(connection: socket.socket, source: int) -> None:
+            with connection:
+                serve(connection)
+
+        up._serve_connection = run  # type: ignore[method-assign]
+        yield up.port
+
+
+def _truncated(query: dns.message.Message, proto: str) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.TC
+    return response
+
+
+def test_a_trickle_over_tcp_costs_no_more_than_the_timeout(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def trickle(connection: socket.socket) -> None:
+        connection.recv(4096)
+        for byte in b"\x00\x50" + b"\0" * 60:
+            try:
+                connection.sendall(bytes([byte]))
+            except OSError:
+                return
+            time.sleep(0.1)
+
+    with tcp_server(trickle) as port:
+        server = sidecar(
+            f"forward . [::1]:{port} {upstream(ZONE)} {{\npolicy sequential\nread_timeout 400ms\n}}"
+        )
+        started = time.monotonic()
+        assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+        assert time.monotonic() - started < 3
+        assert server.ask("n1.example").answer
+
+
+def test_a_tcp_peer_that_closes_without_a_reply_is_passed_over(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    with tcp_server(lambda connection: connection.recv(1)) as port:
+        server = sidecar(f"forward . [::1]:{port} {upstream(ZONE)} {{\npolicy sequential\n}}")
+        assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for dns.example."""
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-keyout", key, "-out", cert, "-nodes", "-days", "2", "-subj", "/CN=dns.example",
+         "-addext", "subjectAltName=DNS:dns.example"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+def test_tls_upstreams_are_verified_by_name(sidecar: StartSidecar, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with Upstream(ZONE) as up:
+        plain = up._serve_connection
+
+        def over_tls(connection: socket.socket, source: int) -> None:
+            try:
+                plain(context.wrap_socket(connection, server_side=True), source)
+            except OSError:
+                connection.close()
+
+        up._serve_connection = over_tls  # type: ignore[method-assign]
+        tls = f"tls {cert}\nmax_fails 0\n"
+        good = sidecar(f"forward . tls://{up} {{\n{tls}tls_servername dns.example\n}}")
+        assert texts(good.ask("v7.example").answer) == [SYNTHESIZED]
+        assert {proto for _, _, proto in up.asked} == {"tcp"}
+        per_upstream = f"tls://[::1%dns.example]:{up.port}".replace("]:", "]:")
+        named = sidecar(f"forward . {per_upstream} {{\n{tls}}}")
+        assert texts(named.ask("v7.example").answer) == [SYNTHESIZED]
+        other = sidecar(f"forward . tls://{up} {{\n{tls}tls_servername other.example\n}}")
+        response = other.ask("v7.example")
+        assert response.rcode() == dns.rcode.SERVFAIL
+        assert "certificate verify failed" in str(response.extended_errors()[0].text)
+
+
+def test_servfail_is_cached_for_as_long_as_it_says(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(servfail)
+    server = sidecar(f"cache {{\nservfail 1s\n}}\nforward . {up}")
+    for _ in range(5):
+        assert server.ask("v7.example", "A").rcode() == dns.rcode.SERVFAIL
+    assert up.types() == ["A"]
+    time.sleep(2.1)
+    server.ask("v7.example", "A")
+    assert up.types() == ["A", "A"]
+
+
+def test_stale_answers_bridge_a_dead_upstream(sidecar: StartSidecar) -> None:
+    with Upstream(ZONE) as up:
+        server = sidecar(
+            "cache {\nsuccess 1024 3600 0\nserve_stale 1h immediate 7s\n}\n"
+            f"forward . {up} {{\nread_timeout 200ms\nmax_connect_attempts 1\n}}"
+        )
+        assert server.ask("short.example").answer[0].ttl == 1
+    time.sleep(2.1)
+    for _ in range(2):
+        response = server.ask("short.example")
+        assert response.answer[0].ttl == 7
+        assert [error.code for error in response.extended_errors()] == [3]
+    assert server.metric("coredns_cache_served_stale_total") == 2
+
+
+def test_stale_answers_are_refreshed_in_the_background(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(ZONE)
+    server = sidecar(f"cache {{\nsuccess 1024 3600 0\nserve_stale\n}}\nforward . {up}")
+    server.ask("short.example")
+    time.sleep(2.1)
+    assert server.ask("short.example").answer[0].ttl == 0
+    eventually(lambda: len(up.types()) == 4)
+    assert server.ask("short.example").answer[0].ttl == 1
+
+
+def test_verify_asks_first_and_serves_stale_only_on_failure(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(ZONE)
+    server = sidecar(
+        "cache {\nsuccess 1024 3600 0\nserve_stale 1h verify 300ms\n}\n"
+        f"forward . {up} {{\nread_timeout 2s\n}}"
+    )
+    server.ask("short.example")
+    time.sleep(2.1)
+    assert server.ask("short.example").answer[0].ttl == 1
+    time.sleep(2.1)
+    up.answer = silent
+    started = time.monotonic()
+    assert server.ask("short.example").answer[0].ttl == 0
+    assert 0.2 < time.monotonic() - started < 1.5
+
+
+def test_popular_answers_are_fetched_before_they_expire(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    zone = Zone.of("p.example. 3 IN A 198.51.100.7")
+    up = upstream(zone)
+    server = sidecar(f"cache {{\nsuccess 1024 3600 0\nprefetch 2 1m 50%\n}}\nforward . {up}")
+    for _ in range(12):
+        assert server.ask("p.example").answer[0].ttl > 0
+        time.sleep(0.4)
+    assert len(up.types()) >= 4
+    assert server.metric("coredns_cache_prefetch_total") >= 1
+    assert server.metric("coredns_cache_misses_total") == 1
