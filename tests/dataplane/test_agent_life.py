@@ -66,9 +66,10 @@ def test_both_ways_to_attach_carry_traffic(lab: Line, hooked: Translator) -> Non
 def test_removal_leaves_nothing(lab: Line) -> None:
     lab.node.ip("addr add 2001:db8:5::1/64 dev eth0 nodad")
     lab.node.run("sh", "-c", "echo 8080,9000-9010 > /proc/sys/net/ipv4/ip_local_reserved_ports")
+    lab.router.ip("route add 192.0.2.8/29 via 198.51.100.1")
     before = footprint(lab.node)
     with translator(lab.node, pools=[{}, {"addresses": "192.0.2.8/29"}]) as nat64:
-        lab.curl("ok")
+        assert lab.curl("ok") == "ok"
         assert footprint(lab.node) != before
         nat64.stop()
         nat64.remove()

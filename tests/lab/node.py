@@ -24,12 +24,14 @@ ROOT = Path(__file__).parents[2]
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # /sys shows the namespace of whoever mounted it, so each node has its own; bpffs and /run too.
+# Without duplicate address detection, addresses are there at once and don't appear later.
 _HOLD = """
 set -e
 mount --make-rprivate /
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmpfs /run
+sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
 ip link set lo up
 echo ready
 exec sleep infinity

@@ -1,0 +1,115 @@
+"""What live flows lose when something happens to the agent or to the node: nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+
+import pytest
+
+from tests.lab import flows
+from tests.lab.node import wait_for
+from tests.lab.servers import pattern
+from tests.lab.topology import ROUTER_V4, Line
+from tests.lab.translator import Translator
+
+pytestmark = pytest.mark.root
+
+LARGE = 40_000_000
+
+
+def test_a_killed_agent_loses_nothing_in_mid_transfer(lab: Line, nat64: Translator) -> None:
+    transfer = lab.pod.start(
+        "sh",
+        "-c",
+        f"curl -gsS --limit-rate 20M --max-time 60 '{lab.url(f'bytes/{LARGE}')}' | sha256sum",
+        stdout=subprocess.PIPE,
+    )
+    live = flows.start_all(lab.pod)
+    nat64.kill()
+    time.sleep(0.5)
+    nat64.start()
+    nat64.wait_ready()
+    out, _ = transfer.communicate(timeout=60)
+    assert out.split()[0] == hashlib.sha256(pattern(LARGE)).hexdigest()
+    flows.end_all(live)
+
+
+def test_flows_go_on_while_no_agent_runs(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    nat64.kill()
+    assert lab.curl("ok") == "ok", "new flows too"
+    flows.end_all(live)
+
+
+def test_a_restarted_agent_finds_every_session(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    before = {(s["client"], s["address"]) for s in nat64.json("sessions")}
+    nat64.stop()
+    nat64.start()
+    nat64.wait_ready()
+    assert before <= {(s["client"], s["address"]) for s in nat64.json("sessions")}
+    flows.end_all(live)
+
+
+def test_a_changed_timeout_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    nat64.configure(timeouts={"udp": 200})
+    wait_for("new config", lambda: "replaces" in nat64.log() and nat64.get("readyz")[0] == 200)
+    flows.end_all(live)
+
+
+def test_a_pool_that_grows_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
+    lab.router.ip("route add 192.0.2.8/29 via 198.51.100.1")
+    live = flows.start_all(lab.pod)
+    nat64.configure(pools=[{"addresses": "192.0.2.8/29"}, {"addresses": "node"}])
+    wait_for("new pool", lambda: "and 8 more" in nat64.get("readyz")[1])
+    flows.end_all(live)
+
+
+def test_a_changed_default_route_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    lab.node.ip(
+        f"route replace default via {ROUTER_V4} dev eth0 src 198.51.100.1 metric 0 mtu 1400"
+    )
+    time.sleep(1)
+    flows.end_all(live)
+
+
+def test_another_uplink_that_comes_and_goes_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    lab.node.join(lab.router, "eth1", "node1")
+    lab.node.ip("addr add 198.51.101.1/24 dev eth1", "route add default dev eth1 metric 9")
+    wait_for("second uplink", lambda: "eth0, eth1" in nat64.get("readyz")[1])
+    lab.node.ip("link delete eth1")
+    wait_for("one uplink", lambda: "eth1" not in nat64.get("readyz")[1])
+    flows.end_all(live)
+
+
+def test_a_deleted_link_is_back_before_tcp_gives_up(lab: Line, nat64: Translator) -> None:
+    """Lost: what was under way until the agent noticed. Kept: every session."""
+    live = flows.start_all(lab.pod)
+    lab.node.ip("link delete nat64-default")
+    wait_for("repair", lambda: "repaired" in nat64.log(), 15)
+    time.sleep(1.5)
+    flows.end_all(live, lost=600)
+
+
+def test_a_new_address_takes_over_and_old_flows_end_with_the_old_one(
+    lab: Line, nat64: Translator
+) -> None:
+    lab.node.ip(
+        "addr add 198.51.100.77/24 dev eth0",
+        f"route replace default via {ROUTER_V4} dev eth0 src 198.51.100.77",
+    )
+    wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1])
+    assert lab.curl("peer").split()[0] == "198.51.100.77"
+
+
+def test_a_node_that_loses_ipv4_says_so_and_recovers(lab: Line, nat64: Translator) -> None:
+    lab.node.ip("route delete default")
+    nat64.wait_ready(503, "NoUplink")
+    lab.node.ip(f"route add default via {ROUTER_V4} dev eth0")
+    nat64.wait_ready()
+    assert lab.curl("ok") == "ok"

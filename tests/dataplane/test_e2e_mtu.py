@@ -1,0 +1,59 @@
+"""Path MTU discovery through the translator: large transfers over narrow IPv4 paths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.servers import pattern
+from tests.lab.topology import SERVER, Line, line
+from tests.lab.translator import Translator, translator
+
+pytestmark = pytest.mark.root
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(params=[1400, 1280, 576])
+def narrow(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Translator]]:
+    """A line whose last link, behind the router, is narrower than all others."""
+    with line(path_mtu=request.param) as built, translator(built.node) as nat64:
+        yield built, nat64
+
+
+def _without_gso(lab: Line) -> None:
+    """Have both ends send every TCP segment as a packet of its own."""
+    lab.pod.ip("link set eth0 gso_max_segs 1")
+    lab.internet.ip("link set router0 gso_max_segs 1")
+
+
+@pytest.mark.parametrize("gso", [True, False], ids=["gso", "no-gso"])
+def test_a_megabyte_up_and_down(narrow: tuple[Line, Translator], gso: bool, tmp_path: Path) -> None:
+    lab, _ = narrow
+    if not gso:
+        _without_gso(lab)
+    body = tmp_path / "body"
+    body.write_bytes(pattern(MEGABYTE))
+    digest = hashlib.sha256(body.read_bytes()).hexdigest()
+    assert lab.curl("sink", "--data-binary", f"@{body}").split() == [str(MEGABYTE), digest]
+    down = lab.pod.run(
+        "sh", "-c", f"curl -gsS --max-time 30 '{lab.url(f'bytes/{MEGABYTE}')}' | sha256sum"
+    )
+    assert down.split()[0] == digest
+
+
+def test_the_pod_learns_the_mtu_of_the_ipv4_path_plus_twenty() -> None:
+    with line(path_mtu=1400) as lab, translator(lab.node):
+        lab.pod.run("ping", "-6", "-c", "1", "-s", "1452", "-M", "do", str(SERVER), check=False)
+        route = lab.pod.run("ip", "-6", "route", "get", str(SERVER))
+        assert "mtu 1420" in route
+
+
+def test_the_nodes_own_narrow_uplink_is_told_by_the_kernel() -> None:
+    with line(uplink_mtu=1300) as lab, translator(lab.node):
+        lab.pod.run("ping", "-6", "-c", "1", "-s", "1452", "-M", "do", str(SERVER), check=False)
+        assert "mtu 1320" in lab.pod.run("ip", "-6", "route", "get", str(SERVER))
+        assert lab.curl("ok") == "ok"

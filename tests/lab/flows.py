@@ -1,0 +1,144 @@
+"""Live flows for a lab's pod: they notice every byte and datagram that is lost.
+
+`python -m tests.lab.flows tcp|udp HOST PORT` runs until a line comes on standard input, then says
+what it saw. TCP sends numbered blocks to an echo server and checks what comes back; UDP sends a
+numbered datagram every 5 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from tests.lab.node import Node, wait_for
+from tests.lab.topology import ECHO_PORT, SERVER
+
+_BLOCK = 4096
+_UDP_PAUSE = 0.005
+
+
+class Flow:
+    """A flow that runs on a node in the background."""
+
+    def __init__(self, node: Node, kind: str, host: str = str(SERVER)) -> None:
+        self.kind = kind
+        self._process = node.start(
+            sys.executable,
+            "-m",
+            "tests.lab.flows",
+            kind,
+            host,
+            str(ECHO_PORT),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout
+        assert self._process.stdout.readline() == "running\n", "the flow did not start"
+
+    def end(self) -> dict[str, Any]:
+        """Stop it. For TCP: `blocks` echoed whole, `stall` the longest wait in seconds, `error`.
+        For UDP: `sent`, `lost`, and `gap`, the longest run of lost ones."""
+        out, _ = self._process.communicate("stop\n", timeout=60)
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def moves(self) -> None:
+        """Wait a moment, so that what comes next happens while it runs."""
+        time.sleep(0.3)
+
+
+def _tcp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
+    connection = socket.create_connection((host, port), timeout=30)
+    print("running", flush=True)
+    blocks, stall, error = 0, 0.0, ""
+    try:
+        while not stopped.is_set():
+            sent = blocks.to_bytes(8, "big") * (_BLOCK // 8)
+            start = time.monotonic()
+            connection.sendall(sent)
+            got = b""
+            while len(got) < _BLOCK:
+                part = connection.recv(_BLOCK - len(got))
+                if not part:
+                    raise ConnectionError("the server closed")
+                got += part
+            if got != sent:
+                raise ConnectionError(f"block {blocks} came back changed")
+            stall = max(stall, time.monotonic() - start)
+            blocks += 1
+    except OSError as problem:
+        error = str(problem) or type(problem).__name__
+    return {"blocks": blocks, "stall": round(stall, 3), "error": error}
+
+
+def _udp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
+    connection = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    connection.connect((host, port))
+    connection.setblocking(False)
+    print("running", flush=True)
+    sent, came = 0, set()
+
+    def collect(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([connection], [], [], left)[0]:
+                try:
+                    came.add(int.from_bytes(connection.recv(64), "big"))
+                except OSError:
+                    time.sleep(0.001)
+
+    while not stopped.is_set():
+        with contextlib.suppress(OSError):  # told that it is unreachable: counts as lost
+            connection.send(sent.to_bytes(8, "big"))
+        sent += 1
+        collect(_UDP_PAUSE)
+    collect(0.5)
+    gap = longest = 0
+    for number in range(sent):
+        gap = 0 if number in came else gap + 1
+        longest = max(longest, gap)
+    return {"sent": sent, "lost": sent - len(came), "gap": longest}
+
+
+def main() -> None:
+    kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    stopped = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.readline()
+        stopped.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    run = _tcp if kind == "tcp" else _udp
+    print(json.dumps(run(host, port, stopped)), flush=True)
+
+
+def start_all(node: Node, host: str = str(SERVER)) -> list[Flow]:
+    """One TCP and one UDP flow, both under way."""
+    flows = wait_for("flows", lambda: [Flow(node, kind, host) for kind in ("tcp", "udp")])
+    flows[0].moves()
+    return flows
+
+
+def end_all(flows: list[Flow], *, lost: int = 0) -> None:
+    """End them; AssertionError where TCP broke, or more than `lost` datagrams went missing."""
+    flows[0].moves()
+    for flow in flows:
+        seen = flow.end()
+        if flow.kind == "tcp":
+            assert not seen["error"], seen
+            assert seen["blocks"] > 20, seen
+        else:
+            assert seen["sent"] > 20, seen
+            assert seen["lost"] <= lost, seen
+
+
+if __name__ == "__main__":
+    main()
