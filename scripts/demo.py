@@ -65,11 +65,7 @@ def show(product: Product, pod: Pod) -> None:
     saw = body.split("\n", 1)[0].removeprefix("client ")
     node_ipv4 = product.cluster.node(NODE).host.ipv4
     require(saw == node_ipv4, f"the server saw {saw}, not {NODE}'s {node_ipv4}")
-    sessions = [
-        s
-        for s in product.translator(NODE, "sessions")
-        if s["protocol"] == "tcp" and s["client"] == client
-    ]
+    sessions = [s for s in product.translator(NODE, "sessions") if f"[{client}]" in s["client"]]
     require(bool(sessions), "the translator has no session of the pod")
     session = sessions[-1]
     rows = {
@@ -79,8 +75,8 @@ def show(product: Product, pod: Pod) -> None:
         "AAAA": f"{aaaa}, synthesized by DNS64 behind the cluster's CoreDNS",
         "fetch": f"http://{NAME}/ in {milliseconds:.1f} ms",
         "server saw": f"{saw}, the IPv4 address of {NODE}",
-        "session": f"[{client}]:{session['clientPort']} -> {session['address']}:{session['port']}"
-        f" -> {session['remote']}:{session['remotePort']} {session['state']}",
+        "session": f"{session['protocol']} {session['client']} -> {session['address']}"
+        f" -> {session['remote']} {session['state']}",
     }
     print()
     for title, text in rows.items():
