@@ -41,10 +41,17 @@ class Image:
     target: str
     dockerfile: Path
     inputs: tuple[Path, ...]
+    # Tagged by what went into it, so that a changed one is another image to Kubernetes and rolls
+    # out; the others have a tag that manifests can name.
+    tagged_by_hash: bool = False
+
+    @property
+    def tag(self) -> str:
+        return _hash(self) if self.tagged_by_hash else "dev"
 
     @property
     def name(self) -> str:
-        return f"{PREFIX}/{self.target}:dev"
+        return f"{PREFIX}/{self.target}:{self.tag}"
 
 
 _PRODUCT_INPUTS = tuple(
@@ -55,7 +62,8 @@ _PRODUCT_INPUTS = tuple(
     )
 )
 PRODUCT = tuple(
-    Image(target, REPO / "Dockerfile", _PRODUCT_INPUTS) for target in ("operator", "dataplane")
+    Image(target, REPO / "Dockerfile", _PRODUCT_INPUTS, tagged_by_hash=True)
+    for target in ("operator", "dataplane")
 )
 
 

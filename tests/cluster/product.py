@@ -42,10 +42,13 @@ class Product:
     def install(self) -> None:
         """Install or upgrade the chart, with the images that the harness built."""
         sets = [
-            f"--set={part}.image.repository={images.PREFIX}/{part}"
-            for part in ("operator", "dataplane")
+            f"--set={image.target}.image.{key}={value}"
+            for image in images.PRODUCT
+            for key, value in (
+                ("repository", image.name.rpartition(":")[0]),
+                ("tag", image.tag),
+            )
         ]
-        sets += [f"--set={part}.image.tag=dev" for part in ("operator", "dataplane")]
         self.cluster.helm(
             *("upgrade", "--install", RELEASE, str(REPO / "charts" / "nat64-operator")),
             *(f"--namespace={NAMESPACE}", "--create-namespace", "--wait", "--timeout=120s"),
