@@ -34,6 +34,9 @@ _HEADER = Struct("!6H")
 _TTL = Struct("!I")
 _OPT = Struct("!BHHIH")
 
+KEPT_FLAGS = wire.AA | wire.RA | wire.AD
+"""The flags of a reply that are true of the response too."""
+
 Errors = tuple[tuple[int, str], ...]
 
 
@@ -79,12 +82,12 @@ def failure(rcode: int, *errors: tuple[int, str]) -> Answer:
     return Answer(wire.RA | rcode, errors=errors)
 
 
-def from_reply(reply: Reply, changes: Changes | None = None, *, ad: bool = True) -> Answer:
-    """Make the answer that a reply is, with changes to its records."""
+def from_reply(reply: Reply, changes: Changes | None = None, *, keep: int = KEPT_FLAGS) -> Answer:
+    """Make the answer that a reply is, with changes to its records. `keep` masks its flags."""
     if reply.rcode > wire.RCODE_MASK:  # meant for us, not for our client
         return failure(wire.SERVFAIL, (EDE_OTHER, f"upstream answered with RCODE {reply.rcode}"))
     body = compose(reply, changes or {})
-    flags = reply.flags & (wire.AA | wire.RA | (wire.AD if ad else 0) | wire.RCODE_MASK)
+    flags = reply.flags & (keep | wire.RCODE_MASK)
     kind, ttl = classify(reply)
     return Answer(
         flags,

@@ -1,4 +1,4 @@
-"""The command `nat64-dns64`: run the sidecar, check its Corefile."""
+"""The command `nat64-dns64`: run the sidecar, check its Corefile, explain an answer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import logging
 import sys
 from pathlib import Path
 
+import dns.exception
+
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
 from nat64_dataplane.dns64.app import App
+from nat64_dataplane.dns64.explain import Request, explain
 from nat64_dataplane.dns64.settings import Settings
+
+DEFAULT_COREFILE = Path("/etc/nat64-dns64/Corefile")
+"""Where the DaemonSet mounts it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "check":
         print(f"{arguments.corefile}: ok, {_summary(settings)}")
         return 0
+    if arguments.command == "explain":
+        return _explain(settings, arguments)
     try:
         return asyncio.run(_run(arguments.corefile, settings))
     except OSError as error:
@@ -46,6 +54,15 @@ async def _run(path: Path, settings: Settings) -> int:
     return await app.run()
 
 
+def _explain(settings: Settings, arguments: argparse.Namespace) -> int:
+    request = Request(arguments.name, arguments.type, arguments.client, arguments.do, arguments.cd)
+    try:
+        return asyncio.run(explain(settings, request, print))
+    except (dns.exception.DNSException, ValueError) as error:
+        print(f"nat64-dns64: {error}", file=sys.stderr)
+        return 2
+
+
 def _summary(settings: Settings) -> str:
     blocks = ", ".join(f"{' '.join(server.zones)} on {server.label}" for server in settings.servers)
     return f"serving {blocks}"
@@ -62,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--corefile", type=Path, required=True, metavar="FILE")
+    text = "show how one name is answered: what is asked, what comes back, which rule decides"
+    command = commands.add_parser("explain", help=text, description=text)
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--corefile", type=Path, default=DEFAULT_COREFILE, metavar="FILE")
+    command.add_argument("--type", default="AAAA", help="query type, AAAA if not given")
+    command.add_argument("--client", default="::1", metavar="ADDRESS", help="who asks, ::1 else")
+    command.add_argument("--do", action="store_true", help="with the DNSSEC OK bit")
+    command.add_argument("--cd", action="store_true", help="with the checking disabled bit")
     return parser
 
 

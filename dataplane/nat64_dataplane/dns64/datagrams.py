@@ -91,7 +91,9 @@ class _Port:
             owner.strays += 1
             return
         try:
-            reply = wire.parse_reply(message)
+            # the letter case was for the way only: names compressed against the question get it
+            start, end = message[: wire.HEADER_SIZE], wire.HEADER_SIZE + len(asked)
+            reply = wire.parse_reply(start + pending.query.question + message[end:])
         except wire.Malformed as error:
             del self.pending[message[:2]]
             owner.fail(pending.query, f"{owner.upstream}: malformed reply: {error}")

@@ -158,9 +158,9 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
     if isinstance(second, Failed):
         return real or _unreached(second, Rule.A_FAILED)
     if second.rcode != wire.NOERROR:
-        return real or Decision(from_reply(second), Rule.A_FAILED)
+        return real or Decision(from_reply(second, keep=wire.RA), Rule.A_FAILED)
     if not any(record.type == wire.A for record in second.answer):
-        return real or Decision(from_reply(second), Rule.NO_A)
+        return real or Decision(from_reply(second, keep=wire.RA), Rule.NO_A)
     if keeps_dnssec and isinstance(first, Reply) and _signed(second):
         return Decision(from_reply(first), Rule.SIGNED)
     answer = synthesize(policy, second, ttl, do=question.do)
@@ -187,7 +187,7 @@ def _real(policy: Policy, reply: Reply) -> Decision | None:
     if not good:
         return None
     if drop:
-        return Decision(from_reply(reply, drop, ad=False), Rule.REAL_FILTERED)
+        return Decision(from_reply(reply, drop, keep=wire.AA | wire.RA), Rule.REAL_FILTERED)
     return Decision(from_reply(reply), Rule.REAL)
 
 
@@ -237,7 +237,7 @@ def synthesize(policy: Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | 
         return None
     body = compose(reply, changes)
     return Answer(
-        reply.flags & (wire.AA | wire.RA),
+        reply.flags & wire.RA,  # nobody is authoritative for what was never in a zone
         body.counts,
         body.bytes,
         offsets=body.offsets,
@@ -255,7 +255,7 @@ def _without_addresses(reply: Reply) -> Answer:
         for index, record in enumerate(reply.answer)
         if record.type == wire.A or _covers_a(reply, record)
     }
-    answer = from_reply(reply, drop, ad=False)
+    answer = from_reply(reply, drop, keep=wire.RA)
     answer.ttl = UNCACHEABLE
     return answer
 

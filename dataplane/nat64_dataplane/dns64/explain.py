@@ -1,0 +1,176 @@
+"""`nat64-dns64 explain`: one question, step by step, for a person.
+
+It takes the running sidecar's Corefile and asks the same upstreams by the same rules, without the
+cache and without touching the sidecar itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import dns.message
+import dns.rdatatype
+
+from nat64_dataplane.dns64 import names, translator, wire
+from nat64_dataplane.dns64.answer import TCP_SIZE, Answer, respond
+from nat64_dataplane.dns64.clients import Client, Clients
+from nat64_dataplane.dns64.entropy import Entropy
+from nat64_dataplane.dns64.group import Group
+from nat64_dataplane.dns64.metrics import rcode_text
+from nat64_dataplane.dns64.policy import Policy
+from nat64_dataplane.dns64.rules import Ask, Decision, Failed, Question, resolve
+from nat64_dataplane.dns64.settings import Server, Settings
+from nat64_dataplane.dns64.wire import Reply
+
+Say = Callable[[str], None]
+
+
+class Request(NamedTuple):
+    """What to explain: a name as text, and who asks how."""
+
+    name: str
+    type: str
+    client: str
+    do: bool
+    cd: bool
+
+
+async def explain(settings: Settings, request: Request, say: Say) -> int:
+    """Print what happens to one question. Returns 0 where there was an answer with records."""
+    name = names.from_text(request.name)
+    rdtype = int(dns.rdatatype.from_text(request.type))
+    server = _server(settings, name)
+    type_text = dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rdtype))
+    say(f"question     {names.to_text(name)} {type_text}{_flags(request)}")
+    if server is None:
+        say("answer       REFUSED: no server block is for this name")
+        return 1
+    say(f"server       {server.label}, zones {' '.join(server.zones)}")
+    clients = Clients(server.acls)
+    client = clients.get(request.client)
+    verdict = clients.verdict(client, name, rdtype)
+    say(f"client       {client.text}: {verdict}{_VERDICTS[verdict]}")
+    if verdict != "allow":
+        return 1
+    synthesize = _say_synthesis(server, client, say)
+    question = Question(name, rdtype, wire.IN, request.do, request.cd, synthesize)
+    decision = await _resolve(server, question, say)
+    say(f"rule         {decision.rule.value}")
+    _say_answer(question, decision.answer, say)
+    return 0 if decision.answer.counts[0] else 1
+
+
+_VERDICTS = {
+    "allow": "",
+    "block": ", the response is REFUSED",
+    "filter": ", the response is empty",
+    "drop": ", there is no response",
+}
+
+
+def _flags(request: Request) -> str:
+    flags = [text for text, given in (("DO", request.do), ("CD", request.cd)) if given]
+    return f" with {' and '.join(flags)}" if flags else ""
+
+
+def _server(settings: Settings, name: bytes) -> Server | None:
+    for zone in names.ancestors(name):
+        for server in settings.servers:
+            if zone in (names.from_text(text) for text in server.zones):
+                return server
+    return None
+
+
+def _say_synthesis(server: Server, client: Client, say: Say) -> bool:
+    dns64 = server.dns64
+    if dns64 is None:
+        say("dns64        not in this server block: nothing is synthesized")
+        return False
+    prefixes = " ".join(str(prefix) for prefix in dns64.prefixes)
+    if client.family == 1 and not dns64.allow_ipv4:
+        say("dns64        off for IPv4 clients: allow_ipv4 would change that")
+        return False
+    if dns64.translator:
+        status = translator.read(dns64.translator)
+        if not status.programmed:
+            say(f"dns64        off: the translator isn't programmed: {status.reason}")
+            return False
+        say(f"translator   programmed ({dns64.translator})")
+    say(f"dns64        on, prefix {prefixes}")
+    return True
+
+
+async def _resolve(server: Server, question: Question, say: Say) -> Decision:
+    loop = asyncio.get_running_loop()
+    used: list[str] = []
+
+    def observe(upstream: object, rcode: int | None, seconds: float) -> None:
+        result = "no reply" if rcode is None else rcode_text(rcode)
+        used.append(f"{upstream}: {result} after {seconds * 1000:.1f} ms")
+
+    entropy = Entropy()
+    groups = [Group(forward, entropy, observe) for forward in server.forwards]
+    steps = resolve(Policy(server.dns64) if server.dns64 else None, question)
+    try:
+        ask = next(steps)
+        while True:
+            used.clear()
+            say(f"asked        {names.to_text(ask.name)} {_type(ask.type)}: {ask.why}")
+            group = next((group for group in groups if group.serves(ask.name)), None)
+            result: Reply | Failed
+            if group is None:
+                result = Failed("no forward stanza is for this name", wire.REFUSED)
+            else:
+                done: asyncio.Future[Reply | Failed] = loop.create_future()
+                tail = ask.type.to_bytes(2, "big") + question.rdclass.to_bytes(2, "big")
+                group.ask(ask.name + tail, do=question.do, cd=question.cd, done=done.set_result)
+                result = await done
+            for line in used:
+                say(f"  try        {line}")
+            for line in _result(ask, result):
+                say(f"  reply      {line}")
+            ask = steps.send(result)
+    except StopIteration as end:
+        decision = end.value
+        assert isinstance(decision, Decision), "resolve returns a Decision"
+        return decision
+    finally:
+        for group in groups:
+            group.close()
+
+
+def _result(ask: Ask, result: Reply | Failed) -> Iterator[str]:
+    if isinstance(result, Failed):
+        yield f"none: {result.reason}"
+        return
+    message = dns.message.from_wire(result.wire)
+    if not message.answer:
+        yield f"{rcode_text(result.rcode)}, no records"
+    for rrset in message.answer:
+        yield from rrset.to_text().split("\n")
+    for rrset in message.authority:
+        if rrset.rdtype == dns.rdatatype.SOA and not any(
+            record.type == ask.type for record in result.answer
+        ):
+            yield f"SOA of {rrset.name} with TTL {rrset.ttl}"
+    for code, text in result.errors():
+        yield f"extended error {code}{f': {text}' if text else ''}"
+
+
+def _say_answer(question: Question, answer: Answer, say: Say) -> None:
+    edns = wire.Edns(TCP_SIZE, 0, question.do, 0, b"")
+    flags = wire.RD | (wire.CD if question.cd else 0)
+    query = wire.Query(0, flags, question.wire, question.name, question.type, wire.IN, edns)
+    message = dns.message.from_wire(respond(query, answer, TCP_SIZE))
+    lines = [line for rrset in message.answer for line in rrset.to_text().split("\n")]
+    say(f"answer       {rcode_text(answer.rcode)}{'' if lines else ', no records'}")
+    for line in lines:
+        say(f"             {line}")
+    for code, text in answer.errors:
+        say(f"             extended error {code}{f': {text}' if text else ''}")
+
+
+def _type(rdtype: int) -> str:
+    return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rdtype))
