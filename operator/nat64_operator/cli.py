@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     if not options.verbose:
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        for chatty in ("kopf", "aiohttp.access"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         if options.command == "uninstall":
             return uninstall.run(connect(), options.timeout)

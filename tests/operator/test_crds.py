@@ -209,8 +209,16 @@ BAD_POLICIES: list[Row] = [
     ({"gatewayRef": "default"}, "spec.gatewayRef", "must be of type object"),
     ({"gatewayRef": {"name": "No"}}, "spec.gatewayRef.name", "must be the name of a NAT64Gateway"),
     ({"gatewayRef": {"name": ""}}, "spec.gatewayRef.name", "must be the name of a NAT64Gateway"),
-    ({"coreDNS": {"mode": "Import"}}, "spec.coreDNS.mode", 'supported values: "Forward", "Manual"'),
-    ({"coreDNS": {"mode": "Plugin"}}, "spec.coreDNS.mode", 'supported values: "Forward", "Manual"'),
+    (
+        {"coreDNS": {"mode": "Replace"}},
+        "spec.coreDNS.mode",
+        'supported values: "Forward", "Import", "Plugin", "Manual"',
+    ),
+    (
+        {"coreDNS": {"customConfigMapName": "A"}},
+        "spec.coreDNS.customConfigMapName",
+        "name of a ConfigMap",
+    ),
     ({"coreDNS": {"namespace": "A"}}, "spec.coreDNS.namespace", "must be the name of a namespace"),
     ({"coreDNS": {"configMapName": "-"}}, "spec.coreDNS.configMapName", "name of a ConfigMap"),
     (
@@ -325,6 +333,8 @@ GOOD_POLICIES: list[dict[str, Any]] = [
     {"exemptZones": ["corp.example.", "_tcp.example", "x"]},
     {"mappings": [{"range": "10.0.0.0/8", "prefix": "64:ff9b:1::/96"}]},
     {"coreDNS": {"mode": "Manual"}},
+    {"coreDNS": {"mode": "Import", "customConfigMapName": "mine"}},
+    {"coreDNS": {"mode": "Plugin"}},
 ]
 
 

@@ -24,6 +24,7 @@ SETTINGS = Settings(dataplane_image="dataplane:test")
 NAMESPACE = SETTINGS.namespace
 COREFILE = (Path(__file__).parent / "corefiles" / "kubeadm-1.33").read_text()
 COREDNS = ("kube-system", "coredns")
+CUSTOM = ("kube-system", "coredns-custom")
 
 Object = dict[str, Any]
 
@@ -40,6 +41,7 @@ class Simulation:
             "metadata": {"namespace": COREDNS[0], "name": COREDNS[1], "resourceVersion": "1"},
             "data": {"Corefile": COREFILE},
         }
+        self.custom_files: Any = None
         self.synthesizes = True
         self.rolls_out = True
         self.events: list[Emit] = []
@@ -93,7 +95,11 @@ class Simulation:
                 nodes=self.nodes,
                 owned=self.owned,
                 endpoints=ready,
-                corefiles={COREDNS: self.corefile} if self.corefile else {},
+                corefiles={
+                    key: obj
+                    for key, obj in ((COREDNS, self.corefile), (CUSTOM, self.custom_files))
+                    if obj
+                },
                 answers=self._answers,
                 pods=pods,
             )
@@ -108,7 +114,8 @@ class Simulation:
                     break
                 self._perform(action)
         for question in plan.questions:
-            wired = bool(self.corefile) and "[fd00:" in str(self.corefile["data"])
+            said = str((self.corefile, self.custom_files))
+            wired = "[fd00:" in said or "dns64" in said
             self._answers[question.policy] = Answer(self.synthesizes and wired, "said", self.now)
         if self.rolls_out:
             for obj in self.owned.values():
@@ -200,11 +207,18 @@ class Simulation:
                 obj["metadata"]["finalizers"] = list(finalizers)
                 if obj["metadata"].get("deletionTimestamp") and not finalizers:
                     del self.custom[ref.kind][ref.name]
-            case WriteCorefile(_, _, text, version_seen):
-                assert self.corefile is not None
-                assert version_seen == self.corefile["metadata"]["resourceVersion"]
-                self.corefile["metadata"]["resourceVersion"] = version
-                self.corefile["data"] = {"Corefile": text}
+            case WriteCorefile(namespace, name, key, text, version_seen):
+                found = self.corefile if name == COREDNS[1] else self.custom_files
+                if not version_seen:
+                    assert found is None
+                    metadata = {"namespace": namespace, "name": name}
+                    found = self.custom_files = {"metadata": metadata, "data": {}}
+                else:
+                    assert version_seen == found["metadata"]["resourceVersion"]
+                found["metadata"]["resourceVersion"] = version
+                found["data"] = {**found["data"], key: text}
+                if not text:
+                    del found["data"][key]
             case Emit():
                 self.events.append(action)
 

@@ -156,7 +156,7 @@ def test_any_line_can_be_edited_and_put_back(
     edited = edit(text, mode)
     found = line.find(edited)
     assert found.upstreams[0] == OWN
-    outside = [token.text for token in line.outside(found)]
-    assert outside == [token.text for token in line.outside(line.find(text))]
+    outside = found.outside()
+    assert outside == line.find(text).outside()
     assert found.replaced(line.find(text).text) == text
     corefile.parse(edited)

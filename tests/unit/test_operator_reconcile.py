@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -311,6 +312,86 @@ def test_another_configmap_is_wired_after_the_first_is_put_back() -> None:
     reason = simulation.condition("DNS64Policy", "default", "Programmed")[1]
     assert reason == "CorefileNotFound"
     assert COREDNS in simulation.world().corefiles
+
+
+SAMPLES = Path(__file__).parent / "corefiles"
+
+
+def test_import_owns_one_key_and_leaves_the_corefile_alone() -> None:
+    simulation = Simulation()
+    k3s = (SAMPLES / "k3s").read_text()
+    simulation.write_corefile(k3s)
+    simulation.custom_files = {
+        "metadata": {
+            "namespace": "kube-system",
+            "name": "coredns-custom",
+            "resourceVersion": "1",
+        },
+        "data": {"mine.server": "corp.example:53 {\n}\n"},
+    }
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Import"})
+    simulation.settle()
+    assert simulation.text() == k3s
+    data = simulation.custom_files["data"]
+    assert data["nat64-default.override"].startswith("forward . [fd00::11]:53 /etc/resolv.conf {")
+    assert simulation.condition("DNS64Policy", "default", "Ready")[0] == "True"
+    del data["nat64-default.override"]
+    simulation.custom_files["metadata"]["resourceVersion"] = "2"
+    simulation.settle()
+    assert "nat64-default.override" in simulation.custom_files["data"]
+    simulation.delete("DNS64Policy", "default")
+    simulation.settle()
+    assert list(simulation.custom_files["data"]) == ["mine.server"]
+
+
+def test_import_makes_the_configmap_where_there_is_none() -> None:
+    simulation = Simulation()
+    simulation.write_corefile((SAMPLES / "aks").read_text())
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Import"})
+    simulation.settle()
+    [content] = simulation.custom_files["data"].values()
+    assert content == "dns64 {\n    prefix 64:ff9b::/96\n}\n"
+
+
+def test_import_needs_a_corefile_that_imports() -> None:
+    simulation = settled(wired=False)
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Import"})
+    simulation.settle()
+    _, reason, message = simulation.condition("DNS64Policy", "default", "Programmed")
+    assert reason == "CorefileUnsupported"
+    assert "imports no `*.override` files" in message
+
+
+def test_plugin_adds_one_stanza_and_takes_it_away() -> None:
+    simulation = settled(wired=False)
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Plugin"}, translateAll=True)
+    simulation.settle()
+    added = "    dns64 {\n        prefix 64:ff9b::/96\n        translate_all\n    }\n"
+    assert simulation.text().replace(added, "") == COREFILE
+    simulation.edit("DNS64Policy", "default", coreDNS={"mode": "Plugin"})
+    simulation.settle()
+    assert "translate_all" not in simulation.text()
+    simulation.edit("DNS64Policy", "default")
+    simulation.settle()
+    assert "dns64 {" not in simulation.text()
+    assert "policy sequential" in simulation.text()
+    simulation.delete("DNS64Policy", "default")
+    simulation.settle()
+    assert simulation.text() == COREFILE
+
+
+def test_a_dns64_that_was_there_comes_back() -> None:
+    simulation = settled(wired=False)
+    before = COREFILE.replace("    cache 30", "    dns64 2001:db8::/96\n    cache 30")
+    simulation.write_corefile(before)
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Plugin"})
+    simulation.settle()
+    assert "2001:db8::/96" not in simulation.text()
+    simulation.delete("DNS64Policy", "default")
+    simulation.settle()
+    assert simulation.text() == before
 
 
 def test_an_event_is_emitted_once_for_each_change() -> None:

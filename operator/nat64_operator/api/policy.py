@@ -19,6 +19,8 @@ class Mode(enum.Enum):
     """How CoreDNS is pointed at the sidecars."""
 
     FORWARD = "Forward"
+    IMPORT = "Import"
+    PLUGIN = "Plugin"
     MANUAL = "Manual"
 
 
@@ -63,6 +65,7 @@ class CoreDNS(Spec, frozen=True, kw_only=True):
     mode: Mode = Mode.FORWARD
     namespace: str = "kube-system"
     config_map_name: str = "coredns"
+    custom_config_map_name: str = "coredns-custom"
     fail_mode: FailMode = FailMode.FALLBACK
 
 

@@ -37,11 +37,20 @@ class Line(NamedTuple):
     @property
     def tokens(self) -> tuple[str, ...]:
         """The stanza's words: equal for two that differ in spaces and comments only."""
-        return _tokens(self.stanza)
+        return tokens_of(self.stanza)
+
+    @property
+    def whole(self) -> str:
+        """The file."""
+        return self.tree.text
 
     def replaced(self, text: str) -> str:
         """The file with `text` in the stanza's place."""
         return corefile.apply(self.tree.text, [corefile.replace(self.stanza, text)])
+
+    def outside(self) -> list[str]:
+        """Every word but the stanza's."""
+        return words_outside(self.tree, self.stanza)
 
 
 def find(text: str) -> Line:
@@ -133,13 +142,10 @@ def without(current: Line, address: str) -> str | None:
     return corefile.apply(current.tree.text, [head, *removed])
 
 
-def outside(current: Line) -> list[corefile.Token]:
-    """Every token that isn't part of the line."""
-    return [
-        token
-        for token in corefile.tokenize(current.tree.text)
-        if not current.stanza.start <= token.start < current.stanza.end
-    ]
+def words_outside(tree: corefile.Corefile, stanza: corefile.Stanza | None) -> list[str]:
+    """Every word of a file that isn't part of a stanza."""
+    start, end = (stanza.start, stanza.end) if stanza else (0, 0)
+    return [t.text for t in corefile.tokenize(tree.text) if not start <= t.start < end]
 
 
 def _within(source: str, stanza: corefile.Stanza, edits: list[corefile.Edit]) -> str:
@@ -165,11 +171,12 @@ def _inner_indent(line: Line) -> str | None:
     return indent if not indent.strip() else None
 
 
-def _tokens(stanza: corefile.Stanza) -> tuple[str, ...]:
+def tokens_of(stanza: corefile.Stanza) -> tuple[str, ...]:
+    """A stanza's words: equal for two that differ in spaces and comments only."""
     words = [stanza.name.text, *stanza.values]
     if stanza.body is not None:
         words.append("{")
         for option in stanza.body:
-            words += [*_tokens(option), "\n"]
+            words += [*tokens_of(option), "\n"]
         words.append("}")
     return tuple(words)

@@ -14,6 +14,7 @@ import msgspec
 
 from nat64_dataplane import corefile
 from nat64_operator.api.meta import GROUP, Object
+from nat64_operator.api.policy import Mode
 from nat64_operator.render import names
 from nat64_operator.render.manifest import config_map
 from nat64_operator.settings import Settings
@@ -35,10 +36,12 @@ class State(enum.Enum):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One Corefile: before and after."""
+    """One Corefile, or one file that it imports: before and after."""
 
     namespace: str
     config_map: str
+    key: str = "Corefile"
+    mode: Mode = Mode.FORWARD
     original: str
     """The whole file as it would be without us; follows what others change around our line."""
     applied: str

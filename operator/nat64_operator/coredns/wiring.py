@@ -11,52 +11,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nat64_operator.api.meta import Object
-from nat64_operator.api.policy import CoreDNS
-from nat64_operator.coredns import line
-from nat64_operator.coredns.line import Line
+from nat64_operator.api.policy import Mode
+from nat64_operator.coredns import edits
+from nat64_operator.coredns.edits import Edit, Site
+from nat64_operator.coredns.file import File
 from nat64_operator.coredns.record import Record, State
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.settings import FIELD_MANAGER, Settings
+from nat64_operator.settings import Settings
 
-KEY = "Corefile"
 MAX_REVERTS = 3
-"""How often we write our line again before we take it that someone means to have it otherwise."""
-
-
-class File(NamedTuple):
-    """CoreDNS's ConfigMap as observed."""
-
-    namespace: str
-    name: str
-    text: str
-    resource_version: str
-    declared_by: str | None
-    """The field manager that declares the whole key by server-side apply: a GitOps tool."""
-    last_writer: str | None
-    """The last other field manager that wrote the key."""
-
-    @classmethod
-    def of(cls, obj: Object) -> File:
-        """Read the object."""
-        declared = writer = None
-        entries = obj["metadata"].get("managedFields") or []
-        for entry in sorted(entries, key=lambda e: str(e.get("time") or "")):
-            owns = f"f:{KEY}" in ((entry.get("fieldsV1") or {}).get("f:data") or {})
-            if owns and entry.get("manager") != FIELD_MANAGER:
-                writer = entry.get("manager")
-                if entry.get("operation") == "Apply":
-                    declared = writer
-        text = (obj.get("data") or {}).get(KEY) or ""
-        metadata = obj["metadata"]
-        return cls(
-            metadata["namespace"],
-            metadata["name"],
-            text,
-            metadata["resourceVersion"],
-            declared,
-            writer,
-        )
+"""How often we write our part again before we take it that someone means to have it otherwise."""
+ASK_SECONDS = 3
 
 
 class Answer(NamedTuple):
@@ -65,6 +30,8 @@ class Answer(NamedTuple):
     synthesized: bool
     detail: str
     asked: float
+    unknowable: bool = False
+    """It answers, but doesn't know the name's IPv4 addresses, so nobody could synthesize."""
 
 
 class Step(NamedTuple):
@@ -76,7 +43,7 @@ class Step(NamedTuple):
     store: Record | None = None
     """The record to store before anything else."""
     write: str | None = None
-    """The Corefile to write."""
+    """The text to write."""
     forget: bool = False
     """Nothing of ours is left in the Corefile: the record can go."""
     ask: bool = False
@@ -90,156 +57,150 @@ class Step(NamedTuple):
 class Case(NamedTuple):
     """All that is known when a Corefile is to be wired."""
 
-    spec: CoreDNS
-    address: str | None
-    """Where the sidecars answer; None while they are not to be used."""
-    file: File | None
+    edit: Edit | None
+    """What is to be in it; None while the sidecars are not to be used."""
+    file: File
     record: Record | None
     answer: Answer | None
     now: float
     settings: Settings
 
-    @property
-    def where(self) -> str:
-        """The ConfigMap, for messages."""
-        return f"ConfigMap {self.spec.namespace}/{self.spec.config_map_name}"
-
-    @property
-    def writer(self) -> str:
-        """Who else wrote the Corefile last, for messages."""
-        return (self.file.last_writer if self.file else None) or "someone"
-
 
 def wire(case: Case) -> Step:
-    """Bring the sidecars into the Corefile, keep them there, and see that CoreDNS uses them."""
-    where, file, record = case.where, case.file, case.record
-    if file is None:
-        return Step(False, "CorefileNotFound", f"{where} does not exist or can't be read")
+    """Bring our part into the Corefile, keep it there, and see that CoreDNS goes by it."""
+    file, record = case.file, case.record
+    if not file.exists:
+        return Step(False, "CorefileNotFound", f"{file.where} does not exist or can't be read")
     if file.declared_by:
         return Step(
             False,
             "CorefileManagedElsewhere",
-            f"{where} is declared by the field manager {file.declared_by!r}, which would undo an "
-            "edit: add the stanza in status.stanza there, and set spec.coreDNS.mode to Manual",
+            f"{file.where} is declared by the field manager {file.declared_by!r}, which would "
+            "undo an edit: add the stanza in status.stanza there, and set spec.coreDNS.mode to "
+            "Manual",
         )
     try:
-        current = line.find(file.text)
+        current = edits.find(file.mode, file.text)
+        if record is not None:
+            known = edits.find(file.mode, record.original), edits.find(file.mode, record.applied)
+            return _continue(case, record, current, *known)
     except UnsupportedCorefileError as error:
-        return Step(False, "CorefileUnsupported", f"{where}: {error}")
-    if record is not None:
-        return _continue(case, current, file, record)
-    if case.address is None:
+        return Step(False, "CorefileUnsupported", f"{file.where}: {error}")
+    if case.edit is None:
         return Step(False, "SidecarsNotReady", "no DNS64 sidecar is ready yet")
-    return _begin(case, current, case.address)
+    return _begin(case, case.edit, current)
 
 
-def unwire(file: File | None, record: Record | None, address: str | None = None) -> Step:
-    """Take the sidecars out of the Corefile again, exactly, or leave to others what is theirs."""
+def unwire(file: File | None, record: Record | None, edit: Edit | None = None) -> Step:
+    """Take our part out of the Corefile again, exactly, or leave to others what is theirs.
+
+    `edit`: what to look for where the record is lost; None where all that is there is someone's.
+    """
     if record is None:
-        return _unwire_unrecorded(file, address)
-    where = f"ConfigMap {record.namespace}/{record.config_map}"
-    done = Step(True, "Restored", f"the Corefile in {where} is as it was", forget=True)
-    if file is None:
+        return _unwire_unrecorded(file, edit)
+    where = file.where if file is not None else f"ConfigMap {record.namespace}/{record.config_map}"
+    done = Step(True, "Restored", f"{where} is as it was", forget=True)
+    if file is None or not file.exists:
         return done._replace(message=f"{where} does not exist any more")
     if file.text == record.original:
         return done
     if file.text == record.applied:
         return Step(False, "Restoring", f"restoring {where}", write=record.original)
     try:
-        current = line.find(file.text)
-        original = line.find(record.original)
-        applied = line.find(record.applied)
+        current = edits.find(record.mode, file.text)
+        original = edits.find(record.mode, record.original)
+        applied = edits.find(record.mode, record.applied)
     except UnsupportedCorefileError as error:
         return done._replace(warning=f"{where} was changed by others and is left as it is: {error}")
     if current.tokens == applied.tokens:
         restored = current.replaced(original.text)
-        return Step(False, "Restoring", f"restoring the line in {where}", write=restored)
+        return Step(False, "Restoring", f"restoring our part of {where}", write=restored)
     if current.tokens == original.tokens:
         return done
     return done._replace(
-        warning=f"{where}: the `forward .` line (line {current.stanza.line}) was changed by "
-        f"{file.last_writer or 'someone else'} and is left as it is: "
-        f"`{' '.join(current.stanza.values)}`; it was `{' '.join(original.stanza.values)}`"
+        warning=f"our part of {where} was changed by {file.writer} and is left as it is: "
+        f"`{_short(current)}`; before us it was `{_short(original)}`"
     )
 
 
-def _unwire_unrecorded(file: File | None, address: str | None) -> Step:
-    """Someone deleted the record. What the line names of ours can still be told by the address."""
+def _unwire_unrecorded(file: File | None, edit: Edit | None) -> Step:
+    """Someone deleted the record. What is ours can still be told by what it says."""
     clean = Step(True, "NotWired", "the Corefile has nothing of ours", forget=True)
-    if file is None or address is None:
+    if file is None or not file.exists or edit is None:
         return clean
     try:
-        current = line.find(file.text)
+        current = edits.find(file.mode, file.text)
     except UnsupportedCorefileError:
         return clean
-    if line.upstream(address) not in current.upstreams:
+    if not edit.names_us(current):
         return clean
-    restored = line.without(current, address)
+    restored = edit.without(current)
     if restored is None:
         return clean._replace(
-            warning="the record of what the `forward .` line was is lost, and it names no other "
-            "upstream than the sidecars: set it by hand"
+            warning=f"the record of what {edit.what} of {file.where} was is lost, and it names no "
+            "other upstream than the sidecars: set it by hand"
         )
-    return Step(False, "Restoring", "taking the sidecars out of the line", write=restored)
+    return Step(False, "Restoring", f"taking our part out of {file.where}", write=restored)
 
 
-def _begin(case: Case, current: Line, address: str) -> Step:
-    # Should an edit have outlived its record, the line is taken as it would be without us.
-    unwired = line.without(current, address)
-    original = current if unwired is None else line.find(unwired)
+def _begin(case: Case, edit: Edit, current: Site) -> Step:
+    file = case.file
+    # Should an edit have outlived its record, the place is taken as it would be without us.
+    before = edit.without(current) if edit.names_us(current) else None
+    original = current if before is None else edits.find(file.mode, before)
     record = Record(
-        namespace=case.spec.namespace,
-        config_map=case.spec.config_map_name,
-        original=original.tree.text,
-        applied=_apply(current, original, address, case.spec),
+        namespace=file.namespace,
+        config_map=file.name,
+        key=file.key,
+        mode=file.mode,
+        original=original.whole,
+        applied=current.replaced(edit.wired(original)),
         state=State.APPLYING,
         since=case.now,
     )
     return _write(case, record, current)
 
 
-def _continue(case: Case, current: Line, file: File, record: Record) -> Step:
-    original, applied = line.find(record.original), line.find(record.applied)
+def _continue(case: Case, record: Record, current: Site, original: Site, applied: Site) -> Step:
     ours = current.tokens == applied.tokens
     waiting = case.settings.retry_seconds - (case.now - record.since)
     if record.state in (State.ROLLED_BACK, State.STEPPED_BACK) and waiting > 0:
         restored = current.replaced(original.text) if ours else None
         return Step(False, record.state.value, record.note, write=restored, wake=waiting)
     if ours:
-        return _keep(case, current, file, record, original)
-    if case.address is None:
+        return _keep(case, record, current, original)
+    if case.edit is None:
         return Step(False, "SidecarsNotReady", "no DNS64 sidecar is ready")
     if current.tokens != original.tokens:
-        if line.upstream(case.address) in current.upstreams:
+        if case.edit.names_us(current):
             return Step(
                 True,
                 "EditedByOthers",
-                f"{case.where}: {case.writer} edited the line; it still names the sidecars and "
-                "is left as it is",
+                f"{case.file.where}: {case.file.writer} edited {case.edit.what}; it still does "
+                "what is wanted and is left as it is",
             )
         original = current
-    return _write_again(case, current, file, record, original)
+    return _write_again(case, case.edit, record, current, original)
 
 
-def _keep(case: Case, current: Line, file: File, record: Record, original: Line) -> Step:
-    """Our line is there: it may be outdated, unconfirmed, or in a file edited around it."""
-    if case.address is not None:
-        text = _apply(current, original, case.address, case.spec)
-        if line.find(text).tokens != current.tokens:
+def _keep(case: Case, record: Record, current: Site, original: Site) -> Step:
+    """Our part is there: it may be outdated, unconfirmed, or in a file edited around it."""
+    if case.edit is not None:
+        text = current.replaced(case.edit.wired(original))
+        if edits.find(case.file.mode, text).tokens != current.tokens:
             changed = _replace(record, applied=text, state=State.APPLYING, since=case.now)
             return _write(case, changed, current)
-    if file.text == record.applied:
+    if case.file.text == record.applied:
         return _confirm(case, record, original)
-    # What would be restored follows what others changed around our line.
-    rebased = _replace(record, applied=file.text, original=current.replaced(original.text))
+    # What would be restored follows what others changed around our part.
+    rebased = _replace(record, applied=case.file.text, original=current.replaced(original.text))
     step = _confirm(case, rebased, original)
     return step if step.store is not None else step._replace(store=rebased)
 
 
-def _write_again(case: Case, current: Line, file: File, record: Record, original: Line) -> Step:
-    """Our line is not there: not yet, or someone put the original back."""
-    assert case.address is not None, "asked for only with an address"
-    reverts = record.reverts
+def _write_again(case: Case, edit: Edit, record: Record, current: Site, original: Site) -> Step:
+    """Our part is not there: not yet, or someone put the original back."""
+    reverts, file = record.reverts, case.file
     if record.state is State.CONFIRMED:
         held = case.now - record.since
         reverts = 1 if held > case.settings.retry_seconds else reverts + 1
@@ -247,7 +208,7 @@ def _write_again(case: Case, current: Line, file: File, record: Record, original
         reverts += 1
     if reverts > MAX_REVERTS:
         note = (
-            f"{case.writer} keeps undoing the edit of {case.where}: it is left alone for "
+            f"{file.writer} keeps undoing the edit of {file.where}: it is left alone for "
             f"{case.settings.retry_seconds // 60} minutes; use the mode Manual, or stop the other"
         )
         stepped = _replace(
@@ -256,13 +217,13 @@ def _write_again(case: Case, current: Line, file: File, record: Record, original
             since=case.now,
             note=note,
             reverts=0,
-            original=current.tree.text,
+            original=current.whole,
         )
         return Step(False, State.STEPPED_BACK.value, note, store=stepped, warning=note)
     again = _replace(
         record,
         original=current.replaced(original.text),
-        applied=_apply(current, original, case.address, case.spec),
+        applied=current.replaced(edit.wired(original)),
         state=State.APPLYING,
         since=record.since if record.state is State.APPLYING else case.now,
         reverts=reverts,
@@ -270,47 +231,56 @@ def _write_again(case: Case, current: Line, file: File, record: Record, original
     return _write(case, again, current)
 
 
-def _confirm(case: Case, record: Record, original: Line) -> Step:
-    where, answer = case.where, case.answer
+def _confirm(case: Case, record: Record, original: Site) -> Step:
+    where, answer = case.file.where, case.answer
     if record.state is State.CONFIRMED:
-        return Step(True, "Wired", f"CoreDNS forwards external names to the sidecars ({where})")
-    if answer is not None and answer.asked >= record.since and answer.synthesized:
-        confirmed = _replace(record, state=State.CONFIRMED, since=case.now, confirmed=True, note="")
-        message = f"CoreDNS forwards external names to the sidecars ({where})"
-        return Step(True, "Wired", message, store=confirmed)
-    said = f"; it says: {answer.detail}" if answer is not None else ""
+        return Step(True, "Wired", record.note or f"CoreDNS synthesizes as told in {where}")
+    confirmed = _replace(record, state=State.CONFIRMED, since=case.now, confirmed=True, note="")
+    fresh = answer if answer is not None and answer.asked >= record.since else None
+    if fresh is not None and fresh.synthesized:
+        return Step(True, "Wired", f"CoreDNS synthesizes as told in {where}", store=confirmed)
     limit = case.settings.confirm_seconds
     if case.now - record.since < limit or record.confirmed:
-        message = f"{where} is written; waiting for CoreDNS to answer through the sidecars"
-        return Step(False, "Confirming", message, ask=True, wake=3)
+        message = f"{where} is written; waiting for CoreDNS to go by it"
+        return Step(False, "Confirming", message, ask=True, wake=ASK_SECONDS)
+    said = f"; {answer.detail}" if answer is not None else ""
+    if fresh is not None and fresh.unknowable and record.mode is not Mode.FORWARD:
+        # CoreDNS's own dns64 asks upstream, and this upstream doesn't know the name to ask for.
+        note = f"{where} is written, and whether CoreDNS goes by it can't be asked{said}"
+        return Step(True, "Wired", note, store=_replace(confirmed, note=note))
     note = (
-        f"CoreDNS did not answer through the sidecars within {limit} seconds, so {where} was put "
-        f"back{said}. Does its Corefile have the `reload` plugin?"
+        f"CoreDNS did not synthesize within {limit} seconds, so {where} was put back{said}. Does "
+        "its Corefile have the `reload` plugin, and do the allowed clients include its pods?"
     )
-    restored = line.find(record.applied).replaced(original.text)
+    restored = edits.find(record.mode, record.applied).replaced(original.text)
     back = _replace(record, state=State.ROLLED_BACK, since=case.now, note=note)
     return Step(False, State.ROLLED_BACK.value, note, store=back, write=restored, warning=note)
 
 
-def _write(case: Case, record: Record, current: Line) -> Step:
-    _check(current, record.applied)
-    assert case.file is not None, "only a file that exists is written"
+def _write(case: Case, record: Record, current: Site) -> Step:
+    _check(case, record, current)
     record = _replace(record, over=case.file.resource_version)
-    message = f"writing the `forward .` line of {case.where}"
-    return Step(False, "Writing", message, store=record, write=record.applied, ask=True, wake=3)
+    message = f"writing our part of {case.file.where}"
+    return Step(
+        False,
+        "Writing",
+        message,
+        store=record,
+        write=record.applied,
+        ask=True,
+        wake=ASK_SECONDS,
+    )
 
 
-def _apply(target: Line, original: Line, address: str, spec: CoreDNS) -> str:
-    return target.replaced(line.wired(original, address, spec.fail_mode))
+def _check(case: Case, record: Record, current: Site) -> None:
+    """Whatever else happens, all but our part must read as before."""
+    written = edits.find(case.file.mode, record.applied)
+    if written.outside() != current.outside():  # pragma: no cover - would be a defect of ours
+        raise UnsupportedCorefileError("the edit would change more than its own part")
 
 
-def _check(current: Line, text: str) -> None:
-    """Whatever else happens, all but our line must read as before."""
-    written = line.find(text)
-    before = [t.text for t in line.outside(current)]
-    after = [t.text for t in line.outside(written)]
-    if before != after:  # pragma: no cover - a defect of ours, never to reach a cluster
-        raise UnsupportedCorefileError("the edit would change more than the `forward .` line")
+def _short(site: Site) -> str:
+    return " ".join(site.text.split())[:200]
 
 
 def _replace(record: Record, **changes: Any) -> Record:

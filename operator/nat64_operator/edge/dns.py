@@ -40,8 +40,20 @@ def ask(prefix: str, server: str) -> Answer:
     if found:
         return Answer(True, f"{NAME} is {', '.join(found)}", asked)
     code = dns.rcode.to_text(response.rcode())
+    if not addresses and not _knows(address, port):
+        return Answer(False, f"its upstream does not know {NAME} ({code})", asked, True)
     said = ", ".join(map(str, addresses)) or f"no IPv6 address ({code})"
     return Answer(False, f"{NAME} has {said}", asked)
+
+
+def _knows(address: str, port: int) -> bool:
+    """Whether the name has its IPv4 addresses here, without which nobody could synthesize."""
+    query = dns.message.make_query(NAME, dns.rdatatype.A)
+    try:
+        response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
+    except (dns.exception.DNSException, OSError):
+        return False
+    return any(rrset.rdtype == dns.rdatatype.A for rrset in response.answer)
 
 
 def split(server: str) -> tuple[str, int]:

@@ -17,7 +17,6 @@ from nat64_operator import status
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
-from nat64_operator.coredns.wiring import KEY
 from nat64_operator.reconcile.actions import (
     Action,
     Apply,
@@ -91,10 +90,8 @@ class Kube:
                 meta = {"finalizers": list(finalizers), "resourceVersion": version}
                 query = {"fieldManager": FIELD_MANAGER}
                 return self._call("PATCH", ref, query, {"metadata": meta}, _MERGE)
-            case WriteCorefile(namespace, name, text, version):
-                body = {"metadata": {"resourceVersion": version}, "data": {KEY: text}}
-                query = {"fieldManager": FIELD_MANAGER}
-                return self._call("PATCH", Ref("ConfigMap", name, namespace), query, body, _MERGE)
+            case WriteCorefile():
+                return self._write(action)
             case Emit():
                 self._emit(action)
                 return None
@@ -138,6 +135,16 @@ class Kube:
             if not more:
                 return
             query["continue"] = more
+
+    def _write(self, action: WriteCorefile) -> dict[str, Any]:
+        query = {"fieldManager": FIELD_MANAGER}
+        data = {action.key: action.text or None}
+        if not action.resource_version:
+            body = {"metadata": {"name": action.name}, "data": data}
+            return self._call("POST", Ref("ConfigMap", "", action.namespace), query, body)
+        body = {"metadata": {"resourceVersion": action.resource_version}, "data": data}
+        ref = Ref("ConfigMap", action.name, action.namespace)
+        return self._call("PATCH", ref, query, body, _MERGE)
 
     def _emit(self, event: Emit) -> None:
         now = status.now_text()

@@ -12,7 +12,7 @@ import time
 
 from kubernetes import client
 
-from nat64_operator.api.policy import Policy
+from nat64_operator.api.policy import Mode, Policy
 from nat64_operator.coredns.record import Record
 from nat64_operator.edge import dns
 from nat64_operator.edge.kube import TROUBLE, Kube, say
@@ -53,6 +53,7 @@ class Loop:
         self._failures: dict[Ref, tuple[int, float]] = {}
         self._synced = float("-inf")
         self._corefiles_read = float("-inf")
+        self._corefiles_known: set[tuple[str, str]] = set()
         self.alive = time.monotonic()
         """When the loop last came round, for the liveness probe."""
         self.passes = 0
@@ -87,8 +88,9 @@ class Loop:
         if now - self._synced >= RESYNC_SECONDS:
             await asyncio.to_thread(self._resync)
             self._synced = time.monotonic()
-        if now - self._corefiles_read >= COREFILE_SECONDS:
-            await asyncio.to_thread(self._read_corefiles)
+        wanted = self._watched_corefiles()
+        if wanted - self._corefiles_known or now - self._corefiles_read >= COREFILE_SECONDS:
+            await asyncio.to_thread(self._read_corefiles, wanted)
             self._corefiles_read = time.monotonic()
         pods = await asyncio.to_thread(self._pods)
         began = time.perf_counter()
@@ -127,6 +129,8 @@ class Loop:
             except InvalidObjectError:
                 continue
             found.add((spec.namespace, spec.config_map_name))
+            if spec.mode is Mode.IMPORT:
+                found.add((spec.namespace, spec.custom_config_map_name))
         for ref, obj in world.owned.items():
             if ref.kind == "ConfigMap" and ref.name.startswith(names.wiring_record("")):
                 record = Record.read(obj)
@@ -134,10 +138,10 @@ class Loop:
                     found.add((record.namespace, record.config_map))
         return found
 
-    def _read_corefiles(self) -> None:
-        wanted = self._watched_corefiles()
+    def _read_corefiles(self, wanted: set[tuple[str, str]]) -> None:
         read = {key: self._kube.config_map(*key) for key in sorted(wanted)}
         self._store.corefiles = {key: obj for key, obj in read.items() if obj is not None}
+        self._corefiles_known = wanted
 
     def _pods(self) -> dict[str, tuple[Pod, ...]]:
         pods: dict[str, tuple[Pod, ...]] = {}

@@ -38,12 +38,15 @@ class SetFinalizers(msgspec.Struct, frozen=True):
 
 
 class WriteCorefile(msgspec.Struct, frozen=True):
-    """Write a Corefile, if it has not changed since."""
+    """Write a Corefile, or a file that one imports, if it has not changed since."""
 
     namespace: str
     name: str
+    key: str
     text: str
+    """Empty: the key goes."""
     resource_version: str
+    """Empty: the ConfigMap is made."""
 
 
 class Emit(msgspec.Struct, frozen=True):

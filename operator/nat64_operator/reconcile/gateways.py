@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from nat64_dataplane import config
@@ -23,6 +24,9 @@ from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar
 from nat64_operator.render.manifest import Ref
+
+STARTING_SECONDS = 180
+"""How long a rollout may be without every node ready before that is a reason to look."""
 
 
 class Refusal(NamedTuple):
@@ -114,7 +118,7 @@ def observe(
         ], fields
     fields |= {"prefix": str(translator.prefix), "configHash": translator.content_hash}
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
-    programmed = _programmed(daemon_set, translator, world, gateway.spec.node_selector)
+    programmed = _programmed(gateway, daemon_set, translator, world)
     ready = Condition(
         READY,
         programmed.status,
@@ -131,8 +135,9 @@ def cluster_address(service: Any) -> str | None:
 
 
 def _programmed(
-    daemon_set: Any, translator: config.Config, world: World, selector: dict[str, str]
+    gateway: Gateway, daemon_set: Any, translator: config.Config, world: World
 ) -> Condition:
+    selector = gateway.spec.node_selector
     counts = _node_counts(daemon_set)
     current = daemon_set is not None and get(daemon_set, "status", "observedGeneration") == get(
         daemon_set, "metadata", "generation"
@@ -151,13 +156,23 @@ def _programmed(
         return Condition(
             PROGRAMMED, True, "Programmed", f"{ready} of {desired} nodes translate{without}"
         )
-    reason = "RollingOut" if updated < living else "NodesNotReady"
+    starting = updated < living or _is_starting(gateway, world.now)
+    reason = "RollingOut" if starting else "NodesNotReady"
     return Condition(
         PROGRAMMED,
         False,
         reason,
         f"{ready} of {desired} nodes translate, {updated} run this config{without}",
     )
+
+
+def _is_starting(gateway: Gateway, now: float) -> bool:
+    """Whether nodes that aren't ready are so because they were told to change a short while ago."""
+    for before in gateway.status.get("conditions") or ():
+        if before["type"] == PROGRAMMED:
+            since = now - datetime.fromisoformat(before["lastTransitionTime"]).timestamp()
+            return before["reason"] == "RollingOut" and since < STARTING_SECONDS
+    return True
 
 
 def _apply(

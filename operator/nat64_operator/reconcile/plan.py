@@ -18,7 +18,7 @@ from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import conflicts, gateways, policies, removal
+from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal
 from nat64_operator.reconcile.actions import Group, Plan, Question
 from nat64_operator.reconcile.gateways import Refusal, Sidecars
 from nat64_operator.reconcile.world import World
@@ -108,19 +108,19 @@ def _clients(world: World) -> tuple[str, ...]:
 def _sidecars(policy: Policy | None, clients: Sequence[str], world: World) -> Sidecars:
     if policy is None:
         return Sidecars(PolicySpec(), (), clients)
-    return Sidecars(policy.spec, policies.upstreams(policy, world), clients)
+    return Sidecars(policy.spec, corefiles.upstreams(policy, world), clients)
 
 
 def _wired_gateways(parsed: Sequence[Policy], world: World) -> set[str]:
-    return {policy.spec.gateway_ref.name for policy in parsed if policies.is_wired(policy, world)}
+    return {policy.spec.gateway_ref.name for policy in parsed if corefiles.is_wired(policy, world)}
 
 
 def _forget_policy(name: str, world: World) -> Group:
     """A policy whose finalizer was taken off by hand: its edit goes all the same."""
-    record = policies.record_of(name, world)
-    file = policies.file_of(record.namespace, record.config_map, world) if record else None
+    record = corefiles.record_of(name, world)
+    file = corefiles.recorded_file(record, world) if record is not None else None
     step = wiring.unwire(file, record)
-    actions = policies.carry_out(name, "", step, file, world)
+    actions = corefiles.carry_out(name, "", step, file, world)
     return Group(Ref(policy_api.KIND, name), tuple(actions))
 
 

@@ -9,20 +9,12 @@ from nat64_operator import status
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
-from nat64_operator.coredns import line, wiring
-from nat64_operator.coredns.record import Record
+from nat64_operator.coredns import wiring
+from nat64_operator.coredns.file import File
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.reconcile.actions import (
-    Action,
-    Apply,
-    Delete,
-    Emit,
-    Group,
-    Question,
-    SetFinalizers,
-    WriteCorefile,
-)
-from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile import corefiles
+from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
+from nat64_operator.reconcile.corefiles import carry_out
 from nat64_operator.reconcile.gateways import Refusal, cluster_address
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
@@ -37,44 +29,16 @@ class Outcome(NamedTuple):
     wake: float | None = None
 
 
-def record_of(policy: str, world: World) -> Record | None:
-    """What is remembered of a policy's edit."""
-    obj = world.find("ConfigMap", names.wiring_record(policy))
-    return Record.read(obj) if obj is not None else None
-
-
-def file_of(namespace: str, name: str, world: World) -> wiring.File | None:
-    """A Corefile as observed."""
-    obj = world.corefiles.get((namespace, name))
-    return wiring.File.of(obj) if obj is not None else None
-
-
-def upstreams(policy: Policy, world: World) -> tuple[str, ...]:
-    """What the sidecars ask: the policy's, else what CoreDNS asks without us."""
-    if policy.spec.upstreams:
-        return policy.spec.upstreams
-    record = record_of(policy.name, world)
-    spec = policy.spec.core_dns
-    file = file_of(spec.namespace, spec.config_map_name, world)
-    text = record.original if record is not None else file.text if file is not None else ""
-    own = cluster_address(_service(policy, world))
-    try:
-        found = line.find(text).upstreams
-    except UnsupportedCorefileError:
-        return ()
-    return tuple(u for u in found if not own or u not in (own, line.upstream(own)))
-
-
 def refusals(
     policies: Iterable[Policy], gateways: Mapping[str, Gateway | None]
 ) -> dict[str, Refusal]:
     """Why policies are not carried out. The older of two keeps working."""
     refused: dict[str, Refusal] = {}
     by_gateway: dict[str, str] = {}
-    by_file: dict[tuple[str, str], str] = {}
+    by_place: dict[corefiles.Place, str] = {}
     for policy in sorted(policies, key=lambda p: p.meta.age_order):
-        ref, dns = policy.spec.gateway_ref.name, policy.spec.core_dns
-        file = (dns.namespace, dns.config_map_name)
+        ref, mode = policy.spec.gateway_ref.name, policy.spec.core_dns.mode
+        place = corefiles.place_of(policy)
         if ref not in gateways:
             refused[policy.name] = Refusal(
                 "GatewayNotFound", f"spec.gatewayRef: there is no NAT64Gateway {ref!r}"
@@ -85,16 +49,16 @@ def refusals(
                 f"spec.gatewayRef: DNS64Policy {by_gateway[ref]!r}, which is older, configures "
                 f"the sidecars of NAT64Gateway {ref!r}",
             )
-        elif dns.mode is not Mode.MANUAL and file in by_file:
+        elif mode is not Mode.MANUAL and place in by_place:
             refused[policy.name] = Refusal(
                 "CoreDNSConflict",
-                f"spec.coreDNS: DNS64Policy {by_file[file]!r}, which is older, has ConfigMap "
-                f"{file[0]}/{file[1]}; use the mode Manual for one of the two",
+                f"spec.coreDNS: DNS64Policy {by_place[place]!r}, which is older, has ConfigMap "
+                f"{place[0]}/{place[1]}; use the mode Manual for one of the two",
             )
         else:
             by_gateway[ref] = policy.name
-            if dns.mode is not Mode.MANUAL:
-                by_file[file] = policy.name
+            if mode is not Mode.MANUAL:
+                by_place[place] = policy.name
     return refused
 
 
@@ -105,31 +69,26 @@ def reconcile(
     world: World,
 ) -> Outcome:
     """Carry a policy out, or take it back where it no longer holds."""
-    subject = Ref(KIND, policy.name)
-    record = record_of(policy.name, world)
-    spec = policy.spec.core_dns
-    actions: list[Action] = []
     if policy.meta.deleting:
-        return _remove(policy, record, world)
+        return _remove(policy, world)
     if refusal is None and gateway is None:
         return _left_alone(policy, world)
-    leaving = gateway is not None and gateway.meta.deleting
-    wanted = refusal is None and gateway is not None and not leaving and spec.mode is Mode.FORWARD
-    moved = record is not None and (record.namespace, record.config_map) != (
-        spec.namespace,
-        spec.config_map_name,
-    )
-    if wanted and not moved:
+    actions: list[Action] = []
+    record = corefiles.record_of(policy.name, world)
+    if _is_wanted(policy, gateway, refusal) and (
+        record is None or corefiles.is_about(record, policy)
+    ):
+        assert gateway is not None, "a policy is wanted only with its gateway"
         if names.FINALIZER not in policy.meta.finalizers:
             actions.append(_finalizers(policy, (*policy.meta.finalizers, names.FINALIZER)))
-        address = _usable_address(policy, record, world)
-        file = file_of(spec.namespace, spec.config_map_name, world)
-        answer = world.answers.get(policy.name)
-        case = wiring.Case(spec, address, file, record, answer, world.now, world.settings)
-        step = wiring.wire(case)
+        mode = policy.spec.core_dns.mode
+        file = corefiles.file_at(corefiles.place_of(policy), mode, world)
+        step = _wire(policy, gateway, file, world)
+    elif refusal is not None and record is None:
+        file, step = None, wiring.unwire(None, None)
     else:
-        file, address = _to_restore(policy, record, refusal, world)
-        step = wiring.unwire(file, record, address)
+        file, record, edit = corefiles.to_restore(policy, world)
+        step = wiring.unwire(file, record, edit)
     actions += carry_out(policy.name, policy.meta.uid, step, file, world)
     conditions = _conditions(policy, gateway, refusal, step, world)
     fields = _fields(policy, gateway, world)
@@ -137,7 +96,22 @@ def reconcile(
     question = None
     if step.ask and gateway is not None:
         question = Question(policy.name, gateway.spec.prefix)
-    return Outcome(Group(subject, tuple(actions)), question, step.wake)
+    return Outcome(Group(Ref(KIND, policy.name), tuple(actions)), question, step.wake)
+
+
+def _is_wanted(policy: Policy, gateway: Gateway | None, refusal: Refusal | None) -> bool:
+    leaving = gateway is None or gateway.meta.deleting
+    return refusal is None and not leaving and policy.spec.core_dns.mode is not Mode.MANUAL
+
+
+def _wire(policy: Policy, gateway: Gateway, file: File, world: World) -> wiring.Step:
+    try:
+        edit = corefiles.edit_of(policy, gateway, world)
+    except UnsupportedCorefileError as error:
+        return wiring.Step(False, "CorefileUnsupported", f"{file.where}: {error}")
+    record = corefiles.record_of(policy.name, world)
+    answer = world.answers.get(policy.name)
+    return wiring.wire(wiring.Case(edit, file, record, answer, world.now, world.settings))
 
 
 def _left_alone(policy: Policy, world: World) -> Outcome:
@@ -154,38 +128,12 @@ def _left_alone(policy: Policy, world: World) -> Outcome:
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)))
 
 
-def carry_out(
-    policy: str,
-    uid: str,
-    step: wiring.Step,
-    file: wiring.File | None,
-    world: World,
-) -> list[Action]:
-    """The actions of a step: the record before the Corefile, and gone only after it."""
-    actions: list[Action] = []
-    ref = Ref("ConfigMap", names.wiring_record(policy), world.settings.namespace)
-    live = world.owned.get(ref)
-    record = record_of(policy, world)
-    keep = step.store or record
-    if step.forget and live is not None:
-        actions.append(Delete(ref, live["metadata"]["uid"]))
-    elif keep is not None and differs(manifest := keep.manifest(policy, world.settings), live):
-        actions.append(Apply(manifest))
-    if step.write is not None and file is not None:
-        actions.append(WriteCorefile(file.namespace, file.name, step.write, file.resource_version))
-    if step.warning:
-        actions.append(
-            Emit(Ref(KIND, policy), uid, True, f"Corefile{step.reason}", step.warning[:1024])
-        )
-    return actions
-
-
-def _remove(policy: Policy, record: Record | None, world: World) -> Outcome:
+def _remove(policy: Policy, world: World) -> Outcome:
     subject = Ref(KIND, policy.name)
     if names.FINALIZER not in policy.meta.finalizers:
         return Outcome(Group(subject, ()))
-    file, address = _to_restore(policy, record, None, world)
-    step = wiring.unwire(file, record, address)
+    file, record, edit = corefiles.to_restore(policy, world)
+    step = wiring.unwire(file, record, edit)
     actions = carry_out(policy.name, policy.meta.uid, step, file, world)
     since = policy.meta.deleted if policy.meta.deleted is not None else world.now
     overdue = world.now - since > world.settings.removal_seconds
@@ -196,52 +144,6 @@ def _remove(policy: Policy, record: Record | None, world: World) -> Outcome:
         rest = tuple(f for f in policy.meta.finalizers if f != names.FINALIZER)
         actions.append(_finalizers(policy, rest))
     return Outcome(Group(subject, tuple(actions)), wake=world.settings.node_wait_seconds)
-
-
-def _to_restore(
-    policy: Policy, record: Record | None, refusal: Refusal | None, world: World
-) -> tuple[wiring.File | None, str | None]:
-    """The Corefile to unwire, and the sidecars' address where that is all there is to know it by.
-
-    Without a record of its own a policy touches a line only if nobody else can have written it:
-    not another policy, and not a person who was asked to by the mode Manual.
-    """
-    if record is not None:
-        return file_of(record.namespace, record.config_map, world), None
-    spec = policy.spec.core_dns
-    if refusal is not None or spec.mode is not Mode.FORWARD:
-        return None, None
-    for name in world.policies:
-        other = record_of(name, world)
-        key = (spec.namespace, spec.config_map_name)
-        if other is not None and (other.namespace, other.config_map) == key:
-            return None, None
-    file = file_of(spec.namespace, spec.config_map_name, world)
-    return file, cluster_address(_service(policy, world)) or policy.status.get("address")
-
-
-def is_wired(policy: Policy, world: World) -> bool:
-    """Whether a Corefile still names the sidecars because of this policy."""
-    record = record_of(policy.name, world)
-    file, address = _to_restore(policy, record, None, world)
-    return not wiring.unwire(file, record, address).status
-
-
-def _usable_address(policy: Policy, record: Record | None, world: World) -> str | None:
-    """Where the sidecars answer. A Corefile is wired only to sidecars that are ready; once it is,
-    a moment without any is what failMode is for.
-    """
-    service = _service(policy, world)
-    address = cluster_address(service)
-    ready = world.endpoints.get(names.dns_service(policy.spec.gateway_ref.name), 0)
-    if address and (ready or (record is not None and record.confirmed)):
-        return address
-    return None
-
-
-def _service(policy: Policy, world: World) -> Any:
-    name = names.dns_service(policy.spec.gateway_ref.name)
-    return world.find("Service", name)
 
 
 def _finalizers(policy: Policy, finalizers: tuple[str, ...]) -> SetFinalizers:
@@ -266,7 +168,7 @@ def _conditions(
     if gateway is not None and gateway.meta.deleting:
         why = f"NAT64Gateway {ref!r} is being deleted; {step.message}"
         programmed = Condition(PROGRAMMED, False, "GatewayDeleting", why)
-    elif policy.spec.core_dns.mode is Mode.FORWARD:
+    elif policy.spec.core_dns.mode is not Mode.MANUAL:
         programmed = Condition(PROGRAMMED, step.status, step.reason, step.message)
     elif not step.status:
         programmed = Condition(PROGRAMMED, False, step.reason, step.message)
@@ -278,7 +180,7 @@ def _conditions(
             "the sidecars are configured; put status.stanza into the Corefile in place of its "
             "`forward .` line",
         )
-    ready = world.endpoints.get(names.dns_service(ref), 0)
+    ready = corefiles.ready_sidecars(policy, world)
     if not programmed.status:
         return [accepted, programmed, programmed._replace(type=READY)]
     if not ready:
@@ -304,24 +206,9 @@ def _fields(policy: Policy, gateway: Gateway | None, world: World) -> dict[str, 
     fields["prefix"] = gateway.spec.prefix
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     desired = get(daemon_set, "status", "desiredNumberScheduled") or 0
-    ready = world.endpoints.get(names.dns_service(gateway.name), 0)
+    ready = corefiles.ready_sidecars(policy, world)
     fields["nodes"] = {"desired": desired, "ready": ready, "summary": f"{ready}/{desired}"}
-    if address := cluster_address(_service(policy, world)):
+    if address := cluster_address(corefiles.service_of(policy, world)):
         fields["address"] = address
-        fields["stanza"] = _stanza(policy, address, world)
+        fields["stanza"] = corefiles.stanza(policy, gateway.spec.prefix, address, world)[:8192]
     return fields
-
-
-def _stanza(policy: Policy, address: str, world: World) -> str:
-    spec = policy.spec.core_dns
-    record = record_of(policy.name, world)
-    file = file_of(spec.namespace, spec.config_map_name, world)
-    text = record.original if record is not None else file.text if file is not None else ""
-    own = line.upstream(address)
-    try:
-        original = line.find(text)
-    except UnsupportedCorefileError:
-        original = line.find(".:53 {\n    forward . /etc/resolv.conf\n}\n")
-    if own in original.upstreams:
-        return original.text[:8192]
-    return line.wired(original, address, spec.fail_mode)[:8192]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from nat64_operator.api.meta import Object
-from nat64_operator.coredns.record import POLICY_LABEL
+from nat64_operator.coredns.record import POLICY_LABEL, Record
 from nat64_operator.coredns.wiring import Answer
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -82,6 +82,15 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     def find(self, kind: str, name: str) -> Object | None:
         """An object of ours by kind and name."""
         return self.owned.get(Ref(kind, name, self.settings.namespace))
+
+    def recorded_places(self) -> set[tuple[str, str, str]]:
+        """Where any policy has changed something."""
+        records = (
+            Record.read(obj)
+            for obj in self.owned.values()
+            if POLICY_LABEL in (obj["metadata"].get("labels") or {})
+        )
+        return {(r.namespace, r.config_map, r.key) for r in records if r is not None}
 
     def owned_by(self, gateway: str) -> dict[Ref, Object]:
         """What exists for a gateway."""

@@ -77,7 +77,7 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
             "configMap": {"name": names.sidecar_config(gateway.name), "defaultMode": 0o444},
         }
     )
-    pod["initContainers"] = [_prepare(settings)]
+    pod["initContainers"] = [_on_the_host(settings, "prepare")]
     pod["containers"] = [
         _translator(settings, gateway.ports.translator, ["run"]),
         _dns64(settings, gateway.ports),
@@ -93,10 +93,12 @@ def removal(
     port: int,
     settings: Settings,
 ) -> dict[str, Any]:
-    """The same DaemonSet in its last form: each pod removes what the translator left on its node
-    and turns ready once that is done. All nodes at once; there is nothing left to keep up.
+    """The same DaemonSet in its last form: each pod removes what the translator left on its node,
+    sysctls included, and turns ready once that is done. All nodes at once; there is nothing left
+    to keep up.
     """
     pod = _pod(settings, node_selector, tolerations, config_name)
+    pod["initContainers"] = [_on_the_host(settings, "remove")]
     pod["containers"] = [_translator(settings, port, ["remove", "--hold"])]
     return _daemon_set(gateway, settings, pod, "100%")
 
@@ -163,13 +165,15 @@ def _pod(
     return pod
 
 
-def _prepare(settings: Settings) -> dict[str, Any]:
-    """What only a privileged container may: mount bpffs on the host, set the node's sysctls."""
+def _on_the_host(settings: Settings, command: str) -> dict[str, Any]:
+    """What only a privileged container may: mount bpffs on the host, set the node's sysctls and,
+    in the end, put them back.
+    """
     return {
-        "name": "prepare",
+        "name": command,
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["nat64-translator", "prepare", "--config", _config_path()],
+        "command": ["nat64-translator", command, "--config", _config_path()],
         "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
         "resources": settings.translator_resources,
         "volumeMounts": [
