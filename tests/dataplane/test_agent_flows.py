@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import time
 
@@ -51,6 +52,50 @@ def test_a_restarted_agent_finds_every_session(lab: Line, nat64: Translator) -> 
     nat64.wait_ready()
     assert before <= {(s["client"], s["address"]) for s in nat64.json("sessions")}
     flows.end_all(live)
+
+
+def test_an_upgraded_program_with_the_same_maps_takes_over_in_place(
+    lab: Line, nat64: Translator
+) -> None:
+    """Every start loads the programs anew: to the kernel a restart is an upgrade."""
+    live = flows.start_all(lab.pod)
+    before = _program_ids(nat64)
+    nat64.kill()
+    nat64.start()
+    wait_for("other programs", lambda: not before & _program_ids(nat64), 60)
+    nat64.wait_ready()
+    flows.end_all(live)
+
+
+def test_maps_of_another_size_take_every_session_along(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    nat64.configure(limits={"sessions": 200_000})
+    wait_for("larger maps", lambda: nat64.metric("nat64_sessions_max") == 200_000, 60)
+    assert "sessions carried over" in nat64.log()
+    flows.end_all(live)
+
+
+def test_another_size_at_a_restart_takes_every_session_along(lab: Line, nat64: Translator) -> None:
+    live = flows.start_all(lab.pod)
+    nat64.stop()
+    nat64.configure(limits={"sessions": 200_000})
+    nat64.start()
+    nat64.wait_ready()
+    assert "sessions carried over" in nat64.log()
+    pinned = nat64.node.run("ls", "/sys/fs/bpf/nat64-operator/default").split()
+    assert len(pinned) == 2, f"the old maps and `links`: {pinned}"
+    flows.end_all(live)
+
+
+def test_maps_of_another_layout_are_left_behind_and_the_log_says_why(lab: Line) -> None:
+    one = Translator(lab.node)
+    lab.node.run("mkdir", "-p", "/sys/fs/bpf/nat64-operator/default/0123456789ab")
+    one.started()
+    assert "sessions start anew" in one.log()
+    assert "are missing there" in one.log()
+    assert "0123456789ab" not in lab.node.run("ls", "/sys/fs/bpf/nat64-operator/default")
+    assert lab.curl("ok") == "ok"
+    one.close()
 
 
 def test_a_changed_timeout_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
@@ -113,3 +158,13 @@ def test_a_node_that_loses_ipv4_says_so_and_recovers(lab: Line, nat64: Translato
     lab.node.ip(f"route add default via {ROUTER_V4} dev eth0")
     nat64.wait_ready()
     assert lab.curl("ok") == "ok"
+
+
+def _program_ids(nat64: Translator) -> set[str]:
+    """Ids of this translator's pinned programs."""
+    shown = json.loads(nat64.node.run("bpftool", "-f", "-j", "prog", "show"))
+    return {
+        str(each["id"])
+        for each in shown
+        if any(f"/{nat64.name}/" in path for path in each.get("pinned", ()))
+    }

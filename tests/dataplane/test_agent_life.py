@@ -134,6 +134,42 @@ def test_a_second_agent_says_why_it_refuses(nat64: Translator) -> None:
     assert "exit 3" in out
 
 
+def test_of_two_agents_started_at_once_one_runs(lab: Line) -> None:
+    one, two = Translator(lab.node), Translator(lab.node)
+    one.prepare()
+    one.start()
+    two.start()
+    first, second = one.process, two.process
+    assert first
+    assert second
+    wait_for("one to refuse", lambda: 3 in (first.poll(), second.poll()))
+    refused, runs = (one, two) if first.poll() == 3 else (two, one)
+    runs.wait_ready()
+    assert "another agent" in refused.log()
+    assert lab.curl("ok") == "ok"
+    one.close()
+    two.close()
+
+
+def test_two_translators_share_a_node(lab: Line, nat64: Translator) -> None:
+    """Own names, prefixes, ports and addresses to listen at; the same uplink."""
+    second = {
+        "prefix": "2001:db8:64::/96",
+        "pools": [{"ports": "50000-50999"}],
+        "listen": "[::]:9465",
+    }
+    with translator(lab.node, "second", **second) as other:
+        url = "http://[2001:db8:64::203.0.113.10]:8080/peer"
+        port = int(lab.pod.run("curl", "-gsS", "--max-time", "5", url).split()[1])
+        assert 50000 <= port <= 50999
+        assert int(lab.curl("peer").split()[1]) >= 61001
+        other.stop()
+        other.remove()
+        assert lab.curl("ok") == "ok"
+        reserved = lab.node.run("sysctl", "-n", "net.ipv4.ip_local_reserved_ports")
+        assert reserved.strip() == "61001-65535"
+
+
 def test_removal_refuses_while_an_agent_runs(nat64: Translator) -> None:
     out = nat64.node.run(
         "sh", "-c", f"{PROGRAM} remove --name default 2>&1; echo exit $?", check=False

@@ -9,8 +9,9 @@ import pytest
 
 from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import notrack, resolve
+from nat64_dataplane.translator import actions, notrack, resolve
 from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator.actions import Action
 from nat64_dataplane.translator.attach import Hook
 from nat64_dataplane.translator.facts import (
     IFF_NOARP,
@@ -23,7 +24,7 @@ from nat64_dataplane.translator.facts import (
     PrefixRoute,
     RangeRoute,
 )
-from nat64_dataplane.translator.plan import Action, Desired, Observed
+from nat64_dataplane.translator.plan import Desired, Observed
 from nat64_dataplane.translator.view import DUMMY_ADDRESS
 
 CONFIG = parse("{name: default, prefix: 64:ff9b:1::/96}")
@@ -49,7 +50,7 @@ BARE = Facts(
     addresses=(Address(1, IPv4Address("127.0.0.1"), is_global=False), Address(3, NODE)),
     defaults=(DefaultRoute(3),),
 )
-ROUTE = PrefixRoute(CONFIG.prefix, 5, planning.NEXT_HOP, 1520, True)
+ROUTE = PrefixRoute(CONFIG.prefix, 5, actions.NEXT_HOP, 1520, True)
 DONE = replace(
     BARE,
     links=(LO, ETH0, PEER, NAT64),
@@ -79,65 +80,65 @@ def observed(facts: Facts = DONE, **changes: object) -> Observed:
     return replace(seen, **changes)  # type: ignore[arg-type]
 
 
-def actions(want: Desired, seen: Observed, config: Config = CONFIG) -> list[Action]:
+def planned(want: Desired, seen: Observed, config: Config = CONFIG) -> list[Action]:
     view = resolve.host_view(config, seen.facts, seen.facts.link(want.interface))
     return list(planning.plan(want, seen, view))
 
 
 def test_a_node_that_is_as_it_should_be_is_left_alone() -> None:
-    assert actions(desired(), observed()) == []
+    assert planned(desired(), observed()) == []
 
 
 def test_a_bare_node_gets_the_link_first_and_nothing_else_yet() -> None:
     seen = Observed(BARE)
-    assert planning.plan(desired(), seen, None) == (planning.CreateLink("nat64-default", "n64p-0"),)
+    assert planning.plan(desired(), seen, None) == (actions.CreateLink("nat64-default", "n64p-0"),)
 
 
 def test_packets_are_routed_to_the_translator_last() -> None:
     seen = Observed(replace(DONE, prefix_routes=frozenset()))
-    order = [type(action) for action in actions(desired(), seen)]
-    assert order.index(planning.Apply) < order.index(planning.Attach)
-    assert order[-1] is planning.ReplaceRoute
+    order = [type(action) for action in planned(desired(), seen)]
+    assert order.index(actions.Apply) < order.index(actions.Attach)
+    assert order[-1] is actions.ReplaceRoute
 
 
 @pytest.mark.parametrize(
     ("seen", "repair"),
     [
-        (observed(neighbour=None), planning.SetNeighbour(5, MAC)),
-        (observed(neighbour=b"\2\0\0\0\0\1"), planning.SetNeighbour(5, MAC)),
-        (observed(rules=None), planning.WriteRules(RULES)),
-        (observed(rules=frozenset(list(RULES)[:1])), planning.WriteRules(RULES)),
-        (observed(hooks={}), planning.Attach(Hook(5, "egress"), "nat64-default")),
+        (observed(neighbour=None), actions.SetNeighbour(5, MAC)),
+        (observed(neighbour=b"\2\0\0\0\0\1"), actions.SetNeighbour(5, MAC)),
+        (observed(rules=None), actions.WriteRules(RULES)),
+        (observed(rules=frozenset(list(RULES)[:1])), actions.WriteRules(RULES)),
+        (observed(hooks={}), actions.Attach(Hook(5, "egress"), "nat64-default")),
         (
             observed(hooks={**HOOKS, Hook(3, "ingress"): 9}),
-            planning.Attach(Hook(3, "ingress"), "eth0"),
+            actions.Attach(Hook(3, "ingress"), "eth0"),
         ),
-        (observed(hooks={**HOOKS, Hook(9, "ingress"): 10}), planning.Detach(Hook(9, "ingress"))),
-        (observed(replace(DONE, prefix_routes=frozenset())), planning.ReplaceRoute(ROUTE)),
+        (observed(hooks={**HOOKS, Hook(9, "ingress"): 10}), actions.Detach(Hook(9, "ingress"))),
+        (observed(replace(DONE, prefix_routes=frozenset())), actions.ReplaceRoute(ROUTE)),
         (
             observed(replace(DONE, prefix_routes=frozenset({ROUTE._replace(mtu_locked=False)}))),
-            planning.ReplaceRoute(ROUTE),
+            actions.ReplaceRoute(ROUTE),
         ),
-        (observed(replace(DONE, addresses=BARE.addresses)), planning.AddAddress(5)),
+        (observed(replace(DONE, addresses=BARE.addresses)), actions.AddAddress(5)),
         (
             observed(replace(DONE, links=(LO, ETH0, PEER, replace(NAT64, flags=IFF_NOARP)))),
-            planning.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
+            actions.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
         ),
         (
             observed(
                 replace(DONE, links=(LO, ETH0, PEER, replace(NAT64, devconf=Devconf(1, 1, 1))))
             ),
-            planning.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
+            actions.ConfigureLink(5, 4, "nat64-default", "nat64-operator default"),
         ),
     ],
 )
 def test_each_kind_of_drift_is_repaired(seen: Observed, repair: Action) -> None:
-    assert actions(desired(), seen)[0] == repair
+    assert planned(desired(), seen)[0] == repair
 
 
 def test_a_new_prefix_is_routed_before_the_old_route_goes() -> None:
     config = parse("{name: default, prefix: 2001:db8:64::/96}")
-    order = [str(action) for action in actions(desired(config), observed(), config)]
+    order = [str(action) for action in planned(desired(config), observed(), config)]
     assert order[-2:] == ["route 2001:db8:64::/96 mtu 1520", "delete route 64:ff9b:1::/96"]
 
 
@@ -146,8 +147,8 @@ def test_a_link_of_a_former_config_goes_and_strangers_stay() -> None:
     config = parse("{name: default, prefix: 64:ff9b:1::/96, interface: xlat}")
     seen = Observed(replace(DONE, links=(*DONE.links, stranger)))
     assert list(planning.plan(desired(config), seen, None)) == [
-        planning.DeleteLink(5, "nat64-default"),
-        planning.CreateLink("xlat", "n64p-0"),
+        actions.DeleteLink(5, "nat64-default"),
+        actions.CreateLink("xlat", "n64p-0"),
     ]
 
 
@@ -160,18 +161,18 @@ def test_a_link_of_someone_else_is_not_taken() -> None:
 def test_a_link_whose_creator_was_killed_at_once_is_known_by_its_peer() -> None:
     unmarked = replace(NAT64, alias="")
     seen = observed(replace(DONE, links=(LO, ETH0, PEER, unmarked)))
-    assert [type(action) for action in actions(desired(), seen)] == [planning.ConfigureLink]
+    assert [type(action) for action in planned(desired(), seen)] == [actions.ConfigureLink]
 
 
 def test_pool_addresses_that_no_link_holds_are_claimed_and_released() -> None:
     config = parse("{name: default, prefix: 64:ff9b:1::/96, pools: [{addresses: 192.0.2.8/29}]}")
     claim = RangeRoute(IPv4Network("192.0.2.8/29"), 5)
-    assert planning.ClaimRange(claim) in actions(desired(config), observed(), config)
+    assert actions.ClaimRange(claim) in planned(desired(config), observed(), config)
     old = observed(replace(DONE, range_routes=frozenset({claim})))
-    assert planning.ReleaseRange(claim) in actions(desired(), old)
+    assert actions.ReleaseRange(claim) in planned(desired(), old)
     of_another = observed(replace(DONE, range_routes=frozenset({claim._replace(ifindex=9)})))
-    assert actions(desired(), of_another) == []
+    assert planned(desired(), of_another) == []
 
 
 def test_without_nf_tables_no_rules_are_asked_for() -> None:
-    assert actions(desired(rules=None), observed(rules=None)) == []
+    assert planned(desired(rules=None), observed(rules=None)) == []

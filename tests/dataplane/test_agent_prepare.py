@@ -128,6 +128,19 @@ def test_what_cannot_be_written_is_named(proc: Path) -> None:
         run(proc)
 
 
+def test_an_undoing_that_failed_can_be_done_again(proc: Path) -> None:
+    before = read(proc)
+    run(proc)
+    reserved = proc / RESERVED
+    content = reserved.read_text()
+    reserved.unlink()
+    with pytest.raises(HostError):
+        undo(proc)
+    reserved.write_text(content)
+    undo(proc)
+    assert read(proc) == before
+
+
 def test_undoing_without_a_record_does_nothing(proc: Path) -> None:
     before = read(proc)
     undo(proc)

@@ -22,13 +22,13 @@ from nat64_dataplane import config as config_file
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.translator import monitor, probes
-from nat64_dataplane.translator.datapath import Datapath
-from nat64_dataplane.translator.host import AttachBy, Host
+from nat64_dataplane.translator.actions import Action, Apply
+from nat64_dataplane.translator.host import AttachBy
 from nat64_dataplane.translator.http import Server
-from nat64_dataplane.translator.plan import Action, Apply
+from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR, RunDir, Status
 from nat64_dataplane.translator.state import State
-from nat64_dataplane.translator.supervisor import Settled, Supervisor
+from nat64_dataplane.translator.supervisor import Settled
 
 T = TypeVar("T")
 
@@ -93,21 +93,21 @@ class Agent:
         with self.run_dir.locked(), contextlib.ExitStack() as stack:
             stack.callback(self._kernel.shutdown)
             stack.enter_context(monitor.watching(self._wake.set))
-            datapath, supervisor = await self._in_kernel(self._open)
-            stack.callback(supervisor.host.close)
-            stack.callback(datapath.close)
-            self.state.attached_by = supervisor.attacher.kind
-            server = Server(probes.routes(self.state, datapath))
+            instance = Instance(self.options.pins, self.options.attach_by)
+            stack.callback(instance.close)
+            server = Server(probes.routes(self.state, instance))
             if self.state.config.listen:
                 await server.start(self.state.config.listen)
+            await self._in_kernel(instance.open, self.state.config)
+            self.state.attached_by = instance.attached_by
             log.info(
                 "agent of translator %r runs, hooks by %s",
                 self.state.config.name,
-                supervisor.attacher.kind,
+                instance.attached_by,
             )
             tasks = [
-                asyncio.create_task(self._supervise(supervisor)),
-                asyncio.create_task(self._sweep(datapath)),
+                asyncio.create_task(self._supervise(instance)),
+                asyncio.create_task(self._sweep(instance)),
                 asyncio.create_task(self._watch_file()),
                 asyncio.create_task(self._stop.wait()),
             ]
@@ -122,21 +122,15 @@ class Agent:
                 await server.close()
         log.info("agent stopped; translator %r goes on", self.state.config.name)
 
-    def _open(self) -> tuple[Datapath, Supervisor]:
-        config = self.state.config
-        datapath = Datapath.open(self.options.pins, config.name, config.limits)
-        host = Host(config.name, self.options.pins, self.options.attach_by)
-        return datapath, Supervisor(host, datapath)
-
     async def _in_kernel(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._kernel, work, *arguments)
 
-    async def _supervise(self, supervisor: Supervisor) -> None:
+    async def _supervise(self, instance: Instance) -> None:
         while True:
             self._wake.clear()
             config = self.state.config
             try:
-                settled = await self._in_kernel(supervisor.reconcile, config)
+                settled = await self._in_kernel(instance.reconcile, config)
             except DataplaneError as error:
                 self.state.failures += 1
                 self.state.settled = False
@@ -145,7 +139,7 @@ class Agent:
             else:
                 self._settled(settled)
                 pause = _RESYNC_SECONDS
-            self.state.notrack_error = supervisor.host.notrack_error or ""
+            self.state.notrack_error = instance.notrack_error
             self.state.last_pass = time.monotonic()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
@@ -190,13 +184,13 @@ class Agent:
         except OSError as error:
             log.error("can't write %s: %s", self.run_dir.status_path, error.strerror)
 
-    async def _sweep(self, datapath: Datapath) -> None:
+    async def _sweep(self, instance: Instance) -> None:
         pause = _SWEEP_SECONDS
         while True:
             await asyncio.sleep(pause)
             start = time.monotonic()
             try:
-                result = await self._in_kernel(datapath.sweep)
+                result = await self._in_kernel(instance.sweep)
             except DataplaneError as error:
                 log.warning("sweep failed: %s", error)
                 continue

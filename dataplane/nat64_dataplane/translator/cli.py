@@ -151,7 +151,10 @@ def _remove(options: argparse.Namespace) -> int:
         print(f"removed {line}", flush=True)
     for failure in removal.failures:
         print(f"nat64-translator: not removed: {failure}", file=sys.stderr)
-    if removal.failures:
+    for setting in removal.unrestored:
+        print(f"nat64-translator: not restored, needs privileges: {setting}", file=sys.stderr)
+    # With --hold, settings that stay behind must not keep a whole rollout from ending.
+    if removal.failures or (removal.unrestored and not options.hold):
         return EXIT_FAILED
     if options.hold:
         listen = options.listen or (config.listen if config else _DEFAULT_LISTEN)

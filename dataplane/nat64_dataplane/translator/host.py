@@ -14,10 +14,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import attach, devconf, facts, notrack
-from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator import actions, attach, devconf, facts, notrack
 from nat64_dataplane.translator.attach import Attacher
 from nat64_dataplane.translator.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
+from nat64_dataplane.translator.plan import Observed
 
 AttachBy = Literal["auto", "tcx", "clsact"]
 
@@ -81,14 +81,14 @@ class Host:
         with _as_host_error("read the node's links and routes"):
             return facts.read(self.ipr)
 
-    def observe(self, interface: str, applied: Any) -> planning.Observed:
+    def observe(self, interface: str, applied: Any) -> Observed:
         """Read everything that the plan compares. Raises HostError."""
         with _as_host_error("read the node"):
             found = facts.read(self.ipr)
             link = found.link(interface)
-            return planning.Observed(
+            return Observed(
                 facts=found,
-                neighbour=facts.neighbour(self.ipr, link, planning.NEXT_HOP),
+                neighbour=facts.neighbour(self.ipr, link, actions.NEXT_HOP),
                 hooks=self._attacher.attached(()) if self._attacher else {},
                 rules=self._read_rules(),
                 applied=applied,
@@ -105,23 +105,23 @@ class Host:
         self.notrack_error = None
         return found
 
-    def execute(self, action: planning.Action, program_fds: Mapping[attach.Program, int]) -> None:
+    def execute(self, action: actions.Action, program_fds: Mapping[attach.Program, int]) -> None:
         """Carry out one action other than `Apply`. Raises HostError."""
         with _as_host_error(str(action)):
             self._execute(action, program_fds)
 
-    def _execute(self, action: planning.Action, program_fds: Mapping[attach.Program, int]) -> None:
+    def _execute(self, action: actions.Action, program_fds: Mapping[attach.Program, int]) -> None:
         ipr = self.ipr
         match action:
-            case planning.CreateLink(name, peer):
+            case actions.CreateLink(name, peer):
                 ipr.link("add", ifname=name, kind="veth", peer=peer)
-            case planning.DeleteLink(index, _):
+            case actions.DeleteLink(index, _):
                 ipr.link("del", index=index)
-            case planning.ConfigureLink():
+            case actions.ConfigureLink():
                 self._configure(action)
-            case planning.AddAddress(index, address):
+            case actions.AddAddress(index, address):
                 ipr.addr("replace", index=index, address=str(address), prefixlen=32, scope=253)
-            case planning.SetNeighbour(index, mac, address):
+            case actions.SetNeighbour(index, mac, address):
                 ipr.neigh(
                     "replace",
                     ifindex=index,
@@ -130,26 +130,26 @@ class Host:
                     lladdr=mac.hex(":"),
                     state=_NUD_PERMANENT,
                 )
-            case planning.Attach(hook, _):
+            case actions.Attach(hook, _):
                 assert self._attacher
                 self._attacher.attach(hook, program_fds[attach.PROGRAMS[hook.direction]])
-            case planning.Detach(hook):
+            case actions.Detach(hook):
                 assert self._attacher
                 self._attacher.detach(hook)
-            case planning.WriteRules(rules):
+            case actions.WriteRules(rules):
                 notrack.write(self.instance, rules)
-            case planning.ClaimRange(route):
+            case actions.ClaimRange(route):
                 ipr.route("replace", **_range_route(route))
-            case planning.ReleaseRange(route):
+            case actions.ReleaseRange(route):
                 ipr.route("del", **_range_route(route))
-            case planning.ReplaceRoute(route):
+            case actions.ReplaceRoute(route):
                 ipr.route("replace", **_prefix_route(route))
-            case planning.DeleteRoute(route):
+            case actions.DeleteRoute(route):
                 ipr.route("del", **_prefix_route(route))
-            case planning.Apply():
+            case actions.Apply():
                 raise TypeError("the maps are the datapath's")
 
-    def _configure(self, action: planning.ConfigureLink) -> None:
+    def _configure(self, action: actions.ConfigureLink) -> None:
         for index in (action.peer, action.index):
             # Before it comes up: a link-local address would mean neighbour discovery on it.
             self.ipr.link("set", index=index, IFLA_AF_SPEC=_NO_LINK_LOCAL)

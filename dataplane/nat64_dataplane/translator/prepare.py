@@ -147,19 +147,18 @@ def _reserve(sys: Path, record: Record, instance: str, ports: set[int]) -> Itera
     if record.reserved_before is None:
         record.reserved_before = current_text
     before = parse_ports(record.reserved_before)
-    was_ours = _union(record)
-    record.reserved[instance] = format_ports(ports)
-    ours = _union(record)
-    wanted = (current - was_ours) | (before & was_ours) | ours
-    if wanted == current:
-        return
-    text = record.reserved_before if wanted == before else format_ports(wanted)
-    _put(sys, _RESERVED, text)
-    yield f"{_dotted(_RESERVED)} = {text or '(none)'}"
+    now_ours = {**record.reserved, instance: format_ports(ports)}
+    was = _union(record.reserved)
+    wanted = (current - was) | (before & was) | _union(now_ours)
+    if wanted != current:
+        text = record.reserved_before if wanted == before else format_ports(wanted)
+        _put(sys, _RESERVED, text)
+        yield f"{_dotted(_RESERVED)} = {text or '(none)'}"
+    record.reserved = now_ours
 
 
-def _union(record: Record) -> set[int]:
-    return set().union(*(parse_ports(text) for text in record.reserved.values()))
+def _union(reserved: dict[str, str]) -> set[int]:
+    return set().union(*map(parse_ports, reserved.values()))
 
 
 def _forwarding(sys: Path, family: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.errors import DataplaneError
+from nat64_dataplane.errors import DataplaneError, HostError
 from nat64_dataplane.translator import facts, notrack, prepare
 from nat64_dataplane.translator.datapath import Datapath
 from nat64_dataplane.translator.host import Host
@@ -28,6 +28,8 @@ class Removal:
         self.pins = pins
         self.root = run_dir
         self.failures: list[str] = []
+        self.unrestored: list[str] = []
+        """Sysctls that an unprivileged process can't put back; everything else is gone."""
 
     def run(self) -> Iterator[str]:
         """Yield a line for each thing removed. Raises BusyError while an agent runs."""
@@ -77,4 +79,7 @@ class Removal:
             yield f"pins under {path}"
 
     def _settings(self) -> Iterator[str]:
-        yield from prepare.restore(self.instance, self.root)
+        try:
+            yield from prepare.restore(self.instance, self.root)
+        except HostError as error:
+            self.unrestored.append(str(error))

@@ -11,6 +11,7 @@ from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator import attach, bpflink, notrack, resolve
 from nat64_dataplane.translator import plan as planning
+from nat64_dataplane.translator.actions import Action, Apply
 from nat64_dataplane.translator.host import Host
 from nat64_dataplane.translator.plan import Desired, Observed
 from nat64_dataplane.translator.view import HostView
@@ -35,7 +36,7 @@ class Settled:
     """A pass that ended well."""
 
     view: HostView
-    actions: tuple[planning.Action, ...]
+    actions: tuple[Action, ...]
     """What was done."""
 
 
@@ -65,7 +66,7 @@ class Supervisor:
 
         What was done before an error stays; the next pass goes on from there.
         """
-        done: list[planning.Action] = []
+        done: list[Action] = []
         for _ in range(_ROUNDS):
             observed = self.host.observe(config.interface, self._applied_view(config))
             desired, view = self._wanted(config, observed)
@@ -73,7 +74,7 @@ class Supervisor:
             if not actions and view:
                 return Settled(view, tuple(done))
             for action in actions:
-                if isinstance(action, planning.Apply):
+                if isinstance(action, Apply):
                     self.maps.apply(config, action.view)
                     self._applied = (config, action.view)
                 else:

@@ -1,0 +1,136 @@
+"""One translator in the kernel, with what keeps the node fit for it: opened, followed, reopened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from nat64_dataplane.config import Config
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.translator import pins
+from nat64_dataplane.translator.carry import Carrier
+from nat64_dataplane.translator.datapath import Datapath, PoolUsage, SweepResult
+from nat64_dataplane.translator.host import AttachBy, Host
+from nat64_dataplane.translator.supervisor import Settled, Supervisor
+
+log = logging.getLogger(__name__)
+
+
+class Instance:
+    """A Datapath and its Supervisor. Reading may happen in any thread, the rest in one."""
+
+    def __init__(self, pins: Path, attach_by: AttachBy) -> None:
+        self._pins = pins
+        self._attach_by: AttachBy = attach_by
+        self._opened: tuple[Datapath, Supervisor] | None = None
+        self._sessions = 0
+        self._carrier: Carrier | None = None
+
+    @property
+    def attached_by(self) -> str:
+        """How programs are attached; empty before `open`."""
+        return self._opened[1].attacher.kind if self._opened else ""
+
+    @property
+    def notrack_error(self) -> str:
+        """Why conntrack sees translated packets; empty where it doesn't."""
+        return (self._opened[1].host.notrack_error or "") if self._opened else ""
+
+    def open(self, config: Config) -> None:
+        """Load the programs, take over what is pinned. Raises DataplaneError, OSError."""
+        self._opened, self._carrier = self._load(config)
+        self._sessions = config.limits.sessions
+
+    def reconcile(self, config: Config) -> Settled:
+        """Bring the node to `config`. Raises DataplaneError; what was done stays."""
+        if config.limits.sessions != self._sessions:
+            return self._resize(config)
+        settled = self._supervisor.reconcile(config)
+        self._finish_move()
+        return settled
+
+    def sweep(self) -> SweepResult:
+        """Take away what has expired. Raises DataplaneError."""
+        return self._datapath.sweep()
+
+    def counters(self) -> Mapping[str, int]:
+        """Every counter as NAME_DIRECTION."""
+        return self._datapath.counters()
+
+    def usage(self) -> Iterable[PoolUsage]:
+        """Ports of every pool address and protocol."""
+        return self._datapath.usage()
+
+    def session_count(self) -> int:
+        """How many sessions there are."""
+        return self._datapath.session_count()
+
+    def session_limit(self) -> int:
+        """How many sessions there may be."""
+        return self._datapath.session_limit()
+
+    def close(self) -> None:
+        """Close descriptors and sockets; nothing goes away."""
+        if self._opened:
+            self._opened[1].host.close()
+            self._opened[0].close()
+            self._opened = None
+
+    @property
+    def _datapath(self) -> Datapath:
+        if self._opened is None:
+            raise HostError("Starting", "the programs are not loaded yet")
+        return self._opened[0]
+
+    @property
+    def _supervisor(self) -> Supervisor:
+        if self._opened is None:
+            raise HostError("Starting", "the programs are not loaded yet")
+        return self._opened[1]
+
+    def _load(self, config: Config) -> tuple[tuple[Datapath, Supervisor], Carrier | None]:
+        before = list(pins.versions(self._pins, config.name))
+        datapath = Datapath.open(self._pins, config.name, config.limits)
+        host = Host(config.name, self._pins, self._attach_by)
+        try:
+            carrier = None
+            if before and datapath.directory not in before:
+                newest = max(before, key=lambda path: path.stat().st_mtime)
+                carrier = self._carry(newest, datapath)
+            return (datapath, Supervisor(host, datapath)), carrier
+        except BaseException:
+            host.close()
+            datapath.close()
+            raise
+
+    def _carry(self, source: Path, datapath: Datapath) -> Carrier | None:
+        carrier = Carrier(source, datapath)
+        if why := carrier.copy_all():
+            log.warning("sessions start anew, those of %s stay behind: %s", source.name, why)
+            return None
+        log.info("sessions carried over from maps %s", source.name)
+        return carrier
+
+    def _finish_move(self) -> None:
+        """Once the new programs run: fetch what the old ones did last, and unpin them."""
+        if self._carrier:
+            self._carrier.copy_rest()
+            self._carrier = None
+        for path in self._datapath.prune():
+            log.info("unpinned maps %s", path.name)
+
+    def _resize(self, config: Config) -> Settled:
+        """Maps have the size they were made with: another limit means other maps."""
+        opened, carrier = self._load(config)
+        try:
+            settled = opened[1].reconcile(config)
+        except BaseException:
+            opened[1].host.close()
+            opened[0].close()
+            raise
+        self.close()
+        self._opened, self._carrier = opened, carrier
+        self._sessions = config.limits.sessions
+        self._finish_move()
+        return settled
