@@ -35,6 +35,7 @@ enum config_flag {
 	CONFIG_OVERLOAD_TCP = 1 << 1,	   /* share TCP ports between remotes when out of ports */
 	CONFIG_COPY_TRAFFIC_CLASS = 1 << 2,
 	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
+	CONFIG_RAW_UPLINKS = 1 << 4,	/* some uplink has no Ethernet header */
 };
 
 #define CONFIG_SLOTS	2
@@ -221,9 +222,11 @@ struct fragment {
 	union addr6 client;
 	__be32 pool;
 	__u32 expires;
+	__be16 client_port;
 	__u8 fate;
-	__u8 flags; /* of the session */
-	__u16 pad;
+	__u8 hairpin;
+	__u8 released; /* those held for it have been sent round */
+	__u8 pad[3];
 };
 
 /* Fragments that came before the first one, kept until it does. */
@@ -238,6 +241,8 @@ struct held_key {
 struct held {
 	__u32 expires;
 	__u32 length;
+	__u8 direction;
+	__u8 pad[3];
 	__u8 bytes[HELD_BYTES]; /* from the IP header on */
 };
 

@@ -2,7 +2,10 @@
 /* IPv6 to IPv4: what the kernel routes to nat64-NAME. */
 #pragma once
 
+#include "fragments.h"
 #include "icmp_6to4.h"
+#include "refragment.h"
+#include "respond.h"
 #include "send.h"
 #include "session.h"
 #include "translate.h"
@@ -30,20 +33,42 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 	return open_from_ipv6(skb, p);
 }
 
+/* A later fragment has no ports: the first one has told what to do with it. */
+inline_step int translate_later_fragment_6to4(struct __sk_buff *skb, const struct config *config,
+					      struct packet *p)
+{
+	switch (fragment_fate(p)) {
+	case FRAGMENT_TRANSLATE:
+		break;
+	case FRAGMENT_DROP:
+		return COUNT_dropped_fragment_unexpected;
+	default:
+		STEP(hold_fragment(skb, p));
+	}
+	count(DIR_6TO4, COUNT_fragments_translated);
+	return header_to_ipv4(skb, config, p);
+}
+
 inline_step int translate_6to4(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IPV6))
-		return COUNT_passed;
+	int stop;
+
 	STEP(parse_ipv6(skb, p));
 	if (!in_pref64(config, &p->remote6))
 		return COUNT_passed; /* the link's own neighbour discovery and the like */
-	STEP(parse_ipv6_rest(skb, p));
 	if (in_pref64(config, &p->client))
 		return COUNT_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
+	STEP(parse_ipv6_rest(skb, p));
 	p->remote = pref64_extract(config, &p->remote6);
-	if (is_fragment(p))
-		return COUNT_dropped_fragment_unexpected;
-	STEP(parse_transport(skb, p, &p->client_port, &p->remote_port));
+	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
+		return COUNT_dropped_icmp_fragment;
+	if (is_later_fragment(p))
+		return translate_later_fragment_6to4(skb, config, p);
+	stop = parse_transport(skb, p, &p->client_port, &p->remote_port);
+	if (stop)
+		return is_fragment(p) && stop == COUNT_dropped_truncated
+			       ? COUNT_dropped_fragment_unexpected
+			       : stop;
 	if (p->protocol == IPPROTO_ICMP) {
 		if (p->icmp_type < V6_FIRST_QUERY)
 			return error_to_ipv4(skb, p);
@@ -51,8 +76,34 @@ inline_step int translate_6to4(struct __sk_buff *skb, const struct config *confi
 			return COUNT_dropped_icmp_type;
 		p->remote_port = 0;
 	}
-	STEP(find_session_of_ipv6(skb, config, p));
-	return to_ipv4(skb, config, p);
+	stop = find_session_of_ipv6(skb, config, p);
+	if (is_fragment(p)) {
+		remember_fragment(p, stop ? FRAGMENT_DROP : FRAGMENT_TRANSLATE);
+		STEP(release_fragments(skb, p));
+		if (!stop)
+			count(DIR_6TO4, COUNT_fragments_translated);
+	}
+	return stop ?: to_ipv4(skb, config, p);
+}
+
+/* IPv4 at this hook: see refragment.h. */
+static __always_inline int egress_ipv4(struct __sk_buff *skb, const struct config *config,
+				       struct packet *p, struct counters *here)
+{
+	int stop;
+
+	p->direction = DIR_4TO6;
+	stop = translate_refragmented(skb, p);
+	if (stop == COUNT_passed)
+		return TC_ACT_UNSPEC; /* not a packet that anybody sent us: not counted */
+	here->value[DIR_4TO6][COUNT_received]++;
+	if (stop) {
+		count_at(here, DIR_4TO6, stop);
+		return TC_ACT_SHOT;
+	}
+	here->value[DIR_4TO6][COUNT_translated]++;
+	here->value[DIR_4TO6][COUNT_fragments_translated]++;
+	return send_ipv6(skb, config, p, here);
 }
 
 static __always_inline int egress(struct __sk_buff *skb)
@@ -65,14 +116,27 @@ static __always_inline int egress(struct __sk_buff *skb)
 
 	if (!here)
 		return TC_ACT_SHOT;
-	here->value[DIR_6TO4][COUNT_received]++;
 	config = active_config(&slot);
-	stop = config && config->interface ? translate_6to4(skb, config, &p)
-					   : COUNT_dropped_not_configured;
+	if (config && config->interface) {
+		if (skb->protocol == bpf_htons(ETH_P_IP))
+			return egress_ipv4(skb, config, &p, here);
+		stop = skb->protocol == bpf_htons(ETH_P_IPV6) ? translate_6to4(skb, config, &p)
+							      : COUNT_passed;
+	} else {
+		stop = COUNT_dropped_not_configured;
+	}
+	if (stop != COUNT_held)
+		here->value[DIR_6TO4][COUNT_received]++;
 	if (!stop) {
 		here->value[DIR_6TO4][COUNT_translated]++;
 		return send_ipv4(skb, config, &p, here);
 	}
 	count_at(here, DIR_6TO4, stop);
-	return stop == COUNT_passed ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (stop == COUNT_passed)
+		return TC_ACT_UNSPEC;
+	if (config && respond_ipv6(skb, &p, stop)) {
+		here->value[DIR_6TO4][COUNT_icmp_errors_sent]++;
+		return to_kernel(skb, config);
+	}
+	return TC_ACT_SHOT;
 }

@@ -2,7 +2,10 @@
 /* IPv4 to IPv6: what arrives on an uplink, or on lo, for one of our mappings. All else passes. */
 #pragma once
 
+#include "fragments.h"
 #include "icmp_4to6.h"
+#include "refragment.h"
+#include "respond.h"
 #include "send.h"
 #include "session.h"
 #include "translate.h"
@@ -39,30 +42,120 @@ static __always_inline int mark_slow(struct packet *p)
 	return GO_ON;
 }
 
-inline_step int translate_4to6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+static __always_inline bool is_pool_address(__u32 slot, __be32 address)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP))
+	struct destination_key key = {.prefix_length = 64, .slot = slot, .address = address};
+	struct destination *found = bpf_map_lookup_elem(&destinations, &key);
+
+	return found && found->pool;
+}
+
+/* A later fragment has no ports. Until its first one comes it may be ours or the host's. */
+inline_step int translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config,
+					      struct packet *p)
+{
+	switch (fragment_fate(p)) {
+	case FRAGMENT_TRANSLATE:
+		break;
+	case FRAGMENT_PASS:
 		return COUNT_passed;
-	p->l3 = ETH_HLEN;
-	if (parse_ipv4(skb, p))
-		return COUNT_passed; /* the host counts what is wrong with it */
-	if (is_fragment(p))
-		return COUNT_passed;
+	case FRAGMENT_DROP:
+		return COUNT_dropped_fragment_unexpected;
+	default:
+		STEP(hold_fragment(skb, p));
+		if (!fragment_fate(p))
+			return COUNT_dropped_internal;
+	}
+	pref64_embed(config, p->remote, &p->remote6);
+	mark_slow(p);
+	if (wants_fragmenting(skb, config, p))
+		STEP(refragment(skb, p));
+	count(DIR_4TO6, COUNT_fragments_translated);
+	return header_to_ipv6(skb, config, p);
+}
+
+/* Ports and the session that they lead to. */
+inline_step int find_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
 	if (parse_transport(skb, p, &p->remote_port, &p->pool_port))
 		return COUNT_passed;
-	if (p->protocol == IPPROTO_ICMP) {
-		if (p->icmp_type != ICMP_ECHO_REQUEST_V4 && p->icmp_type != ICMP_ECHO_REPLY_V4) {
-			STEP(error_to_ipv6(skb, p));
-			return mark_slow(p);
-		}
+	if (p->protocol == IPPROTO_ICMP)
 		p->remote_port = 0;
-	}
 	if (!may_be_ours(config, p))
 		return COUNT_passed;
 	STEP(find_session_of_ipv4(skb, config, p));
+	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
+		return COUNT_dropped_icmp_fragment;
+	if (is_fragment(p) && p->flags & PACKET_ZERO_CHECKSUM)
+		return COUNT_dropped_udp_zero_checksum_fragment;
+	return GO_ON;
+}
+
+static __always_inline int fate_after(int stop)
+{
+	if (!stop)
+		return FRAGMENT_TRANSLATE;
+	return stop == COUNT_passed ? FRAGMENT_PASS : FRAGMENT_DROP;
+}
+
+static __always_inline bool is_query_v4(__u8 type)
+{
+	return type == ICMP_ECHO_REQUEST_V4 || type == ICMP_ECHO_REPLY_V4;
+}
+
+inline_step int translate_4to6(struct __sk_buff *skb, const struct config *config, __u32 slot,
+			       struct packet *p)
+{
+	__u8 *icmp;
+	int stop;
+
+	if (parse_ipv4(skb, p) || !is_translatable(p->protocol))
+		return COUNT_passed; /* the host says or counts what is wrong with it */
+	if (is_later_fragment(p)) {
+		if (!is_pool_address(slot, p->pool))
+			return COUNT_passed;
+		return translate_later_fragment_4to6(skb, config, p);
+	}
+	if (p->protocol == IPPROTO_ICMP) {
+		icmp = header_at(skb, p->l4, sizeof(struct icmphdr));
+		if (!icmp || p->length < sizeof(struct icmphdr))
+			return COUNT_passed;
+		p->icmp_type = icmp[0];
+		p->icmp_code = icmp[1];
+		if (!is_query_v4(p->icmp_type)) {
+			if (is_fragment(p))
+				return COUNT_passed;
+			STEP(error_to_ipv6(skb, p));
+			return mark_slow(p);
+		}
+	}
+	stop = find_ipv4(skb, config, p);
+	if (is_fragment(p) && is_pool_address(slot, p->pool)) {
+		remember_fragment(p, fate_after(stop));
+		STEP(release_fragments(skb, p));
+	}
+	if (stop)
+		return stop;
+	if (p->extensions)
+		STEP(check_options(skb, p));
 	pref64_embed(config, p->remote, &p->remote6);
 	mark_slow(p);
+	if (wants_fragmenting(skb, config, p))
+		STEP(refragment(skb, p));
+	if (is_fragment(p))
+		count(DIR_4TO6, COUNT_fragments_translated);
 	return to_ipv6(skb, config, p);
+}
+
+static __always_inline bool has_ethernet_header(struct __sk_buff *skb, const struct config *config)
+{
+	__u32 ifindex = skb->ifindex;
+	struct uplink *uplink;
+
+	if (!(config->flags & CONFIG_RAW_UPLINKS))
+		return true;
+	uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
+	return !uplink || uplink->flags & UPLINK_ETHERNET;
 }
 
 static __always_inline int ingress(struct __sk_buff *skb)
@@ -73,15 +166,27 @@ static __always_inline int ingress(struct __sk_buff *skb)
 	__u32 slot;
 	int stop;
 
-	if (!here)
-		return TC_ACT_UNSPEC;
-	here->value[DIR_4TO6][COUNT_received]++;
+	if (!here || skb->protocol != bpf_htons(ETH_P_IP))
+		return TC_ACT_UNSPEC; /* not IPv4: none of our business, and not counted */
 	config = active_config(&slot);
-	stop = config && config->interface ? translate_4to6(skb, config, &p) : COUNT_passed;
+	if (!config || !config->interface)
+		return TC_ACT_UNSPEC;
+	p.l3 = has_ethernet_header(skb, config) ? ETH_HLEN : 0;
+	stop = translate_4to6(skb, config, slot, &p);
+	if (stop != COUNT_held && stop != COUNT_fragmented)
+		here->value[DIR_4TO6][COUNT_received]++;
 	if (!stop) {
 		here->value[DIR_4TO6][COUNT_translated]++;
 		return send_ipv6(skb, config, &p, here);
 	}
 	count_at(here, DIR_4TO6, stop);
-	return stop == COUNT_passed ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (stop == COUNT_passed)
+		return TC_ACT_UNSPEC;
+	if (stop == COUNT_fragmented)
+		return to_kernel(skb, config);
+	if (stop == COUNT_dropped_source_route && respond_ipv4(skb, &p)) {
+		here->value[DIR_4TO6][COUNT_icmp_errors_sent]++;
+		return ensure_ethernet_header(skb, &p) ? TC_ACT_SHOT : to_kernel(skb, config);
+	}
+	return TC_ACT_SHOT;
 }

@@ -54,6 +54,7 @@ enum packet_flag {
 	PACKET_ZERO_CHECKSUM = 1 << 4, /* UDP over IPv4 without one */
 	PACKET_SLOW = 1 << 5,	       /* must go through the kernel's forwarding */
 	PACKET_HAIRPIN = 1 << 6,
+	PACKET_FORWARDED = 1 << 7, /* the kernel has taken one off its TTL already */
 };
 
 /* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:

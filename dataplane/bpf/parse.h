@@ -78,6 +78,11 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
 	return GO_ON;
 }
 
+static __always_inline bool is_translatable(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP;
+}
+
 static __always_inline bool is_later_fragment(const struct packet *p)
 {
 	return p->fragment & IPV4_OFFSET_MASK;
@@ -162,7 +167,7 @@ inline_step int parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
 		return COUNT_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
 	if (p->protocol == IPPROTO_ICMPV6)
 		p->protocol = IPPROTO_ICMP;
-	return GO_ON;
+	return is_translatable(p->protocol) ? GO_ON : COUNT_dropped_unknown_transport;
 }
 
 inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
@@ -192,5 +197,49 @@ inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
 	p->identification = bpf_ntohs(ip->id);
 	if (p->l3 + header + p->length > skb->len)
 		return COUNT_dropped_truncated;
+	return GO_ON;
+}
+
+#define OPTION_END	     0
+#define OPTION_NOP	     1
+#define OPTION_LOOSE_SOURCE  131
+#define OPTION_STRICT_SOURCE 137
+#define MAX_OPTIONS	     40
+
+/* A source route with hops left (RFC 7915 section 4.1). Other options are ignored. */
+__noinline int check_options(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 options[MAX_OPTIONS] = {};
+	__u32 length, at = 0;
+	int i;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	length = p->extensions;
+	barrier_var(length);
+	if (!length || length > MAX_OPTIONS)
+		return GO_ON;
+	if (bpf_skb_load_bytes(skb, p->l3 + sizeof(struct iphdr), options, length))
+		return COUNT_dropped_truncated;
+	for (i = 0; i < MAX_OPTIONS; i++) {
+		__u8 kind, size;
+
+		if (at > MAX_OPTIONS - 3)
+			return GO_ON;
+		kind = options[at];
+		size = options[at + 1];
+		if (kind == OPTION_END)
+			return GO_ON;
+		if (kind == OPTION_NOP) {
+			at++;
+			continue;
+		}
+		if ((kind == OPTION_LOOSE_SOURCE || kind == OPTION_STRICT_SOURCE) &&
+		    options[at + 2] <= size)
+			return COUNT_dropped_source_route;
+		if (size < 2)
+			return GO_ON;
+		at += size;
+	}
 	return GO_ON;
 }

@@ -86,6 +86,28 @@ static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *conf
 	return to_kernel(skb, config);
 }
 
+/* Every device that we send to by redirection wants an Ethernet header; some uplinks have none. */
+static __always_inline int ensure_ethernet_header(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 type = skb->protocol;
+
+	if (p->l3 == ETH_HLEN)
+		return 0;
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return -1;
+	p->l3 += ETH_HLEN;
+	p->l4 += ETH_HLEN;
+	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
+}
+
+static __always_inline void write_hop_limit(struct __sk_buff *skb, const struct packet *p,
+					    __u8 hop_limit)
+{
+	/* RECOMPUTE: the bytes may be summed already */
+	bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit), &hop_limit,
+			    sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
+}
+
 static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *config,
 				struct packet *p, struct counters *here)
 {
@@ -98,21 +120,23 @@ static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *conf
 		.ifindex = config->interface,
 	};
 
+	if (ensure_ethernet_header(skb, p))
+		return TC_ACT_SHOT;
 	if (!(p->flags & PACKET_SLOW)) {
 		__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
 		__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
 		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
 			struct bpf_redir_neigh hop = {.nh_family = AF_INET6};
-			__u8 hop_limit = p->ttl - 1;
 
-			/* RECOMPUTE: the bytes may be summed already */
-			bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit),
-					    &hop_limit, sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
+			if (!(p->flags & PACKET_FORWARDED))
+				write_hop_limit(skb, p, p->ttl - 1);
 			__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
 			here->value[DIR_4TO6][COUNT_sent_fast]++;
 			return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
 		}
 	}
+	if (p->flags & PACKET_FORWARDED && p->ttl < 255)
+		write_hop_limit(skb, p, p->ttl + 1);
 	here->value[DIR_4TO6][COUNT_sent_kernel]++;
 	return to_kernel(skb, config);
 }

@@ -220,6 +220,7 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	if (!bib4_extend(p, expires))
 		return COUNT_passed;
 	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
+	p->flags |= PACKET_SLOW; /* see use_session: the client hasn't answered yet */
 	return insert_session(p, state, expires, config->epoch, now);
 }
 

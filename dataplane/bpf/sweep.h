@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "fragments.h"
 #include "session.h"
 
 struct bpf_map;
@@ -141,6 +142,24 @@ static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,
 	return 0;
 }
 
+static long sweep_held(struct bpf_map *map, const struct held_key *key, struct held *waiting,
+		       struct sweep_run *run)
+{
+	__u8 direction = waiting->direction;
+
+	(void)map;
+	if (waiting->expires > run->now) {
+		run->left++;
+		return 0;
+	}
+	if (bpf_map_delete_elem(&held, key))
+		return 0; /* released meanwhile */
+	run->removed++;
+	count(direction, COUNT_received);
+	count(direction, COUNT_dropped_fragment_expired);
+	return 0;
+}
+
 static __always_inline int sweep_all(void)
 {
 	struct sweep_run run = {};
@@ -176,5 +195,10 @@ static __always_inline int sweep_all(void)
 	bpf_for_each_map_elem(&fragments, sweep_fragment, &run, 0);
 	report->fragments = run.left;
 	report->removed_fragments = run.removed;
+
+	run.left = run.removed = 0;
+	bpf_for_each_map_elem(&held, sweep_held, &run, 0);
+	report->held = run.left;
+	report->removed_held = run.removed;
 	return TC_ACT_OK;
 }

@@ -194,11 +194,9 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 	return GO_ON;
 }
 
-inline_step int to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+/* The transport header for IPv6; the IP header may still be either. */
+inline_step int transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
 {
-	STEP(header_to_ipv6(skb, config, p));
-	if (is_later_fragment(p))
-		return GO_ON;
 	if (p->protocol == IPPROTO_ICMP)
 		return translate_echo(skb, p, pseudo6_sum(p),
 				      p->icmp_type == ICMP_ECHO_REQUEST_V4 ? ICMP_ECHO_REQUEST_V6
@@ -211,4 +209,12 @@ inline_step int to_ipv6(struct __sk_buff *skb, const struct config *config, stru
 		return fill_udp_checksum(skb, p);
 	}
 	return translate_transport(skb, p, addresses_to_ipv6(p), 2, p->pool_port, p->client_port);
+}
+
+inline_step int to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+{
+	STEP(header_to_ipv6(skb, config, p));
+	if (is_later_fragment(p))
+		return GO_ON;
+	return transport_to_ipv6(skb, p);
 }

@@ -98,7 +98,10 @@ DESTINATION_KEY = struct.Struct("=II4s")
 DESTINATION = struct.Struct("=BBH")
 UPLINK = struct.Struct("=II")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
-FRAGMENT = struct.Struct("=16s4sIBBH4x")
+FRAGMENT = struct.Struct("=16s4sI2sBBB3x")
+HELD_KEY = struct.Struct("=40sI")
+HELD_BYTES = 1500
+HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
 SWEEP = struct.Struct("=II8Q")
 PORT_WORD = struct.Struct("=Q")
 PORT_BLOCK_SIZE = PORT_WORDS * 8

@@ -23,6 +23,23 @@ _SIOCGIFHWADDR = 0x8927
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
+_FRAGMENTER_BASE = int(IPv4Address("240.64.0.0"))
+_IPV6_AND_FRAGMENT_HEADER, _IPV4_HEADER = 48, 20
+
+
+def fragmentation_address(interface_index: int) -> IPv4Address:
+    """What IPv4 packets that are too long for IPv6 are sent to, for the kernel to fragment them.
+
+    It must be routed to the translator's link with `fragmentation_mtu`. Never seen on a wire.
+    """
+    return IPv4Address(_FRAGMENTER_BASE + interface_index)
+
+
+def fragmentation_mtu(config: Config) -> int:
+    """The MTU of that route: IPv4 fragments that become IPv6 ones of at most lowestIPv6MTU."""
+    return config.lowest_ipv6_mtu - _IPV6_AND_FRAGMENT_HEADER + _IPV4_HEADER
+
+
 class DatapathError(DataplaneError):
     """A config that the maps can't hold, or a kernel that won't take it. Nothing was changed."""
 

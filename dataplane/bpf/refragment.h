@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* IPv4 packets without DF that are too long for IPv6 (RFC 7915 section 4): they become fragments of
+ * at most lowest_ipv6_mtu bytes.
+ *
+ * The kernel fragments them, as it alone can finish what devices have yet to do (checksums,
+ * segments). The transport header is translated here, the destination becomes an address that the
+ * kernel routes to nat64-NAME with a small MTU, and the fragments come out there, at nat64_egress,
+ * where only their IP headers are left to translate.
+ */
+#pragma once
+
+#include "fragments.h"
+#include "send.h"
+#include "translate.h"
+
+/* Plus the ifindex of nat64-NAME, so that each instance has its own. The agent routes it. */
+#define FRAGMENTER_BASE 0xf0400000U /* 240.64.0.0 */
+
+static __always_inline __be32 fragmenter(const struct config *config)
+{
+	return bpf_htonl(FRAGMENTER_BASE + config->interface);
+}
+
+static __always_inline bool wants_fragmenting(struct __sk_buff *skb, const struct config *config,
+					      const struct packet *p)
+{
+	__u32 header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
+
+	if (skb->gso_size || (p->flags & PACKET_DF && !header))
+		return false;
+	if (p->ttl <= 1)
+		return false; /* let it expire where the error can be translated */
+	return sizeof(struct ipv6hdr) + header + p->length > config->lowest_ipv6_mtu;
+}
+
+static __always_inline bool fragmenter_is_routed(struct __sk_buff *skb, const struct config *config)
+{
+	struct bpf_fib_lookup route = {
+		.family = AF_INET,
+		.ifindex = config->interface,
+		.ipv4_dst = fragmenter(config),
+	};
+	long found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+
+	return (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ||
+		found == BPF_FIB_LKUP_RET_FRAG_NEEDED) &&
+	       route.ifindex == config->interface;
+}
+
+static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct packet *p,
+					    __u32 field, __u32 old, __u32 new, __u32 size)
+{
+	if (bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), old, new, size))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->l3 + field, &new, size, 0);
+}
+
+/* COUNT_fragmented: the packet is ready for the kernel. GO_ON: there is no route to the fragmenter,
+ * and it had better go whole. */
+__noinline int refragment(struct __sk_buff *skb, struct packet *p)
+{
+	struct config *config;
+	__be16 id;
+	__be32 pool;
+	__u32 slot;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	if (!fragmenter_is_routed(skb, config))
+		return GO_ON;
+	if (!is_later_fragment(p))
+		STEP(transport_to_ipv6(skb, p));
+	if (!is_fragment(p)) {
+		id = bpf_htons((__u16)p->identification);
+		p->identification = bpf_get_prandom_u32() & 0xffff;
+		if (replace_ip_field(skb, p, offsetof(struct iphdr, id), id,
+				     bpf_htons((__u16)p->identification), sizeof(id)))
+			return COUNT_dropped_internal;
+	}
+	pool = p->pool;
+	p->pool = fragmenter(config);
+	if (replace_ip_field(skb, p, offsetof(struct iphdr, daddr), pool, p->pool, sizeof(pool)))
+		return COUNT_dropped_internal;
+	STEP(remember_fragment(p, FRAGMENT_TRANSLATE));
+	if (ensure_ethernet_header(skb, p))
+		return COUNT_dropped_internal;
+	return COUNT_fragmented;
+}
+
+/* What comes back, in fragments. Others pass. */
+__noinline int translate_refragmented(struct __sk_buff *skb, struct packet *p)
+{
+	struct config *config;
+	__u32 slot;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config)
+		return COUNT_passed;
+	p->l3 = ETH_HLEN;
+	if (parse_ipv4(skb, p) || p->pool != fragmenter(config))
+		return COUNT_passed;
+	if (fragment_fate(p) != FRAGMENT_TRANSLATE)
+		return COUNT_dropped_fragment_unexpected;
+	pref64_embed(config, p->remote, &p->remote6);
+	p->flags |= PACKET_FORWARDED;
+	return header_to_ipv6(skb, config, p);
+}

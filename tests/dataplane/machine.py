@@ -1,0 +1,261 @@
+"""The real programs on the bench: packets in, packets and counters out, nothing on any wire.
+
+BPF_PROG_TEST_RUN runs them under the real verifier. They ask the routes and neighbours of the
+network namespace they run in, so a Machine has one: pod0 towards a pod, up0 towards the internet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Any
+
+import yaml
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from nat64_dataplane import pref64
+from nat64_dataplane.config import Config, Limits, parse
+from nat64_dataplane.translator.datapath import Datapath
+from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
+from tests.lab.node import Node
+
+PREFIX = IPv6Network("64:ff9b:1::/96")
+POOL = IPv4Address("192.0.2.1")
+SERVER = IPv4Address("203.0.113.10")
+OTHER = IPv4Address("203.0.113.11")
+POD = IPv6Address("fd64:1::10")
+POD2 = IPv6Address("fd64:1::11")
+FIRST, LAST = 61001, 65535
+
+REDIRECT, SHOT, NEXT = 7, 2, -1
+MAC = bytes.fromhex("020000000064")
+_LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:64")
+_CLONE_NEWNET = 0x40000000
+_ALL = 3  # ETH_P_ALL
+
+_STATE = ("bib4", "bib6", "sessions", "overloads", "clients", "fragments", "held", "ports")
+
+POOL_RANGE = PoolRange(POOL, FIRST, LAST)
+
+_NETWORK = """
+link add nat64-t address 02:00:00:00:00:64 type veth peer name n64p-t
+link set nat64-t up mtu 65535
+link set n64p-t up
+link add up0 mtu 1500 type veth peer name far0
+link set up0 up
+link set far0 up
+link add pod0 mtu 1500 type veth peer name in0
+link set pod0 up
+link set in0 up
+addr add 192.0.2.1/24 dev up0
+addr add fd64:1::1/64 dev pod0 nodad
+addr add 192.0.0.8/32 dev nat64-t
+neigh add 192.0.2.254 lladdr 02:00:00:00:02:54 dev up0 nud permanent
+route add default via 192.0.2.254 dev up0
+"""
+
+
+@dataclass(frozen=True)
+class Out:
+    """What became of one packet."""
+
+    verdict: int
+    packet: Packet
+    """From the IP header on, as the program left it."""
+    frame: bytes
+    counted: dict[str, int]
+    """The counters that moved, without direction."""
+
+    @property
+    def dropped(self) -> str | None:
+        """The reason, where it was dropped."""
+        reasons = [name for name in self.counted if name.startswith("dropped_")]
+        if not reasons:
+            assert self.verdict != SHOT or "held" in self.counted, self.counted
+            return None
+        assert self.verdict == SHOT, self.verdict
+        assert len(reasons) == 1, reasons
+        return reasons[0].removeprefix("dropped_")
+
+    @property
+    def translated(self) -> bool:
+        """Whether it goes on in the other IP version."""
+        return "translated" in self.counted and self.verdict == REDIRECT
+
+    @property
+    def passed(self) -> bool:
+        """Whether the host gets it as it was."""
+        return "passed" in self.counted and self.verdict == NEXT
+
+
+class Machine:
+    """One translator without hooks."""
+
+    node: Node
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.interface = _index("nat64-t")
+        self.uplink = _index("up0")
+        self.pod_link = _index("pod0")
+        self.datapath = Datapath.open(None, "t", limits or Limits())
+        self.config = Config(name="t", prefix=PREFIX)
+        self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
+
+    def reset(self, pool: tuple[PoolRange, ...] = (POOL_RANGE,), **config: Any) -> Config:
+        """Forget all state, then `configure`."""
+        for name in (
+            "bib4",
+            "bib6",
+            "sessions",
+            "overloads",
+            "clients",
+            "fragments",
+            "held",
+            "ports",
+        ):
+            table = self.datapath.map(name)
+            for key, _ in list(table.items()):
+                table.delete(key)
+        return self.configure(pool, **config)
+
+    def configure(self, pool: tuple[PoolRange, ...] = (POOL_RANGE,), **config: Any) -> Config:
+        """Apply a config, given as the file's fields."""
+        self.pool = pool
+        self.config = parse(_yaml({"name": "t", "prefix": str(PREFIX), **config}))
+        self.datapath.apply(self.config, self.host)
+        return self.config
+
+    @property
+    def host(self) -> HostView:
+        """What the agent would find."""
+        return HostView(
+            interface_index=self.interface,
+            interface_mac=MAC,
+            peer_index=_index("n64p-t"),
+            uplinks=(Uplink(self.uplink, 1500, "up0"),),
+            pool=self.pool,
+            local_addresses=frozenset({POOL, IPv4Address("192.0.0.8")}),
+        )
+
+    def from_pod(self, packet: Packet | bytes, *, link: Packet | None = _LINK, **run: Any) -> Out:
+        """Give `packet`, which starts at its IPv6 header, to nat64_egress."""
+        run.setdefault("ifindex", self.interface)
+        run.setdefault("ingress_ifindex", self.pod_link)
+        return self._run("nat64_egress", packet, link, run)
+
+    def from_internet(
+        self, packet: Packet | bytes, *, link: Packet | None = _LINK, **run: Any
+    ) -> Out:
+        """Give `packet`, which starts at its IPv4 header, to nat64_ingress."""
+        run.setdefault("ifindex", self.uplink)
+        run.setdefault("ingress_ifindex", self.uplink)
+        return self._run("nat64_ingress", packet, link, run)
+
+    def _run(self, program: str, packet: Packet | bytes, link: Packet | None, run: Any) -> Out:
+        before = self.datapath.counters()
+        data = bytes(packet)
+        if link is not None:
+            kind = 0x86DD if data[0] >> 4 == 6 else 0x0800
+            data = bytes(link / b"")[:12] + kind.to_bytes(2, "big") + data
+        result = self.datapath.program(program).run(data, **run)
+        after = self.datapath.counters()
+        moved = {
+            name.rpartition("_")[0]: after[name] - before[name]
+            for name in after
+            if after[name] != before[name]
+        }
+        payload = result.packet[14:] if link is not None else result.packet
+        return Out(result.verdict, dissect(payload), result.packet, moved)
+
+    @contextlib.contextmanager
+    def capture(self, link: str) -> Iterator[list[bytes]]:
+        """Collect the frames that reach `link`: clones are really sent, even by a test run."""
+        frames: list[bytes] = []
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)) as tap:
+            tap.bind((link, _ALL))
+            tap.settimeout(0.2)
+            yield frames
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    frame, address = tap.recvfrom(65536)
+                    if address[2] != socket.PACKET_OUTGOING:
+                        frames.append(frame)
+
+    def close(self) -> None:
+        """Let the kernel have everything back."""
+        self.datapath.close()
+
+
+def dissect(payload: bytes) -> Packet:
+    """Read an IP packet of either version."""
+    return IPv6(payload) if payload[:1] and payload[0] >> 4 == 6 else IP(payload)
+
+
+def at(address: IPv4Address | str, prefix: IPv6Network = PREFIX) -> str:
+    """The IPv6 address that stands for `address`."""
+    return str(pref64.embed(prefix, IPv4Address(address)))
+
+
+def checksum(data: bytes) -> int:
+    """The internet checksum (RFC 1071); 0 over data that holds its own."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def right_checksums(packet: Packet) -> bool:
+    """Whether every checksum is what it should be, by building the packet anew without them."""
+    again = packet.copy()
+    layer: Packet = again
+    while layer:
+        for name in ("chksum", "cksum"):
+            if name in layer.fields:
+                delattr(layer, name)
+        layer = layer.payload
+    return bytes(again) == bytes(packet)
+
+
+@contextlib.contextmanager
+def machine(limits: Limits | None = None) -> Iterator[Machine]:
+    """A Machine in a network namespace of its own, in which the caller is meanwhile."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    node = Node("bench")
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        node.ip(*_NETWORK.strip().splitlines())
+        node.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
+        for pod in (POD, POD2):
+            node.ip(f"neigh add {pod} lladdr 02:00:00:00:01:10 dev pod0 nud permanent")
+        inside = os.open(f"/proc/{node.pid}/ns/net", os.O_RDONLY)
+        assert libc.setns(inside, _CLONE_NEWNET) == 0
+        os.close(inside)
+        built = Machine(limits)
+        built.node = node
+        try:
+            yield built
+        finally:
+            built.close()
+    finally:
+        assert libc.setns(home, _CLONE_NEWNET) == 0
+        os.close(home)
+        node.close()
+
+
+def _index(link: str) -> int:
+    return socket.if_nametoindex(link)
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(config))

@@ -1,0 +1,353 @@
+"""RFC 6146: bindings, sessions, filtering, hairpinning, timers of UDP and ICMP, limits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.packet import Packet
+
+from nat64_dataplane.config import Limits
+from nat64_dataplane.translator.view import PoolRange
+from tests.dataplane.machine import (
+    OTHER,
+    POD,
+    POD2,
+    POOL,
+    SERVER,
+    Machine,
+    Out,
+    at,
+    machine,
+    right_checksums,
+)
+from tests.dataplane.test_program_icmp_errors import icmp6, parts6
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Machine]:
+    with machine() as built:
+        yield built
+
+
+@pytest.fixture
+def nat(shared: Machine) -> Machine:
+    shared.reset()
+    return shared
+
+
+def send(
+    nat: Machine, port: int, *, to: object = SERVER, pod: object = POD, dport: int = 53, **run: int
+) -> Out:
+    return nat.from_pod(
+        IPv6(src=str(pod), dst=at(str(to))) / UDP(sport=port, dport=dport) / b"x", **run
+    )
+
+
+def receive(nat: Machine, port: int, *, src: object = SERVER, sport: int = 53) -> Out:
+    return nat.from_internet(IP(src=str(src), dst=str(POOL)) / UDP(sport=sport, dport=port) / b"x")
+
+
+def test_mapping_is_endpoint_independent(nat: Machine) -> None:
+    first = send(nat, 4000).packet
+    for to, dport in ((SERVER, 54), (OTHER, 53), (OTHER, 9999)):
+        again = send(nat, 4000, to=to, dport=dport).packet
+        assert (again.src, again.sport) == (first.src, first.sport)
+    assert len(list(nat.datapath.bib())) == 1
+    assert len(list(nat.datapath.sessions())) == 4
+
+
+def test_protocols_have_bindings_of_their_own(nat: Machine) -> None:
+    send(nat, 4000)
+    nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=4000, dport=53, flags="S"))
+    nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / ICMPv6EchoRequest(id=4000))
+    assert sorted(entry.protocol for entry in nat.datapath.bib()) == ["icmp", "tcp", "udp"]
+
+
+def test_two_clients_never_share_a_port(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61063),))
+    ports = {send(nat, 5000 + i, pod=POD if i % 2 else POD2).packet.sport for i in range(64)}
+    assert ports == set(range(61000, 61064))
+
+
+def test_filtering_is_endpoint_independent_by_default(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    out = receive(nat, port, src=OTHER, sport=999)
+    assert out.translated
+    assert out.packet.src == at(OTHER)
+
+
+def test_address_dependent_filtering_wants_the_client_to_have_talked_to_it(nat: Machine) -> None:
+    nat.reset(filtering="AddressDependent")
+    port = send(nat, 4000).packet.sport
+    assert receive(nat, port, src=OTHER).dropped == "filtered"
+    assert receive(nat, port, src=SERVER, sport=999).translated
+    send(nat, 4000, to=OTHER, dport=1)
+    assert receive(nat, port, src=OTHER, sport=77).translated
+
+
+def test_address_dependent_filtering_of_tcp_lets_a_simultaneous_open_through(nat: Machine) -> None:
+    nat.reset(filtering="AddressDependent")
+    first = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=4000, dport=80, flags="S"))
+    syn = IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=81, dport=first.packet.sport, flags="S")
+    assert nat.from_internet(syn).dropped == "filtered"
+    assert nat.from_internet(syn).dropped == "filtered"
+    nat.from_pod(IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=4000, dport=81, flags="S"))
+    assert nat.from_internet(syn).translated
+    states = {session.remote_port: session.state for session in nat.datapath.sessions()}
+    assert states == {80: "V6_INIT", 81: "ESTABLISHED"}
+
+
+def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    assert "sent_kernel" in receive(nat, port, src=OTHER).counted
+    assert "sent_kernel" in receive(nat, port, src=OTHER).counted
+    send(nat, 4000, to=OTHER)
+    assert "sent_fast" in receive(nat, port, src=OTHER).counted
+
+
+def test_udp_session_ends_after_its_timer_and_lives_on_while_used(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    for _ in range(3):
+        nat.datapath.travel(290)
+        assert receive(nat, port).translated
+    nat.datapath.travel(299)
+    assert send(nat, 4000).packet.sport == port
+    nat.datapath.travel(302)
+    assert receive(nat, port).passed
+    swept = nat.datapath.sweep()
+    assert (swept.sessions, swept.bindings) == (0, 0) or nat.datapath.travel(3) is None
+    swept = nat.datapath.sweep()
+    assert (swept.sessions, swept.bindings) == (0, 0)
+    assert all(usage.used == 0 for usage in nat.datapath.usage())
+
+
+def test_icmp_session_ends_after_its_timer(nat: Machine) -> None:
+    out = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / ICMPv6EchoRequest(id=7))
+    answer = IP(src=str(SERVER), dst=str(POOL)) / ICMP(type=0, id=out.packet[ICMP].id)
+    nat.datapath.travel(59)
+    assert nat.from_internet(answer).translated
+    nat.datapath.travel(62)
+    assert nat.from_internet(answer).passed
+
+
+def test_binding_lives_as_long_as_its_longest_session(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    nat.datapath.travel(200)
+    send(nat, 4000, to=OTHER)
+    nat.datapath.travel(200)
+    nat.datapath.sweep()
+    assert [session.remote for session in nat.datapath.sessions()] == [OTHER]
+    assert send(nat, 4000).packet.sport == port
+
+
+def test_expiry_needs_no_sweep(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    nat.datapath.travel(1000)
+    assert receive(nat, port).passed
+    assert len(list(nat.datapath.bib())) == 1  # still there, and dead to packets
+
+
+def test_sweep_is_idempotent_and_spares_the_living(nat: Machine) -> None:
+    for port in range(4000, 4010):
+        send(nat, port)
+    nat.datapath.travel(200)
+    for port in range(4005, 4010):
+        send(nat, port)
+    nat.datapath.travel(200)
+    assert nat.datapath.sweep().removed_bindings == 5
+    assert nat.datapath.sweep() == (5, 5, 0, 0, 0, 0, 0, 0)
+    assert nat.datapath.session_count() >= 5
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_udp_ports_keep_their_parity_while_there_are_such(nat: Machine, parity: int) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61019),))
+    ports = [send(nat, 5000 + 2 * i + parity).packet.sport for i in range(10)]
+    assert {port % 2 for port in ports} == {parity}
+    assert send(nat, 5100 + parity).translated  # only the other parity is left
+
+
+def test_ports_are_not_predictable(nat: Machine) -> None:
+    ports = [send(nat, 5000 + i).packet.sport for i in range(40)]
+    steps = {b - a for a, b in itertools.pairwise(ports)}
+    assert len(steps) > 30
+
+
+def test_exhausted_pool_is_answered_address_unreachable_and_evicts_nobody(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61003),))
+    kept = [send(nat, 5000 + i).packet.sport for i in range(4)]
+    out = send(nat, 6000)
+    assert out.counted.get("dropped_ports_exhausted") == 1
+    assert out.counted.get("icmp_errors_sent") == 1
+    icmp = out.packet.payload
+    assert (out.packet.src, out.packet.dst) == (at(SERVER), str(POD))
+    assert (icmp.type, icmp.code) == (1, 3)
+    assert right_checksums(out.packet)
+    assert bytes(out.packet)[48:] == bytes(
+        IPv6(src=str(POD), dst=at(SERVER)) / UDP(sport=6000, dport=53) / b"x"
+    )
+    assert [send(nat, 5000 + i).packet.sport for i in range(4)] == kept
+    nat.datapath.travel(400)
+    nat.datapath.sweep()
+    assert send(nat, 6000).translated
+
+
+def test_pool_ranges_help_out_and_a_client_keeps_one_address(nat: Machine) -> None:
+    addresses = [IPv4Address(f"192.0.2.{last}") for last in range(16, 24)]
+    nat.reset(tuple(PoolRange(address, 2000, 2003) for address in addresses))
+    first = {send(nat, 5000 + i).packet.src for i in range(4)}
+    assert len(first) == 1  # paired pooling (RFC 6888 REQ-2)
+    tcp = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=1, dport=2, flags="S"))
+    assert {tcp.packet.src} == first
+    assert send(nat, 5004).packet.src not in first  # full: the next one helps out
+    spread = set()
+    for host in range(64):
+        out = nat.from_pod(IPv6(src=f"fd64:1::{host:x}", dst=at(SERVER)) / ICMPv6EchoRequest(id=1))
+        spread.add(out.packet.src)
+    assert len(spread) > 4
+
+
+def test_static_mapping_works_from_both_sides_and_never_expires(nat: Machine) -> None:
+    mapping = {
+        "protocol": "udp",
+        "client": str(POD),
+        "clientPort": 53,
+        "address": str(POOL),
+        "port": 5353,
+    }
+    nat.reset(staticMappings=[mapping])
+    out = receive(nat, 5353, src=OTHER, sport=4444)
+    assert out.translated
+    assert (out.packet.dst, out.packet[UDP].dport) == (str(POD), 53)
+    assert send(nat, 53, to=OTHER, dport=4444).packet.sport == 5353
+    nat.datapath.travel(10_000)
+    nat.datapath.sweep()
+    assert receive(nat, 5353, src=OTHER).translated
+    nat.configure()
+    assert receive(nat, 5353, src=OTHER).passed
+
+
+def test_static_mapping_takes_its_port_out_of_the_pool(nat: Machine) -> None:
+    mapping = {
+        "protocol": "udp",
+        "client": str(POD2),
+        "clientPort": 53,
+        "address": str(POOL),
+        "port": 61001,
+    }
+    nat.reset((PoolRange(POOL, 61000, 61003),), staticMappings=[mapping])
+    assert {send(nat, 5000 + i).packet.sport for i in range(3)} == {61000, 61002, 61003}
+    assert send(nat, 5003).counted.get("dropped_ports_exhausted")
+
+
+def hairpin(nat: Machine, out: Out) -> Out:
+    """What lo brings back of a packet to one of our own mappings."""
+    assert "hairpinned" in out.counted
+    return nat.from_internet(bytes(out.packet), ifindex=1, ingress_ifindex=1)
+
+
+def test_hairpin_between_two_pods(nat: Machine) -> None:
+    there = send(nat, 4000, pod=POD2).packet.sport
+    out = send(nat, 5000, to=POOL, dport=there)
+    assert out.packet.ttl == 65  # one more, for what the way in takes off
+    back = hairpin(nat, out)
+    assert back.translated
+    assert (back.packet.src, back.packet.dst) == (at(POOL), str(POD2))
+    assert (back.packet[UDP].sport, back.packet[UDP].dport) == (out.packet.sport, 4000)
+    assert right_checksums(back.packet)
+    answer = send(nat, 4000, pod=POD2, to=POOL, dport=out.packet.sport)
+    final = hairpin(nat, answer)
+    assert (final.packet.dst, final.packet[UDP].dport) == (str(POD), 5000)
+    assert final.packet[UDP].sport == there
+
+
+def test_hairpinned_errors_reach_their_sender(nat: Machine) -> None:
+    there = send(nat, 4000, pod=POD2).packet.sport
+    got = hairpin(nat, send(nat, 5000, to=POOL, dport=there)).packet
+    error = nat.from_pod(icmp6(str(POD2), at(POOL), 1, 4, bytes(4), bytes(got)))
+    final = hairpin(nat, error)
+    kind, code, _, inner = parts6(final)
+    assert (kind, code, final.packet.dst) == (1, 4, str(POD))
+    assert (inner.src, inner.dst, inner[UDP].sport, inner[UDP].dport) == (
+        str(POD),
+        at(POOL),
+        5000,
+        there,
+    )
+
+
+def test_hairpin_to_a_port_that_nobody_holds_is_refused(nat: Machine) -> None:
+    assert send(nat, 5000, to=POOL, dport=62000).counted.get("dropped_hairpin_without_binding")
+
+
+def test_ports_per_client_are_limited(nat: Machine) -> None:
+    nat.reset(limits={"portsPerClient": 3})
+    assert all(send(nat, 5000 + i).translated for i in range(3))
+    assert send(nat, 5003).counted.get("dropped_client_port_limit")
+    assert send(nat, 5000, to=OTHER).translated
+    assert send(nat, 5000, pod=POD2).translated
+    nat.datapath.travel(400)
+    nat.datapath.sweep()
+    assert send(nat, 5003).translated
+
+
+def test_new_sessions_a_second_are_limited(nat: Machine) -> None:
+    nat.reset(limits={"newSessionsPerSecondPerClient": 5})
+    out = [send(nat, 5000 + i) for i in range(7)]
+    assert sum(o.translated for o in out) in (5, 6)  # 6 where a second ended among them
+    assert out[-1].dropped == "client_session_rate"
+    assert send(nat, 5000).translated  # not a new one
+    assert send(nat, 5000, pod=POD2).translated
+    nat.datapath.travel(1)
+    assert send(nat, 6000).translated
+
+
+def test_pool_change_keeps_what_still_fits(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61099),))
+    ports = {5000 + i: send(nat, 5000 + i).packet.sport for i in range(50)}
+    nat.configure((PoolRange(POOL, 61000, 61049), PoolRange(POOL, 63000, 63099)))
+    for inside, outside in ports.items():
+        reply = receive(nat, outside)
+        assert reply.translated == (outside < 61050)
+        again = send(nat, inside).packet.sport
+        if outside < 61050:
+            assert again == outside
+        else:
+            assert again in range(61000, 61050) or again in range(63000, 63100)
+
+
+def test_address_that_leaves_the_pool_takes_its_sessions_along(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    nat.configure((PoolRange(IPv4Address("192.0.2.9"), 61001, 65535),))
+    assert receive(nat, port).passed
+    assert send(nat, 4000).packet.src == "192.0.2.9"
+    assert {usage.address for usage in nat.datapath.usage()} == {IPv4Address("192.0.2.9")}
+
+
+def test_session_table_limit_refuses_the_new_and_spares_the_old(nat: Machine) -> None:
+    small = Machine(Limits(sessions=1024))
+    try:
+        small.reset()
+        opened: list[Packet] = []
+        for i in range(1200):
+            out = small.from_pod(
+                IPv6(src=f"fd64:1::{i:x}", dst=at(SERVER)) / UDP(sport=9, dport=53)
+            )
+            if out.translated:
+                opened.append(out.packet)
+            else:
+                assert out.counted.get("dropped_session_table_full"), out.counted
+        assert len(opened) >= 1000
+        for packet in opened[::97]:
+            back = IP(src=str(SERVER), dst=packet.src) / UDP(sport=53, dport=packet.sport)
+            assert small.from_internet(back).translated
+        assert small.datapath.session_count() == len(opened)
+    finally:
+        small.close()

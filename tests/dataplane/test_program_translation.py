@@ -1,0 +1,289 @@
+"""RFC 7915: what a translated packet looks like, header by header, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, IPOption_SSRR
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
+from scapy.packet import Packet
+
+from tests.dataplane.machine import (
+    MAC,
+    OTHER,
+    POD,
+    POOL,
+    SERVER,
+    Machine,
+    at,
+    machine,
+    right_checksums,
+)
+
+pytestmark = pytest.mark.root
+
+TO_SERVER = IPv6(src=str(POD), dst=at(SERVER), hlim=63)
+UDP_OUT = UDP(sport=4000, dport=53)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Machine]:
+    with machine() as built:
+        yield built
+
+
+@pytest.fixture
+def nat(shared: Machine) -> Machine:
+    shared.reset()
+    return shared
+
+
+def port_of(nat: Machine, transport: Packet) -> int:
+    """Open a session and return the port that stands for the pod's."""
+    out = nat.from_pod(TO_SERVER / transport)
+    assert out.translated, out
+    layer = out.packet.payload
+    return int(layer.id if isinstance(layer, ICMP) else layer.sport)
+
+
+def reply(nat: Machine, transport: Packet, **ip: object) -> Packet:
+    """The server's packet to the pool."""
+    return IP(src=str(SERVER), dst=str(POOL), **ip) / transport
+
+
+@pytest.mark.parametrize(
+    "transport",
+    [
+        pytest.param(TCP(sport=4000, dport=80, flags="S", seq=1) / b"odd", id="tcp"),
+        pytest.param(UDP(sport=4000, dport=53) / b"question", id="udp"),
+        pytest.param(ICMPv6EchoRequest(id=77, seq=5, data=b"ping"), id="icmp"),
+    ],
+)
+def test_addresses_ports_and_checksums_to_ipv4(nat: Machine, transport: Packet) -> None:
+    out = nat.from_pod(TO_SERVER / transport)
+    assert out.translated
+    ip = out.packet
+    assert (ip.src, ip.dst, ip.version, ip.ihl) == (str(POOL), str(SERVER), 4, 5)
+    assert bytes(ip.payload.payload)[-3:] == bytes(transport)[-3:]
+    assert right_checksums(ip)
+    if ICMP in ip:
+        assert (ip[ICMP].type, ip[ICMP].code, ip[ICMP].seq) == (8, 0, 5)
+        assert 61001 <= ip[ICMP].id <= 65535
+    else:
+        assert 61001 <= ip.payload.sport <= 65535
+        assert ip.payload.dport == transport.dport
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        pytest.param(
+            TCP(sport=4000, dport=80, flags="S"), TCP(sport=80, flags="SA") / b"x", id="tcp"
+        ),
+        pytest.param(UDP(sport=4000, dport=53), UDP(sport=53) / b"answer", id="udp"),
+        pytest.param(
+            ICMPv6EchoRequest(id=77, seq=5, data=b"ping"),
+            ICMP(type="echo-reply", seq=5) / b"ping",
+            id="icmp",
+        ),
+    ],
+)
+def test_addresses_ports_and_checksums_to_ipv6(
+    nat: Machine, question: Packet, answer: Packet
+) -> None:
+    port = port_of(nat, question)
+    answer = answer.copy()
+    if ICMP in answer:
+        answer.id = port
+    else:
+        answer.dport = port
+    out = nat.from_internet(reply(nat, answer))
+    assert out.translated
+    assert (out.packet.src, out.packet.dst) == (at(SERVER), str(POD))
+    assert right_checksums(out.packet)
+    if ICMP in answer:
+        assert (out.packet[ICMPv6EchoReply].id, out.packet[ICMPv6EchoReply].seq) == (77, 5)
+        assert out.packet[ICMPv6EchoReply].data == b"ping"
+    else:
+        assert (out.packet.payload.sport, out.packet.payload.dport) == (question.dport, 4000)
+
+
+def test_fast_path_goes_straight_to_the_uplink_and_keeps_the_ttl(nat: Machine) -> None:
+    out = nat.from_pod(TO_SERVER / UDP_OUT)
+    assert "sent_fast" in out.counted
+    assert out.packet.ttl == 63  # the kernel's forwarding has taken its one already
+
+
+def test_fast_path_to_the_pod_takes_one_off_the_hop_limit(nat: Machine) -> None:
+    port = port_of(nat, UDP_OUT)
+    out = nat.from_internet(reply(nat, UDP(sport=53, dport=port), ttl=50))
+    assert "sent_fast" in out.counted
+    assert out.packet.hlim == 49
+
+
+def test_without_neighbour_the_kernel_gets_it_with_one_ttl_more(nat: Machine) -> None:
+    nat.reset(policy={"allowedDestinations": ["192.0.2.0/24"]})
+    out = nat.from_pod(IPv6(src=str(POD), dst=at("192.0.2.77"), hlim=63) / UDP_OUT)
+    assert "sent_kernel" in out.counted
+    assert out.packet.ttl == 64  # the kernel's forwarding is yet to take its one
+    assert out.frame[:6] == MAC  # else eth_type_trans calls it somebody else's
+    assert right_checksums(out.packet)
+
+
+def test_last_hop_limit_goes_to_the_kernel_which_says_time_exceeded(nat: Machine) -> None:
+    port = port_of(nat, UDP_OUT)
+    out = nat.from_internet(reply(nat, UDP(sport=53, dport=port), ttl=1))
+    assert "sent_kernel" in out.counted
+    assert out.packet.hlim == 1
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_traffic_class_is_copied_unless_told_not_to(nat: Machine, copied: bool) -> None:
+    nat.reset(copyTrafficClass=copied)
+    out = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER), tc=0xB9, fl=0x12345) / UDP_OUT)
+    assert out.packet.tos == (0xB9 if copied else 0)
+    back = nat.from_internet(reply(nat, UDP(sport=53, dport=out.packet.sport), tos=0xB9))
+    assert back.packet.tc == (0xB9 if copied else 0)
+    assert back.packet.fl == 0
+
+
+@pytest.mark.parametrize(("payload", "df"), [(1260 - 28, 0), (1260 - 27, 1)])
+def test_df_is_clear_up_to_1260_bytes_and_the_id_then_generated(
+    nat: Machine, payload: int, df: int
+) -> None:
+    ids = set()
+    for _ in range(4):
+        out = nat.from_pod(TO_SERVER / UDP_OUT / bytes(payload))
+        assert out.packet.len == payload + 28
+        assert int(out.packet.flags.DF) == df
+        ids.add(out.packet.id)
+    assert (len(ids) > 1) == (df == 0)
+
+
+def test_udp_without_checksum_gets_one(nat: Machine) -> None:
+    for payload in (b"", b"odd", bytes(range(256)) * 4, b"\xff" * 1201):
+        port = port_of(nat, UDP_OUT)
+        out = nat.from_internet(reply(nat, UDP(sport=53, dport=port, chksum=0) / payload))
+        assert out.translated, payload
+        assert out.packet[UDP].chksum
+        assert right_checksums(out.packet)
+
+
+@pytest.mark.parametrize("transport", [TCP(sport=80, flags="A"), UDP(sport=80)])
+def test_wrong_checksums_stay_wrong(nat: Machine, transport: Packet) -> None:
+    question = transport.__class__(sport=4000, dport=80)
+    if TCP in question:
+        question.flags = "S"
+    port = port_of(nat, question)
+    answer = transport.copy()
+    answer.dport = port
+    answer.chksum = 0x1234
+    out = nat.from_internet(reply(nat, answer / b"data"))
+    assert out.translated
+    assert not right_checksums(out.packet)
+    broken = question.copy()
+    broken.chksum = 0x4321
+    assert not right_checksums(nat.from_pod(TO_SERVER / broken / b"data").packet)
+
+
+def test_ipv4_options_are_ignored(nat: Machine) -> None:
+    port = port_of(nat, UDP_OUT)
+    options = [IPOption_NOP(), IPOption_RR(pointer=4, routers=["0.0.0.0"] * 2), IPOption_NOP()]
+    out = nat.from_internet(reply(nat, UDP(sport=53, dport=port) / b"data", options=options))
+    assert out.translated
+    assert isinstance(out.packet.payload, UDP)
+    assert out.packet.plen == 12
+    assert right_checksums(out.packet)
+
+
+def test_extension_headers_are_skipped(nat: Machine) -> None:
+    headers = (
+        IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(12))])
+        / IPv6ExtHdrRouting(segleft=0)
+        / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])
+    )
+    out = nat.from_pod(TO_SERVER / headers / UDP_OUT / b"data")
+    assert out.translated
+    assert (out.packet.proto, out.packet.len) == (17, 32)
+    assert right_checksums(out.packet)
+
+
+def test_extension_behind_fragment_header_is_refused(nat: Machine) -> None:
+    out = nat.from_pod(TO_SERVER / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrDestOpt() / UDP_OUT)
+    assert out.dropped == "extension_after_fragment"
+
+
+def test_atomic_fragment_loses_its_header_and_keeps_its_id(nat: Machine) -> None:
+    out = nat.from_pod(TO_SERVER / IPv6ExtHdrFragment(id=0xABCD1234) / UDP_OUT / bytes(1400))
+    assert out.translated
+    assert (out.packet.id, int(out.packet.flags), out.packet.frag) == (0x1234, 0, 0)
+    assert right_checksums(out.packet)
+
+
+@pytest.mark.parametrize("transport", [47, 50, 51, 132])
+def test_other_transports_are_refused(nat: Machine, transport: int) -> None:
+    out = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER), nh=transport) / bytes(40))
+    assert out.counted.keys() >= {"dropped_unknown_transport"} or out.counted.get(
+        "icmp_errors_sent"
+    )
+
+
+def test_other_transports_to_the_pool_are_the_hosts(nat: Machine) -> None:
+    assert nat.from_internet(IP(src=str(SERVER), dst=str(POOL), proto=50) / bytes(40)).passed
+
+
+def test_what_is_not_ours_passes(nat: Machine) -> None:
+    for packet in (
+        IP(src=str(SERVER), dst=str(POOL)) / UDP(sport=53, dport=61500),
+        IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=53, dport=22),
+        IP(src=str(SERVER), dst=str(OTHER)) / UDP(sport=53, dport=61500),
+        IP(src=str(SERVER), dst=str(POOL)) / ICMP(id=61500),
+    ):
+        out = nat.from_internet(packet)
+        assert out.passed
+        assert bytes(out.packet) == bytes(packet)
+    neighbours = nat.from_pod(IPv6(src="fe80::1", dst="ff02::1") / ICMPv6EchoRequest())
+    assert neighbours.passed
+
+
+def test_gso_sizes_stay(nat: Machine) -> None:
+    big = TCP(sport=4000, dport=80, flags="S")
+    port = port_of(nat, big)
+    up = nat.from_pod(TO_SERVER / TCP(sport=4000, dport=80, flags="A") / bytes(3000), gso_size=1400)
+    assert up.translated
+    assert up.packet.len == 3040
+    down = nat.from_internet(
+        reply(nat, TCP(sport=80, dport=port, flags="A") / bytes(3000)), gso_size=1400
+    )
+    assert down.translated
+    assert down.packet.plen == 3020
+
+
+def test_too_large_for_the_uplink_goes_to_the_kernel_which_says_so(nat: Machine) -> None:
+    out = nat.from_pod(TO_SERVER / UDP_OUT / bytes(1473))
+    assert "sent_kernel" in out.counted
+    out = nat.from_pod(TO_SERVER / UDP_OUT / bytes(1472))
+    assert "sent_fast" in out.counted
+
+
+def test_truncated_packets_are_counted(nat: Machine) -> None:
+    whole = bytes(TO_SERVER / TCP(sport=4000, dport=80, flags="S") / b"data")
+    for length in (41, 50, 59, len(whole) - 1):
+        assert nat.from_pod(whole[:length]).dropped == "truncated"
+
+
+def test_unexpired_source_route_is_refused(nat: Machine) -> None:
+    port = port_of(nat, UDP_OUT)
+    options = [IPOption_SSRR(pointer=4, routers=["192.0.2.7"])]
+    out = nat.from_internet(reply(nat, UDP(sport=53, dport=port), options=options))
+    assert "dropped_source_route" in out.counted
