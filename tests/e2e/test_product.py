@@ -196,7 +196,7 @@ def node_state(cluster: Cluster, name: str) -> str:
         "find /sys/fs/bpf -mindepth 1",
         "nft list tables",
         "sysctl net.ipv4.ip_local_reserved_ports",
-        "find /run -path '*nat64-operator*' -type f",
+        "find /run/nat64-operator -type f || true",
     ]
     return cluster.node(name).run(["sh", "-c", "; ".join(commands)])
 
