@@ -21,7 +21,7 @@ SERVER_V4, SERVER_V6 = IPv4Address("198.51.100.10"), IPv6Address("fd64:2::10")
 SOURCES_V6 = [str(IPv6Address("fd64:1::1:0") + n) for n in range(32)]
 SOURCES_V4 = [str(IPv4Address("192.0.2.32") + n) for n in range(32)]
 POOL = "198.51.100.64/27"
-SESSIONS = 1_500_000
+SESSIONS = 1_048_576
 
 
 @dataclass

@@ -1,0 +1,283 @@
+"""The operator at scale: 200 gateways and policies, 5,000 nodes, on a real API server.
+
+    python -m tests.bench.operator [--nodes N] [--gateways N]
+
+Written to build/bench/operator.json: `reconcile_s` from one changed gateway to its changed
+DaemonSet, `steady_requests_per_s` while nothing changes but the nodes' heartbeats, `rss_mib`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kubernetes.client
+import kubernetes.config
+
+from tests.cluster import ControlPlane
+from tests.cluster.paths import REPO
+
+OUT = REPO / "build" / "bench" / "operator.json"
+NAMESPACE = "nat64-system"
+GROUP = ("nat64-operator.io", "v1alpha1")
+HEARTBEATS_PER_SECOND = 16
+"""What 5,000 kubelets send: each its status every five minutes."""
+STEADY_SECONDS = 60
+CHANGES = 7
+
+
+def main() -> int:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--gateways", type=int, default=200)
+    options = parser.parse_args()
+    with ControlPlane(audit=True) as control_plane:
+        measured = measure(control_plane, options.nodes, options.gateways)
+    measured["machine"] = machine()
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(measured, indent=2) + "\n")
+    for name in ("reconcile_s", "start_s", "steady_requests_per_s", "rss_mib", "peak_rss_mib"):
+        print(f"{name:24} {measured[name]}")
+    print(f"written to {OUT.relative_to(REPO)}")
+    return 0
+
+
+def measure(control_plane: ControlPlane, nodes: int, gateways: int) -> dict[str, Any]:
+    """Fill the API server, run the operator, change one thing at a time."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(REPO / "crds"))
+    for name in ("nat64gateways", "dns64policies"):
+        control_plane.kubectl("wait", f"crd/{name}.{GROUP[0]}", "--for=condition=Established")
+    control_plane.kubectl("create", "namespace", NAMESPACE)
+    kubernetes.config.load_kube_config(str(control_plane.kubeconfig))
+    core, custom = kubernetes.client.CoreV1Api(), kubernetes.client.CustomObjectsApi()
+    corefile = (REPO / "tests" / "unit" / "corefiles" / "kubeadm-1.33").read_text()
+    coredns = {"metadata": {"name": "coredns"}, "data": {"Corefile": corefile}}
+    core.create_namespaced_config_map("kube-system", coredns)
+    with ThreadPoolExecutor(8) as pool:
+        say(f"making {nodes} nodes")
+        list(pool.map(lambda n: core.create_node(node(n, gateways)), range(nodes)))
+        say(f"making {gateways} gateways and policies")
+        for plural, make in (("nat64gateways", gateway), ("dns64policies", policy)):
+            list(
+                pool.map(
+                    lambda n, plural=plural, make=make: custom.create_cluster_custom_object(
+                        *GROUP, plural, make(n)
+                    ),
+                    range(gateways),
+                )
+            )
+    apps = kubernetes.client.AppsV1Api()
+    with operator(control_plane) as process:
+        began = time.monotonic()
+        wait(lambda: len(daemon_sets(apps)) == gateways, 300)
+        start = time.monotonic() - began
+        say(f"all DaemonSets are there after {start:.1f} s")
+        settle(control_plane)
+        reconcile = [change(custom, apps, n % gateways, n) for n in range(CHANGES)]
+        settle(control_plane)
+        requests = steady(control_plane, core, nodes)
+        memory = rss(process.pid)
+        assert process.poll() is None, "the operator died"
+    return {
+        "nodes": nodes,
+        "gateways": gateways,
+        "policies": gateways,
+        "reconcile_s": round(statistics.median(reconcile), 3),
+        "reconcile_runs_s": [round(value, 3) for value in reconcile],
+        "start_s": round(start, 1),
+        "steady_requests_per_s": round(requests, 3),
+        "rss_mib": round(memory["VmRSS"], 1),
+        "peak_rss_mib": round(memory["VmHWM"], 1),
+    }
+
+
+def change(custom: Any, apps: Any, number: int, step: int) -> float:
+    """Change one gateway; return after how long its DaemonSet is another."""
+    name = f"g{number}"
+    before = apps.read_namespaced_daemon_set(f"nat64-{name}", NAMESPACE).metadata.generation
+    body = {"spec": {"timeouts": {"udpSeconds": 400 + step}}}
+    began = time.monotonic()
+    custom.patch_cluster_custom_object(*GROUP, "nat64gateways", name, body)
+    wait(
+        lambda: (
+            apps.read_namespaced_daemon_set(f"nat64-{name}", NAMESPACE).metadata.generation > before
+        ),
+        60,
+        every=0.02,
+    )
+    return time.monotonic() - began
+
+
+def steady(control_plane: ControlPlane, core: Any, nodes: int) -> float:
+    """The operator's requests a second while only heartbeats happen."""
+    before, began = requests_of_the_operator(control_plane), time.monotonic()
+    beat = 0
+    while (passed := time.monotonic() - began) < STEADY_SECONDS:
+        if beat < passed * HEARTBEATS_PER_SECOND:
+            core.patch_node_status(f"node-{beat % nodes}", heartbeat(beat))
+            beat += 1
+        else:
+            time.sleep(0.02)
+    count = requests_of_the_operator(control_plane) - before
+    say(f"{count} requests and {beat} heartbeats in {passed:.0f} s")
+    return count / passed
+
+
+def settle(control_plane: ControlPlane) -> None:
+    """Wait until the operator's requests get rare."""
+    while True:
+        before = requests_of_the_operator(control_plane)
+        time.sleep(5)
+        if requests_of_the_operator(control_plane) - before <= 5:
+            return
+
+
+def requests_of_the_operator(control_plane: ControlPlane) -> int:
+    """How many it has made, watches included, as the API server counted them."""
+    assert control_plane.audit_log is not None, "started with audit"
+    with control_plane.audit_log.open() as lines:
+        return sum('"impersonatedUser":{"username":"nat64-operator"' in line for line in lines)
+
+
+@contextmanager
+def operator(control_plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
+    """Run it, under a name of its own in the audit log."""
+    import yaml
+
+    kubeconfig = yaml.safe_load(control_plane.kubeconfig.read_text())
+    for user in kubeconfig["users"]:
+        user["user"] |= {"as": "nat64-operator", "as-groups": ["system:masters"]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kubeconfig"
+        path.write_text(yaml.safe_dump(kubeconfig))
+        argv = ["setpriv", "--pdeathsig", "KILL", "--"]
+        argv += [str(Path(sys.executable).with_name("nat64-operator")), "run", "--health="]
+        argv += ["--dataplane-image=dataplane:bench", "--cluster-dns=127.0.0.1"]
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                argv, env={**os.environ, "KUBECONFIG": str(path)}, stdout=log, stderr=log
+            )
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+
+def node(number: int, groups: int) -> dict[str, Any]:
+    """A Node about as large as a real one."""
+    pods, own = f"fd00:10:{number:x}::/64", f"2001:db8::{number:x}"
+    images = [
+        {"names": [f"registry.example/image-{n}@sha256:{n:064x}"], "sizeBytes": 10_000_000}
+        for n in range(20)
+    ]
+    return {
+        "metadata": {
+            "name": f"node-{number}",
+            "labels": {
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/hostname": f"node-{number}",
+                "group": f"g{number % groups}",
+            },
+        },
+        "spec": {"podCIDR": pods, "podCIDRs": [pods]},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": own}],
+            "images": images,
+            **heartbeat(0)["status"],
+        },
+    }
+
+
+def heartbeat(number: int) -> dict[str, Any]:
+    """What a kubelet says every few minutes."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_800_000_000 + number))
+    conditions = [
+        {
+            "type": kind,
+            "status": "True" if kind == "Ready" else "False",
+            "reason": f"Kubelet{kind}",
+            "message": "as it should be",
+            "lastHeartbeatTime": stamp,
+            "lastTransitionTime": "2026-11-24T07:00:00Z",
+        }
+        for kind in ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready")
+    ]
+    return {"status": {"conditions": conditions}}
+
+
+def gateway(number: int) -> dict[str, Any]:
+    """A gateway with nodes, prefix and pool of its own."""
+    return {
+        "apiVersion": "/".join(GROUP),
+        "kind": "NAT64Gateway",
+        "metadata": {"name": f"g{number}"},
+        "spec": {
+            "prefix": f"64:ff9b:1:{number:x}::/96",
+            "nodeSelector": {"group": f"g{number}"},
+        },
+    }
+
+
+def policy(number: int) -> dict[str, Any]:
+    """A policy for it; one has CoreDNS, the others are manual."""
+    mode = "Forward" if number == 0 else "Manual"
+    return {
+        "apiVersion": "/".join(GROUP),
+        "kind": "DNS64Policy",
+        "metadata": {"name": f"g{number}"},
+        "spec": {"gatewayRef": {"name": f"g{number}"}, "coreDNS": {"mode": mode}},
+    }
+
+
+def daemon_sets(apps: Any) -> list[Any]:
+    """All DaemonSets of the operator."""
+    found: list[Any] = apps.list_namespaced_daemon_set(NAMESPACE, resource_version="0").items
+    return found
+
+
+def wait(ready: Any, timeout: float, every: float = 0.5) -> None:
+    """Until it is ready."""
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the operator did not get there")
+        time.sleep(every)
+
+
+def rss(pid: int) -> dict[str, float]:
+    """Memory of a process now and at most, in MiB."""
+    rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(row.split(":", 1) for row in rows)
+    return {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")}
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    return {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def say(text: str) -> None:
+    """Progress, for a person."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
