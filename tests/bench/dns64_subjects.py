@@ -49,6 +49,7 @@ server:
   interface: ::1@{port}
   access-control: ::1 allow
   do-not-query-localhost: no
+  local-zone: "test." nodefault
   num-threads: 1
   module-config: "dns64 iterator"
   dns64-prefix: {prefix}

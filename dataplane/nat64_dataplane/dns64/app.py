@@ -16,7 +16,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from nat64_dataplane import corefile
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
-from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.http import HttpServer, Page
@@ -186,9 +185,7 @@ class App:
         places: dict[Place, list[Engine]] = {}
         try:
             for server in settings.servers:
-                engine = Engine(
-                    server, self._entropy, self.upstreams.observe, self._kept_cache(server)
-                )
+                engine = Engine(server, self._entropy, self.upstreams.observe, self._before(server))
                 engines.append(engine)
                 for address in server.addresses or ("::",):
                     places.setdefault((str(address), server.port), []).append(engine)
@@ -198,20 +195,19 @@ class App:
             raise
         return engines, places
 
-    def _kept_cache(self, server: Server) -> Cache | None:
-        """The cache of a server block whose answers a reload doesn't change."""
+    def _before(self, server: Server) -> Engine | None:
+        """The engine that runs this block now."""
         for engine in self.engines:
             old = engine.settings
-            same = old.zones == server.zones and old.cache == server.cache
-            if same and old.dns64 == server.dns64 and old.forwards == server.forwards:
-                return engine.cache
+            if (old.zones, old.label) == (server.zones, server.label):
+                return engine
         return None
 
     async def _watch_translator(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             for engine in self.engines:
-                if engine.watch.look():
+                if engine.look_at_translator():
                     status = engine.watch.status
                     state = "synthesis on" if status.programmed else "no synthesis"
                     logger.warning("plugin/dns64: %s: %s", state, status.reason)

@@ -23,10 +23,10 @@ from nat64_dataplane.dns64.answer import (
     SUCCESS,
     UDP_SIZE,
     Answer,
-    Errors,
 )
 from nat64_dataplane.dns64.names import Zones
 from nat64_dataplane.dns64.settings import Cache as CacheSettings
+from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.wire import Query
 
 _PLAIN = bytes((1, 0, 0, 1, 0, 0, 0, 0, 0, 0))
@@ -67,16 +67,16 @@ class Shape:
 class Entry:
     """A cached answer. `body` is `age` seconds older than it came."""
 
-    __slots__ = ("age", "body", "errors", "hits", "shape", "stored", "synthesized")
+    __slots__ = ("age", "body", "errors", "hits", "served", "shape", "stored", "synthesized")
 
-    def __init__(
-        self, shape: Shape, body: bytes, errors: Errors, stored: int, *, synthesized: bool
-    ) -> None:
+    def __init__(self, shape: Shape, answer: Answer, stored: int, served: list[int]) -> None:
         self.shape = shape
-        self.body = body
-        self.errors = errors
+        self.body = answer.body
+        self.errors = answer.errors
         self.stored = stored
-        self.synthesized = synthesized
+        self.synthesized = answer.synthesized
+        self.served = served
+        """Where responses from the hot path are counted; shared by all entries alike."""
         self.age = 0
         self.hits = 0
 
@@ -128,8 +128,9 @@ class _Tables(NamedTuple):
 class Cache:
     """All answers of one server block."""
 
-    def __init__(self, settings: CacheSettings) -> None:
+    def __init__(self, settings: CacheSettings, stats: Stats) -> None:
         self.settings = settings
+        self._stats = stats
         self.evictions = {SUCCESS: 0, DENIAL: 0, ERROR: 0}
         self._zones = Zones(settings.zones)
         self._no_success = Zones(settings.no_success)
@@ -149,7 +150,7 @@ class Cache:
         self._ages = not settings.keep_ttl
         self._prefetch = settings.prefetch
 
-    def hit(self, query: bytes, now: int, *, synthesize: bool) -> tuple[bytes, Entry] | None:
+    def hit(self, query: bytes, now: int, *, synthesize: bool, family: int) -> bytes | None:
         """Answer a query in the usual form from the cache, whole and fresh, or not at all."""
         head = query[2:12]
         if head == _PLAIN:
@@ -178,9 +179,15 @@ class Cache:
             entry.count_down(age)
         if form is None:
             response = b"".join((query[:2], shape.head, question, entry.body))
-            return (response, entry) if len(response) <= PLAIN_UDP_SIZE else None
+            if len(response) > PLAIN_UDP_SIZE:
+                return None
+            entry.served[family] += 1
+            return response
         response = b"".join((query[:2], shape.head_opt, question, entry.body, form.opt))
-        return (response, entry) if len(response) <= form.limit else None
+        if len(response) > form.limit:
+            return None
+        entry.served[family + 2] += 1
+        return response
 
     def learn_form(self, message: bytes, query: Query) -> None:
         """Remember how this query asks, so that the next one like it can take the hot path."""
@@ -242,9 +249,7 @@ class Cache:
             tables.error.pop(question, None)
         shape = self._shape(answer, lifetime)
         table.pop(question, None)  # so that it goes to the end of the order
-        table[question] = Entry(
-            shape, answer.body, answer.errors, now, synthesized=answer.synthesized
-        )
+        table[question] = Entry(shape, answer, now, self._stats.counter(question, view.do, answer))
         self._bound(kind, table)
 
     def entries(self, kind: str) -> int:

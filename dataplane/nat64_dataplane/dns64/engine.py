@@ -7,6 +7,7 @@ rules, views, stale answers, one resolution for all who ask the same, limits, co
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from nat64_dataplane.dns64.answer import (
     with_ttl,
 )
 from nat64_dataplane.dns64.cache import Cache, Entry, View
-from nat64_dataplane.dns64.clients import Client, Clients
+from nat64_dataplane.dns64.clients import MAX_REMEMBERED, Client, Clients
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.group import Group, Observe
 from nat64_dataplane.dns64.job import Job
@@ -59,22 +60,24 @@ class Engine:
     """A server block: its policy, its upstreams, its cache and its counts."""
 
     def __init__(
-        self, settings: Server, entropy: Entropy, observe: Observe, cache: Cache | None = None
+        self, settings: Server, entropy: Entropy, observe: Observe, before: Engine | None = None
     ) -> None:
+        """`before` ran this block until now: its counts go on, and its cache where that may be."""
         self.settings = settings
         self.zones = {names.from_text(zone): zone for zone in settings.zones}
         """What it serves, by wire name."""
-        self.stats = Stats()
+        self.stats: Stats = before.stats if before is not None else Stats(self.zones)
         self.clients = Clients(settings.acls)
         self.policy = Policy(settings.dns64) if settings.dns64 else None
         self.watch = Watch(settings.dns64.translator if settings.dns64 else "")
         self.groups = [Group(forward, entropy, observe) for forward in settings.forwards]
-        self.cache = cache or (Cache(settings.cache) if settings.cache else None)
+        self.cache = Cache(settings.cache, self.stats) if settings.cache else None
+        if before is not None and _same_answers(before.settings, settings):
+            self.cache = before.cache
         self.log = QueryLog(settings.log)
         self.errors = ErrorLog(settings.consolidate, enabled=settings.errors)
         self.under_way = 0
-        self.hits_now = 0
-        """Responses from the hot path since the listener last took their time."""
+        self._hits_now = 0
         self.hot = self.cache is not None and not self.log.wants_hits
         """Whether responses may come from the hot path."""
         self.probe: bytes | None = None
@@ -82,14 +85,50 @@ class Engine:
         self.probe_seen = 0
         self._jobs: dict[tuple[bytes, View], Job] = {}
         self._rechecks: dict[tuple[bytes, View], float] = {}
+        self._hosts: dict[bytes, Client] = {}
         self._loop = asyncio.get_running_loop()
+        self._synthesis: list[bool] = []
+        self.look_at_translator()
 
-    def synthesizes_for(self, client: Client) -> bool:
-        """Whether AAAA may be synthesized for this client now."""
-        dns64 = self.settings.dns64
-        if dns64 is None or not self.watch.status.programmed:
-            return False
-        return client.family == 2 or dns64.allow_ipv4
+    def look_at_translator(self) -> bool:
+        """Read the translator's status again. Returns whether it changed."""
+        changed = self.watch.look()
+        dns64, programmed = self.settings.dns64, self.watch.status.programmed
+        self._synthesis = [
+            False,
+            dns64 is not None and programmed and dns64.allow_ipv4,
+            dns64 is not None and programmed,
+        ]
+        return changed
+
+    def hit(self, message: bytes, host: bytes, now: int) -> bytes | None:
+        """Answer from the cache at once, or not. `host` is the client as the kernel has it."""
+        if not self.hot:
+            return None
+        assert self.cache is not None, "without a cache nothing is hot"
+        client = self._hosts.get(host) or self._new_client(host)
+        if not client.always:
+            return None
+        family = client.family
+        response = self.cache.hit(message, now, synthesize=self._synthesis[family], family=family)
+        if response is not None:
+            self._hits_now += 1
+        return response
+
+    def time_hits(self, seconds: float) -> None:
+        """Count the hits of one wakeup as having taken `seconds`: none took longer."""
+        if self._hits_now:
+            self.stats.seconds.observe(seconds, self._hits_now)
+            self._hits_now = 0
+
+    def _new_client(self, host: bytes) -> Client:
+        if len(self._hosts) >= MAX_REMEMBERED:
+            self._hosts.clear()
+        # an IPv6 host has its scope behind it
+        family = socket.AF_INET if len(host) == 4 else socket.AF_INET6
+        client = self.clients.get(socket.inet_ntop(family, host[:16]))
+        self._hosts[host] = client
+        return client
 
     def accept(self, query: Query, origin: Origin) -> None:
         """Answer a query: at once, or when upstream has."""
@@ -118,7 +157,7 @@ class Engine:
             answer = failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
             self._respond(query, origin, answer)
             return
-        view = View(self.synthesizes_for(client), query.do, query.cd)
+        view = View(self._synthesis[client.family], query.do, query.cd)
         question = query.name + query.question[-4:]
         stale: Entry | None = None
         if self.cache is not None:
@@ -291,7 +330,7 @@ class Engine:
         stats.seconds.observe(seconds)
         stats.served[
             Served(
-                self.zone_of(query.name),
+                stats.zone_of(query.name),
                 origin.proto,
                 origin.client.family,
                 query.type,
@@ -317,29 +356,7 @@ class Engine:
                 )
             )
 
-    def zone_of(self, name: bytes) -> str:
-        """The zone of this block that a name is in, for labels."""
-        if len(self.zones) == 1:
-            return self.settings.zones[0]
-        zones = self.zones
-        return next((zones[zone] for zone in names.ancestors(name) if zone in zones), ".")
 
-    def count_hit(self, query: bytes, response: bytes, entry: Entry, client: Client) -> None:
-        """Count a response from the hot path."""
-        self.hits_now += 1
-        size = len(query)
-        do = query[11] == 1 and query[-4] >= 0x80
-        at = size - 4 - 11 * query[11]
-        name = b"" if len(self.zones) == 1 else query[12:at].lower()
-        stats = self.stats
-        stats.hot[
-            self.zone_of(name),
-            client.family,
-            query[at : at + 2],
-            do,
-            entry.shape.flags,
-            entry.shape.kind,
-            entry.synthesized,
-            size,
-            len(response),
-        ] += 1
+def _same_answers(old: Server, new: Server) -> bool:
+    """Whether what one block has cached is what another would answer."""
+    return (old.cache, old.dns64, old.forwards) == (new.cache, new.dns64, new.forwards)

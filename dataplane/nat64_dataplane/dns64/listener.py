@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import format_error, refusal
+from nat64_dataplane.dns64.batch import Batch
 from nat64_dataplane.dns64.engine import Engine, Origin
 
-MESSAGES_PER_WAKEUP = 128
-"""Then others get their turn: upstream replies, timers, TCP."""
-MAX_QUERY = 4096
-"""Bytes of a UDP query; the longest name and every known option fit thrice."""
 RECEIVE_BUFFER = 4 << 20
 MAX_CONNECTIONS = 512
 MAX_PIPELINED = 64
@@ -25,12 +21,10 @@ IDLE_SECONDS = 10.0
 """As in CoreDNS: how long a TCP connection may be silent between queries."""
 READ_SECONDS = 3.0
 """How long a started query may take to come in whole."""
-_ANCILLARY = socket.CMSG_SPACE(20)
-"""Room for one in6_pktinfo."""
+PACKET_INFO = socket.CMSG_SPACE(20)
+"""Bytes of ancillary data with one in6_pktinfo."""
 
 
-Address = tuple[Any, ...]
-Ancillary = list[tuple[int, int, bytes]]
 Send = Callable[[bytes | None], None]
 """Sends a response; None where there is none to send."""
 
@@ -78,7 +72,8 @@ class UdpListener:
         if wildcard:
             # a node has many addresses: answer from the one that was asked
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        self._loop.add_reader(self._socket, self._drain_wildcard if wildcard else self._drain)
+        self._batch = Batch(self._socket, control=PACKET_INFO if wildcard else 0)
+        self._loop.add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:
         """Take no more queries; what is under way can still be answered."""
@@ -90,74 +85,31 @@ class UdpListener:
         self._socket.close()
 
     def _drain(self) -> None:
-        receive, send = self._socket.recvfrom, self._socket.sendto
+        batch, host = self._batch, self._batch.host
+        engines = self.block.engines
         started = self._loop.time()
         now = int(started)
-        for _ in range(MESSAGES_PER_WAKEUP):
-            try:
-                message, source = receive(MAX_QUERY)
-            except (BlockingIOError, ConnectionError):
-                break
-            response = self._hit(message, source[0], now)
-            if response is None:
-                self._slow(message, source, partial(self._send, source), started)
-                continue
-            with contextlib.suppress(OSError):
-                send(response, source)
-        self._observe(started)
+        for message, name, control in batch.receive():
+            for engine in engines:
+                response = engine.hit(message, name[host], now)
+                if response is not None:
+                    batch.queue(response, name, control)
+                    break
+            else:
+                self._slow(message, name, control, started)
+        batch.send()
+        for engine in engines:
+            engine.time_hits(self._loop.time() - started)
 
-    def _drain_wildcard(self) -> None:
-        receive, send = self._socket.recvmsg, self._socket.sendmsg
-        started = self._loop.time()
-        now = int(started)
-        for _ in range(MESSAGES_PER_WAKEUP):
-            try:
-                message, ancillary, _, source = receive(MAX_QUERY, _ANCILLARY)
-            except (BlockingIOError, ConnectionError):
-                break
-            response = self._hit(message, source[0], now)
-            if response is None:
-                reply = partial(self._send_from, ancillary, source)
-                self._slow(message, source, reply, started)
-                continue
-            with contextlib.suppress(OSError):
-                send((response,), ancillary, 0, source)
-        self._observe(started)
+    def _slow(self, message: bytes, name: bytes, control: bytes, started: float) -> None:
+        host, port = self._batch.address(name)
+        send = partial(self._send, name, control)
+        take(self.block, message, Source(host, port, "udp", self._local, send), started)
 
-    def _hit(self, message: bytes, host: str, now: int) -> bytes | None:
-        for engine in self.block.engines:
-            if not engine.hot or engine.cache is None:
-                continue
-            client = engine.clients.get(host)
-            if not client.always:
-                return None
-            found = engine.cache.hit(message, now, synthesize=engine.synthesizes_for(client))
-            if found is None:
-                continue
-            response, entry = found
-            engine.count_hit(message, response, entry, client)
-            return response
-        return None
-
-    def _observe(self, started: float) -> None:
-        """Count the time of this wakeup's hits: none took longer than the whole wakeup."""
-        for engine in self.block.engines:
-            if engine.hits_now:
-                engine.stats.seconds.observe(self._loop.time() - started, engine.hits_now)
-                engine.hits_now = 0
-
-    def _slow(self, message: bytes, source: Address, send: Send, started: float) -> None:
-        take(self.block, message, Source(source[0], source[1], "udp", self._local, send), started)
-
-    def _send(self, source: Address, response: bytes | None) -> None:
-        if response is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendto(response, source)
-
-    def _send_from(self, ancillary: Ancillary, source: Address, response: bytes | None) -> None:
-        if response is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendmsg((response,), ancillary, 0, source)
+    def _send(self, name: bytes, control: bytes, response: bytes | None) -> None:
+        if response is not None and self._socket.fileno() >= 0:
+            self._batch.queue(response, name, control)
+            self._batch.send()
 
 
 def take(block: Block, message: bytes, source: Source, started: float) -> None:

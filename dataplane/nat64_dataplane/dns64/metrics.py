@@ -183,7 +183,7 @@ def _cache(engines: list[Engine]) -> Iterator[Metric]:
             continue
         server, zones = engine.settings.label, ",".join(cache.settings.zones)
         by_kind = stats.hits()
-        asked = stats.cache_requests + sum(stats.hot.values())
+        asked = stats.cache_requests + stats.hot_total()
         for kind in ("success", "denial"):
             hits.add_metric((server, kind, zones, ""), by_kind[kind])
             entries.add_metric((server, kind, zones, ""), cache.entries(kind))
@@ -219,7 +219,7 @@ def _dns64(engines: list[Engine]) -> Iterator[Metric]:
         limited.add_metric((server,), stats.over_limit)
         waiting.add_metric((server,), engine.under_way)
         for action, family in acls.items():
-            hot = sum(stats.hot.values()) if action == "allow" else 0
+            hot = stats.hot_total() if action == "allow" else 0
             family.add_metric((server, zone, ""), stats.acl[action] + hot)
     yield from (rules, withheld, malformed, limited, waiting, *acls.values())
 

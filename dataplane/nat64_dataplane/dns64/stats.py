@@ -6,8 +6,9 @@ from bisect import bisect_left
 from collections import Counter
 from typing import NamedTuple
 
+from nat64_dataplane.dns64 import names
+from nat64_dataplane.dns64.answer import Answer
 from nat64_dataplane.dns64.rules import Rule
-from nat64_dataplane.dns64.wire import RCODE_MASK
 
 SIZES = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16000, 32000, 48000, 64000)
 """CoreDNS's bounds for message sizes, in bytes."""
@@ -43,13 +44,33 @@ class Served(NamedTuple):
     response: int
 
 
-class Stats:
-    """All counts of one server block."""
+class Alike(NamedTuple):
+    """What answers have in common that are counted together on the hot path."""
 
-    def __init__(self) -> None:
+    zone: str
+    type: int
+    do: bool
+    rcode: int
+    kind: str
+    synthesized: bool
+    request: int
+    response: int
+
+
+OPT_SIZE = 11
+"""Bytes of a bare OPT record: what EDNS adds to a query and to its response."""
+HEADER_SIZE = 12
+
+
+class Stats:
+    """All counts of one server block; they go on when a reload keeps the block."""
+
+    def __init__(self, zones: dict[bytes, str]) -> None:
+        self.zones = zones
         self.served: Counter[Served] = Counter()
-        self.hot: Counter[tuple[str, int, bytes, bool, int, str, bool, int, int]] = Counter()
-        """Responses from the hot path: zone, family, type, DO, flags, kind, synthesized, sizes."""
+        self.hot: dict[Alike, list[int]] = {}
+        """Responses from the hot path over UDP. The list has one number for each family (at 1
+        and 2, as CoreDNS numbers them) without EDNS, then (at 3 and 4) with it."""
         self.dropped = 0
         """Messages that were no query: they get no response, or FORMERR."""
         self.seconds = Histogram(SECONDS)
@@ -63,28 +84,57 @@ class Stats:
         self.withheld = 0
         """AAAA questions answered without synthesis since the translator isn't programmed."""
 
+    def zone_of(self, name: bytes) -> str:
+        """The zone of this block that a name is in."""
+        zones = self.zones
+        if len(zones) == 1:
+            return next(iter(zones.values()))
+        return next((zones[zone] for zone in names.ancestors(name) if zone in zones), ".")
+
+    def counter(self, question: bytes, do: bool, answer: Answer) -> list[int]:
+        """The numbers in which responses with this answer are counted."""
+        request = HEADER_SIZE + len(question)
+        alike = Alike(
+            self.zone_of(question[:-4]),
+            int.from_bytes(question[-4:-2], "big"),
+            do,
+            answer.rcode,
+            answer.kind,
+            answer.synthesized,
+            request,
+            request + len(answer.body),
+        )
+        return self.hot.setdefault(alike, [0] * 5)
+
+    def hot_total(self) -> int:
+        """The number of responses from the hot path."""
+        return sum(sum(numbers) for numbers in self.hot.values())
+
     def responses(self) -> Counter[Served]:
         """Every response sent, the hot path's among them."""
         total = Counter(self.served)
-        for key, count in self.hot.items():
-            zone, family, rdtype, do, flags, _, synthesized, request, response = key
-            served = Served(
-                zone,
-                "udp",
-                family,
-                int.from_bytes(rdtype, "big"),
-                do,
-                flags & RCODE_MASK,
-                synthesized,
-                request,
-                response,
-            )
-            total[served] += count
+        for alike, numbers in self.hot.items():
+            for index, count in enumerate(numbers):
+                if not count:
+                    continue
+                family, opt = (index, 0) if index < 3 else (index - 2, OPT_SIZE)
+                served = Served(
+                    alike.zone,
+                    "udp",
+                    family,
+                    alike.type,
+                    alike.do,
+                    alike.rcode,
+                    alike.synthesized,
+                    alike.request + opt,
+                    alike.response + opt,
+                )
+                total[served] += count
         return total
 
     def hits(self) -> Counter[str]:
         """Cache hits by kind, the hot path's among them."""
         total = Counter(self.cache_hits)
-        for key, count in self.hot.items():
-            total[key[5]] += count
+        for alike, numbers in self.hot.items():
+            total[alike.kind] += sum(numbers)
         return total
