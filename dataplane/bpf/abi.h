@@ -77,6 +77,7 @@ struct pool_range {
 /* Bitmaps of an address's ports: where to look for a free one. The claim itself is the insertion
  * into bib4, so a taken bit that is wrong costs a try or a port, never correctness. */
 #define PORTS_PER_BLOCK 4096
+#define MAX_PORT_BLOCKS 32768
 #define PORT_WORDS	(PORTS_PER_BLOCK / 64)
 
 enum port_bits {
@@ -235,7 +236,7 @@ struct fragment {
 
 struct held_key {
 	struct fragment_key packet;
-	__u32 index;
+	__u32 index, pad;
 };
 
 struct held {

@@ -55,7 +55,6 @@
 	X(dropped_icmp_error_in_error)                                                             \
 	X(dropped_icmp_inner_malformed)                                                            \
 	X(dropped_icmp_fragment)                                                                   \
-	X(dropped_icmp_checksum)                                                                   \
 	X(dropped_udp_zero_checksum_fragment)                                                      \
 	X(dropped_fragment_unexpected)                                                             \
 	X(dropped_fragment_expired)                                                                \

@@ -63,24 +63,25 @@ __noinline __s64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
 	__u32 zero = 0;
 	struct scratch *chunk = bpf_map_lookup_elem(&scratch, &zero);
-	__s64 sum = 0;
+	__u64 sum = 0;
 	int i;
 
 	if (!chunk)
 		return -1;
-	for (i = 0; i < MAX_CHUNKS && length; i++) {
-		__u32 take = length < CHUNK ? length : CHUNK;
-
-		if (take < CHUNK) /* the last one: zeroes up to a multiple of four */
-			__builtin_memset(chunk->bytes, 0, CHUNK);
-		if (!take || bpf_skb_load_bytes(skb, offset, chunk->bytes, take))
+	for (i = 0; i < MAX_CHUNKS && length >= CHUNK; i++) {
+		if (bpf_skb_load_bytes(skb, offset, chunk->bytes, CHUNK))
 			return -1;
-		sum = bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum);
-		if (sum < 0)
-			return sum;
-		sum = fold(sum);
-		offset += take;
-		length -= take;
+		sum = fold(bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum));
+		offset += CHUNK;
+		length -= CHUNK;
 	}
-	return length ? -1 : sum;
+	if (length >= CHUNK)
+		return -1;
+	if (!length)
+		return sum;
+	__builtin_memset(chunk->bytes, 0, CHUNK); /* what the end lacks to a multiple of four */
+	barrier_var(length);
+	if (!length || length >= CHUNK || bpf_skb_load_bytes(skb, offset, chunk->bytes, length))
+		return -1;
+	return fold(bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum));
 }

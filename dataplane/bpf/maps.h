@@ -31,7 +31,8 @@ MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PRE
 MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 16384,
     BPF_F_NO_PREALLOC);
 
-MAP(BPF_MAP_TYPE_HASH, ports, struct port_block_key, struct port_block, 16384, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, ports, struct port_block_key, struct port_block, MAX_PORT_BLOCKS,
+    BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, bib6, struct bib6_key, struct bib6, DEFAULT_SESSIONS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, bib4, struct bib4_key, struct bib4, DEFAULT_SESSIONS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, sessions, struct session_key, struct session, DEFAULT_SESSIONS,

@@ -254,7 +254,7 @@ def machine(limits: Limits | None = None) -> Iterator[Machine]:
 
 
 def _index(link: str) -> int:
-    return socket.if_nametoindex(link)
+    return int(socket.if_nametoindex(link))
 
 
 def _yaml(config: dict[str, Any]) -> str:

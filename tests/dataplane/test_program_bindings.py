@@ -121,8 +121,7 @@ def test_udp_session_ends_after_its_timer_and_lives_on_while_used(nat: Machine) 
     assert send(nat, 4000).packet.sport == port
     nat.datapath.travel(302)
     assert receive(nat, port).passed
-    swept = nat.datapath.sweep()
-    assert (swept.sessions, swept.bindings) == (0, 0) or nat.datapath.travel(3) is None
+    nat.datapath.travel(3)  # until then the sweep leaves it to packets that are under way
     swept = nat.datapath.sweep()
     assert (swept.sessions, swept.bindings) == (0, 0)
     assert all(usage.used == 0 for usage in nat.datapath.usage())

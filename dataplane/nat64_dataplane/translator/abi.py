@@ -17,6 +17,7 @@ ABI = 1
 CONFIG_SLOTS = 2
 MAX_POOL_RANGES = 4096
 PORTS_PER_BLOCK = 4096
+MAX_PORT_BLOCKS = 32768
 PORT_WORDS = PORTS_PER_BLOCK // 64
 TIMER_SLOTS = 8
 
@@ -99,7 +100,7 @@ DESTINATION = struct.Struct("=BBH")
 UPLINK = struct.Struct("=II")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
 FRAGMENT = struct.Struct("=16s4sI2sBBB3x")
-HELD_KEY = struct.Struct("=40sI")
+HELD_KEY = struct.Struct("=40sI4x")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
 SWEEP = struct.Struct("=II8Q")

@@ -63,13 +63,20 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
         raise DatapathError(f"pools hold {len(host.pool)} addresses: at most {abi.MAX_POOL_RANGES}")
     if not host.pool and not config.static_mappings:
         raise DatapathError("no pool has an address on this node")
+    usable = portmap.usable(
+        host.pool, ((static.address, static.port) for static in config.static_mappings)
+    )
+    blocks = len(usable) * (len(abi.PROTOCOLS) + abi.CONFIG_SLOTS)
+    if blocks > abi.MAX_PORT_BLOCKS:
+        raise DatapathError(
+            f"pools are too large: their ports take {blocks} entries of {abi.MAX_PORT_BLOCKS}; "
+            "use fewer addresses or fewer ports on each"
+        )
     raw = [uplink for uplink in host.uplinks if not _has_ethernet_header(uplink)]
     return Slot(
         config=_config(config, host, epoch, raw_uplinks=bool(raw)),
         pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
-        usable=portmap.usable(
-            host.pool, ((static.address, static.port) for static in config.static_mappings)
-        ),
+        usable=usable,
         sources=[
             abi.SOURCE_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed)
             for net in config.policy.allowed_sources
