@@ -189,6 +189,16 @@ def test_a_bad_config_keeps_the_last_good_one(lab: Line, nat64: Translator) -> N
     nat64.wait_ready()
 
 
+def test_a_node_that_was_not_prepared_is_told_how(lab: Line) -> None:
+    one = Translator(lab.node)
+    one.start()
+    one.wait_ready(503, "NotPrepared: net.ipv6.conf.all.forwarding is 0")
+    one.prepare()
+    one.wait_ready()
+    assert lab.curl("ok") == "ok"
+    one.close()
+
+
 def test_a_bad_config_at_the_start_is_one_line(lab: Line) -> None:
     one = Translator(lab.node, prefix="2001:db8::/90")
     out = lab.node.run(

@@ -53,7 +53,8 @@ def test_forwarding_is_turned_on_and_advertised_routes_survive_it(proc: Path) ->
         "net.ipv6.conf.all.forwarding = 1"
     )
     after = read(proc)
-    assert after["net/ipv6/conf/all/forwarding"] == after["net/ipv4/conf/all/forwarding"] == "1"
+    assert after["net/ipv6/conf/all/forwarding"] == "1"
+    assert after["net/ipv4/conf/all/forwarding"] == "0", "nobody needs an IPv4 router"
     assert after["net/ipv6/conf/lo/accept_ra"] == "1", "no route was learnt there"
 
 
@@ -83,14 +84,14 @@ def test_undoing_restores_exactly(proc: Path) -> None:
 
 
 def test_a_link_that_forwarded_before_goes_on_forwarding(proc: Path) -> None:
-    lone = proc / "net/ipv4/conf/eth0/forwarding"
+    lone = proc / "net/ipv6/conf/eth0/forwarding"
     lone.write_text("1\n")
     run(proc)
-    lone_all = proc / "net/ipv4/conf/all/forwarding"
-    assert lone_all.read_text() == "1\n"
+    every = proc / "net/ipv6/conf/all/forwarding"
+    assert every.read_text() == "1\n"
     undo(proc)
     assert lone.read_text() == "1\n"
-    assert lone_all.read_text() == "0\n"
+    assert every.read_text() == "0\n"
 
 
 def test_what_someone_else_has_changed_since_is_left_alone(proc: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_node_that_forwards_already_is_not_touched(proc: Path) -> None:
         path.write_text("1\n")
     assert run(proc) == ["net.ipv4.ip_local_reserved_ports = 8080,9000-9002,61001-65535"]
     undo(proc)
-    assert read(proc)["net/ipv4/conf/all/forwarding"] == "1"
+    assert read(proc)["net/ipv6/conf/all/forwarding"] == "1"
 
 
 def test_what_cannot_be_written_is_named(proc: Path) -> None:
@@ -139,6 +140,16 @@ def test_an_undoing_that_failed_can_be_done_again(proc: Path) -> None:
     reserved.write_text(content)
     undo(proc)
     assert read(proc) == before
+
+
+def test_what_is_missing_is_told(proc: Path) -> None:
+    config = parse("name: default")
+    with pytest.raises(HostError, match="forwarding is 0"):
+        prepare.missing(config, FACTS, proc)
+    run(proc, "{name: default, pools: [{ports: 61001-62000}]}")
+    assert prepare.missing(config, FACTS, proc) == "62001-65535"
+    run(proc)
+    assert prepare.missing(config, FACTS, proc) == ""
 
 
 def test_undoing_without_a_record_does_nothing(proc: Path) -> None:

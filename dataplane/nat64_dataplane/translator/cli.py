@@ -9,13 +9,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
-from nat64_dataplane.translator import agent, facts, prepare, probes, show
-from nat64_dataplane.translator.http import Server
+from nat64_dataplane.translator import agent, facts, inspect, prepare, probes, show, trace
+from nat64_dataplane.translator.http import Server, parse_listen
 from nat64_dataplane.translator.remove import Removal
 from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR
 
@@ -114,7 +115,26 @@ def _parser() -> argparse.ArgumentParser:
         one = add(name, command, text)
         one.add_argument("--name", help="the translator (default: the only one)")
         one.add_argument("-o", "--output", choices=("table", "json"), default="table")
+        if name in ("bib", "sessions"):
+            one.add_argument("--client", type=IPv6Address, help="of this IPv6 address only")
+        if name == "sessions":
+            one.add_argument("--remote", type=IPv4Network, help="to this IPv4 range only")
+    _add_diagnosis(add)
     return parser
+
+
+def _add_diagnosis(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """What `kubectl nat64 doctor` and `trace` run on a node; JSON only."""
+    look = add("inspect", inspect.run, "Print what this node looks like to its translator.")
+    way = add("trace", trace.run, "Print a client's way to a destination, as this node sees it.")
+    for one in (look, way):
+        one.add_argument("--config", type=Path, default=inspect.DEFAULT_CONFIG)
+    way.add_argument("--client", type=IPv6Address, required=True, help="who sends")
+    way.add_argument("--destination", type=IPv6Address, action="append", default=[])
+    way.add_argument("--host", help="a name to resolve, whose addresses are destinations")
+    way.add_argument("--server", default="::1", help="the resolver (default: %(default)s)")
+    way.add_argument("--dns-port", type=int, default=53, help=argparse.SUPPRESS)
+    way.add_argument("--port", type=int, default=443, help="TCP port (default: %(default)s)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -176,6 +196,8 @@ async def _hold(listen: str) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     config = agent.load(options.config)
+    if config.listen:
+        parse_listen(config.listen)
     pools = ", ".join(f"{pool.addresses} {pool.ports}" for pool in config.pools)
     print(f"ok: {config.name} translates {config.prefix} to {pools} (config {config.content_hash})")
     return EXIT_OK

@@ -29,6 +29,7 @@ BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11
 _RTPROT_RA = 9
 _RESERVED = "net/ipv4/ip_local_reserved_ports"
+_FORWARDING = "net/ipv6/conf/all/forwarding"
 _RECORD = "prepared.json"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,20 +59,19 @@ def prepare(
     `ra_links` are the links that learn routes from router advertisements. Raises HostError.
     """
     with _record(run_dir) as record, _errors("prepare this node"):
-        if _get(sys, "net/ipv6/conf/all/forwarding") == "0":
+        if _get(sys, _FORWARDING) == "0":
             # A kernel that forwards ignores advertisements, and drops the routes learnt from
             # them at once, save on links with accept_ra 2.
             for link in found.links:
                 key = f"net/ipv6/conf/{link.name}/accept_ra"
                 if link.index in ra_links and _get(sys, key) == "1":
                     yield _set(sys, record, key, "2")
-        for family in ("ipv6", "ipv4"):
-            key = f"net/{family}/conf/all/forwarding"
-            if _get(sys, key) == "0":
-                before = _forwarding(sys, family)
-                yield _set(sys, record, key, "1")
-                for name, value in before.items():
-                    record.sysctls.setdefault(name, Change(value, "1"))
+            # IPv4 forwarding stays as it is: the translator's own link has it by netlink, and no
+            # other link of this node needs to become a router.
+            before = _overwritten(sys)
+            yield _set(sys, record, _FORWARDING, "1")
+            for name, value in before.items():
+                record.sysctls.setdefault(name, Change(value, "1"))
         yield from _reserve(sys, record, config.name, reserved_ports(config, found))
 
 
@@ -92,6 +92,21 @@ def restore(instance: str, run_dir: Path, sys: Path = PROC_SYS) -> Iterator[str]
                 yield f"{_dotted(key)} = {change.before}"
         record.sysctls.clear()
         record.reserved_before = None
+
+
+def missing(config: Config, found: Facts, sys: Path = PROC_SYS) -> str:
+    """What `prepare` would have to reserve, for a log; empty where nothing is missing.
+
+    Raises HostError where packets can't be translated without it.
+    """
+    with _errors("read this node's settings"):
+        if _get(sys, _FORWARDING) == "0":
+            raise HostError(
+                "NotPrepared",
+                f"{_dotted(_FORWARDING)} is 0: `nat64-translator prepare` turns it on",
+            )
+        unreserved = reserved_ports(config, found) - parse_ports(_get(sys, _RESERVED))
+    return format_ports(unreserved)
 
 
 def mount_bpffs(at: Path = BPFFS) -> str | None:
@@ -161,9 +176,9 @@ def _union(reserved: dict[str, str]) -> set[int]:
     return set().union(*map(parse_ports, reserved.values()))
 
 
-def _forwarding(sys: Path, family: str) -> dict[str, str]:
+def _overwritten(sys: Path) -> dict[str, str]:
     """What `all` overwrites when it is set: the default and every link."""
-    base = f"net/{family}/conf"
+    base = "net/ipv6/conf"
     names = sorted(entry.name for entry in (sys / base).iterdir() if entry.name != "all")
     keys = [f"{base}/{name}/forwarding" for name in names]
     return {key: _get(sys, key) for key in keys}

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import attach, bpflink, notrack, resolve
+from nat64_dataplane.translator import attach, bpflink, notrack, prepare, resolve
 from nat64_dataplane.translator import plan as planning
 from nat64_dataplane.translator.actions import Action, Apply
+from nat64_dataplane.translator.facts import Facts
 from nat64_dataplane.translator.host import Host
 from nat64_dataplane.translator.plan import Desired, Observed
 from nat64_dataplane.translator.view import HostView
@@ -60,6 +61,7 @@ class Supervisor:
             for direction, name in attach.PROGRAMS.items()
         }
         self._applied: tuple[Config, HostView] | None = None
+        self._unreserved = ""
 
     def reconcile(self, config: Config) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
@@ -70,6 +72,7 @@ class Supervisor:
         for _ in range(_ROUNDS):
             observed = self.host.observe(config.interface, self._applied_view(config))
             desired, view = self._wanted(config, observed)
+            self._check_settings(config, observed.facts)
             actions = planning.plan(desired, observed, view)
             if not actions and view:
                 return Settled(view, tuple(done))
@@ -90,6 +93,16 @@ class Supervisor:
         if self._applied and self._applied[0] == config:
             return self._applied[1]
         return None
+
+    def _check_settings(self, config: Config, facts: Facts) -> None:
+        unreserved = prepare.missing(config, facts)
+        if unreserved and unreserved != self._unreserved:
+            log.warning(
+                "ports %s are not in ip_local_reserved_ports, so this node's own sockets may be "
+                "given them: `nat64-translator prepare` reserves them",
+                unreserved,
+            )
+        self._unreserved = unreserved
 
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
