@@ -41,9 +41,13 @@ def status(options: argparse.Namespace) -> int:
 
 
 def bib(options: argparse.Namespace) -> int:
-    """Print every binding."""
-    with _opened(options) as datapath:
-        rows = [_bib_row(entry) for entry in datapath.bib()]
+    """Print every binding, or those of one client."""
+    with opened(options) as datapath:
+        rows = [
+            bib_row(entry)
+            for entry in datapath.bib()
+            if options.client is None or entry.client == options.client
+        ]
     print(
         tables.render(
             rows, ("protocol", "client", "address", "static", "age", "expires"), options.output
@@ -53,9 +57,14 @@ def bib(options: argparse.Namespace) -> int:
 
 
 def sessions(options: argparse.Namespace) -> int:
-    """Print every session."""
-    with _opened(options) as datapath:
-        rows = [_session_row(session) for session in datapath.sessions()]
+    """Print every session, or those of one client, or to one range."""
+    with opened(options) as datapath:
+        rows = [
+            session_row(session)
+            for session in datapath.sessions()
+            if (options.client is None or session.client == options.client)
+            and (options.remote is None or session.remote in options.remote)
+        ]
     columns = ("protocol", "client", "address", "remote", "state", "age", "expires")
     print(tables.render(rows, columns, options.output))
     return EXIT_OK
@@ -63,7 +72,7 @@ def sessions(options: argparse.Namespace) -> int:
 
 def drops(options: argparse.Namespace) -> int:
     """Print what was translated and what was not, per direction, with the meaning of each."""
-    with _opened(options) as datapath:
+    with opened(options) as datapath:
         values = datapath.counters()
     rows = [row for row in _counter_rows(values) if any(row[d] for d in DIRECTIONS)]
     if options.output == "json":
@@ -73,7 +82,8 @@ def drops(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[Datapath]:
+def opened(options: argparse.Namespace) -> Iterator[Datapath]:
+    """The pinned maps of the translator that is meant. Raises NotRunningError."""
     name = options.name or _only_instance(options.pins)
     with Object(OBJECT) as known:
         layouts = known.layouts
@@ -127,26 +137,36 @@ def _status_row(name: str, pin_root: Path, run_dir: Path) -> dict[str, Any]:
         row |= msgspec.to_builtins(found)
         row["since"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.since))
     try:
-        with _opened(options) as datapath:
-            row |= {"sessions": datapath.session_count(), "running": datapath.applied_hash()}
+        with opened(options) as datapath:
+            row |= {
+                "sessions": datapath.session_count(),
+                "sessionLimit": datapath.session_limit(),
+                "running": datapath.applied_hash(),
+                "pools": [usage._asdict() for usage in datapath.usage()],
+                "drops": drops_by_reason(datapath.counters()),
+            }
     except DataplaneError as error:
         row["programmed"] = False
         row["reason"] = str(error)
     return row
 
 
-def _bib_row(entry: BibEntry) -> dict[str, Any]:
+def bib_row(entry: BibEntry) -> dict[str, Any]:
+    """A binding: text for people, and the same as numbers for programs."""
     return {
         "protocol": entry.protocol,
         "client": f"[{entry.client}]:{entry.client_port}",
         "address": f"{entry.address}:{entry.port}",
-        "static": "yes" if entry.static else "no",
+        "static": entry.static,
         "age": tables.seconds(entry.age),
         "expires": "never" if entry.static else tables.seconds(max(entry.expires_in, 0)),
+        "ageSeconds": entry.age,
+        "expiresInSeconds": None if entry.static else entry.expires_in,
     }
 
 
-def _session_row(session: Session) -> dict[str, Any]:
+def session_row(session: Session) -> dict[str, Any]:
+    """A session: text for people, and the same as numbers for programs."""
     return {
         "protocol": session.protocol,
         "client": f"[{session.client}]:{session.client_port}",
@@ -155,7 +175,18 @@ def _session_row(session: Session) -> dict[str, Any]:
         "state": session.state or "-",
         "age": tables.seconds(session.age),
         "expires": tables.seconds(max(session.expires_in, 0)),
+        "ageSeconds": session.age,
+        "expiresInSeconds": session.expires_in,
     }
+
+
+def drops_by_reason(values: Mapping[str, int]) -> dict[str, int]:
+    """What was dropped since the maps were made, both directions together; no zeros."""
+    totals = {
+        reason: sum(values[f"dropped_{reason}_{direction}"] for direction in DIRECTIONS)
+        for reason in DROP_REASONS
+    }
+    return {reason: total for reason, total in totals.items() if total}
 
 
 def _counter_rows(values: Mapping[str, int]) -> Iterator[dict[str, Any]]:

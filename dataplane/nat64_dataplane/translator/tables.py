@@ -12,8 +12,12 @@ def render(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: st
     if output == "json":
         return json.dumps([dict(row) for row in rows], indent=2, default=str)
     lines = [[column.upper() for column in columns]]
-    lines += [[str(row.get(column, "")) for column in columns] for row in rows]
+    lines += [[_cell(row.get(column, "")) for column in columns] for row in rows]
     return align(lines)
+
+
+def _cell(value: object) -> str:
+    return str(value) if not isinstance(value, bool) else "yes" if value else "no"
 
 
 def align(lines: Iterable[Sequence[str]]) -> str:

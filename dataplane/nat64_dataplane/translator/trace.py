@@ -1,0 +1,183 @@
+"""One client's way to one destination, as this node sees it: names, routes, policy, state, packets.
+
+The kernel is asked for everything: routes by lookup, policy in the maps that packets meet, and the
+way through by a connection of the node's own to the same destination.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Any
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+from pyroute2 import IPRoute
+
+from nat64_dataplane import pref64
+from nat64_dataplane.translator import abi, agent, show
+from nat64_dataplane.translator.abi import ConfigFlag, Verdict
+from nat64_dataplane.translator.datapath import Datapath
+from nat64_dataplane.translator.inspect import route_to
+from nat64_dataplane.translator.rundir import RunDir
+
+DNS_SECONDS = 3
+CONNECT_SECONDS = 3
+_FLAGS = 5
+"""Where the flags are in abi.CONFIG."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the trace as JSON."""
+    config = agent.load(options.config)
+    options.name = config.name
+    status = RunDir(options.run_dir, config.name).read_status()
+    found: dict[str, Any] = {
+        "name": config.name,
+        "prefix": str(config.prefix),
+        "interface": config.interface,
+        "programmed": bool(status and status.programmed),
+        "reason": status.reason if status else "no agent has run on this node",
+        "dns": None,
+        "destinations": [],
+    }
+    addresses: list[IPv6Address] = list(options.destination)
+    if options.host:
+        found["dns"] = {
+            kind: ask(options.host, kind, options.server, options.dns_port)
+            for kind in ("AAAA", "A")
+        }
+        addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
+    with show.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
+        for address in addresses:
+            found["destinations"].append(
+                destination(ipr, datapath, config.prefix, options.client, address, options.port)
+            )
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+def destination(
+    ipr: IPRoute,
+    datapath: Datapath,
+    prefix: IPv6Network,
+    client: IPv6Address,
+    address: IPv6Address,
+    port: int,
+) -> dict[str, Any]:
+    """Everything about one address."""
+    found: dict[str, Any] = {
+        "address": str(address),
+        "translated": address in prefix,
+        "route": route_to(ipr, address, client),
+    }
+    if address not in prefix:
+        return found
+    ipv4 = pref64.extract(prefix, address)
+    found |= {
+        "ipv4": str(ipv4),
+        "sourceAllowed": source_allowed(datapath, client),
+        "verdict": verdict(datapath, ipv4).name,
+        "ipv4Route": route_to(ipr, ipv4),
+        "probe": probe(datapath, address, port),
+        "bindings": [show.bib_row(entry) for entry in datapath.bib() if entry.client == client],
+        "sessions": [
+            show.session_row(session)
+            for session in datapath.sessions()
+            if session.client == client and session.remote == ipv4
+        ],
+    }
+    return found
+
+
+def verdict(datapath: Datapath, ipv4: IPv4Address) -> Verdict:
+    """What the policy in the kernel says about a destination."""
+    key = abi.DESTINATION_KEY.pack(64, _active(datapath), ipv4.packed)
+    value = datapath.map("destinations").get(key)
+    return Verdict(abi.DESTINATION.unpack(value)[0]) if value else Verdict.ALLOWED
+
+
+def source_allowed(datapath: Datapath, client: IPv6Address) -> bool:
+    """Whether the policy in the kernel lets a pod's address in."""
+    slot = _active(datapath)
+    config = datapath.map("config").get(abi.U32.pack(slot))
+    assert config is not None, "the config map is an array: every slot is there"
+    if not abi.CONFIG.unpack(config)[_FLAGS] & ConfigFlag.SOURCES_LISTED:
+        return True
+    key = abi.SOURCE_KEY.pack(160, slot, client.packed)
+    return datapath.map("sources").get(key) is not None
+
+
+def probe(datapath: Datapath, address: IPv6Address, port: int) -> dict[str, Any]:
+    """Connect from the node itself, and say what came of it and what was counted meanwhile."""
+    before = datapath.counters()
+    began = time.monotonic()
+    outcome, source = _connect(address, port)
+    took = (time.monotonic() - began) * 1000
+    after = datapath.counters()
+    return {
+        "port": port,
+        "outcome": outcome,
+        "milliseconds": round(took, 1),
+        "source": source,
+        "sourceAllowed": source_allowed(datapath, IPv6Address(source)) if source else True,
+        "counters": changes(before, after),
+    }
+
+
+def changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """What was counted in between; other clients' packets are in it too."""
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    return {name: count for name, count in grown.items() if count}
+
+
+def ask(host: str, kind: str, server: str, port: int) -> dict[str, Any]:
+    """Ask a resolver for one type; never raises."""
+    found: dict[str, Any] = {"server": server, "rcode": None, "addresses": [], "error": None}
+    try:
+        query = dns.message.make_query(host, kind)
+        began = time.monotonic()
+        response, _ = dns.query.udp_with_fallback(query, server, timeout=DNS_SECONDS, port=port)
+    except (dns.exception.DNSException, OSError, ValueError) as error:
+        found["error"] = str(error) or type(error).__name__
+        return found
+    found["milliseconds"] = round((time.monotonic() - began) * 1000, 1)
+    found["rcode"] = dns.rcode.to_text(response.rcode())
+    found["addresses"] = [
+        rdata.address
+        for rrset in response.answer
+        if rrset.rdtype == dns.rdatatype.from_text(kind)
+        for rdata in rrset
+    ]
+    return found
+
+
+def _connect(address: IPv6Address, port: int) -> tuple[str, str | None]:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as tcp:
+        tcp.settimeout(CONNECT_SECONDS)
+        try:
+            tcp.connect((str(address), port))
+            outcome = "connected"
+        except TimeoutError:
+            outcome = "timeout"
+        except ConnectionRefusedError:
+            outcome = "refused"
+        except OSError as error:
+            outcome = os.strerror(error.errno) if error.errno else str(error)
+        source = tcp.getsockname()[0]
+    return outcome, None if source == "::" else source
+
+
+def _active(datapath: Datapath) -> int:
+    control = datapath.map("control").get(abi.U32.pack(0))
+    assert control is not None, "the control map is an array"
+    active: int = abi.CONTROL.unpack(control)[0]
+    return active % abi.CONFIG_SLOTS
