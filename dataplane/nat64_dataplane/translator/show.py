@@ -143,7 +143,7 @@ def _status_row(name: str, pin_root: Path, run_dir: Path) -> dict[str, Any]:
                 "sessionLimit": datapath.session_limit(),
                 "running": datapath.applied_hash(),
                 "pools": [usage._asdict() for usage in datapath.usage()],
-                "drops": drops_by_reason(datapath.counters()),
+                "drops": list(drops_by_reason(datapath.counters())),
             }
     except DataplaneError as error:
         row["programmed"] = False
@@ -180,13 +180,12 @@ def session_row(session: Session) -> dict[str, Any]:
     }
 
 
-def drops_by_reason(values: Mapping[str, int]) -> dict[str, int]:
+def drops_by_reason(values: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """What was dropped since the maps were made, both directions together; no zeros."""
-    totals = {
-        reason: sum(values[f"dropped_{reason}_{direction}"] for direction in DIRECTIONS)
-        for reason in DROP_REASONS
-    }
-    return {reason: total for reason, total in totals.items() if total}
+    for reason, meaning in DROP_REASONS.items():
+        total = sum(values[f"dropped_{reason}_{direction}"] for direction in DIRECTIONS)
+        if total:
+            yield {"reason": reason, "packets": total, "meaning": meaning}
 
 
 def _counter_rows(values: Mapping[str, int]) -> Iterator[dict[str, Any]]:

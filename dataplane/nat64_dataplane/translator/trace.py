@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
             kind: ask(options.host, kind, options.server, options.dns_port)
             for kind in ("AAAA", "A")
         }
-        addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
+        if not options.names_only:
+            addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
     with show.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
         for address in addresses:
             found["destinations"].append(
