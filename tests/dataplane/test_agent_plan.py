@@ -25,6 +25,7 @@ from nat64_dataplane.translator.facts import (
     RangeRoute,
 )
 from nat64_dataplane.translator.plan import Desired, Observed
+from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
 from nat64_dataplane.translator.view import DUMMY_ADDRESS
 
 CONFIG = parse("{name: default, prefix: 64:ff9b:1::/96}")
@@ -50,12 +51,15 @@ BARE = Facts(
     addresses=(Address(1, IPv4Address("127.0.0.1"), is_global=False), Address(3, NODE)),
     defaults=(DefaultRoute(3),),
 )
+FRAGMENTER = PrefixRoute(
+    IPv4Network(fragmentation_address(5)), 5, None, fragmentation_mtu(CONFIG), True
+)
 ROUTE = PrefixRoute(CONFIG.prefix, 5, actions.NEXT_HOP, 1520, True)
 DONE = replace(
     BARE,
     links=(LO, ETH0, PEER, NAT64),
     addresses=(*BARE.addresses, Address(5, DUMMY_ADDRESS, is_global=False)),
-    prefix_routes=frozenset({ROUTE}),
+    prefix_routes=frozenset({FRAGMENTER, ROUTE}),
 )
 HOOKS = {Hook(5, "egress"): 11, Hook(1, "ingress"): 10, Hook(3, "ingress"): 10}
 RULES = notrack.rules(CONFIG.prefix, CONFIG.interface)
@@ -68,6 +72,7 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         peer="n64p-0",
         prefix=config.prefix,
         mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+        fragment_mtu=fragmentation_mtu(config),
         programs={"ingress": 10, "egress": 11},
         rules=notrack.rules(config.prefix, config.interface),
         ranges=resolve.owned_ranges(config, facts),
@@ -78,6 +83,10 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
 def observed(facts: Facts = DONE, **changes: object) -> Observed:
     seen = Observed(facts, MAC, HOOKS, RULES, resolve.host_view(CONFIG, facts, NAT64))
     return replace(seen, **changes)  # type: ignore[arg-type]
+
+
+def routed(*routes: PrefixRoute) -> Observed:
+    return observed(replace(DONE, prefix_routes=frozenset(routes)))
 
 
 def planned(want: Desired, seen: Observed, config: Config = CONFIG) -> list[Action]:
@@ -114,10 +123,13 @@ def test_packets_are_routed_to_the_translator_last() -> None:
             actions.Attach(Hook(3, "ingress"), "eth0"),
         ),
         (observed(hooks={**HOOKS, Hook(9, "ingress"): 10}), actions.Detach(Hook(9, "ingress"))),
-        (observed(replace(DONE, prefix_routes=frozenset())), actions.ReplaceRoute(ROUTE)),
         (
-            observed(replace(DONE, prefix_routes=frozenset({ROUTE._replace(mtu_locked=False)}))),
+            observed(replace(DONE, prefix_routes=frozenset({FRAGMENTER}))),
             actions.ReplaceRoute(ROUTE),
+        ),
+        (
+            observed(replace(DONE, prefix_routes=frozenset({ROUTE}))),
+            actions.ReplaceRoute(FRAGMENTER),
         ),
         (observed(replace(DONE, addresses=BARE.addresses)), actions.AddAddress(5)),
         (

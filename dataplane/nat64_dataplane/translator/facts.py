@@ -68,9 +68,9 @@ class DefaultRoute(NamedTuple):
 
 
 class PrefixRoute(NamedTuple):
-    """An IPv6 route of ours."""
+    """A route of ours in the main table: to Pref64, or to what the kernel fragments for us."""
 
-    prefix: IPv6Network
+    prefix: IPv6Network | IPv4Network
     ifindex: int
     gateway: IPv6Address | None
     mtu: int
@@ -110,7 +110,9 @@ def read(ipr: IPRoute) -> Facts:
         addresses=tuple(map(_address, ipr.addr("dump", family=socket.AF_INET))),
         defaults=tuple(_defaults(ipr.route("dump", family=socket.AF_INET, table=MAIN_TABLE))),
         prefix_routes=frozenset(
-            map(_prefix_route, _ours(ipr, family=socket.AF_INET6, table=MAIN_TABLE))
+            _prefix_route(route)
+            for family in (socket.AF_INET6, socket.AF_INET)
+            for route in _ours(ipr, family=family, table=MAIN_TABLE)
         ),
         range_routes=frozenset(
             RangeRoute(IPv4Network((route.get("dst"), route["dst_len"])), route.get("oif"))
@@ -176,8 +178,10 @@ def _defaults(routes: Iterable[Any]) -> Iterator[DefaultRoute]:
 def _prefix_route(route: Any) -> PrefixRoute:
     metrics = route.get("metrics")
     gateway = route.get("gateway")
+    version6 = route["family"] == socket.AF_INET6
+    network = IPv6Network if version6 else IPv4Network
     return PrefixRoute(
-        prefix=IPv6Network((route.get("dst") or "::", route["dst_len"])),
+        prefix=network((route.get("dst") or 0, route["dst_len"])),
         ifindex=route.get("oif") or 0,
         gateway=IPv6Address(gateway) if gateway else None,
         mtu=(metrics.get("mtu") or 0) if metrics else 0,

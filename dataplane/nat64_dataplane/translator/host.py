@@ -168,16 +168,17 @@ class Host:
 
 def _prefix_route(route: facts.PrefixRoute) -> dict[str, Any]:
     # Forwarding ignores a route's MTU unless it is locked.
-    return {
-        "family": socket.AF_INET6,
+    common = {
         "dst": str(route.prefix),
         "oif": route.ifindex,
-        "gateway": str(route.gateway),
-        "flags": _RTNH_F_ONLINK,
         "proto": ROUTE_PROTOCOL,
         "table": facts.MAIN_TABLE,
         "metrics": {"lock": _RTAX_MTU_LOCK, "mtu": route.mtu},
     }
+    if route.gateway is None:
+        return {"family": socket.AF_INET, "scope": "link", **common}
+    gateway = {"gateway": str(route.gateway), "flags": _RTNH_F_ONLINK}
+    return {"family": socket.AF_INET6, **gateway, **common}
 
 
 def _range_route(route: facts.RangeRoute) -> dict[str, Any]:

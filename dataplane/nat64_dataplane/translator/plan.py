@@ -42,6 +42,7 @@ from nat64_dataplane.translator.facts import (
     RangeRoute,
 )
 from nat64_dataplane.translator.notrack import Rule
+from nat64_dataplane.translator.settings import fragmentation_address
 from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView
 
 LOOPBACK = 1
@@ -63,6 +64,7 @@ class Desired:
     peer: str
     prefix: IPv6Network
     mtu: int
+    fragment_mtu: int
     programs: Mapping[Direction, int]
     """The ids of the loaded programs."""
     rules: frozenset[Rule] | None
@@ -145,11 +147,17 @@ def _actions(desired: Desired, observed: Observed, view: HostView | None) -> Ite
             yield ReleaseRange(claim)
     if desired.rules is not None and observed.rules != desired.rules:
         yield WriteRules(desired.rules)
-    route = PrefixRoute(desired.prefix, link.index, NEXT_HOP, desired.mtu, True)
-    if route not in facts.prefix_routes:
-        yield ReplaceRoute(route)
+    # What is too long for IPv6 is sent to this address, for the kernel to fragment it.
+    fragmenter = IPv4Network(fragmentation_address(link.index))
+    routes = (
+        PrefixRoute(fragmenter, link.index, None, desired.fragment_mtu, True),
+        PrefixRoute(desired.prefix, link.index, NEXT_HOP, desired.mtu, True),
+    )
+    for route in routes:
+        if route not in facts.prefix_routes:
+            yield ReplaceRoute(route)
     for stale in facts.prefix_routes:
-        if stale.ifindex == link.index and stale.prefix != desired.prefix:
+        if stale.ifindex == link.index and stale.prefix not in {each.prefix for each in routes}:
             yield DeleteRoute(stale)
 
 

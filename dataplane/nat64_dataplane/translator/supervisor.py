@@ -15,6 +15,7 @@ from nat64_dataplane.translator.actions import Action, Apply
 from nat64_dataplane.translator.facts import Facts
 from nat64_dataplane.translator.host import Host
 from nat64_dataplane.translator.plan import Desired, Observed
+from nat64_dataplane.translator.settings import fragmentation_mtu
 from nat64_dataplane.translator.view import HostView
 
 _ROUNDS = 8
@@ -113,6 +114,7 @@ class Supervisor:
             peer=peer_name(config.name),
             prefix=config.prefix,
             mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+            fragment_mtu=fragmentation_mtu(config),
             programs=self._ids,
             rules=None if self.host.notrack_error else wanted_rules,
             ranges=resolve.owned_ranges(config, facts),
