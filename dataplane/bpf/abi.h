@@ -247,10 +247,17 @@ struct held {
 	__u8 bytes[HELD_BYTES]; /* from the IP header on */
 };
 
+/* What nat64_sweep is to look through. */
+enum sweep_what {
+	SWEEP_STATE = 1 << 0,	  /* bindings, sessions, clients */
+	SWEEP_FRAGMENTS = 1 << 1, /* these are short-lived */
+	SWEEP_PURGE = 1 << 2,	  /* also take what the active config no longer allows */
+};
+
 /* What one run of nat64_sweep did; it is also its input. */
 struct sweep {
-	__u32 purge; /* in: also drop what the active config no longer allows */
-	__u32 now;   /* out: the clock it used */
-	__u64 sessions, bindings, fragments, held; /* out: left */
+	__u32 what;				   /* in */
+	__u32 now;				   /* out: the clock it used */
+	__u64 sessions, bindings, fragments, held; /* out: left, of what it looked through */
 	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
 };

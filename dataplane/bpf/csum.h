@@ -80,8 +80,7 @@ __noinline __s64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 	if (!length)
 		return sum;
 	__builtin_memset(chunk->bytes, 0, CHUNK); /* what the end lacks to a multiple of four */
-	barrier_var(length);
-	if (!length || length >= CHUNK || bpf_skb_load_bytes(skb, offset, chunk->bytes, length))
+	if (!within(&length, CHUNK - 1) || bpf_skb_load_bytes(skb, offset, chunk->bytes, length))
 		return -1;
 	return fold(bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum));
 }

@@ -94,8 +94,7 @@ __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 	if (!config || !copy)
 		return COUNT_dropped_internal;
 	length = p->l4 - p->l3 + p->length;
-	barrier_var(length);
-	if (!length || length > HELD_BYTES)
+	if (!within(&length, HELD_BYTES))
 		return COUNT_dropped_fragment_buffer_full;
 	if (bpf_skb_load_bytes(skb, p->l3, copy->bytes, length))
 		return COUNT_dropped_truncated;
@@ -149,9 +148,7 @@ __noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
 		if (!waiting)
 			continue;
 		length = waiting->length;
-		barrier_var(length);
-		if (length && length <= HELD_BYTES &&
-		    !bpf_skb_change_tail(skb, p->l3 + length, 0) &&
+		if (within(&length, HELD_BYTES) && !bpf_skb_change_tail(skb, p->l3 + length, 0) &&
 		    !bpf_skb_store_bytes(skb, p->l3, waiting->bytes, length, 0))
 			bpf_clone_redirect(skb, ifindex, flags);
 		bpf_map_delete_elem(&held, &key);

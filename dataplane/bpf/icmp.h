@@ -182,8 +182,7 @@ static __always_inline int write_ending(struct __sk_buff *skb, const struct endi
 	moved = bpf_map_lookup_elem(&scratch, &zero);
 	if (!moved)
 		return COUNT_dropped_internal;
-	barrier_var(length);
-	if (!length || length > SCRATCH_BYTES)
+	if (!within(&length, SCRATCH_BYTES))
 		return COUNT_dropped_internal;
 	at += end->payload - length;
 	if (bpf_skb_load_bytes(skb, at, moved->bytes, length) ||
@@ -191,8 +190,7 @@ static __always_inline int write_ending(struct __sk_buff *skb, const struct endi
 		return COUNT_dropped_internal;
 	__builtin_memset(moved->bytes, 0, SHORTEST_EXTENDED);
 	length = end->padding;
-	barrier_var(length);
-	if (!length || length > SHORTEST_EXTENDED)
+	if (!within(&length, SHORTEST_EXTENDED))
 		return COUNT_dropped_internal;
 	if (bpf_skb_store_bytes(skb, at, moved->bytes, length, 0))
 		return COUNT_dropped_internal;

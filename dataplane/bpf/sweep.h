@@ -160,6 +160,39 @@ static long sweep_held(struct bpf_map *map, const struct held_key *key, struct h
 	return 0;
 }
 
+static __always_inline void sweep_state(struct sweep_run *run, struct sweep *report,
+					struct counters *here)
+{
+	run->left = run->removed = 0;
+	bpf_for_each_map_elem(&bib4, sweep_binding, run, 0);
+	report->bindings = run->left;
+	report->removed_bindings = run->removed;
+	here->value[DIR_6TO4][COUNT_bindings_closed] += run->removed;
+	if (run->purge)
+		bpf_for_each_map_elem(&bib6, sweep_bib6, run, 0);
+
+	run->left = run->removed = 0;
+	bpf_for_each_map_elem(&sessions, sweep_session, run, 0);
+	report->sessions = run->left;
+	report->removed_sessions = run->removed;
+	here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
+
+	bpf_for_each_map_elem(&clients, sweep_client, run, 0);
+}
+
+static __always_inline void sweep_fragments(struct sweep_run *run, struct sweep *report)
+{
+	run->left = run->removed = 0;
+	bpf_for_each_map_elem(&fragments, sweep_fragment, run, 0);
+	report->fragments = run->left;
+	report->removed_fragments = run->removed;
+
+	run->left = run->removed = 0;
+	bpf_for_each_map_elem(&held, sweep_held, run, 0);
+	report->held = run->left;
+	report->removed_held = run->removed;
+}
+
 static __always_inline int sweep_all(void)
 {
 	struct sweep_run run = {};
@@ -174,31 +207,10 @@ static __always_inline int sweep_all(void)
 	if (!report || !here || !config)
 		return TC_ACT_SHOT;
 	run.now = report->now = now_seconds();
-	run.purge = report->purge;
-
-	bpf_for_each_map_elem(&bib4, sweep_binding, &run, 0);
-	report->bindings = run.left;
-	report->removed_bindings = run.removed;
-	here->value[DIR_6TO4][COUNT_bindings_closed] += run.removed;
-	if (run.purge)
-		bpf_for_each_map_elem(&bib6, sweep_bib6, &run, 0);
-
-	run.left = run.removed = 0;
-	bpf_for_each_map_elem(&sessions, sweep_session, &run, 0);
-	report->sessions = run.left;
-	report->removed_sessions = run.removed;
-	here->value[DIR_6TO4][COUNT_sessions_closed] += run.removed;
-
-	bpf_for_each_map_elem(&clients, sweep_client, &run, 0);
-
-	run.left = run.removed = 0;
-	bpf_for_each_map_elem(&fragments, sweep_fragment, &run, 0);
-	report->fragments = run.left;
-	report->removed_fragments = run.removed;
-
-	run.left = run.removed = 0;
-	bpf_for_each_map_elem(&held, sweep_held, &run, 0);
-	report->held = run.left;
-	report->removed_held = run.removed;
+	run.purge = report->what & SWEEP_PURGE;
+	if (report->what & SWEEP_STATE)
+		sweep_state(&run, report, here);
+	if (report->what & SWEEP_FRAGMENTS)
+		sweep_fragments(&run, report);
 	return TC_ACT_OK;
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import socket
 import struct
@@ -64,16 +65,20 @@ route add default via 192.0.2.254 dev up0
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Out:
     """What became of one packet."""
 
     verdict: int
-    packet: Packet
-    """From the IP header on, as the program left it."""
     frame: bytes
     counted: dict[str, int]
     """The counters that moved, without direction."""
+    link_header: int = 14
+
+    @functools.cached_property
+    def packet(self) -> Packet:
+        """From the IP header on, as the program left it."""
+        return dissect(self.frame[self.link_header :])
 
     @property
     def dropped(self) -> str | None:
@@ -106,7 +111,7 @@ class Machine:
         self.interface = _index("nat64-t")
         self.uplink = _index("up0")
         self.pod_link = _index("pod0")
-        self.datapath = Datapath.open(None, "t", limits or Limits())
+        self.datapath = Datapath.open(None, "t", limits or Limits(sessions=65536))
         self.config = Config(name="t", prefix=PREFIX)
         self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
 
@@ -173,8 +178,23 @@ class Machine:
             for name in after
             if after[name] != before[name]
         }
-        payload = result.packet[14:] if link is not None else result.packet
-        return Out(result.verdict, dissect(payload), result.packet, moved)
+        return Out(result.verdict, result.packet, moved, 0 if link is None else 14)
+
+    def balance(self) -> dict[str, tuple[int, int]]:
+        """Per direction: packets in, and what became of them. The two are equal."""
+        counted = self.datapath.counters()
+        return {
+            direction: (
+                counted[f"received_{direction}"],
+                sum(
+                    value
+                    for name, value in counted.items()
+                    if name.endswith(direction)
+                    and name.startswith(("translated_", "passed_", "dropped_"))
+                ),
+            )
+            for direction in ("6to4", "4to6")
+        }
 
     @contextlib.contextmanager
     def capture(self, link: str) -> Iterator[list[bytes]]:
@@ -209,10 +229,10 @@ def checksum(data: bytes) -> int:
     """The internet checksum (RFC 1071); 0 over data that holds its own."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return 0xFFFF - total
 
 
 def right_checksums(packet: Packet) -> bool:

@@ -55,6 +55,7 @@ def test_every_drop_reason_is_explained_and_used() -> None:
     [
         ("config_flag", "CONFIG_", abi.ConfigFlag),
         ("destination_verdict", "DESTINATION_", abi.Verdict),
+        ("sweep_what", "SWEEP_", abi.Sweep),
     ],
 )
 def test_enums_agree(kind: str, prefix: str, python: type) -> None:

@@ -148,6 +148,15 @@ class Map:
             found.append(following.raw)
             current = following
 
+    def first_key(self) -> bytes | None:
+        """Some key, or None where the map is empty."""
+        following = ctypes.create_string_buffer(self.layout.key_size)
+        result = self._library.bpf_map_get_next_key(self.fd, None, following)
+        if result == -errno.ENOENT:
+            return None
+        libbpf.check(result, f"walking map {self.name}")
+        return following.raw
+
     def batches(self) -> Iterator[tuple[bytes, bytes]]:
         """All keys and all values in blocks, packed end to end, without a call per entry.
 

@@ -76,6 +76,14 @@ class UplinkFlag(enum.IntFlag):
     EXTERNAL = 2
 
 
+class Sweep(enum.IntFlag):
+    """enum sweep_what."""
+
+    STATE = 1
+    FRAGMENTS = 2
+    PURGE = 4
+
+
 BIB_STATIC = 1
 PORTS_TAKEN, PORTS_USABLE = 0, 1
 
@@ -177,7 +185,7 @@ class Session(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """What one sweep left and took away."""
+    """What one sweep left and took away, of what it looked through."""
 
     sessions: int
     bindings: int

@@ -117,7 +117,8 @@ class Datapath:
         self._drop_statics_but(wanted)
         for key in set(self._maps["uplinks"].keys()) - built.uplinks.keys():
             self._maps["uplinks"].delete(key)
-        self._sweep(purge=True)
+        if self._has_state():
+            self._sweep(abi.Sweep.STATE | abi.Sweep.PURGE)
         self._drop_idle_blocks(slot)
 
     def applied_hash(self) -> str | None:
@@ -162,9 +163,17 @@ class Datapath:
         active, _ = self._control()
         return list(portmap.usage(self._maps["ports"].items(), active))
 
-    def sweep(self) -> SweepResult:
-        """Take away what has expired. Harmless at any time and from several processes."""
-        return self._sweep(purge=False)
+    def sweep(self, *, fragments_only: bool = False) -> SweepResult:
+        """Take away what has expired. Harmless at any time and from several processes.
+
+        Looking through the tables of state takes time in proportion to their limit, some 30 ns
+        an entry, even where nothing expires: every half minute is often enough, as packets don't
+        wait for it. Fragments are few and live for seconds: `fragments_only` costs next to nothing.
+        """
+        what = abi.Sweep.FRAGMENTS
+        if not fragments_only and self._has_state():
+            what |= abi.Sweep.STATE
+        return self._sweep(what)
 
     def now(self) -> int:
         """The programs' clock, in seconds."""
@@ -290,8 +299,12 @@ class Datapath:
             self._maps["bib6"].delete(abi.BIB6_KEY.pack(client, client_port, protocol))
             self._maps["bib4"].delete(key)
 
-    def _sweep(self, *, purge: bool) -> SweepResult:
-        self._maps["sweep"].set(ZERO, abi.SWEEP.pack(purge, *[0] * 9))
+    def _has_state(self) -> bool:
+        """Whether there is any binding or client, live or not."""
+        return any(self._maps[name].first_key() is not None for name in ("bib4", "sessions", "clients"))
+
+    def _sweep(self, what: abi.Sweep) -> SweepResult:
+        self._maps["sweep"].set(ZERO, abi.SWEEP.pack(what, *[0] * 9))
         self._programs[SWEEP].run(bytes(64))
         value = self._maps["sweep"].get(ZERO)
         assert value is not None
