@@ -301,7 +301,9 @@ class Datapath:
 
     def _has_state(self) -> bool:
         """Whether there is any binding or client, live or not."""
-        return any(self._maps[name].first_key() is not None for name in ("bib4", "sessions", "clients"))
+        return any(
+            self._maps[name].first_key() is not None for name in ("bib4", "sessions", "clients")
+        )
 
     def _sweep(self, what: abi.Sweep) -> SweepResult:
         self._maps["sweep"].set(ZERO, abi.SWEEP.pack(what, *[0] * 9))
