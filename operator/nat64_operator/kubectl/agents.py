@@ -1,0 +1,101 @@
+"""The agents' pods, and what they say about their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from nat64_operator.kubectl.cluster import Cluster, ClusterError, Json, parse_output
+from nat64_operator.render import names
+
+T = TypeVar("T")
+
+TRANSLATOR, DNS64 = "translator", "dns64"
+SELECTOR = f"app.kubernetes.io/name=nat64-gateway,{names.COMPONENT}={names.DATAPLANE}"
+AT_ONCE = 16
+"""Commands that run at one time: more would only queue at the API server."""
+
+
+class Agent(NamedTuple):
+    """A gateway's pod on a node."""
+
+    gateway: str
+    node: str
+    namespace: str
+    pod: str
+    why_not: str
+    """Why no command can run in it; empty where one can."""
+
+
+class Report(NamedTuple):
+    """What a command in an agent's pod answered, or why it didn't."""
+
+    agent: Agent
+    data: Any
+    error: str
+
+
+def parse(pod: Json) -> Agent:
+    """Read a pod."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    return Agent(
+        gateway=metadata["labels"].get(names.GATEWAY_LABEL, ""),
+        node=pod["spec"].get("nodeName") or "",
+        namespace=metadata["namespace"],
+        pod=metadata["name"],
+        why_not=_why_not(status),
+    )
+
+
+def find(cluster: Cluster, namespace: str, node: str = "", gateway: str = "") -> list[Agent]:
+    """The agents of a node, a gateway, or all. Raises ClusterError."""
+    query = {"labelSelector": SELECTOR + (f",{names.GATEWAY_LABEL}={gateway}" if gateway else "")}
+    if node:
+        query["fieldSelector"] = f"spec.nodeName={node}"
+    pods = cluster.items(f"/api/v1/namespaces/{namespace}/pods", **query)
+    return sorted(parse(pod) for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+
+
+def ask(cluster: Cluster, agent: Agent, argv: Sequence[str]) -> Report:
+    """Run a command of the translator that prints JSON. Never raises."""
+    if agent.why_not:
+        return Report(agent, None, agent.why_not)
+    words = ("nat64-translator", *argv)
+    try:
+        output = cluster.exec(agent.namespace, agent.pod, TRANSLATOR, words)
+        return Report(agent, parse_output(agent.pod, words, output), "")
+    except ClusterError as error:
+        return Report(agent, None, str(error))
+
+
+def ask_all(
+    cluster: Cluster, found: Iterable[Agent], argv: Callable[[Agent], Sequence[str]]
+) -> list[Report]:
+    """Ask many at once; in their order."""
+    return together(lambda agent: ask(cluster, agent, argv(agent)), list(found))
+
+
+def together(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+    """Do something with each, a bounded number at a time."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
+        return list(pool.map(work, items))
+
+
+def _why_not(status: Json) -> str:
+    for container in status.get("containerStatuses") or ():
+        if container["name"] == TRANSLATOR:
+            state = container.get("state") or {}
+            if "running" in state:
+                return ""
+            waiting = state.get("waiting") or state.get("terminated") or {}
+            reason = waiting.get("reason") or "unknown"
+            return f"the translator's container does not run: {reason}"
+    for container in status.get("initContainerStatuses") or ():
+        state = container.get("state") or {}
+        stopped = state.get("waiting") or state.get("terminated") or {}
+        if stopped and stopped.get("reason") not in ("Completed", "PodInitializing"):
+            return f"its init container {container['name']}: {stopped.get('reason')}"
+    return f"its pod is {status.get('phase') or 'unknown'}: containers have not started"

@@ -1,0 +1,167 @@
+"""`kubectl nat64 doctor`, one node: kernel, settings, links, routes, room. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from nat64_operator.kubectl.overlap import MODULES
+from nat64_operator.kubectl.status import FULL_PERCENT
+from nat64_operator.kubectl.steps import Step, note, ok, stop
+
+OLDEST_KERNEL = (5, 15)
+TCX_KERNEL = (6, 6)
+LEAST_UPLINK_MTU = 1280
+
+_DROP_REMEDIES = {
+    "ports_exhausted": "add addresses or ports to spec.pools, or set overloadTCPPorts",
+    "session_table_full": "raise spec.limits.sessions",
+    "client_port_limit": "a pod holds spec.limits.portsPerClient ports: raise it, or look at "
+    "`kubectl nat64 bib --node` for the pod",
+    "client_session_rate": "a pod opens connections faster than "
+    "spec.limits.newSessionsPerSecondPerClient",
+    "not_configured": "packets came before the first config: harmless unless it goes on",
+    "internal": "a kernel helper failed: look at the node's memory, then report it",
+    "source_denied": "senders outside spec.policy.allowedSources",
+    "source_behind_uplink": "machines outside of the cluster use this node as a translator, or "
+    "try to; list them in spec.policy.allowedSources if that is meant",
+}
+
+
+def examine(found: dict[str, Any]) -> Iterator[Step]:
+    """What `nat64-translator inspect` said about a node."""
+    yield _kernel(found["kernel"])
+    sysctls = found["sysctls"]
+    if sysctls.get("net.ipv6.conf.all.disable_ipv6") == "1":
+        yield stop("sysctls", "net.ipv6.conf.all.disable_ipv6 is 1", "set it to 0 on the node")
+    yield from _sysctls(found, sysctls)
+    for problem in found["problems"]:
+        yield stop("IPv4 uplink", f"{problem['reason']}: {problem['message']}", _UPLINK_REMEDY)
+    if not found["problems"]:
+        yield from _uplinks(found)
+    yield from _routes(found)
+    for module in found["modules"]:
+        if module in MODULES:
+            yield stop(
+                "overlap",
+                f"the kernel module {module} is loaded: {MODULES[module]}",
+                f"`rmmod {module}` on the node, unless it serves another prefix on purpose",
+            )
+
+
+def room(status: dict[str, Any]) -> Iterator[Step]:
+    """What `nat64-translator status` said about a node."""
+    if not status["programmed"]:
+        yield stop("translator", status["reason"] or "not programmed", _TRANSLATOR_REMEDY)
+        return
+    yield ok("translator", "programmed")
+    for pool in status.get("pools") or ():
+        if pool["used"] * 100 >= pool["available"] * FULL_PERCENT:
+            yield note(
+                "ports",
+                f"{pool['used']} of {pool['available']} {pool['protocol']} ports of "
+                f"{pool['address']} are taken",
+                _DROP_REMEDIES["ports_exhausted"],
+            )
+    sessions, limit = status.get("sessions") or 0, status.get("sessionLimit") or 0
+    if limit and sessions * 100 >= limit * FULL_PERCENT:
+        yield note(
+            "sessions",
+            f"{sessions} of {limit} sessions are taken",
+            _DROP_REMEDIES["session_table_full"],
+        )
+    for drop in status.get("drops") or ():
+        if remedy := _DROP_REMEDIES.get(drop["reason"]):
+            packets = f"{drop['packets']} packets were dropped"
+            yield note("drops", f"{packets}: {drop['reason']}, {drop['meaning']}", remedy)
+
+
+_UPLINK_REMEDY = (
+    "give the node IPv4: an address and a default route; or name spec.uplinks and spec.pools; or "
+    "keep the gateway off this node by spec.nodeSelector"
+)
+_TRANSLATOR_REMEDY = "the pod's log says more: `kubectl -n nat64-system logs POD -c translator`"
+
+
+def _kernel(release: str) -> Step:
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    if numbers < OLDEST_KERNEL:
+        return stop("kernel", f"Linux {release} is too old", "Linux 5.15 or newer, 6.6 at best")
+    if numbers < TCX_KERNEL:
+        return ok("kernel", f"Linux {release}; programs are attached by clsact, not by tcx (6.6)")
+    return ok("kernel", f"Linux {release}")
+
+
+def _sysctls(found: dict[str, Any], sysctls: dict[str, str | None]) -> Iterator[Step]:
+    if sysctls.get("net.ipv6.conf.all.forwarding") != "1":
+        yield stop(
+            "sysctls",
+            "net.ipv6.conf.all.forwarding is "
+            f"{sysctls.get('net.ipv6.conf.all.forwarding')}: the node forwards no pod's packets",
+            "something turned it off after the translator's init container had set it: find that, "
+            "then delete the translator's pod so that the init container runs again",
+        )
+    elif found["unreservedPorts"]:
+        yield note(
+            "sysctls",
+            f"the pool's ports {found['unreservedPorts']} are not in "
+            "net.ipv4.ip_local_reserved_ports: the node's own sockets may be given them",
+            "something overwrote the sysctl: add the ports there too, then delete the "
+            "translator's pod",
+        )
+    else:
+        yield ok("sysctls", "IPv6 forwarding is on, the pool's ports are reserved")
+    if sysctls.get("net.core.bpf_jit_enable") == "0":
+        yield note(
+            "sysctls",
+            "net.core.bpf_jit_enable is 0: the programs are interpreted, slowly",
+            "set it to 1 on the node",
+        )
+
+
+def _uplinks(found: dict[str, Any]) -> Iterator[Step]:
+    names = ", ".join(uplink["name"] for uplink in found["uplinks"])
+    pool = found["pool"]
+    first = f"{pool[0]['address']} ports {pool[0]['first']}-{pool[0]['last']}" if pool else "none"
+    more = f" and {len(pool) - 1} more" if len(pool) > 1 else ""
+    if found["defaultRoutes"]:
+        yield ok("IPv4 uplink", f"{names}, pool {first}{more}")
+    else:
+        yield note(
+            "IPv4 uplink",
+            f"{names}, pool {first}{more}, but the node has no IPv4 default route",
+            "give it one, unless only some IPv4 networks are to be reached",
+        )
+    links = {link["name"]: link for link in found["links"]}
+    for uplink in found["uplinks"]:
+        if uplink["mtu"] < LEAST_UPLINK_MTU:
+            yield note(
+                "IPv4 uplink",
+                f"{uplink['name']} has an MTU of {uplink['mtu']}: IPv6 packets of 1280 bytes are "
+                "fragmented on their way out",
+                "raise its MTU if the network allows it",
+            )
+        if not links.get(uplink["name"], {}).get("up", True):
+            yield stop("IPv4 uplink", f"{uplink['name']} is down", "set it up")
+
+
+def _routes(found: dict[str, Any]) -> Iterator[Step]:
+    link = next((one for one in found["links"] if one["name"] == found["interface"]), None)
+    if link is None or not link["up"]:
+        state = "is not there" if link is None else "is down"
+        yield stop("routes", f"the interface {found['interface']} {state}", _TRANSLATOR_REMEDY)
+    ours = [route for route in found["prefixRoutes"] if route["ours"]]
+    if ours:
+        yield ok("routes", f"{found['prefix']} leads to {found['interface']}")
+    else:
+        yield stop("routes", f"no route of ours for {found['prefix']}", _TRANSLATOR_REMEDY)
+    for route in found["prefixRoutes"]:
+        if not route["ours"]:
+            yield note(
+                "overlap",
+                f"another route for {route['destination']} leads to {route['interface']} (table "
+                f"{route['table']})",
+                "another NAT64 or a router has it: remove it, or give the NAT64Gateway another "
+                "prefix",
+            )

@@ -1,0 +1,207 @@
+"""`kubectl nat64 doctor`: judges what was gathered about the whole cluster. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from nat64_operator.coredns import line
+from nat64_operator.errors import UnsupportedCorefileError
+from nat64_operator.kubectl import checkup, overlap
+from nat64_operator.kubectl.agents import Report
+from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.output import Paint, Tone
+from nat64_operator.kubectl.status import condition
+from nat64_operator.kubectl.steps import Result, Step, note, ok, render, stop
+
+PROBE_NAME = "ipv4only.arpa"
+"""It has two IPv4 addresses and no IPv6 one (RFC 7050): whoever answers with one synthesizes."""
+
+
+class Facts(NamedTuple):
+    """What was gathered. What the user may not read is in `unread`, by what it was, with why."""
+
+    gateways: list[Json]
+    policies: list[Json]
+    operator: list[Json]
+    """The operator's Deployments."""
+    workloads: list[Json]
+    cilium: Json | None
+    corefiles: Mapping[tuple[str, str], str]
+    """By namespace and name of the ConfigMap: those that the policies name."""
+    inspections: list[Report]
+    statuses: list[Report]
+    probe: Report | None
+    """A node's questions to the cluster's DNS."""
+    namespace: str
+    """The operator's."""
+    unread: Mapping[str, str]
+
+
+class Section(NamedTuple):
+    """Checks about one thing."""
+
+    title: str
+    steps: list[Step]
+
+
+def judge(facts: Facts) -> list[Section]:
+    """All checks."""
+    sections = [Section("cluster", [*_objects(facts), *_unread(facts)])]
+    sections.append(Section("CoreDNS", list(_coredns(facts))))
+    statuses = {report.agent: report for report in facts.statuses}
+    for report in facts.inspections:
+        steps = list(_node(report, statuses.get(report.agent)))
+        sections.append(Section(f"node {report.agent.node}, {report.agent.gateway}", steps))
+    return [section for section in sections if section.steps]
+
+
+def is_well(sections: Iterable[Section]) -> bool:
+    """Whether nothing is broken; what is only worth knowing doesn't count."""
+    return all(step.result is not Result.STOP for section in sections for step in section.steps)
+
+
+def plain(sections: Iterable[Section]) -> list[dict[str, Any]]:
+    """As `-o json` prints it."""
+    return [
+        {"subject": section.title, **step.plain()} for section in sections for step in section.steps
+    ]
+
+
+def text(sections: Iterable[Section], paint: Paint) -> str:
+    """For people."""
+    parts = [
+        f"{paint(section.title, Tone.TITLE)}\n{render(section.steps, paint)}"
+        for section in sections
+    ]
+    return "\n\n".join(parts)
+
+
+def _objects(facts: Facts) -> Iterator[Step]:
+    if "operator" not in facts.unread:
+        yield _operator(facts)
+    if not facts.gateways and "gateways" not in facts.unread:
+        yield stop("gateways", "there is no NAT64Gateway", "apply one: `spec: {}` is complete")
+    if not facts.policies and "policies" not in facts.unread:
+        yield note(
+            "policies",
+            "there is no DNS64Policy: names with only IPv4 don't resolve to IPv6",
+            "apply one: `spec: {}` is complete",
+        )
+    for obj in (*facts.gateways, *facts.policies):
+        yield _ready(obj)
+    yield from overlap.workloads(facts.workloads, facts.namespace)
+    yield from overlap.cilium(facts.cilium)
+
+
+def _operator(facts: Facts) -> Step:
+    if not facts.operator:
+        return stop(
+            "operator",
+            f"namespace {facts.namespace} has no nat64-operator",
+            "install the chart, or name its namespace by --operator-namespace",
+        )
+    for obj in facts.operator:
+        if not (obj.get("status") or {}).get("availableReplicas"):
+            return stop(
+                "operator",
+                f"{obj['metadata']['name']} is not available: nothing is reconciled, translation "
+                "goes on",
+                f"`kubectl -n {facts.namespace} describe pods` and its log",
+            )
+    return ok("operator", "available")
+
+
+def _ready(obj: Json) -> Step:
+    what = f"{obj['kind']} {obj['metadata']['name']}"
+    ready = condition(obj, "Ready")
+    if ready.get("status") == "True":
+        return ok("objects", f"{what}: {ready['message']}")
+    message = ready.get("message", "the operator has not looked at it yet: does it run?")
+    return stop(
+        "objects",
+        f"{what} is not ready: {ready.get('reason', 'NotSeen')}: {message}",
+        "docs/troubleshooting.md has a row for each reason",
+    )
+
+
+def _unread(facts: Facts) -> Iterator[Step]:
+    for what, why in facts.unread.items():
+        yield note("not checked", f"{what}: {why}")
+
+
+def _coredns(facts: Facts) -> Iterator[Step]:
+    addresses = {
+        obj["metadata"]["name"]: (obj.get("status") or {}).get("dnsAddress")
+        for obj in facts.gateways
+    }
+    for policy in facts.policies:
+        spec = policy.get("spec") or {}
+        core = spec.get("coreDNS") or {}
+        if core.get("mode", "Forward") != "Forward":
+            continue
+        place = (core.get("namespace", "kube-system"), core.get("configMapName", "coredns"))
+        gateway = (spec.get("gatewayRef") or {}).get("name", "default")
+        if place in facts.corefiles:
+            yield from wiring(facts.corefiles[place], addresses.get(gateway), "/".join(place))
+    if facts.probe is not None:
+        yield synthesis(facts.probe)
+
+
+def wiring(text: str, address: str | None, place: str) -> Iterator[Step]:
+    """Whether a Corefile's `forward .` line sends names to the sidecars first."""
+    try:
+        found = line.find(text)
+    except UnsupportedCorefileError as error:
+        yield stop("wiring", f"{place}: {error}", "spec.coreDNS.mode Manual, and wire it yourself")
+        return
+    first = found.upstreams[0] if found.upstreams else "nothing"
+    if address and first == line.upstream(address):
+        yield ok("wiring", f"{place} forwards to the sidecars at {address} first")
+    else:
+        yield stop(
+            "wiring",
+            f"{place} line {found.stanza.line} forwards to {first} first, not to the sidecars at "
+            f"{address or 'any address'}",
+            "the DNS64Policy's conditions say why the operator left it so",
+        )
+    block = found.tree.find_block(".", 53)
+    if block is not None and block.find("dns64"):
+        yield note(
+            "wiring",
+            f"{place} has CoreDNS's own dns64 too: both synthesize",
+            "remove it from the Corefile, or use spec.coreDNS.mode Plugin",
+        )
+
+
+def synthesis(report: Report) -> Step:
+    """Whether the cluster's DNS synthesizes, as asked from a node."""
+    node = report.agent.node
+    if report.error:
+        return note("synthesis", f"{node} could not ask the cluster's DNS: {report.error}")
+    six = report.data["dns"]["AAAA"]
+    if six["error"]:
+        return stop(
+            "synthesis",
+            f"the cluster's DNS {six['server']} does not answer {node}: {six['error']}",
+            "`kubectl -n kube-system get pods -l k8s-app=kube-dns`",
+        )
+    if six["addresses"]:
+        found = ", ".join(sorted(six["addresses"], key=ip_address))
+        return ok("synthesis", f"the cluster's DNS answers {found} for {PROBE_NAME}")
+    return stop(
+        "synthesis",
+        f"the cluster's DNS has no IPv6 address for {PROBE_NAME} ({six['rcode']})",
+        "where the wiring above is good, CoreDNS has not read its new Corefile yet (a minute or "
+        "two), or has no `reload`: `kubectl -n kube-system rollout restart deployment coredns`",
+    )
+
+
+def _node(report: Report, status: Report | None) -> Iterator[Step]:
+    if report.error:
+        yield stop("agent", report.error, "`kubectl -n nat64-system describe pod` for the pod")
+        return
+    if status is not None and not status.error:
+        yield from checkup.room(status.data[0])
+    yield from checkup.examine(report.data)

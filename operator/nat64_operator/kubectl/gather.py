@@ -1,0 +1,208 @@
+"""Gathering: what each command has to know, read from the API server and from the agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.api.meta import API_VERSION
+from nat64_operator.kubectl import agents, doctor, trace
+from nat64_operator.kubectl.agents import DNS64, Agent, Report
+from nat64_operator.kubectl.cluster import Cluster, ClusterError, Json
+
+T = TypeVar("T")
+
+GATEWAYS = f"/apis/{API_VERSION}/{gateway_api.PLURAL}"
+POLICIES = f"/apis/{API_VERSION}/{policy_api.PLURAL}"
+CILIUM_CONFIG = "/api/v1/namespaces/kube-system/configmaps/cilium-config"
+DNS_NAMESPACE, DNS_SELECTOR = "kube-system", "k8s-app=kube-dns"
+_NODES_DNS = {"Default", "None"}
+"""DNS policies of pods that don't ask the cluster's DNS."""
+
+
+class Target(NamedTuple):
+    """What to trace."""
+
+    namespace: str
+    pod: str
+    host: str
+    port: int
+    server: str
+    """The resolver to ask in place of the cluster's; empty for that."""
+
+
+def gateways(cluster: Cluster) -> list[Json]:
+    """All NAT64Gateways. Raises ClusterError."""
+    return _objects(cluster, GATEWAYS, gateway_api.KIND)
+
+
+def policies(cluster: Cluster) -> list[Json]:
+    """All DNS64Policies. Raises ClusterError."""
+    return _objects(cluster, POLICIES, policy_api.KIND)
+
+
+def statuses(cluster: Cluster, found: list[Agent]) -> list[Report]:
+    """What each agent says of itself."""
+    return agents.ask_all(cluster, found, lambda a: ("status", "--name", a.gateway, "-o", "json"))
+
+
+def pod(cluster: Cluster, namespace: str, name: str) -> Json:
+    """A pod. Raises ClusterError."""
+    return cluster.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
+
+
+def pods(cluster: Cluster, node: str = "") -> list[Json]:
+    """The pods of a node or of all, as far as the user may see them."""
+    query = {"fieldSelector": f"spec.nodeName={node}"} if node else {}
+    return some(lambda: cluster.items("/api/v1/pods", **query))
+
+
+def cluster_dns(cluster: Cluster) -> str:
+    """The address of the cluster's DNS; empty where it can't be found out."""
+    path = f"/api/v1/namespaces/{DNS_NAMESPACE}/services"
+    services = some(lambda: cluster.items(path, labelSelector=DNS_SELECTOR))
+    return next((str(s["spec"]["clusterIP"]) for s in services), "")
+
+
+def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
+    """Everything that `trace` judges. Raises ClusterError where there is no such pod."""
+    found = pod(cluster, target.namespace, target.pod)
+    server = target.server or _server_of(cluster, found)
+    report = _trace_report(cluster, namespace, found, target, server)
+    path = f"/apis/networking.k8s.io/v1/namespaces/{target.namespace}/networkpolicies"
+    return trace.Facts(
+        pod=found,
+        host=target.host,
+        port=target.port,
+        server=server,
+        report=report,
+        policies=maybe(partial(policies, cluster)),
+        network_policies=maybe(partial(cluster.items, path)),
+        explained=_explained(cluster, report, target.host, found),
+    )
+
+
+def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
+    """Everything that `doctor` judges. What can't be read is left out, and named."""
+    unread: dict[str, str] = {}
+    objects = some(partial(gateways, cluster), "gateways", unread)
+    wanted = some(partial(policies, cluster), "policies", unread)
+    deployments = partial(
+        cluster.items,
+        f"/apis/apps/v1/namespaces/{namespace}/deployments",
+        labelSelector="app.kubernetes.io/name=nat64-operator",
+    )
+    operator = some(deployments, "operator", unread)
+    workloads: list[Json] = []
+    for kind in ("DaemonSet", "Deployment"):
+        read = partial(cluster.items, f"/apis/apps/v1/{kind.lower()}s")
+        workloads += [{**item, "kind": kind} for item in some(read, f"{kind}s", unread)]
+    corefiles: dict[tuple[str, str], str] = {}
+    for policy in wanted:
+        core = policy["spec"].get("coreDNS") or {}
+        place = (core.get("namespace", "kube-system"), core.get("configMapName", "coredns"))
+        get = partial(cluster.get, "/api/v1/namespaces/{}/configmaps/{}".format(*place))
+        config_map = maybe(get, "/".join(place), unread)
+        if config_map is not None:
+            corefiles[place] = config_map.get("data", {}).get("Corefile", "")
+    found = some(partial(agents.find, cluster, namespace), "agents", unread)
+    inspections = agents.ask_all(cluster, found, lambda _: ("inspect",))
+    return doctor.Facts(
+        gateways=objects,
+        policies=wanted,
+        operator=operator,
+        workloads=workloads,
+        cilium=maybe(partial(cluster.get, CILIUM_CONFIG)),
+        corefiles=corefiles,
+        inspections=inspections,
+        statuses=statuses(cluster, found),
+        probe=_probe(cluster, [r.agent for r in inspections if not r.error]) if wanted else None,
+        namespace=namespace,
+        unread=unread,
+    )
+
+
+def maybe(read: Callable[[], T], what: str = "", unread: dict[str, str] | None = None) -> T | None:
+    """Read; where that fails, note why and go on without."""
+    try:
+        return read()
+    except ClusterError as error:
+        if unread is not None:
+            unread[what] = str(error)
+        return None
+
+
+def some(
+    read: Callable[[], list[T]], what: str = "", unread: dict[str, str] | None = None
+) -> list[T]:
+    """The same for a list: an empty one where it can't be read."""
+    return maybe(read, what, unread) or []
+
+
+def _objects(cluster: Cluster, path: str, kind: str) -> list[Json]:
+    try:
+        return [{**item, "kind": kind} for item in cluster.items(path)]
+    except ClusterError as error:
+        if error.status == 404:
+            raise ClusterError(
+                f"the API server does not know {kind}: the chart's CRDs are not installed", 404
+            ) from error
+        raise
+
+
+def _server_of(cluster: Cluster, found: Json) -> str:
+    """The resolver that a pod asks; empty where it isn't the cluster's."""
+    spec = found["spec"]
+    kind = spec.get("dnsPolicy", "ClusterFirst")
+    given = (spec.get("dnsConfig") or {}).get("nameservers") or ()
+    if kind == "None" and given:
+        return str(given[0])
+    if kind in _NODES_DNS or (kind == "ClusterFirst" and spec.get("hostNetwork")):
+        return ""
+    return cluster_dns(cluster)
+
+
+def _trace_report(
+    cluster: Cluster, namespace: str, found: Json, target: Target, server: str
+) -> Report | None:
+    addresses, node = trace.addresses(found, 6), found["spec"].get("nodeName")
+    if not addresses or not node:
+        return None
+    argv = ["trace", "--client", addresses[0], "--port", str(target.port)]
+    address = trace.literal(target.host)
+    if address is None and server:
+        argv += ["--host", target.host, "--server", server]
+    elif address is not None and address.version == 6:
+        argv += ["--destination", str(address)]
+    reports = agents.ask_all(cluster, agents.find(cluster, namespace, node), lambda _: argv)
+    # Where a node has several gateways, the one that the destination belongs to.
+    for report in reports:
+        if not report.error and any(d["translated"] for d in report.data["destinations"]):
+            return report
+    return next((r for r in reports if not r.error), reports[0] if reports else None)
+
+
+def _explained(cluster: Cluster, report: Report | None, host: str, found: Json) -> tuple[str, ...]:
+    """How the sidecar answers a name that came back without an address of ours."""
+    if report is None or report.error or not report.data["dns"]:
+        return ()
+    if any(d["translated"] for d in report.data["destinations"]):
+        return ()
+    argv = ("nat64-dns64", "explain", host, "--client", trace.addresses(found, 6)[0])
+    agent = report.agent
+    try:
+        said = cluster.exec(agent.namespace, agent.pod, DNS64, argv)
+    except ClusterError as error:
+        return (str(error),)
+    return tuple((said.stdout or said.stderr).rstrip().splitlines())
+
+
+def _probe(cluster: Cluster, found: list[Agent]) -> Report | None:
+    server = cluster_dns(cluster)
+    if not found or not server:
+        return None
+    argv = ("trace", "--names-only", "--client", "::1", "--host", doctor.PROBE_NAME)
+    return agents.ask(cluster, found[0], (*argv, "--server", server))

@@ -1,0 +1,62 @@
+"""What else in a cluster does NAT64 or DNS64, or stands before CoreDNS. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.steps import Step, note
+
+MODULES = {
+    "jool": "it is a NAT64 of its own",
+    "jool_siit": "it is a stateless NAT64 of its own",
+    "nat46": "it is a NAT64 of its own",
+}
+"""Kernel modules that translate."""
+
+_OTHER_NAT64 = (
+    "use one NAT64 for a prefix: remove it, or give the NAT64Gateway a prefix that it doesn't have"
+)
+_IMAGES = (
+    (r"(^|/)tayga\b", "Tayga, a NAT64", _OTHER_NAT64),
+    (r"(^|/)jool\b", "Jool, a NAT64", _OTHER_NAT64),
+    (r"(^|/)(kubernetes-sigs/)?nat64(-agent)?([:@]|$)", "another NAT64", _OTHER_NAT64),
+    (r"ebpf-nat64", "another NAT64", _OTHER_NAT64),
+    (
+        r"(^|/)kindnetd?\b",
+        "kindnet, which may translate 64:ff9b::/96 itself in IPv6 clusters",
+        "turn its NAT64 off, or give the NAT64Gateway another prefix",
+    ),
+    (
+        r"node-cache|nodelocaldns|node-local-dns",
+        "NodeLocal DNSCache, which pods ask before CoreDNS",
+        "its Corefile must send external names to CoreDNS, not to the upstreams: docs/cni.md",
+    ),
+)
+
+
+def workloads(found: Iterable[Json], ours: str) -> Iterator[Step]:
+    """DaemonSets and Deployments whose images are known to overlap; `ours` is our namespace."""
+    for obj in found:
+        metadata = obj["metadata"]
+        if metadata["namespace"] == ours:
+            continue
+        spec = obj["spec"]["template"]["spec"]
+        images = [container["image"] for container in spec.get("containers") or ()]
+        for pattern, what, remedy in _IMAGES:
+            if any(re.search(pattern, image) for image in images):
+                where = f"{obj['kind']} {metadata['namespace']}/{metadata['name']}"
+                yield note("overlap", f"{where} is {what}", remedy)
+                break
+
+
+def cilium(config: Json | None) -> Iterator[Step]:
+    """Cilium's ConfigMap, where it runs."""
+    data = (config or {}).get("data") or {}
+    if data.get("enable-nat46x64-gateway") == "true":
+        yield note(
+            "overlap",
+            "Cilium has enable-nat46x64-gateway: it translates 64:ff9b::/96 itself",
+            "turn it off, or give the NAT64Gateway another prefix",
+        )

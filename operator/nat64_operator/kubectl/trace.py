@@ -1,0 +1,219 @@
+"""`kubectl nat64 trace`: judges, step by step, what was gathered about a pod's way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any, NamedTuple
+
+from nat64_dataplane import pref64
+from nat64_operator.kubectl import netpol, wayout
+from nat64_operator.kubectl.agents import Report
+from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.status import condition
+from nat64_operator.kubectl.steps import Step, note, ok, stop
+
+
+class Facts(NamedTuple):
+    """What was gathered. Lists that the user may not read are None."""
+
+    pod: Json
+    host: str
+    port: int
+    server: str
+    """The cluster's DNS; empty where the pod doesn't ask it, or the host is an address."""
+    report: Report | None
+    """What the agent on the pod's node found; None where the node has no agent."""
+    policies: list[Json] | None
+    """DNS64Policies."""
+    network_policies: list[Json] | None
+    """Those of the pod's namespace."""
+    explained: tuple[str, ...] = ()
+    """How the sidecar on the pod's node answers the name, where that matters."""
+
+
+def literal(host: str) -> IPv4Address | IPv6Address | None:
+    """The host as an address; None for a name."""
+    try:
+        return ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def addresses(pod: Json, version: int) -> list[str]:
+    """A pod's addresses of one IP version."""
+    entries = (pod.get("status") or {}).get("podIPs") or ()
+    return [e["ip"] for e in entries if ip_address(e["ip"]).version == version]
+
+
+def judge(facts: Facts) -> list[Step]:
+    """All steps up to the one where the way ends."""
+    steps: list[Step] = []
+    for step in _walk(facts):
+        steps.append(step)
+        if step.result.value == "stop":
+            break
+    return steps
+
+
+def _walk(facts: Facts) -> Iterator[Step]:
+    yield _pod(facts)
+    yield _translator(facts)
+    assert facts.report is not None, "the step before ends without one"
+    found: dict[str, Any] = facts.report.data
+    yield _names(facts, found)
+    way = _translated(found)
+    if way is None:
+        native = [d["address"] for d in found["destinations"]]
+        yield stop(
+            "translation",
+            f"{', '.join(native)} is not under {found['prefix']}: the pod reaches it, or doesn't, "
+            "over plain IPv6, and NAT64 has no part in it",
+            "look at the pod's IPv6 connectivity; to translate although the name has IPv6, set "
+            "translateAll in the DNS64Policy",
+        )
+        return
+    yield _network_policy(facts, IPv6Address(way["address"]))
+    yield from wayout.walk(facts.report.agent.node, found, way)
+
+
+def _translated(found: dict[str, Any]) -> dict[str, Any] | None:
+    for way in found["destinations"]:
+        if way["translated"]:
+            one: dict[str, Any] = way
+            return one
+    return None
+
+
+def _pod(facts: Facts) -> Step:
+    pod, metadata = facts.pod, facts.pod["metadata"]
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    phase = (pod.get("status") or {}).get("phase", "Unknown")
+    if phase != "Running":
+        return stop("pod", f"{name} is {phase}", "trace a pod that runs")
+    six, four = addresses(pod, 6), addresses(pod, 4)
+    if not six:
+        return stop(
+            "pod",
+            f"{name} has no IPv6 address, only {', '.join(four) or 'none at all'}",
+            "NAT64 is for pods with IPv6: this one uses IPv4 by itself",
+        )
+    where = f"{name} is {six[0]} on {pod['spec']['nodeName']}"
+    if pod["spec"].get("hostNetwork"):
+        return note(
+            "pod", f"{where}, on the host network: it uses the node's own IPv4 where it can"
+        )
+    if four:
+        return note("pod", f"{where} and has IPv4 {four[0]} too: it may not need NAT64")
+    return ok("pod", where)
+
+
+def _translator(facts: Facts) -> Step:
+    node = facts.pod["spec"]["nodeName"]
+    if facts.report is None:
+        return stop(
+            "translator",
+            f"{node} has no translator",
+            "apply a NAT64Gateway whose nodeSelector and tolerations fit the node; "
+            "`kubectl get nat64gateway -o wide` shows those there are",
+        )
+    if facts.report.error:
+        return stop(
+            "translator",
+            f"the translator on {node} can't be asked: {facts.report.error}",
+            "`kubectl nat64 doctor` and the pod's log say more",
+        )
+    found = facts.report.data
+    if not found["programmed"]:
+        return stop(
+            "translator",
+            f"{node} does not translate: {found['reason']}",
+            f"`kubectl nat64 doctor` looks for what {node} lacks",
+        )
+    return ok("translator", f"{found['name']} translates {found['prefix']} on {node}")
+
+
+def _names(facts: Facts, found: dict[str, Any]) -> Step:
+    address, prefix = literal(facts.host), IPv6Network(found["prefix"])
+    if isinstance(address, IPv4Address):
+        return stop(
+            "DNS",
+            f"{address} is an IPv4 address: the pod has no IPv4, and DNS64 never sees a name",
+            f"use a name, or the address that stands for it: [{pref64.embed(prefix, address)}]",
+        )
+    if address is not None:
+        return ok("DNS", f"{address} is an address: no name is resolved")
+    dns = found["dns"]
+    if not facts.server or dns is None:
+        return stop(
+            "DNS",
+            "the pod does not ask the cluster's DNS (dnsPolicy "
+            f"{facts.pod['spec'].get('dnsPolicy', 'ClusterFirst')}), so nobody synthesizes for it",
+            "dnsPolicy ClusterFirst (ClusterFirstWithHostNet on the host network)",
+        )
+    six, four = dns["AAAA"], dns["A"]
+    if six["error"]:
+        return stop(
+            "DNS",
+            f"the cluster's DNS {facts.server} does not answer: {six['error']}",
+            "`kubectl -n kube-system get pods -l k8s-app=kube-dns`",
+        )
+    ours = [a for a in six["addresses"] if IPv6Address(a) in prefix]
+    if ours:
+        from_ = f", synthesized from {', '.join(four['addresses'])}" if four["addresses"] else ""
+        return ok("DNS", f"{facts.host} is {', '.join(ours)}{from_}")
+    if six["addresses"]:
+        return note("DNS", f"{facts.host} has IPv6 of its own: {', '.join(six['addresses'])}")
+    if four["addresses"]:
+        return stop(
+            "DNS",
+            f"{facts.host} has IPv4 {', '.join(four['addresses'])}, and the cluster's DNS "
+            "synthesizes no IPv6 address for it",
+            _why_unsynthesized(facts.policies),
+            facts.explained,
+        )
+    return stop(
+        "DNS",
+        f"{facts.host} has no address at all ({six['rcode']})",
+        "look at the name's spelling and at the upstream resolvers",
+        facts.explained,
+    )
+
+
+def _why_unsynthesized(policies: Iterable[Json] | None) -> str:
+    if policies is None:
+        return "look at the DNS64Policies, which you may not read"
+    known = list(policies)
+    if not known:
+        return "apply a DNS64Policy: without one, CoreDNS does not ask the sidecars"
+    for policy in known:
+        ready = condition(policy, "Ready")
+        if ready.get("status") != "True":
+            message = ready.get("message", "the operator has not looked at it yet")
+            return f"DNS64Policy {policy['metadata']['name']} is not ready: {message}"
+    return (
+        "below is how the sidecar answers; where that is synthesized, CoreDNS still has an older "
+        "answer in its cache (30 s at most with kubeadm's Corefile), or a resolver in between "
+        "does not ask it"
+    )
+
+
+def _network_policy(facts: Facts, address: IPv6Address) -> Step:
+    if facts.network_policies is None:
+        return note("NetworkPolicy", "not looked at: you may not list NetworkPolicies here")
+    labels = facts.pod["metadata"].get("labels") or {}
+    restricting = netpol.restricting(facts.network_policies, labels)
+    if not restricting:
+        return ok("NetworkPolicy", "none restricts what the pod sends")
+    names = ", ".join(policy["metadata"]["name"] for policy in restricting)
+    allowing = netpol.allowing(restricting, address, facts.port)
+    if allowing:
+        return ok("NetworkPolicy", f"{', '.join(allowing)} lets TCP {facts.port} to {address} pass")
+    rule = f"egress: [{{to: [{{ipBlock: {{cidr: {address}/128}}}}]}}]"
+    return stop(
+        "NetworkPolicy",
+        f"{names} restricts what the pod sends, and nothing lets TCP {facts.port} to {address} "
+        "pass",
+        f"allow the IPv6 address, as in `{rule}`: "
+        "a NetworkPolicy sees packets before they are translated",
+    )
