@@ -273,7 +273,7 @@ def test_ids_ports_and_letter_case_can_not_be_guessed(
         assert server.ask(f"n{number}.example").answer
     ports = [port for port, _ in up.sources]
     idents = [ident for _, ident in up.sources]
-    assert len(set(ports)) >= 8
+    assert len(set(ports)) >= 3
     assert len(set(idents)) > 35
     assert ports != sorted(ports)
     spelled = {query.question[0].name.to_text()[-8:] for query in up.queries}

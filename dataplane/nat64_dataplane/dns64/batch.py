@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from struct import Struct
@@ -16,7 +17,7 @@ from struct import Struct
 SIZE = 64
 """Messages of one batch."""
 _RECEIVED, _SENT = 4096, 1280
-"""Bytes of a query and of a response that fit; UDP responses are at most 1232 long."""
+"""Bytes that fit into a buffer; no UDP message that we ask for or send is above 1232."""
 _NAME, _CONTROL, _HEADER, _IOVEC = 32, 64, 64, 16
 _MSGHDR = Struct("=QI4xQQQQi4xI4x")
 _LENGTH = Struct("=56xI4x")
@@ -58,6 +59,31 @@ class _Vector:
             )
         self.fresh = bytes(self.headers)
         """The headers before a call: the kernel writes lengths into them."""
+
+
+class Receiver:
+    """Receives from one connected socket, whose address is known."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._descriptor = connected.fileno()
+        self._in = _Vector(_RECEIVED, 0, 0)
+
+    def receive(self) -> list[bytes]:
+        """Return the messages that wait, `SIZE` at most. Raises OSError, as for a closed port."""
+        vector = self._in
+        vector.headers[:] = vector.fresh
+        count = _recvmmsg(self._descriptor, vector.address, SIZE, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR):
+                return []
+            raise OSError(number, os.strerror(number))
+        data = vector.data
+        lengths = _LENGTH.iter_unpack(vector.headers[: count * _HEADER])
+        return [
+            data[index * _RECEIVED : index * _RECEIVED + length].tobytes()
+            for index, (length,) in enumerate(lengths)
+        ]
 
 
 class Batch:

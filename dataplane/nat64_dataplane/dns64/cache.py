@@ -47,6 +47,14 @@ class View(NamedTuple):
     cd: bool
 
 
+VIEWS = {
+    (synthesize, do, cd): View(synthesize, do, cd)
+    for synthesize in (False, True)
+    for do in (False, True)
+    for cd in (False, True)
+}
+
+
 class Shape:
     """What most answers share: flags, counts, and where TTLs are. One object serves many."""
 
@@ -124,6 +132,12 @@ class _Tables(NamedTuple):
     denial: dict[bytes, Entry]
     error: dict[bytes, Entry]
 
+    def of(self, kind: str) -> dict[bytes, Entry]:
+        """The table of one kind."""
+        if kind == SUCCESS:
+            return self.success
+        return self.denial if kind == DENIAL else self.error
+
 
 class Cache:
     """All answers of one server block."""
@@ -140,8 +154,8 @@ class Cache:
             DENIAL: settings.denial_capacity,
             ERROR: _MAX_ERRORS,
         }
-        views = (View(s, d, c) for s in (False, True) for d in (False, True) for c in (False, True))
-        self._tables = {view: _Tables({}, {}, {}) for view in views}
+        self._tables = {view: _Tables({}, {}, {}) for view in VIEWS.values()}
+        self._counts = {SUCCESS: 0, DENIAL: 0, ERROR: 0}
         self._hot = tuple(
             tuple(self._tables[View(s, d, False)] for d in (False, True)) for s in (False, True)
         )
@@ -241,20 +255,23 @@ class Cache:
         if lifetime is None or name not in self._zones:
             return
         tables = self._tables[view]
-        for table, other in ((tables.success, SUCCESS), (tables.denial, DENIAL)):
-            if kind not in (other, ERROR):
-                table.pop(question, None)
-        table = getattr(tables, kind)
-        if kind != ERROR:
-            tables.error.pop(question, None)
+        table = tables.of(kind)
+        counts = self._counts
+        for other in (SUCCESS, DENIAL, ERROR):
+            # a failure leaves what was known; all else replaces it, and goes to the order's end
+            replaced = tables.of(other)
+            if (kind != ERROR or other == ERROR) and question in replaced:
+                del replaced[question]
+                counts[other] -= 1
         shape = self._shape(answer, lifetime)
-        table.pop(question, None)  # so that it goes to the end of the order
         table[question] = Entry(shape, answer, now, self._stats.counter(question, view.do, answer))
-        self._bound(kind, table)
+        counts[kind] += 1
+        if counts[kind] > self._capacity[kind]:
+            self._evict(kind, table)
 
     def entries(self, kind: str) -> int:
         """The number of answers of this kind."""
-        return sum(len(getattr(tables, kind)) for tables in self._tables.values())
+        return self._counts[kind]
 
     def _lifetime(self, answer: Answer, name: bytes) -> int | None:
         settings = self.settings
@@ -283,13 +300,10 @@ class Cache:
             shape = self._shapes[key] = Shape(answer, ttl)
         return shape
 
-    def _bound(self, kind: str, table: dict[bytes, Entry]) -> None:
-        capacity = self._capacity[kind]
-        # one view alone can't be above the bound without all of them being above it
-        if len(table) <= capacity // len(self._tables) or self.entries(kind) <= capacity:
-            return
+    def _evict(self, kind: str, table: dict[bytes, Entry]) -> None:
         for old in list(islice(table, max(len(table) // 64, 1))):
             del table[old]
+            self._counts[kind] -= 1
             self.evictions[kind] += 1
 
 

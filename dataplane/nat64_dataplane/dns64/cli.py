@@ -47,7 +47,8 @@ async def _run(path: Path, settings: Settings) -> int:
     # What is loaded by now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    # Nor at the cache again and again: what lives long here is no garbage.
+    gc.set_threshold(50_000, 20, 1000)
     logging.getLogger("nat64_dns64").info(
         "plugin/reload: running Corefile, SHA512 = %s", settings.content_hash
     )

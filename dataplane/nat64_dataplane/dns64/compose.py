@@ -1,8 +1,8 @@
 """Bodies of responses: a reply's records with some of them changed.
 
-Two ways to the same message. `splice` copies what stays as it stands and works while no kept name
-is compressed against something that moved: nearly always. `write` unpacks every name and packs it
-anew, for all the rest and for bodies made of several replies.
+Two ways to the same message. `splice` copies what stays and moves the pointers of compressed names
+along; it works unless a name is compressed against a record that is gone. `Writer` unpacks every
+name and packs it anew, for all the rest and for bodies made of several replies.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Body(NamedTuple):
 
 
 class Moved(Exception):  # noqa: N818 -- not an error: the other way is taken
-    """A record that stays is compressed against one that moved."""
+    """A record that stays is compressed against one that is gone."""
 
 
 def compose(reply: Reply, changes: Changes) -> Body:
@@ -53,35 +53,38 @@ def compose(reply: Reply, changes: Changes) -> Body:
 
 
 def splice(reply: Reply, changes: Changes) -> Body:
-    """Copy the records that stay byte for byte. Raises Moved."""
+    """Copy the records that stay, and point their compressed names at where things are now.
+
+    Raises Moved where a name points into something that was left out or replaced.
+    """
     message = reply.wire
     first = wire.HEADER_SIZE + len(reply.question)
     if not changes and reply.edns is None:
         records = reply.records
-        offsets = tuple(record.data - 6 - first for record in records)
+        offsets = tuple([record.data - 6 - first for record in records])
         return Body(message[first:], reply.counts, offsets)
     parts: list[bytes] = []
     offset_list: list[int] = []
     counts = list(reply.counts)
-    size, position, moved = 0, first, len(message)
+    size = 0
+    shifts = _Shifts(first)
     for index, record in enumerate(reply.records):
-        start, data = record.start, record.data
-        if start != position and position < moved:
-            moved = position  # the OPT record stood here
-        position = data + record.length
+        start, data, end = record.start, record.data, record.data + record.length
         replacement = changes.get(index)
-        if (moved < start and _points_past(message, record, moved)) or (
-            replacement is not None and start != first and _owner_past(message, start, moved)
-        ):
-            raise Moved
         if replacement is None:
+            shifts.kept(start, end, size)
+            kept = message[start:end]
             offset_list.append(size + data - 6 - start)
-            parts.append(message[start:position])
-            size += position - start
+            parts.append(shifts.repoint(message, record, kept) if shifts.moves else kept)
+            size += end - start
             continue
-        moved = min(moved, data - 10 if replacement else start)
         counts[_section(reply, index)] += len(replacement) - 1
         owner = message[start : data - 10]
+        if shifts.moves:
+            owner = shifts.repoint_name(message, start, owner, 0)
+        if replacement:
+            shifts.kept(start, data - 10, size)
+        shifts.moves = True
         for new in replacement:
             fixed = _FIXED.pack(new.type, record.rdclass, new.ttl, len(new.data))
             offset_list.append(size + len(owner) + 4)
@@ -97,28 +100,56 @@ def _section(reply: Reply, index: int) -> int:
     return 1 if index < len(reply.answer) + len(reply.authority) else 2
 
 
-def _points_past(message: bytes, record: Record, moved: int) -> bool:
-    """Whether a name in this record is compressed against something at or past `moved`."""
-    if _owner_past(message, record.start, moved):
-        return True
-    before = wire.NAMES_IN_RDATA.get(record.type)
-    if before is None or record.rdclass != wire.IN:
-        return False
-    at = record.data + before
-    if _owner_past(message, at, moved):
-        return True
-    return record.type == wire.SOA and _owner_past(message, wire.skip_name(message, at), moved)
+class _Shifts:
+    """Where the parts of a message that were copied are in the new one."""
 
+    def __init__(self, first: int) -> None:
+        self.moves = False
+        """Whether anything is elsewhere by now."""
+        self._first = first
+        self._kept: list[tuple[int, int, int]] = []
 
-def _owner_past(message: bytes, at: int, moved: int) -> bool:
-    while length := message[at]:
-        if length >= 192:
-            at = (length & 63) << 8 | message[at + 1]
-            if at >= moved:
-                return True
-        else:
-            at += length + 1
-    return False
+    def kept(self, start: int, end: int, at: int) -> None:
+        """Note that the old `start` to `end` is at `at` in the new body."""
+        shift = self._first + at - start
+        self._kept.append((start, end, shift))
+        if shift:
+            self.moves = True
+
+    def repoint(self, message: bytes, record: Record, kept: bytes) -> bytes:
+        """Return a copied record with its compressed names pointing right."""
+        start = record.start
+        kept = self.repoint_name(message, start, kept, 0)
+        before = wire.NAMES_IN_RDATA.get(record.type)
+        if before is None or record.rdclass != wire.IN:
+            return kept
+        at = record.data + before
+        kept = self.repoint_name(message, at, kept, at - start)
+        if record.type == wire.SOA:
+            at = wire.skip_name(message, at)
+            kept = self.repoint_name(message, at, kept, at - start)
+        return kept
+
+    def repoint_name(self, message: bytes, at: int, kept: bytes, offset: int) -> bytes:
+        """Return `kept`, in which the name at `at` is at `offset`, with its pointer right."""
+        start = at
+        while length := message[at]:
+            if length < 192:
+                at += length + 1
+                continue
+            target = (length & 63) << 8 | message[at + 1]
+            if target < self._first:
+                return kept
+            pointer = self._target(target)
+            place = offset + at - start
+            return kept[:place] + (0xC000 | pointer).to_bytes(2, "big") + kept[place + 2 :]
+        return kept
+
+    def _target(self, target: int) -> int:
+        for start, end, shift in self._kept:
+            if start <= target < end and target + shift <= _MAX_POINTER:
+                return target + shift
+        raise Moved
 
 
 class Writer:

@@ -14,30 +14,24 @@ from collections import deque
 from collections.abc import Callable
 
 from nat64_dataplane.dns64 import wire
+from nat64_dataplane.dns64.batch import Receiver
 from nat64_dataplane.dns64.entropy import Entropy, mix_case
 from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import Upstream
 
-PORTS = 16
-USES = 512
+PORTS = 4
+USES = 2048
 """Queries after which a port is given back and another taken."""
 MAX_PENDING = 4096
 """Queries open on one port; more would make IDs too easy to hit."""
-READS_PER_WAKEUP = 64
 RECEIVE_BUFFER = 1 << 20
 TICK = 0.05
 """Seconds between looks at which queries have had no reply in time."""
 
 
-class _Pending:
-    """An open query with the letter case that it went out in."""
-
-    __slots__ = ("query", "question")
-
-    def __init__(self, query: Query, question: bytes) -> None:
-        self.query = query
-        self.question = question
+_Pending = tuple[Query, bytes]
+"""An open query with its question in the letter case that it went out in."""
 
 
 class _Port:
@@ -48,66 +42,61 @@ class _Port:
         self.uses = 0
         self._owner = owner
         self._socket = owner.open_socket()
-        self.born = owner.loop.time()
+        self._receiver = Receiver(self._socket)
+        self.expires = owner.loop.time() + owner.expire
         owner.loop.add_reader(self._socket, self._readable)
 
     def close(self) -> None:
         self._owner.loop.remove_reader(self._socket)
         self._socket.close()
 
-    def send(self, ident: bytes, message: bytes, pending: _Pending) -> None:
+    def send(self, message: bytes) -> None:
+        """Send a message. Raises OSError."""
         self.uses += 1
-        self.pending[ident] = pending
-        try:
-            self._socket.send(message)
-        except OSError as error:
-            del self.pending[ident]
-            self._owner.fail(pending.query, f"{self._owner.upstream}: {error.strerror or error}")
+        self._socket.send(message)
 
     def _readable(self) -> None:
-        receive, owner = self._socket.recv, self._owner
-        for _ in range(READS_PER_WAKEUP):
-            try:
-                message = receive(65535)
-            except BlockingIOError:
-                return
-            except OSError as error:  # a port unreachable: every query on this socket is lost
-                lost, self.pending = self.pending, {}
-                for each in lost.values():
-                    owner.fail(each.query, f"{owner.upstream}: {error.strerror or error}")
-                return
-            pending = self.pending.get(message[:2])
-            if pending is None:
+        owner, pending = self._owner, self.pending
+        try:
+            messages = self._receiver.receive()
+        except OSError as error:  # a port unreachable: every query on this socket is lost
+            self.pending = {}
+            for query, _ in pending.values():
+                owner.fail(query, f"{owner.upstream}: {error.strerror or error}")
+            return
+        for message in messages:
+            waits = pending.get(message[:2])
+            if waits is None:
                 owner.strays += 1
-                continue
-            self._take(message, pending)
+            else:
+                self._take(message, waits)
 
     def _take(self, message: bytes, pending: _Pending) -> None:
         """Accept a message as the reply, or leave the query open for the true one."""
         owner = self._owner
-        asked = pending.question
-        echoed = message[wire.HEADER_SIZE : wire.HEADER_SIZE + len(asked)]
+        query, asked = pending
+        end = wire.HEADER_SIZE + len(asked)
+        echoed = message[wire.HEADER_SIZE : end]
         if echoed != asked and echoed.lower() != asked.lower():
             owner.strays += 1
             return
         try:
             # the letter case was for the way only: names compressed against the question get it
-            start, end = message[: wire.HEADER_SIZE], wire.HEADER_SIZE + len(asked)
-            reply = wire.parse_reply(start + pending.query.question + message[end:])
+            message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
+            reply = wire.parse_reply(message)
         except wire.Malformed as error:
             del self.pending[message[:2]]
-            owner.fail(pending.query, f"{owner.upstream}: malformed reply: {error}")
+            owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
             return
         if len(reply.question) != len(asked):
             owner.strays += 1
             return
         del self.pending[message[:2]]
-        query = pending.query
-        query.answered = True
+        query.waits = False
         if echoed != asked:
             owner.wrong_case(query)
         else:
-            query.done(reply)
+            query.result(reply)
 
 
 class Datagrams:
@@ -131,32 +120,33 @@ class Datagrams:
         """Called for a reply that repeats the name in another letter case."""
         self._source = source
         self._entropy = entropy
-        self._expire = expire
+        self.expire = expire
         self._ports: list[_Port] = []
         self._retired: list[_Port] = []
-        self._waiting: deque[tuple[_Port, bytes, _Pending]] = deque()
+        self._waiting: deque[tuple[Query, float, _Port, bytes]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, query: Query, *, deadline: float) -> None:
-        """Send a query. Its `done` is called with the reply, or Failed by `deadline`."""
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+        random = self._entropy.bytes(4)
         try:
-            port = self._pick()
+            port = self._pick(random[0] % PORTS)
+            ident = random[2:]
+            while ident in port.pending:
+                ident = self._entropy.bytes(2)
+            question = query.question
+            if self.mixes_case:
+                question = mix_case(question[:-4], self._entropy) + question[-4:]
+            query.waits = True
+            port.send(query.message(ident, question))
         except OSError as error:
+            query.waits = True
             self.fail(query, f"{self.upstream}: {error.strerror or error}")
             return
-        ident = self._entropy.bytes(2)
-        while ident in port.pending:
-            ident = self._entropy.bytes(2)
-        question = query.question
-        if self.mixes_case:
-            question = mix_case(question[:-4], self._entropy) + question[-4:]
-        query.answered = False
-        query.deadline = deadline
-        pending = _Pending(query, question)
-        self._waiting.append((port, ident, pending))
+        port.pending[ident] = (query, question)
+        self._waiting.append((query, deadline, port, ident))
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, self._tick)
-        port.send(ident, query.message(ident, question), pending)
 
     def fail(self, query: Query, reason: str) -> None:
         """Give up on a query."""
@@ -171,8 +161,8 @@ class Datagrams:
         for port in ports:
             port.close()
         waiting, self._waiting = self._waiting, deque()
-        for _, _, pending in waiting:
-            self.fail(pending.query, "closing")
+        for query, *_ in waiting:
+            self.fail(query, "closing")
 
     def open_socket(self) -> socket.socket:
         """Open a socket that only this server can reach. Raises OSError."""
@@ -188,13 +178,11 @@ class Datagrams:
             raise
         return opened
 
-    def _pick(self) -> _Port:
-        index = self._entropy.below(PORTS)
+    def _pick(self, index: int) -> _Port:
         while index >= len(self._ports):
             self._ports.append(_Port(self))
         port = self._ports[index]
-        worn = port.uses >= USES or self.loop.time() - port.born > self._expire
-        if worn or len(port.pending) >= MAX_PENDING:
+        if port.uses >= USES or len(port.pending) >= MAX_PENDING or port.expires < self.loop.time():
             self._retired.append(port)
             port = self._ports[index] = _Port(self)
         return port
@@ -202,12 +190,13 @@ class Datagrams:
     def _tick(self) -> None:
         now = self.loop.time()
         waiting = self._waiting
-        while waiting and (waiting[0][2].query.answered or waiting[0][2].query.deadline <= now):
-            port, ident, pending = waiting.popleft()
-            if port.pending.get(ident) is pending:
+        # all wait equally long, so the first in the queue is the first to give up on
+        while waiting and (waiting[0][1] <= now or not waiting[0][0].waits):
+            query, _, port, ident = waiting.popleft()
+            pending = port.pending.get(ident)
+            if pending is not None and pending[0] is query:
                 del port.pending[ident]
-                if not pending.query.answered:
-                    self.fail(pending.query, f"{self.upstream}: no reply in time")
+                self.fail(query, f"{self.upstream}: no reply in time")
         for port in [port for port in self._retired if not port.pending]:
             self._retired.remove(port)
             port.close()

@@ -24,7 +24,7 @@ from nat64_dataplane.dns64.answer import (
     udp_limit,
     with_ttl,
 )
-from nat64_dataplane.dns64.cache import Cache, Entry, View
+from nat64_dataplane.dns64.cache import VIEWS, Cache, Entry, View
 from nat64_dataplane.dns64.clients import MAX_REMEMBERED, Client, Clients
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.group import Group, Observe
@@ -33,7 +33,7 @@ from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.querylog import ErrorLog, Event, QueryLog
 from nat64_dataplane.dns64.rules import Decision, Question
 from nat64_dataplane.dns64.settings import Server, ServeStale, Unprogrammed
-from nat64_dataplane.dns64.stats import Served, Stats
+from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.translator import Watch
 from nat64_dataplane.dns64.wire import Query
 
@@ -157,7 +157,7 @@ class Engine:
             answer = failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
             self._respond(query, origin, answer)
             return
-        view = View(self._synthesis[client.family], query.do, query.cd)
+        view = VIEWS[self._synthesis[client.family], query.do, query.cd]
         question = query.name + query.question[-4:]
         stale: Entry | None = None
         if self.cache is not None:
@@ -328,19 +328,18 @@ class Engine:
         seconds = self._loop.time() - origin.started
         stats = self.stats
         stats.seconds.observe(seconds)
-        stats.served[
-            Served(
-                stats.zone_of(query.name),
-                origin.proto,
-                origin.client.family,
-                query.type,
-                query.do,
-                response[3] & wire.RCODE_MASK,
-                synthesized,
-                origin.size,
-                len(response),
-            )
-        ] += 1
+        key = (
+            stats.zone_of(query.name),
+            origin.proto,
+            origin.client.family,
+            query.type,
+            query.edns is not None and query.edns.do,
+            response[3] & wire.RCODE_MASK,
+            synthesized,
+            origin.size,
+            len(response),
+        )
+        stats.served[key] = stats.served.get(key, 0) + 1
         if self.log:
             self.log.write(
                 Event(

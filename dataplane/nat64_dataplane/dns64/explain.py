@@ -106,7 +106,7 @@ async def _resolve(server: Server, question: Question, say: Say) -> Decision:
     loop = asyncio.get_running_loop()
     used: list[str] = []
 
-    def observe(upstream: object, rcode: int | None, seconds: float) -> None:
+    def observe(upstream: str, rcode: int | None, seconds: float) -> None:
         result = "no reply" if rcode is None else rcode_text(rcode)
         used.append(f"{upstream}: {result} after {seconds * 1000:.1f} ms")
 

@@ -24,8 +24,10 @@ from nat64_dataplane.dns64.wire import Reply
 CASE_BLIND_SECONDS = 600.0
 """How long a server that doesn't keep letter case is asked in lower case only."""
 NO_EDNS_SECONDS = 600.0
+PROBE_SECONDS = 1.0
+UNLIMITED = 1_000_000
 
-Observe = Callable[[Upstream, int | None, float], None]
+Observe = Callable[[str, int | None, float], None]
 """Told for each exchange: the server, the RCODE or None, and the seconds it took."""
 
 
@@ -35,6 +37,7 @@ class Server:
     def __init__(self, upstream: Upstream, group: Group) -> None:
         settings = group.settings
         self.upstream = upstream
+        self.label = str(upstream)
         self.fails = 0
         self.failed_probes = 0
         self.no_edns_until = 0.0
@@ -92,10 +95,10 @@ class Server:
 
     def _send_probe(self) -> None:
         domain = names.from_text(self._group.settings.health_domain)
-        query = Query(domain + b"\0\2\0\1", do=False, cd=False, done=self._probed)
-        self.send(query, self._loop.time() + 1.0)
+        self.send(_Probe(domain + b"\0\2\0\1", self), self._loop.time() + PROBE_SECONDS)
 
-    def _probed(self, result: Reply | Failed) -> None:
+    def probed(self, result: Reply | Failed) -> None:
+        """Take what came of a probe: any reply is a sign of life."""
         if self._closed:
             return
         if isinstance(result, Reply):
@@ -117,6 +120,19 @@ class Server:
         self.datagrams.mixes_case = True
 
 
+class _Probe(Query):
+    """A question that only asks whether the server is alive."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, question: bytes, server: Server) -> None:
+        super().__init__(question, do=False, cd=False)
+        self._server = server
+
+    def result(self, result: Reply | Failed) -> None:
+        self._server.probed(result)
+
+
 class Group:
     """A `forward` stanza at work."""
 
@@ -127,14 +143,19 @@ class Group:
         self.under_way = 0
         self.rejected = 0
         self.all_down = 0
+        self.now = asyncio.get_running_loop().time
+        most = settings.max_connect_attempts
+        self.tries = 2 * len(settings.upstreams) if most is None else most or UNLIMITED
         self._turn = 0
-        self._loop = asyncio.get_running_loop()
         self._zone = names.from_text(settings.zone)
         self._excepted = Zones(settings.excepted)
+        self._everything = self._zone == b"\0" and not settings.excepted
         self.servers = [Server(upstream, self) for upstream in settings.upstreams]
 
     def serves(self, name: bytes) -> bool:
         """Whether this stanza is for a name."""
+        if self._everything:
+            return True
         if self._zone != b"\0" and self._zone not in names.ancestors(name):
             return False
         return name not in self._excepted or name == self._zone
@@ -174,34 +195,65 @@ class Group:
             server.close()
 
 
-class _Tries:
+class _Tries(Query):
     """The tries of one question, until a server answers or time or tries are used up."""
 
-    __slots__ = ("_at", "_end", "_group", "_left", "_order", "_query", "_reason", "_server", "_to")
+    __slots__ = ("_at", "_done", "_end", "_group", "_left", "_order", "_reason", "_server")
 
     def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+        super().__init__(question, do=do, cd=cd)
         self._group = group
-        self._query = Query(question, do=do, cd=cd, done=self._result)
-        self._to = done
+        self._done = done
         self._order = group.order()
         self._at = 0
-        self._end = group._loop.time() + TOTAL_SECONDS
-        most = group.settings.max_connect_attempts
-        self._left = 2 * len(self._order) if most is None else most or 1_000_000
+        self._end = group.now() + TOTAL_SECONDS
+        self._left = group.tries
         self._reason = "no upstream is healthy"
         self._server: Server | None = None
 
     def next(self) -> None:
         """Try the next server, or end."""
-        now = self._group._loop.time()
+        now = self._group.now()
         server = self._choose() if self._left and now < self._end else None
         if server is None:
             self._finish(Failed(self._reason))
             return
         self._left -= 1
         self._server = server
-        self._query.tcp = False
-        server.send(self._query, min(now + self._group.settings.read_timeout, self._end))
+        self.tcp = False
+        server.send(self, min(now + self._group.settings.read_timeout, self._end))
+
+    def result(self, result: Reply | Failed) -> None:
+        """Take a reply, or go on to another transport or server."""
+        server, group = self._server, self._group
+        assert server is not None, "a result comes after a try"
+        now = group.now()
+        if isinstance(result, Failed):
+            group.observe(server.label, None, now - self.sent)
+            self._reason = result.reason
+            server.check()
+            self.next()
+            return
+        rcode = result.rcode
+        group.observe(server.label, rcode, now - self.sent)
+        if result.flags & wire.TC:
+            if self.tcp or server.only_streams:
+                self._reason = f"{server.label}: a truncated reply over TCP"
+                self.next()
+                return
+            self.tcp = True
+            self._again(server, now)
+        elif rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and self.edns:
+            # a server older than EDNS (RFC 6891 section 6.2.2)
+            server.no_edns_until = now + NO_EDNS_SECONDS
+            self._again(server, now)
+        elif rcode in group.settings.failover and self._at < len(self._order):
+            self.next()
+        else:
+            self._finish(result)
+
+    def _again(self, server: Server, now: float) -> None:
+        server.send(self, min(now + self._group.settings.read_timeout, self._end))
 
     def _choose(self) -> Server | None:
         for _ in self._order:
@@ -214,39 +266,9 @@ class _Tries:
             return None
         return self._order[self._group.entropy.below(len(self._order))]
 
-    def _result(self, result: Reply | Failed) -> None:
-        server, query, group = self._server, self._query, self._group
-        assert server is not None, "a result comes after a try"
-        now = group._loop.time()
-        if isinstance(result, Failed):
-            group.observe(server.upstream, None, now - query.sent)
-            self._reason = result.reason
-            server.check()
-            self.next()
-            return
-        group.observe(server.upstream, result.flags & wire.RCODE_MASK, now - query.sent)
-        if result.truncated:
-            if query.tcp or server.only_streams:
-                self._reason = f"{server.upstream}: a truncated reply over TCP"
-                self.next()
-                return
-            query.tcp = True
-            server.send(query, min(now + group.settings.read_timeout, self._end))
-            return
-        rcode = result.rcode
-        if rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and query.edns:
-            # a server older than EDNS (RFC 6891 section 6.2.2)
-            server.no_edns_until = now + NO_EDNS_SECONDS
-            server.send(query, min(now + group.settings.read_timeout, self._end))
-            return
-        if rcode in group.settings.failover and self._at < len(self._order):
-            self.next()
-            return
-        self._finish(result)
-
     def _finish(self, result: Reply | Failed) -> None:
         self._group.under_way -= 1
-        self._to(result)
+        self._done(result)
 
 
 def _tls_context(settings: Forward) -> ssl.SSLContext:

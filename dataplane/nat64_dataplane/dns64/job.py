@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,6 +18,24 @@ logger = logging.getLogger("nat64_dns64")
 
 Finished = Callable[[Decision, str], None]
 """Told the decision, and what went wrong upstream, if anything did."""
+
+
+FAULT_LOG_SECONDS = 10.0
+
+
+class _Faults:
+    """Logs faults of this program, but not one for each of many thousand queries a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def log(self, name: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + FAULT_LOG_SECONDS
+            logger.exception("resolving %s failed; others may have, too", name)
+
+
+_faults = _Faults()
 
 
 class Job:
@@ -51,7 +70,7 @@ class Job:
             self._finished(end.value, self._reason)
             return
         except Exception as error:  # a fault of ours costs one answer, not the server
-            logger.exception("resolving %s failed", names.to_text(self._question.name))
+            _faults.log(names.to_text(self._question.name))
             reason = f"internal error: {type(error).__name__}"
             self._finished(Decision(failure(wire.SERVFAIL), Rule.FAULT), reason)
             return

@@ -72,6 +72,7 @@ class UdpListener:
         if wildcard:
             # a node has many addresses: answer from the one that was asked
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        self._flushing = False
         self._batch = Batch(self._socket, control=PACKET_INFO if wildcard else 0)
         self._loop.add_reader(self._socket, self._drain)
 
@@ -107,8 +108,17 @@ class UdpListener:
         take(self.block, message, Source(host, port, "udp", self._local, send), started)
 
     def _send(self, name: bytes, control: bytes, response: bytes | None) -> None:
-        if response is not None and self._socket.fileno() >= 0:
-            self._batch.queue(response, name, control)
+        """Send together what the replies of one wakeup have made answers of."""
+        if response is None:
+            return
+        self._batch.queue(response, name, control)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._socket.fileno() >= 0:
             self._batch.send()
 
 

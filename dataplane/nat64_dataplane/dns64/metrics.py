@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from nat64_dataplane.dns64.rules import Rule
-from nat64_dataplane.dns64.stats import SIZES, Histogram
+from nat64_dataplane.dns64.stats import SECONDS, SIZES, Histogram
 
 if TYPE_CHECKING:
     from nat64_dataplane.dns64.app import App
@@ -37,15 +37,13 @@ class Upstreams:
     """What is counted of exchanges with upstream servers; outlives reloads."""
 
     def __init__(self) -> None:
-        self.seconds: dict[tuple[str, str], Histogram] = {}
+        self.seconds: dict[tuple[str, int | None], Histogram] = {}
 
-    def observe(self, upstream: object, rcode: int | None, seconds: float) -> None:
-        """Count one exchange."""
-        key = (str(upstream), "" if rcode is None else rcode_text(rcode))
-        histogram = self.seconds.get(key)
+    def observe(self, upstream: str, rcode: int | None, seconds: float) -> None:
+        """Count one exchange; `rcode` is None where no reply came."""
+        histogram = self.seconds.get((upstream, rcode))
         if histogram is None:
-            bounds = tuple(0.00025 * 2**power for power in range(16))
-            histogram = self.seconds[key] = Histogram(bounds)
+            histogram = self.seconds[upstream, rcode] = Histogram(SECONDS)
         histogram.observe(seconds)
 
 
@@ -71,7 +69,8 @@ class DnsCollector(Collector):
             labels=("proxy_name", "to", "rcode"),
         )
         for (upstream, rcode), histogram in self._app.upstreams.seconds.items():
-            _add(seconds, ("forward", upstream, rcode), histogram)
+            text = "" if rcode is None else rcode_text(rcode)
+            _add(seconds, ("forward", upstream, text), histogram)
         yield seconds
         failures = _counter(
             "coredns_proxy_healthcheck_failures", "Failed health checks.", "proxy_name", "to"
@@ -86,7 +85,7 @@ class DnsCollector(Collector):
                 totals["rejected"] += group.rejected
                 totals["broken"] += group.all_down
                 for server in group.servers:
-                    label = str(server.upstream)
+                    label = server.label
                     failures.add_metric(("forward", label), server.failed_probes)
                     down.add_metric((label,), server.down)
                     strays.add_metric((label,), server.datagrams.strays)

@@ -151,15 +151,15 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
             real = _real(policy, first)
             if real is not None and not policy.settings.translate_all:
                 return real
-            soa = next((record for record in first.authority if record.type == wire.SOA), None)
-            if soa is not None:
-                ttl = soa.ttl
+            for record in first.authority:
+                if record.type == wire.SOA:
+                    ttl = record.ttl
     second = yield from _follow(question)
     if isinstance(second, Failed):
         return real or _unreached(second, Rule.A_FAILED)
     if second.rcode != wire.NOERROR:
         return real or Decision(from_reply(second, keep=wire.RA), Rule.A_FAILED)
-    if not any(record.type == wire.A for record in second.answer):
+    if not _has(second, wire.A):
         return real or Decision(from_reply(second, keep=wire.RA), Rule.NO_A)
     if keeps_dnssec and isinstance(first, Reply) and _signed(second):
         return Decision(from_reply(first), Rule.SIGNED)
@@ -173,8 +173,14 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
     return Decision(_without_addresses(second), Rule.A_EXCLUDED)
 
 
+def _has(reply: Reply, rdtype: int) -> bool:
+    return rdtype in [record.type for record in reply.answer]
+
+
 def _real(policy: Policy, reply: Reply) -> Decision | None:
     """Keep the AAAA that aren't excluded; None where there is none to keep."""
+    if not reply.answer:
+        return None
     drop: dict[int, tuple[Data, ...]] = {}
     good = 0
     for index, record in enumerate(reply.answer):
@@ -208,7 +214,7 @@ def _follow(question: Question) -> Generator[Ask, Reply | Failed, Reply | Failed
 
 def _open_end(reply: Reply) -> bytes | None:
     """Return the name that a chain of aliases stops at, where nothing follows it."""
-    if reply.rcode != wire.NOERROR or reply.authority or not reply.answer:
+    if reply.authority or not reply.answer or reply.answer[-1].type == wire.A or reply.rcode:
         return None
     if any(record.type not in (wire.CNAME, wire.DNAME, wire.RRSIG) for record in reply.answer):
         return None
@@ -228,7 +234,7 @@ def synthesize(policy: Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | 
         if record.type == wire.A and record.rdclass == wire.IN:
             capped = min(ttl, record.ttl)
             addresses = policy.embed(reply.data(record))
-            changes[index] = tuple(Data(wire.AAAA, capped, address) for address in addresses)
+            changes[index] = tuple([Data(wire.AAAA, capped, address) for address in addresses])
             found += len(addresses)
         elif _covers_a(reply, record):
             changes[index] = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nat64_dataplane.dns64 import names
 from nat64_dataplane.dns64.answer import Answer
 from nat64_dataplane.dns64.rules import Rule
+from nat64_dataplane.dns64.wire import RCODE_MASK
 
 SIZES = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16000, 32000, 48000, 64000)
 """CoreDNS's bounds for message sizes, in bytes."""
@@ -67,10 +68,13 @@ class Stats:
 
     def __init__(self, zones: dict[bytes, str]) -> None:
         self.zones = zones
-        self.served: Counter[Served] = Counter()
-        self.hot: dict[Alike, list[int]] = {}
-        """Responses from the hot path over UDP. The list has one number for each family (at 1
-        and 2, as CoreDNS numbers them) without EDNS, then (at 3 and 4) with it."""
+        self._only_zone = next(iter(zones.values()))
+        self.served: dict[tuple[Any, ...], int] = {}
+        """Responses with the fields of Served as key; a plain tuple is quicker to make."""
+        self.hot: dict[tuple[Any, ...], list[int]] = {}
+        """Responses from the hot path over UDP, with the fields of Alike as key. The list has a
+        number for each family (at 1 and 2, as CoreDNS has them) without EDNS, then (at 3 and 4)
+        with it."""
         self.dropped = 0
         """Messages that were no query: they get no response, or FORMERR."""
         self.seconds = Histogram(SECONDS)
@@ -88,23 +92,26 @@ class Stats:
         """The zone of this block that a name is in."""
         zones = self.zones
         if len(zones) == 1:
-            return next(iter(zones.values()))
+            return self._only_zone
         return next((zones[zone] for zone in names.ancestors(name) if zone in zones), ".")
 
     def counter(self, question: bytes, do: bool, answer: Answer) -> list[int]:
         """The numbers in which responses with this answer are counted."""
         request = HEADER_SIZE + len(question)
-        alike = Alike(
+        alike = (
             self.zone_of(question[:-4]),
-            int.from_bytes(question[-4:-2], "big"),
+            question[-4] << 8 | question[-3],
             do,
-            answer.rcode,
+            answer.flags & RCODE_MASK,
             answer.kind,
             answer.synthesized,
             request,
             request + len(answer.body),
         )
-        return self.hot.setdefault(alike, [0] * 5)
+        numbers = self.hot.get(alike)
+        if numbers is None:
+            numbers = self.hot[alike] = [0] * 5
+        return numbers
 
     def hot_total(self) -> int:
         """The number of responses from the hot path."""
@@ -112,8 +119,9 @@ class Stats:
 
     def responses(self) -> Counter[Served]:
         """Every response sent, the hot path's among them."""
-        total = Counter(self.served)
-        for alike, numbers in self.hot.items():
+        total = Counter({Served(*key): count for key, count in self.served.items()})
+        for key, numbers in self.hot.items():
+            alike = Alike(*key)
             for index, count in enumerate(numbers):
                 if not count:
                     continue
@@ -135,6 +143,6 @@ class Stats:
     def hits(self) -> Counter[str]:
         """Cache hits by kind, the hot path's among them."""
         total = Counter(self.cache_hits)
-        for alike, numbers in self.hot.items():
-            total[alike.kind] += sum(numbers)
+        for key, numbers in self.hot.items():
+            total[Alike(*key).kind] += sum(numbers)
         return total

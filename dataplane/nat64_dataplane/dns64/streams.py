@@ -114,8 +114,8 @@ class Streams:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, query: Query, *, deadline: float) -> None:
-        """Send a query. Its `done` is called with the reply, or Failed by `deadline`."""
-        query.answered = False
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+        query.waits = True
         connection = self._usable()
         ident = self._entropy.bytes(2)
         while ident in connection.pending:
