@@ -10,6 +10,7 @@
 #include "packet.h"
 
 #define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
+#define LEND_TRIES  32
 #define EVEN_PORTS  0x5555555555555555ULL
 #define EEXIST	    17
 #define AGAIN	    -1
@@ -258,13 +259,14 @@ static __noinline void drop_binding(const struct packet *p)
 /* One more port for the client, if it may (RFC 6888 REQ-4). */
 static __noinline int client_port_taken(const struct packet *p, __u32 limit)
 {
-	struct client *client = bpf_map_lookup_elem(&clients, &p->client);
+	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
+	struct client *client = bpf_map_lookup_elem(&clients, &address);
 
 	if (!client) {
 		struct client fresh = {};
 
-		bpf_map_update_elem(&clients, &p->client, &fresh, BPF_NOEXIST);
-		client = bpf_map_lookup_elem(&clients, &p->client);
+		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
+		client = bpf_map_lookup_elem(&clients, &address);
 		if (!client)
 			return limit ? COUNT_dropped_client_port_limit : GO_ON;
 	}
@@ -275,9 +277,10 @@ static __noinline int client_port_taken(const struct packet *p, __u32 limit)
 	return GO_ON;
 }
 
-static __noinline void client_port_freed(const union addr6 *address)
+static __noinline void client_port_freed(const union addr6 *which)
 {
-	struct client *client = bpf_map_lookup_elem(&clients, address);
+	union addr6 address = *which;
+	struct client *client = bpf_map_lookup_elem(&clients, &address);
 
 	if (client && client->ports)
 		__sync_fetch_and_add(&client->ports, -1);

@@ -80,6 +80,9 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 		seen = old ? *(volatile __u32 *)&old->expires : 0;
 		if (!seen || (seen > now && old->generation == p->generation))
 			return GO_ON; /* being removed, or another CPU was first */
+		if (seen > now && old->flags & SESSION_OVERLOAD)
+			return COUNT_dropped_ports_exhausted; /* our port, lent out to this remote
+							       */
 		if (__sync_val_compare_and_swap(&old->expires, seen, 0) != seen)
 			return GO_ON;
 		count(p->direction, COUNT_sessions_closed);
@@ -96,16 +99,17 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 /* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. */
 static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 now)
 {
+	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
 	struct client *client;
 
 	if (!rate)
 		return GO_ON;
-	client = bpf_map_lookup_elem(&clients, &p->client);
+	client = bpf_map_lookup_elem(&clients, &address);
 	if (!client) {
 		struct client fresh = {.tokens = rate, .second = now};
 
-		bpf_map_update_elem(&clients, &p->client, &fresh, BPF_NOEXIST);
-		client = bpf_map_lookup_elem(&clients, &p->client);
+		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
+		client = bpf_map_lookup_elem(&clients, &address);
 		if (!client)
 			return COUNT_dropped_client_session_rate;
 	}
@@ -119,12 +123,98 @@ static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 
 	return GO_ON;
 }
 
+static __always_inline void overload_key_of(const struct packet *p, struct overload_key *key)
+{
+	key->client = p->client;
+	key->remote = p->remote;
+	key->client_port = p->client_port;
+	key->remote_port = p->remote_port;
+}
+
+/* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
+ * insertion of the session is the claim. The client has no binding then, so the mapping is not
+ * endpoint-independent, and nobody can connect to it. */
+__noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
+{
+	struct session fresh = {.state = TCP_V6_INIT, .expires = expires, .created = now};
+	struct session_key key;
+	struct pool_range *range;
+	struct config *config;
+	__u32 slot, index;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config || !config->pool_ranges)
+		return COUNT_dropped_ports_exhausted;
+	index = slot * MAX_POOL_RANGES + client_hash(&p->client) % config->pool_ranges;
+	range = bpf_map_lookup_elem(&pool, &index);
+	if (!range)
+		return COUNT_dropped_ports_exhausted;
+	p->pool = range->address;
+	p->pool_port =
+		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
+	p->generation = bpf_get_prandom_u32();
+	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	fresh.client = p->client;
+	fresh.client_port = p->client_port;
+	fresh.flags = p->session_flags;
+	fresh.generation = p->generation;
+	fresh.epoch = config->epoch;
+	session_key_of(p, &key);
+	return bpf_map_update_elem(&sessions, &key, &fresh, BPF_NOEXIST) ? AGAIN : GO_ON;
+}
+
+__noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
+{
+	struct session_key session_key;
+	struct overload_key key;
+	struct bib6 entry = {};
+	int i, result = AGAIN;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	for (i = 0; i < LEND_TRIES && result == AGAIN; i++)
+		result = lend_port(p, expires, now);
+	if (result)
+		return COUNT_dropped_ports_exhausted;
+	overload_key_of(p, &key);
+	entry.pool = p->pool;
+	entry.pool_port = p->pool_port;
+	entry.generation = p->generation;
+	if (bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY)) {
+		session_key_of(p, &session_key);
+		bpf_map_delete_elem(&sessions, &session_key);
+		return COUNT_dropped_session_table_full;
+	}
+	count(DIR_6TO4, COUNT_sessions_opened);
+	count(DIR_6TO4, COUNT_ports_lent);
+	return GO_ON;
+}
+
+/* What open_overloaded has set up, if anything: pool address, port and generation. */
+static __noinline bool find_overloaded(struct packet *p)
+{
+	struct overload_key key;
+	struct bib6 *entry;
+
+	overload_key_of(p, &key);
+	entry = bpf_map_lookup_elem(&overloads, &key);
+	if (!entry)
+		return false;
+	p->pool = entry->pool;
+	p->pool_port = entry->pool_port;
+	p->generation = entry->generation;
+	return true;
+}
+
 /* A packet from the IPv6 side that has no session. */
 __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
 	__u32 slot, now, expires;
 	__u8 state = 0;
+	int refusal;
 
 	if (!p)
 		return COUNT_dropped_internal;
@@ -146,7 +236,12 @@ __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 
 	STEP(check_policy(skb, p));
 	STEP(client_may_open(p, config->session_rate_per_client, now));
-	STEP(get_binding(p, config->ports_per_client, expires, now));
+	refusal = get_binding(p, config->ports_per_client, expires, now);
+	if (refusal == COUNT_dropped_ports_exhausted && p->protocol == IPPROTO_TCP &&
+	    config->flags & CONFIG_OVERLOAD_TCP && !(p->flags & PACKET_HAIRPIN))
+		return open_overloaded(p, expires, now);
+	if (refusal)
+		return refusal;
 
 	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
 	if (keeps_contacts(config, p))
