@@ -25,6 +25,7 @@ from typing import Any
 
 import kubernetes.client
 import kubernetes.config
+import yaml
 
 from tests.cluster import ControlPlane
 from tests.cluster.paths import REPO
@@ -149,17 +150,21 @@ def requests_of_the_operator(control_plane: ControlPlane) -> int:
     """How many it has made, watches included, as the API server counted them."""
     assert control_plane.audit_log is not None, "started with audit"
     with control_plane.audit_log.open() as lines:
-        return sum('"impersonatedUser":{"username":"nat64-operator"' in line for line in lines)
+        return sum(f'"system:serviceaccount:{NAMESPACE}:nat64-operator"' in line for line in lines)
 
 
 @contextmanager
 def operator(control_plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
     """Run it, under a name of its own in the audit log."""
-    import yaml
-
+    kubectl = control_plane.kubectl
+    kubectl("-n", NAMESPACE, "create", "serviceaccount", "nat64-operator")
+    subject = f"--serviceaccount={NAMESPACE}:nat64-operator"
+    kubectl("create", "clusterrolebinding", "bench", "--clusterrole=cluster-admin", subject)
+    token = kubectl("-n", NAMESPACE, "create", "token", "nat64-operator", "--duration=2h").strip()
     kubeconfig = yaml.safe_load(control_plane.kubeconfig.read_text())
-    for user in kubeconfig["users"]:
-        user["user"] |= {"as": "nat64-operator", "as-groups": ["system:masters"]}
+    kubeconfig["users"] = [{"name": "operator", "user": {"token": token}}]
+    for context in kubeconfig["contexts"]:
+        context["context"]["user"] = "operator"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kubeconfig"
         path.write_text(yaml.safe_dump(kubeconfig))

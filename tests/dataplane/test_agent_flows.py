@@ -12,7 +12,7 @@ import pytest
 from tests.lab import flows
 from tests.lab.node import wait_for
 from tests.lab.servers import pattern
-from tests.lab.topology import ROUTER_V4, Line
+from tests.lab.topology import NODE_V4, ROUTER_V4, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
@@ -115,9 +115,7 @@ def test_a_pool_that_grows_disturbs_no_flow(lab: Line, nat64: Translator) -> Non
 
 def test_a_changed_default_route_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
     live = flows.start_all(lab.pod)
-    lab.node.ip(
-        f"route replace default via {ROUTER_V4} dev eth0 src 198.51.100.1 metric 0 mtu 1400"
-    )
+    lab.node.ip(f"route replace default via {ROUTER_V4} dev eth0 src {NODE_V4} mtu 1400")
     time.sleep(1)
     flows.end_all(live)
 
@@ -141,23 +139,50 @@ def test_a_deleted_link_is_back_before_tcp_gives_up(lab: Line, nat64: Translator
     flows.end_all(live, lost=600)
 
 
-def test_a_new_address_takes_over_and_old_flows_end_with_the_old_one(
-    lab: Line, nat64: Translator
-) -> None:
+def test_with_the_address_its_tcp_flows_go_and_udp_moves_on(lab: Line, nat64: Translator) -> None:
+    """Lost: what was bound to the address itself. UDP gets a binding at the new one at once."""
+    tcp, udp = flows.start_all(lab.pod)
     lab.node.ip(
         "addr add 198.51.100.77/24 dev eth0",
         f"route replace default via {ROUTER_V4} dev eth0 src 198.51.100.77",
+        f"addr delete {NODE_V4}/24 dev eth0",
     )
-    wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1])
+    lab.node.run("ip", "addr", "replace", "198.51.100.77/24", "dev", "eth0")
+    lab.node.run("ip", "route", "replace", "default", "via", str(ROUTER_V4), "dev", "eth0")
+    wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1], 15)
     assert lab.curl("peer").split()[0] == "198.51.100.77"
+    time.sleep(1)
+    seen = udp.end()
+    assert seen["sent"] - seen["lost"] > 100, seen
+    assert seen["gap"] < 600, f"UDP did not move on: {seen}"
+    assert "198.51.100.1:" not in str(nat64.json("bib")), "no binding of the old address is left"
+    assert tcp.end()["error"], "a TCP flow can't change its address"
 
 
-def test_a_node_that_loses_ipv4_says_so_and_recovers(lab: Line, nat64: Translator) -> None:
+def test_a_node_that_loses_ipv4_says_so_and_every_flow_outlives_it(
+    lab: Line, nat64: Translator
+) -> None:
+    """Lost: what was sent while there was no route. Kept: every session."""
+    live = flows.start_all(lab.pod)
     lab.node.ip("route delete default")
     nat64.wait_ready(503, "NoUplink")
     lab.node.ip(f"route add default via {ROUTER_V4} dev eth0")
     nat64.wait_ready()
     assert lab.curl("ok") == "ok"
+    time.sleep(1.5)
+    flows.end_all(live, lost=1500)
+
+
+def test_an_uplink_that_was_replaced_carries_the_old_flows(lab: Line, nat64: Translator) -> None:
+    """The same address on another link, as when a driver reloads. Kept: every session."""
+    live = flows.start_all(lab.pod)
+    lab.node.ip("link delete eth0")
+    lab.node.join(lab.router, "eth0", "node0")
+    lab.router.ip(f"addr add {ROUTER_V4}/24 dev node0")
+    lab.node.ip(f"addr add {NODE_V4}/24 dev eth0", f"route add default via {ROUTER_V4} dev eth0")
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 20)
+    time.sleep(1.5)
+    flows.end_all(live, lost=3000)
 
 
 def _program_ids(nat64: Translator) -> set[str]:

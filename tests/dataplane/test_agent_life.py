@@ -108,6 +108,18 @@ def test_what_someone_deletes_comes_back(lab: Line, nat64: Translator, what: str
     assert nat64.metric("nat64_repairs_total") >= 1
 
 
+def test_the_nodes_own_tcp_resets_no_flow(lab: Line, nat64: Translator) -> None:
+    """What reaches the node before a hook does, as on an uplink that has just appeared, belongs
+    to a flow that the node's TCP knows nothing of."""
+
+    def dial(port: int) -> str:
+        command = f"curl -sS --max-time 1 http://{NODE_V4}:{port}/ 2>&1"
+        return lab.internet.run("sh", "-c", command, check=False)
+
+    assert "(28)" in dial(61500), "a pool port"
+    assert "(7)" in dial(60500), "any other port is the node's own business"
+
+
 def test_a_quiet_node_is_left_alone(nat64: Translator) -> None:
     time.sleep(1.0)
     before = nat64.log()

@@ -118,7 +118,9 @@ class Translator:
         """One sample of /metrics, summed over the labels that aren't given."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         total = 0.0
-        for line in self.get("metrics")[1].splitlines():
+        code, body = self.get("metrics")
+        assert code == 200, (code, body, self.log())
+        for line in body.splitlines():
             series, _, value = line.rpartition(" ")
             if series.partition("{")[0] == name and all(label in series for label in wanted):
                 total += float(value)

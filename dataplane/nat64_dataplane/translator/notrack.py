@@ -1,27 +1,37 @@
-"""Keep conntrack off translated packets: one nftables table per instance, written by netlink.
+"""Keep conntrack and the node's own TCP off translated flows: one nftables table per instance.
 
 Replies leave the translator by `bpf_redirect_neigh`, around netfilter, so conntrack would see
 half of each flow and call it invalid; and a CNI's masquerade, which is conntrack, would merge
-all clients into one source before they are translated. `nft list ruleset` shows the table with
-each rule's text as its comment.
+all clients into one source before they are translated.
+
+Packets to a pool port that come while no hook is there yet, as on an uplink that has just
+appeared, reach the node's TCP, which knows nothing of the connection: its reset must not leave.
+
+Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
 from pyroute2.netlink.nfnetlink import nftsocket as nft
-from pyroute2.nftables.expressions import genex
+from pyroute2.nftables.expressions import genex, verdict
+
+from nat64_dataplane.config import PortRange
 
 _RAW_PRIORITY = -300
 _NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
+_TCP_RST = 0x04
+_NF_DROP = 0
 _CHAINS = {"prerouting": _NF_INET_PRE_ROUTING, "output": _NF_INET_LOCAL_OUT}
 
 
@@ -37,14 +47,22 @@ def table_name(instance: str) -> str:
     return f"nat64_{instance}"
 
 
-def rules(prefix: IPv6Network, interface: str) -> frozenset[Rule]:
-    """What must not be tracked: packets to Pref64, and what comes out of the translator."""
+def rules(
+    prefix: IPv6Network, interface: str, pools: Iterable[tuple[IPv4Network, PortRange]] = ()
+) -> frozenset[Rule]:
+    """What must not be tracked (packets to Pref64, and what comes out of the translator), and
+    which resets must not leave."""
+    resets = {
+        Rule("output", f"ip saddr {network} tcp sport {ports} tcp flags rst drop")
+        for network, ports in pools
+    }
     return frozenset(
-        (
+        {
             Rule("prerouting", f"ip6 daddr {prefix} notrack"),
             Rule("prerouting", f"iifname {interface} notrack"),
             Rule("output", f"ip6 daddr {prefix} notrack"),
-        )
+        }
+        | resets
     )
 
 
@@ -83,7 +101,7 @@ def write(instance: str, wanted: Iterable[Rule]) -> None:
             nft.NFT_MSG_NEWRULE,
             table=name,
             chain=rule.chain,
-            expressions=[*_matches(rule), {"attrs": [("NFTA_EXPR_NAME", "notrack")]}],
+            expressions=list(_expressions(rule)),
             userdata=rule.text,
         )
         for rule in sorted(wanted)
@@ -100,23 +118,54 @@ def remove(instance: str) -> bool:
     return True
 
 
-def _matches(rule: Rule) -> Iterator[dict[str, Any]]:
+def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
     words = rule.text.split()
-    if words[:2] == ["ip6", "daddr"]:
+    if words[0] == "ip6":
         prefix = IPv6Network(words[2])
         size = prefix.prefixlen // 8  # RFC 6052's lengths are whole bytes
-        yield genex("meta", {"dreg": 1, "key": nft.Meta.NFT_META_NFPROTO})
-        yield _equal(bytes([nft.NFPROTO_IPV6]))
-        yield genex("payload", {"dreg": 1, "base": 1, "offset": 24, "len": size})
-        yield _equal(prefix.network_address.packed[:size])
+        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
+        yield _load(_NETWORK, 24, size)
+        yield _compare(prefix.network_address.packed[:size])
+    elif words[0] == "ip":
+        network, ports = IPv4Network(words[2]), PortRange.from_text(words[5])
+        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV4]))
+        yield _load(_NETWORK, 12, 4)
+        yield _mask(network.netmask.packed)
+        yield _compare(network.network_address.packed)
+        yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_TCP]))
+        yield _load(_TRANSPORT, 13, 1)
+        yield _mask(bytes([_TCP_RST]))
+        yield _compare(bytes([_TCP_RST]))
+        yield _load(_TRANSPORT, 0, 2)
+        yield _compare(ports.first.to_bytes(2, "big"), nft.Cmp.NFT_CMP_GTE)
+        yield _compare(ports.last.to_bytes(2, "big"), nft.Cmp.NFT_CMP_LTE)
+        yield from verdict(code=_NF_DROP)
+        return
     else:
-        yield genex("meta", {"dreg": 1, "key": nft.Meta.NFT_META_IIFNAME})
-        yield _equal(words[1].encode().ljust(16, b"\0"))
+        yield from _meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
+    yield {"attrs": [("NFTA_EXPR_NAME", "notrack")]}
 
 
-def _equal(value: bytes) -> dict[str, Any]:
-    data = {"attrs": [("NFTA_DATA_VALUE", value)]}
-    return genex("cmp", {"sreg": 1, "op": nft.Cmp.NFT_CMP_EQ, "data": data})  # type: ignore[no-any-return]
+def _meta(key: nft.Meta, value: bytes) -> Iterator[dict[str, Any]]:
+    yield genex("meta", {"dreg": 1, "key": key})
+    yield _compare(value)
+
+
+def _load(base: int, offset: int, size: int) -> dict[str, Any]:
+    return genex("payload", {"dreg": 1, "base": base, "offset": offset, "len": size})  # type: ignore[no-any-return]
+
+
+def _mask(mask: bytes) -> dict[str, Any]:
+    arguments = {"sreg": 1, "dreg": 1, "len": len(mask)}
+    return genex("bitwise", {**arguments, "mask": _data(mask), "xor": _data(bytes(len(mask)))})  # type: ignore[no-any-return]
+
+
+def _compare(value: bytes, how: nft.Cmp = nft.Cmp.NFT_CMP_EQ) -> dict[str, Any]:
+    return genex("cmp", {"sreg": 1, "op": how, "data": _data(value)})  # type: ignore[no-any-return]
+
+
+def _data(value: bytes) -> dict[str, Any]:
+    return {"attrs": [("NFTA_DATA_VALUE", value)]}
 
 
 def _message(kind: Callable[[], Any], command: int, **attributes: Any) -> Any:
@@ -138,9 +187,9 @@ def _edge(kind: int) -> Any:
 
 async def _commit(requests: list[Any]) -> None:
     try:
-        async with nft.AsyncNFTSocket() as socket:
+        async with nft.AsyncNFTSocket() as nfnetlink:
             batch = [_edge(_BATCH_BEGIN), *requests, _edge(_BATCH_END)]
-            async for _ in socket.nlm_request_batch(batch):
+            async for _ in nfnetlink.nlm_request_batch(batch):
                 pass
     except NetlinkError as error:
         raise OSError(error.code, f"nf_tables: {error}") from error
@@ -149,13 +198,13 @@ async def _commit(requests: list[Any]) -> None:
 async def _read(table: str) -> frozenset[Rule] | None:
     flags = NLM_F_REQUEST | NLM_F_DUMP
     try:
-        async with nft.AsyncNFTSocket(nfgen_family=nft.NFPROTO_INET) as socket:
-            tables = await socket.request_get(nfgen_msg(), nft.NFT_MSG_GETTABLE, flags)
+        async with nft.AsyncNFTSocket(nfgen_family=nft.NFPROTO_INET) as nfnetlink:
+            tables = await nfnetlink.request_get(nfgen_msg(), nft.NFT_MSG_GETTABLE, flags)
             if table not in [message.get("name") async for message in tables]:
                 return None
             query = nft.nft_rule_msg()
             query["attrs"] = [["NFTA_RULE_TABLE", table]]
-            found = await socket.request_get(query, nft.NFT_MSG_GETRULE, flags)
+            found = await nfnetlink.request_get(query, nft.NFT_MSG_GETRULE, flags)
             return frozenset(
                 [
                     Rule(message.get("chain"), message.get("userdata") or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from nat64_dataplane.config import Config, Pool
+from nat64_dataplane.config import Config, Pool, PortRange
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
 from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView, PoolRange, Uplink
@@ -46,6 +46,13 @@ def pool_ranges(config: Config, facts: Facts) -> tuple[PoolRange, ...]:
         PoolRange(address, pool.port_range.first, pool.port_range.last)
         for pool in config.pools
         for address in _addresses(pool, facts)
+    )
+
+
+def pool_networks(config: Config, facts: Facts) -> tuple[tuple[IPv4Network, PortRange], ...]:
+    """Each pool as a range of addresses and one of ports. Raises HostError."""
+    return tuple(
+        (pool.network or IPv4Network(node_address(facts)), pool.port_range) for pool in config.pools
     )
 
 

@@ -107,7 +107,9 @@ class Supervisor:
 
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
-        wanted_rules = notrack.rules(config.prefix, config.interface)
+        wanted_rules = notrack.rules(
+            config.prefix, config.interface, resolve.pool_networks(config, facts)
+        )
         desired = Desired(
             instance=config.name,
             interface=config.interface,
