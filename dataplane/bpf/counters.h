@@ -27,6 +27,7 @@
 	X(bindings_opened)                                                                         \
 	X(bindings_closed)                                                                         \
 	X(port_claims_lost)                                                                        \
+	X(ports_lent)                                                                              \
 	X(dropped_not_configured)                                                                  \
 	X(dropped_truncated)                                                                       \
 	X(dropped_malformed)                                                                       \

@@ -10,6 +10,19 @@
 #include "session.h"
 #include "translate.h"
 
+static __always_inline struct session *overloaded_session(struct packet *p, __u32 now)
+{
+	struct session_key key;
+	struct session *session;
+
+	if (!find_overloaded(p))
+		return NULL;
+	session_key_of(p, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	return session && session->generation == p->generation && session->expires > now ? session
+											 : NULL;
+}
+
 inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config *config,
 				     struct packet *p)
 {
@@ -28,6 +41,11 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 		session_key_of(p, &session_key);
 		session = bpf_map_lookup_elem(&sessions, &session_key);
 		if (session && session->generation == binding->generation && session->expires > now)
+			return use_session(skb, config, p, session, now);
+	}
+	if (config->flags & CONFIG_OVERLOAD_TCP && p->protocol == IPPROTO_TCP) {
+		session = overloaded_session(p, now);
+		if (session)
 			return use_session(skb, config, p, session, now);
 	}
 	return open_from_ipv6(skb, p);

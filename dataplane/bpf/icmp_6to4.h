@@ -54,27 +54,39 @@ inline_step int parse_inner_ipv6(struct __sk_buff *skb, const struct config *con
 	return COUNT_dropped_icmp_inner_malformed;
 }
 
+static __noinline bool inner_session_is_live(struct packet *inner)
+{
+	struct session_key key;
+	struct session *session;
+
+	session_key_of(inner, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	if (!session || session->generation != inner->generation ||
+	    session->expires <= now_seconds())
+		return false;
+	inner->session_flags = session->flags;
+	return true;
+}
+
 /* The session that the inner packet belongs to, which is only read. */
 static __noinline int find_inner_session_6to4(struct packet *inner)
 {
-	struct session_key session_key;
-	struct session *session;
 	struct bib6_key key;
 	struct bib6 *binding;
 
 	bib6_key_of(inner, &key);
 	binding = bpf_map_lookup_elem(&bib6, &key);
-	if (!binding)
-		return COUNT_dropped_icmp_without_session;
-	inner->pool = binding->pool;
-	inner->pool_port = binding->pool_port;
-	session_key_of(inner, &session_key);
-	session = bpf_map_lookup_elem(&sessions, &session_key);
-	if (!session || session->generation != binding->generation ||
-	    session->expires <= now_seconds())
-		return COUNT_dropped_icmp_without_session;
-	inner->session_flags = session->flags;
-	return GO_ON;
+	if (binding) {
+		inner->pool = binding->pool;
+		inner->pool_port = binding->pool_port;
+		inner->generation = binding->generation;
+		if (inner_session_is_live(inner))
+			return GO_ON;
+	}
+	if (inner->protocol == IPPROTO_TCP && find_overloaded(inner) &&
+	    inner_session_is_live(inner))
+		return GO_ON;
+	return COUNT_dropped_icmp_without_session;
 }
 
 /* The smaller of the route's MTU and `mtu`. */

@@ -79,14 +79,15 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 }
 
 /* After a change of config: has the session's binding been purged, or given to another? */
-static __noinline bool binding_is_lost(const struct session_key *key, const struct session *session)
+static __noinline bool binding_is_lost(const struct session_key *key, const struct session *session,
+				       __u32 slot)
 {
 	struct bib4_key name = {
 		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
 	struct bib4 *binding;
 
 	if (session->flags & SESSION_OVERLOAD)
-		return false;
+		return !port_is_usable(&name, slot);
 	binding = bpf_map_lookup_elem(&bib4, &name);
 	return !binding || binding->generation != session->generation;
 }
@@ -95,7 +96,8 @@ static long sweep_session(struct bpf_map *map, const struct session_key *key,
 			  struct session *session, struct sweep_run *run)
 {
 	(void)map;
-	if (!take_over(&session->expires, run->now, run->purge && binding_is_lost(key, session))) {
+	if (!take_over(&session->expires, run->now,
+		       run->purge && binding_is_lost(key, session, run->slot))) {
 		run->left++;
 		return 0;
 	}
@@ -117,6 +119,25 @@ static long sweep_bib6(struct bpf_map *map, const struct bib6_key *key, struct b
 	(void)run;
 	if (!binding || binding->generation != entry->generation)
 		bpf_map_delete_elem(&bib6, key);
+	return 0;
+}
+
+static long sweep_overload(struct bpf_map *map, const struct overload_key *key, struct bib6 *entry,
+			   struct sweep_run *run)
+{
+	struct session_key name = {
+		.pool = entry->pool,
+		.remote = key->remote,
+		.pool_port = entry->pool_port,
+		.remote_port = key->remote_port,
+		.protocol = IPPROTO_TCP,
+	};
+	struct session *session = bpf_map_lookup_elem(&sessions, &name);
+
+	(void)map;
+	(void)run;
+	if (!session || session->generation != entry->generation)
+		bpf_map_delete_elem(&overloads, key);
 	return 0;
 }
 
@@ -177,6 +198,7 @@ static __always_inline void sweep_state(struct sweep_run *run, struct sweep *rep
 	report->removed_sessions = run->removed;
 	here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
 
+	bpf_for_each_map_elem(&overloads, sweep_overload, run, 0);
 	bpf_for_each_map_elem(&clients, sweep_client, run, 0);
 }
 

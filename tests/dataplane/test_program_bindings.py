@@ -350,3 +350,85 @@ def test_session_table_limit_refuses_the_new_and_spares_the_old(nat: Machine) ->
         assert small.datapath.session_count() == len(opened)
     finally:
         small.close()
+
+
+def syn(nat: Machine, port: int, *, to: object = SERVER, pod: object = POD) -> Out:
+    return nat.from_pod(IPv6(src=str(pod), dst=at(str(to))) / TCP(sport=port, dport=80, flags="S"))
+
+
+def test_tcp_ports_are_lent_per_destination_once_they_have_run_out(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61003),), overloadTcpPorts=True)
+    owners = [syn(nat, 5000 + i).packet for i in range(4)]
+    assert {packet.sport for packet in owners} == set(range(61000, 61004))
+    lent = syn(nat, 6000, to=OTHER)
+    assert lent.translated
+    assert lent.packet.sport in range(61000, 61004)
+    assert lent.counted.get("ports_lent") == 1
+    back = nat.from_internet(
+        IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=80, dport=lent.packet.sport, flags="SA")
+    )
+    assert (back.packet.dst, back.packet[TCP].dport) == (str(POD), 6000)
+    more = nat.from_pod(IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=6000, dport=80, flags="A"))
+    assert more.packet.sport == lent.packet.sport
+    states = {s.port: s.state for s in nat.datapath.sessions() if s.remote == OTHER}
+    assert states == {lent.packet.sport: "ESTABLISHED"}
+
+
+def test_a_port_is_not_lent_twice_towards_the_same_destination(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61003),), overloadTcpPorts=True)
+    for i in range(4):
+        syn(nat, 5000 + i)
+    lent = [syn(nat, 6000 + i, to=OTHER) for i in range(8)]
+    ports = [out.packet.sport for out in lent if out.translated]
+    assert sorted(ports) == list(range(61000, 61004))
+    assert all(out.counted.get("dropped_ports_exhausted") for out in lent if not out.translated)
+
+
+def test_owner_of_a_lent_port_does_not_take_over_the_borrowers_session(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    syn(nat, 5000)
+    assert syn(nat, 6000, to=OTHER).translated
+    assert syn(nat, 5000, to=OTHER).counted.get("dropped_ports_exhausted")
+    back = nat.from_internet(
+        IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=80, dport=61000, flags="SA")
+    )
+    assert back.packet[TCP].dport == 6000
+
+
+def test_lent_ports_come_back(nat: Machine) -> None:
+    before = nat.datapath.session_count()
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    syn(nat, 5000)
+    syn(nat, 6000, to=OTHER)
+    nat.datapath.travel(300)
+    nat.datapath.sweep()
+    for name in ("overloads", "sessions", "bib4", "bib6"):
+        assert not list(nat.datapath.map(name).items()), name
+    assert nat.datapath.session_count() == before
+
+
+def test_ports_are_not_lent_unless_told_so_nor_for_udp(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61000),))
+    syn(nat, 5000)
+    assert syn(nat, 6000, to=OTHER).counted.get("dropped_ports_exhausted")
+    nat.configure((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    send(nat, 5000)
+    assert send(nat, 6000, to=OTHER).counted.get("dropped_ports_exhausted")
+    assert syn(nat, 6000, to=OTHER).translated
+
+
+def test_errors_about_lent_sessions_reach_both_sides(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    syn(nat, 5000)
+    lent = syn(nat, 6000, to=OTHER).packet
+    error = nat.from_internet(
+        IP(src="198.51.100.9", dst=str(POOL)) / ICMP(type=11, code=0) / bytes(lent)
+    )
+    assert error.translated
+    assert error.packet.dst == str(POD)
+    got = nat.from_internet(
+        IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=80, dport=lent.sport, flags="SA")
+    ).packet
+    back = nat.from_pod(icmp6(str(POD), at(OTHER), 1, 4, bytes(4), bytes(got)))
+    assert back.translated
+    assert back.packet.dst == str(OTHER)

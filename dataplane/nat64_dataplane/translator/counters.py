@@ -69,6 +69,7 @@ PLAIN = (
     "bindings_opened",
     "bindings_closed",
     "port_claims_lost",
+    "ports_lent",
 )
 
 NAMES: tuple[str, ...] = (*PLAIN, *(f"dropped_{reason}" for reason in DROP_REASONS))
