@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     confirm_seconds: int = 300
     """How long CoreDNS has to answer through the sidecars before its Corefile is put back. A
     kubelet takes up to two minutes to hand a ConfigMap on, CoreDNS's `reload` up to 45 seconds."""
+    drain_seconds: int = 120
+    """How long CoreDNS has to forget the sidecars, once its Corefile does, before they go."""
     retry_seconds: int = 900
     """How long a Corefile is left alone after it was put back, or fought over."""
     removal_seconds: int = 300

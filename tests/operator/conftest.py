@@ -137,7 +137,7 @@ class Operator:
     """The operator as a process."""
 
     def __init__(self, kubeconfig: Path, log: Path, dns: str) -> None:
-        self._kubeconfig, self._log, self._dns = kubeconfig, log, dns
+        self.kubeconfig, self._log, self._dns = kubeconfig, log, dns
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *flags: str) -> None:
@@ -147,7 +147,7 @@ class Operator:
         argv = [str(Path(sys.executable).with_name("nat64-operator")), "run", "-v"]
         argv += ["--dataplane-image=dataplane:test", f"--namespace={NAMESPACE}"]
         argv += [f"--cluster-dns={self._dns}", "--health=", *flags]
-        env = {**os.environ, "KUBECONFIG": str(self._kubeconfig)}
+        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         with self._log.open("ab") as log:
             argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
             self._process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)

@@ -24,7 +24,8 @@ import pytest
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import FailMode, Mode, PolicySpec
 from nat64_operator.coredns import edits
-from nat64_operator.render.sidecar import render_corefile
+from nat64_operator.render.sidecar import clients_config, render_corefile
+from nat64_operator.settings import Settings
 from tests.cluster import ControlPlane, binaries
 
 pytestmark = pytest.mark.apiserver
@@ -122,7 +123,9 @@ class Cluster:
     def start_sidecar(self) -> None:
         gateway = Gateway.parse({"metadata": {"name": "default"}, "spec": {"prefix": PREFIX}})
         upstreams = (f"[::1]:{self.upstream.port}",)
-        text = render_corefile(gateway.config(), gateway.ports, PolicySpec(), upstreams, [])
+        text = render_corefile(gateway.config(), gateway.ports, PolicySpec(), upstreams)
+        settings = Settings(dataplane_image="")
+        (self.folder / "clients").write_text(clients_config([], settings)["data"]["clients"])
         status = str(self.folder / "status.json")
         text = text.replace("/run/nat64-operator/default/status.json", status)
         text = text.replace(f".:{gateway.ports.dns}", f".:{self.sidecar.port}")

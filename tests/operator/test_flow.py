@@ -136,9 +136,11 @@ def test_two_resources_become_a_daemonset_a_service_and_a_forward_line(
     parsed = config.parse(found["data"]["translator.yaml"])
     assert name == f"nat64-default-{parsed.content_hash}"
     assert str(parsed.prefix) == PREFIX
+    clients = api.get("configmap", "nat64-clients")["data"]["clients"]
+    assert "allow net fd00:10:244::/64" in clients
+    assert "allow net 2001:db8:1::11/128" in clients
     sidecar = api.get("configmap", "nat64-default-dns64")["data"]["Corefile"]
-    assert "allow net fd00:10:244::/64" in sidecar
-    assert "allow net 2001:db8:1::11/128" in sidecar
+    assert "import clients" in sidecar
     assert "forward . /etc/resolv.conf" in sidecar
     assert f"forward . [{service_address(api)}]:53 /etc/resolv.conf" in the_corefile(api)
     assert api.get("nat64gateway", "default")["status"]["nodes"]["summary"] == "1/1"
@@ -188,12 +190,20 @@ class Quiet:
 def test_deleting_both_restores_the_corefile_exactly_and_leaves_nothing(
     running: tuple[Api, Operator, ClusterDns],
 ) -> None:
-    api, _, _ = running
+    api, _, dns = running
     agent_pod(api, "node1", removing=False)
     api.delete("dns64policy", "default")
     api.delete("nat64gateway", "default")
     eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
     assert the_corefile(api) == SAMPLE.read_text()
+
+    def waits() -> bool:
+        return (
+            "to be pointed elsewhere" in condition(api.get("nat64gateway", "default"), "Ready")[2]
+        )
+
+    eventually(waits, about="the sidecars stay until CoreDNS has read its Corefile")
+    dns.synthesizes = False
 
     def rolled() -> bool:
         spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
@@ -203,7 +213,8 @@ def test_deleting_both_restores_the_corefile_exactly_and_leaves_nothing(
     spec = api.get("daemonset", "nat64-default")["spec"]
     assert spec["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == "100%"
     assert [c["name"] for c in spec["template"]["spec"]["containers"]] == ["translator"]
-    assert "initContainers" not in spec["template"]["spec"]
+    [once] = spec["template"]["spec"]["initContainers"]
+    assert once["command"][:2] == ["nat64-translator", "remove"]
     assert api.get("nat64gateway", "default") is not None
 
     roll_out(api)
@@ -232,7 +243,8 @@ def test_a_gateway_waits_for_coredns_to_be_unwired(
 def test_a_node_that_is_not_ready_is_not_waited_for(
     running: tuple[Api, Operator, ClusterDns],
 ) -> None:
-    api, _, _ = running
+    api, _, dns = running
+    dns.synthesizes = False
     agent_pod(api, "node1", removing=False)
     api.patch(
         "node/node1",
@@ -414,7 +426,7 @@ def test_an_unconfirmed_edit_is_put_back(
 
     def back() -> bool:
         _, reason, message = condition(cluster.get("dns64policy", "default"), "Programmed")
-        return reason == "RolledBack" and "did not answer through the sidecars" in message
+        return reason == "RolledBack" and "did not synthesize within 4 seconds" in message
 
     eventually(back, about="rolled back")
     assert the_corefile(cluster) == SAMPLE.read_text()
@@ -496,9 +508,9 @@ def test_an_operator_that_was_down_catches_up(running: tuple[Api, Operator, Clus
 def test_a_gateway_whose_finalizer_was_taken_off_is_cleaned_all_the_same(
     running: tuple[Api, Operator, ClusterDns],
 ) -> None:
-    api, _, _ = running
-    api.patch("nat64gateway/default", body={"metadata": {"finalizers": []}})
-    api.control_plane.kubectl("delete", "nat64gateway/default", "--wait=false")
+    api, _, dns = running
+    dns.synthesizes = False
+    api.delete("nat64gateway", "default")
     api.patch("nat64gateway/default", body={"metadata": {"finalizers": []}})
     eventually(lambda: api.get("nat64gateway", "default") is None, about="gone at once")
 

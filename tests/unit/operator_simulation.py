@@ -44,6 +44,8 @@ class Simulation:
         self.custom_files: Any = None
         self.synthesizes = True
         self.rolls_out = True
+        self.lags = False
+        """CoreDNS goes by what it read before."""
         self.events: list[Emit] = []
         self.refuse: Callable[[Any], bool] = lambda _: False
         self._numbers = itertools.count(2)
@@ -116,7 +118,9 @@ class Simulation:
         for question in plan.questions:
             said = str((self.corefile, self.custom_files))
             wired = "[fd00:" in said or "dns64" in said
-            self._answers[question.policy] = Answer(self.synthesizes and wired, "said", self.now)
+            synthesized = self.synthesizes and (wired or self.lags)
+            answer = Answer(synthesized, "said", self.now, clear=not synthesized)
+            self._answers[question.policy] = answer
         if self.rolls_out:
             for obj in self.owned.values():
                 if obj["kind"] == "DaemonSet":

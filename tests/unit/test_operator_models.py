@@ -20,8 +20,10 @@ from nat64_operator.api.gateway import (
     derived_ports,
 )
 from nat64_operator.api.policy import PolicySpec
-from nat64_operator.render.sidecar import render_corefile
+from nat64_operator.render.sidecar import clients_config, render_corefile
+from nat64_operator.settings import Settings
 
+SETTINGS = Settings(dataplane_image="dataplane:test")
 CRDS = Path(__file__).parents[2] / "crds"
 
 
@@ -231,7 +233,9 @@ def test_whatever_a_policy_can_say_the_sidecar_accepts(
 ) -> None:
     policy = msgspec.convert(spec, PolicySpec)
     made = gateway(policy={"allowNonGlobal": policy.translate_all})
-    text = render_corefile(made.config(), made.ports, policy, policy.upstreams, clients)
+    shared = clients_config(clients, SETTINGS)["data"]["clients"]
+    text = render_corefile(made.config(), made.ports, policy, policy.upstreams)
+    text = text.replace("import clients", shared)
     [server] = dns64_settings.from_text(text).servers
     assert server.port == 6464
     assert server.dns64 is not None

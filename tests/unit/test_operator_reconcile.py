@@ -41,14 +41,15 @@ def test_two_empty_specs_are_enough() -> None:
 def test_nothing_is_made_before_the_finalizer_is_there() -> None:
     simulation = Simulation()
     simulation.create("NAT64Gateway", "default")
-    [group] = reconcile(simulation.world()).groups
+    _, group = reconcile(simulation.world()).groups
     assert isinstance(group.actions[0], SetFinalizers)
 
 
 def test_configs_come_before_the_daemonset_that_mounts_them() -> None:
     simulation = Simulation()
     simulation.create("NAT64Gateway", "default")
-    [group] = reconcile(simulation.world()).groups
+    clients, group = reconcile(simulation.world()).groups
+    assert clients.subject.name == "nat64-clients"
     applied = [Ref.of(a.manifest).kind for a in group.actions if isinstance(a, Apply)]
     assert applied == ["ConfigMap", "ConfigMap", "Service", "DaemonSet"]
 
@@ -137,7 +138,8 @@ def test_the_order_of_events_does_not_matter(seed: int) -> None:
     simulation.settle()
     owned, text = simulation.everything()
     assert text.startswith("# edited\n")
-    assert "allow net 2001:db8::2/128" in owned[SIDECAR]["data"]["Corefile"]
+    clients = owned[Ref("ConfigMap", "nat64-clients", NAMESPACE)]["data"]["clients"]
+    assert "allow net 2001:db8::2/128" in clients
     assert text.count("policy sequential") == 1
 
 
@@ -180,9 +182,40 @@ def test_deleting_leaves_nothing_in_whatever_order_and_state(seed: int, first: s
         if not simulation.custom["NAT64Gateway"]:
             break
         simulation.step()
+    simulation.settle()
     assert simulation.custom == {"NAT64Gateway": {}, "DNS64Policy": {}}
     assert simulation.owned == {}
     assert simulation.text() == COREFILE
+
+
+def test_the_sidecars_stay_until_coredns_has_read_its_corefile() -> None:
+    simulation = settled()
+    simulation.now = 1_800_000_000.0
+    simulation.lags = True
+    simulation.delete("DNS64Policy", "default")
+    simulation.delete("NAT64Gateway", "default")
+    for _ in range(30):
+        simulation.step()
+    assert simulation.text() == COREFILE
+    assert simulation.custom["DNS64Policy"] == {}
+    message = simulation.condition("NAT64Gateway", "default", "Ready")[2]
+    assert message == "waiting for CoreDNS to be pointed elsewhere"
+    assert "remove" not in str(simulation.owned[DAEMON_SET])
+    simulation.lags = False
+    for _ in range(10):
+        simulation.step()
+    assert simulation.owned == {}
+
+
+def test_a_coredns_that_never_reloads_is_waited_for_in_bounds() -> None:
+    simulation = settled()
+    simulation.now = 1_800_000_000.0
+    simulation.lags = True
+    simulation.delete("DNS64Policy", "default")
+    simulation.delete("NAT64Gateway", "default")
+    for _ in range(150):
+        simulation.step()
+    assert simulation.owned == {}
 
 
 def test_a_gateway_without_a_daemonset_controller_is_let_go_in_time() -> None:

@@ -6,6 +6,7 @@ plugins that we don't know included.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ class Line(NamedTuple):
         return words_outside(self.tree, self.stanza)
 
 
+@lru_cache(maxsize=64)
 def find(text: str) -> Line:
     """Find the line that sends external names on. Raises UnsupportedCorefileError if none does."""
     try:

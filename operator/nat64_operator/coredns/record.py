@@ -33,6 +33,8 @@ class State(enum.Enum):
     """CoreDNS did not answer through the sidecars in time; the original is back."""
     STEPPED_BACK = "SteppedBack"
     """Someone else put the original back several times; it is theirs for now."""
+    DRAINING = "Draining"
+    """The original is back; CoreDNS may not have read it yet, so the sidecars must stay."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config_map: str
     key: str = "Corefile"
     mode: Mode = Mode.FORWARD
+    gateway: str = ""
+    """Whose sidecars are named in it."""
+    prefix: str = ""
+    """What they synthesize under."""
     original: str
     """The whole file as it would be without us; follows what others change around our line."""
     applied: str
@@ -80,10 +86,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return config_map(
             names.wiring_record(policy),
             settings.namespace,
-            {
-                names.MANAGED_BY: names.OPERATOR,
-                "app.kubernetes.io/part-of": names.OPERATOR,
-                POLICY_LABEL: policy,
-            },
+            {**names.common_labels(), POLICY_LABEL: policy},
             {**texts, **hashes, "state": json.dumps(fields, sort_keys=True)},
         )

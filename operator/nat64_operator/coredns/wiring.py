@@ -30,6 +30,8 @@ class Answer(NamedTuple):
     synthesized: bool
     detail: str
     asked: float
+    clear: bool = False
+    """It answers, and nothing of it is synthesized."""
     unknowable: bool = False
     """It answers, but doesn't know the name's IPv4 addresses, so nobody could synthesize."""
 
@@ -55,15 +57,18 @@ class Step(NamedTuple):
 
 
 class Case(NamedTuple):
-    """All that is known when a Corefile is to be wired."""
+    """All that is known when a Corefile is to be wired, or the wiring taken back."""
 
     edit: Edit | None
-    """What is to be in it; None while the sidecars are not to be used."""
+    """What is to be in it; None while the sidecars are not to be used. When unwiring, what to look
+    for where the record is lost; None where all that is there is someone's."""
     file: File
     record: Record | None
     answer: Answer | None
     now: float
     settings: Settings
+    gateway: str = ""
+    prefix: str = ""
 
 
 def wire(case: Case) -> Step:
@@ -81,7 +86,7 @@ def wire(case: Case) -> Step:
         )
     try:
         current = edits.find(file.mode, file.text)
-        if record is not None:
+        if record is not None and record.state is not State.DRAINING:
             known = edits.find(file.mode, record.original), edits.find(file.mode, record.applied)
             return _continue(case, record, current, *known)
     except UnsupportedCorefileError as error:
@@ -91,18 +96,16 @@ def wire(case: Case) -> Step:
     return _begin(case, case.edit, current)
 
 
-def unwire(file: File | None, record: Record | None, edit: Edit | None = None) -> Step:
-    """Take our part out of the Corefile again, exactly, or leave to others what is theirs.
-
-    `edit`: what to look for where the record is lost; None where all that is there is someone's.
-    """
+def unwire(case: Case) -> Step:
+    """Take our part out of the Corefile again, exactly, or leave to others what is theirs."""
+    file, record = case.file, case.record
     if record is None:
-        return _unwire_unrecorded(file, edit)
-    where = file.where if file is not None else f"ConfigMap {record.namespace}/{record.config_map}"
-    done = Step(True, "Restored", f"{where} is as it was", forget=True)
-    if file is None or not file.exists:
-        return done._replace(message=f"{where} does not exist any more")
-    if file.text == record.original:
+        return _unwire_unrecorded(case)
+    where = file.where
+    done = _drain(case, record, f"{where} is as it was")
+    if not file.exists:
+        return done._replace(message=f"{where} does not exist any more", forget=True, store=None)
+    if record.state is State.DRAINING or file.text == record.original:
         return done
     if file.text == record.applied:
         return Step(False, "Restoring", f"restoring {where}", write=record.original)
@@ -123,10 +126,28 @@ def unwire(file: File | None, record: Record | None, edit: Edit | None = None) -
     )
 
 
-def _unwire_unrecorded(file: File | None, edit: Edit | None) -> Step:
+def _drain(case: Case, record: Record, message: str) -> Step:
+    """The Corefile has nothing of ours; the record goes once CoreDNS has read it, too. Until then
+    the gateway's sidecars stay: an address that is gone costs every query a timeout.
+    """
+    done = Step(True, "Restored", message, forget=True)
+    if not record.confirmed:
+        return done
+    if record.state is not State.DRAINING:
+        draining = _replace(record, state=State.DRAINING, since=case.now)
+        return done._replace(forget=False, store=draining, ask=True, wake=ASK_SECONDS)
+    answer = case.answer
+    heard = answer is not None and answer.asked >= record.since and answer.clear
+    if heard or case.now - record.since > case.settings.drain_seconds:
+        return done
+    return done._replace(forget=False, ask=True, wake=ASK_SECONDS)
+
+
+def _unwire_unrecorded(case: Case) -> Step:
     """Someone deleted the record. What is ours can still be told by what it says."""
     clean = Step(True, "NotWired", "the Corefile has nothing of ours", forget=True)
-    if file is None or not file.exists or edit is None:
+    file, edit = case.file, case.edit
+    if not file.exists or edit is None:
         return clean
     try:
         current = edits.find(file.mode, file.text)
@@ -153,6 +174,8 @@ def _begin(case: Case, edit: Edit, current: Site) -> Step:
         config_map=file.name,
         key=file.key,
         mode=file.mode,
+        gateway=case.gateway,
+        prefix=case.prefix,
         original=original.whole,
         applied=current.replaced(edit.wired(original)),
         state=State.APPLYING,

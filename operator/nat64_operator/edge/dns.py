@@ -18,32 +18,44 @@ NAME = "ipv4only.arpa."
 """It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2): an IPv6 answer
 under our prefix comes from a DNS64, and needs nothing of the internet."""
 TIMEOUT = 2.0
+TIMES = 6
 
 
 def ask(prefix: str, server: str) -> Answer:
-    """Ask, and say what came back."""
+    """Ask several times, as there may be several servers behind one address, each of which reads
+    its configuration in its own time; and say what came back.
+    """
     asked = time.time()
     network = IPv6Network(prefix)
     query = dns.message.make_query(NAME, dns.rdatatype.AAAA)
+    synthesized, said = 0, ""
     try:
         address, port = split(server)
-        response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
+        for _ in range(TIMES):
+            response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
+            found = _addresses(response)
+            synthesized += any(a in network for a in found)
+            code = dns.rcode.to_text(response.rcode())
+            said = ", ".join(map(str, found)) or f"no IPv6 address ({code})"
     except (dns.exception.DNSException, OSError) as error:
         return Answer(False, f"{server}: {str(error) or type(error).__name__}", asked)
-    addresses = [
+    if synthesized == TIMES:
+        return Answer(True, f"{NAME} is {said}", asked)
+    if synthesized:
+        return Answer(False, f"{synthesized} of {TIMES} answers are synthesized", asked)
+    unknowable = not _knows(address, port)
+    if unknowable:
+        said += f"; the upstream does not know {NAME}"
+    return Answer(False, f"{NAME} has {said}", asked, clear=True, unknowable=unknowable)
+
+
+def _addresses(response: dns.message.Message) -> list[IPv6Address]:
+    return [
         IPv6Address(rdata.address)
         for rrset in response.answer
         if rrset.rdtype == dns.rdatatype.AAAA
         for rdata in rrset
     ]
-    found = [str(address) for address in addresses if address in network]
-    if found:
-        return Answer(True, f"{NAME} is {', '.join(found)}", asked)
-    code = dns.rcode.to_text(response.rcode())
-    if not addresses and not _knows(address, port):
-        return Answer(False, f"its upstream does not know {NAME} ({code})", asked, True)
-    said = ", ".join(map(str, addresses)) or f"no IPv6 address ({code})"
-    return Answer(False, f"{NAME} has {said}", asked)
 
 
 def _knows(address: str, port: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -11,6 +13,7 @@ import kopf
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import GROUP, VERSION
+from nat64_operator.edge.kube import PAGE
 from nat64_operator.edge.loop import Loop, selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
@@ -71,11 +74,23 @@ def _note(kind: str, store: Store) -> Any:
     return note
 
 
+class _ForEver:
+    """Waits between attempts, without end: an API server that is away for an hour is no reason to
+    stop, and what is not asked again every second comes back the sooner.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 2, 4, 8), itertools.repeat(15))
+
+
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False  # Events are ours, on transitions only
     settings.scanning.disabled = True  # no right to watch CRDs and namespaces is needed
     settings.peering.standalone = True
-    settings.watching.chunk_size = 500
+    settings.networking.error_backoffs = _ForEver()
+    settings.networking.connect_timeout = 10
+    settings.watching.chunk_size = PAGE
+    settings.watching.reconnect_backoff = 1.0
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 1.0
     settings.process.ultimate_exiting_timeout = 30

@@ -31,7 +31,7 @@ from nat64_operator.settings import FIELD_MANAGER
 
 TIMEOUT = (5, 20)
 """Seconds to connect and to answer."""
-PAGE = 500
+PAGE = 200
 """Objects in one answer of a list: bounds memory where there are thousands of nodes."""
 EVENTS_NAMESPACE = "default"
 """Where Kubernetes keeps the Events of objects that have no namespace."""

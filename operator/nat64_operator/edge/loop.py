@@ -51,7 +51,7 @@ class Loop:
         self._kube, self._store, self._settings = kube, store, settings
         self._cluster_dns = cluster_dns
         self._failures: dict[Ref, tuple[int, float]] = {}
-        self._synced = float("-inf")
+        self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
         self.alive = time.monotonic()
@@ -85,9 +85,11 @@ class Loop:
 
     async def _pass(self) -> float:
         now = time.monotonic()
-        if now - self._synced >= RESYNC_SECONDS:
-            await asyncio.to_thread(self._resync)
-            self._synced = time.monotonic()
+        for kind, last in self._synced.items():
+            if now - last >= RESYNC_SECONDS:
+                await asyncio.to_thread(self._resync, kind)
+                # Each for itself: of seven lists one may fail, and the other six hold.
+                self._synced[kind] = time.monotonic()
         wanted = self._watched_corefiles()
         if wanted - self._corefiles_known or now - self._corefiles_read >= COREFILE_SECONDS:
             await asyncio.to_thread(self._read_corefiles, wanted)
@@ -107,7 +109,7 @@ class Loop:
 
     def _next_look(self, plan: Plan) -> float:
         now = time.monotonic()
-        times = [self._synced + RESYNC_SECONDS - now]
+        times = [min(self._synced.values()) + RESYNC_SECONDS - now]
         if self._watched_corefiles():
             times.append(self._corefiles_read + COREFILE_SECONDS - now)
         if plan.wake is not None:
@@ -115,10 +117,9 @@ class Loop:
         times += [at - now for _, at in self._failures.values()]
         return max(min(times), QUIET_SECONDS)
 
-    def _resync(self) -> None:
-        for kind in WATCHED:
-            namespace = self._settings.namespace if kind in (*OWNED, "EndpointSlice") else ""
-            self._store.replace(kind, self._kube.items(kind, namespace, selector_of(kind)))
+    def _resync(self, kind: str) -> None:
+        namespace = self._settings.namespace if kind in (*OWNED, "EndpointSlice") else ""
+        self._store.replace(kind, self._kube.items(kind, namespace, selector_of(kind)))
 
     def _watched_corefiles(self) -> set[tuple[str, str]]:
         world = self._store.world(0.0, {})

@@ -5,6 +5,8 @@ it doesn't, and names the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+from typing import NamedTuple, Self
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway
@@ -36,95 +38,122 @@ class NodeIndex:
         return self._known[key]
 
 
+class Claim(NamedTuple):
+    """What a gateway takes for itself, ready to be compared with many others."""
+
+    gateway: Gateway
+    translator: config.Config
+    prefix: tuple[int, int]
+    host_ports: dict[int, str]
+    node_pools: tuple[tuple[int, int], ...]
+    """First and last port of each pool on the node's own address."""
+    ranges: tuple[tuple[int, int, int, int], ...]
+    """First and last address, first and last port of each pool with addresses of its own."""
+
+    @classmethod
+    def of(cls, gateway: Gateway, translator: config.Config) -> Self:
+        """Read a gateway's."""
+        node_pools, ranges = [], []
+        for pool in translator.pools:
+            network, ports = pool.network, pool.port_range
+            if network is None:
+                node_pools.append((ports.first, ports.last))
+            else:
+                first, last = int(network.network_address), int(network.broadcast_address)
+                ranges.append((first, last, ports.first, ports.last))
+        prefix = translator.prefix
+        return cls(
+            gateway,
+            translator,
+            (int(prefix.network_address), int(prefix.broadcast_address)),
+            {port: field for field, port in gateway.ports.all().items()},
+            tuple(node_pools),
+            tuple(ranges),
+        )
+
+
 def between_gateways(
     gateways: Iterable[tuple[Gateway, config.Config]], nodes: NodeIndex
 ) -> dict[str, tuple[str, str]]:
     """For each gateway that must give way, the reason and a sentence."""
-    standing: list[tuple[Gateway, config.Config]] = []
+    standing: list[Claim] = []
     losers: dict[str, tuple[str, str]] = {}
     for gateway, translator in sorted(gateways, key=lambda g: g[0].meta.age_order):
-        for other, others in standing:
-            found = _conflict(gateway, translator, other, others, nodes)
-            if found:
-                losers[gateway.name] = found
-                break
+        claim = Claim.of(gateway, translator)
+        found = next(filter(None, (_conflict(claim, other, nodes) for other in standing)), None)
+        if found is None:
+            standing.append(claim)
         else:
-            standing.append((gateway, translator))
+            losers[gateway.name] = found
     return losers
 
 
-def _conflict(
-    gateway: Gateway,
-    translator: config.Config,
-    other: Gateway,
-    others: config.Config,
-    nodes: NodeIndex,
-) -> tuple[str, str] | None:
-    name = f"NAT64Gateway {other.name!r}, which is older,"
-    shared = _shared_range(translator, others)
-    if shared:
-        return "PoolConflict", f"spec.pools: {name} has {shared} too: a port may be in one only"
-    found = _conflict_on_one_node(gateway, translator, other, others, name)
+def _conflict(claim: Claim, other: Claim, nodes: NodeIndex) -> tuple[str, str] | None:
+    if shared := _shared_range(claim, other):
+        return "PoolConflict", f"spec.pools: {_name(other)} has {shared} too: {_ONE_POOL}"
+    found = _conflict_on_one_node(claim, other)
     # Nodes are compared last: there are few conflicts and there may be thousands of nodes.
-    if found and not _apart(gateway.spec.node_selector, other.spec.node_selector, nodes):
+    if found and not _apart(claim, other, nodes):
         return found
     return None
 
 
-def _conflict_on_one_node(
-    gateway: Gateway, translator: config.Config, other: Gateway, others: config.Config, name: str
-) -> tuple[str, str] | None:
-    if translator.prefix.overlaps(others.prefix):
+def _conflict_on_one_node(claim: Claim, other: Claim) -> tuple[str, str] | None:
+    if _overlap(claim.prefix, other.prefix):
         return (
             "PrefixConflict",
-            f"spec.prefix: {name} translates {others.prefix} on the same nodes; set another "
-            "prefix, or a nodeSelector that keeps the two apart",
+            f"spec.prefix: {_name(other)} translates {other.translator.prefix} on the same nodes; set "
+            "another prefix, or a nodeSelector that keeps the two apart",
         )
-    if ports := _shared_node_ports(translator, others):
-        return (
-            "PoolConflict",
-            f"spec.pools: {name} has the node's address with ports {ports} too: a port may be in "
-            "one only",
-        )
-    if translator.interface == others.interface:
+    for mine in claim.node_pools:
+        for theirs in other.node_pools:
+            if _overlap(mine, theirs):
+                return (
+                    "PoolConflict",
+                    f"spec.pools: {_name(other)} has the node's address with ports "
+                    f"{theirs[0]}-{theirs[1]} too: {_ONE_POOL}",
+                )
+    if claim.translator.interface == other.translator.interface:
         return (
             "InterfaceConflict",
-            f"spec.interfaceName: {name} has the interface {others.interface!r} on the same nodes",
+            f"spec.interfaceName: {_name(other)} has the interface {other.translator.interface!r} on "
+            "the same nodes",
         )
-    taken = {port: field for field, port in other.ports.all().items()}
-    for field, port in gateway.ports.all().items():
-        if port in taken:
+    for port, field in claim.host_ports.items():
+        if port in other.host_ports:
             return (
                 "HostPortConflict",
-                f"spec.hostPorts.{field}: {name} has port {port} ({taken[port]}) on the same "
-                "nodes; set another",
+                f"spec.hostPorts.{field}: {_name(other)} has port {port} "
+                f"({other.host_ports[port]}) on the same nodes; set another",
             )
     return None
 
 
-def _apart(mine: Mapping[str, str], theirs: Mapping[str, str], nodes: NodeIndex) -> bool:
+_ONE_POOL = "a port may be in one only"
+
+
+def _name(claim: Claim) -> str:
+    return f"NAT64Gateway {claim.gateway.name!r}, which is older,"
+
+
+def _apart(claim: Claim, other: Claim, nodes: NodeIndex) -> bool:
     """Two selectors that could select one node are not apart before such a node exists, but two
     that select nodes and share none are.
     """
+    mine, theirs = claim.gateway.spec.node_selector, other.gateway.spec.node_selector
     if any(theirs.get(key, value) != value for key, value in mine.items()):
         return True
     a, b = nodes.select(mine), nodes.select(theirs)
     return bool(a) and bool(b) and a.isdisjoint(b)
 
 
-def _shared_range(mine: config.Config, theirs: config.Config) -> str | None:
-    for pool in mine.pools:
-        for other in theirs.pools:
-            a, b = pool.network, other.network
-            if a and b and a.overlaps(b) and pool.port_range.overlaps(other.port_range):
-                return f"{other.addresses} with ports {other.ports}"
+def _shared_range(claim: Claim, other: Claim) -> str | None:
+    for first, last, low, high in claim.ranges:
+        for start, end, bottom, top in other.ranges:
+            if _overlap((first, last), (start, end)) and _overlap((low, high), (bottom, top)):
+                return f"{IPv4Address(start)}-{IPv4Address(end)} with ports {bottom}-{top}"
     return None
 
 
-def _shared_node_ports(mine: config.Config, theirs: config.Config) -> str | None:
-    for pool in mine.pools:
-        for other in theirs.pools:
-            on_node = pool.network is None and other.network is None
-            if on_node and pool.port_range.overlaps(other.port_range):
-                return other.ports
-    return None
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nat64_operator.api.gateway import Gateway
@@ -10,6 +11,7 @@ from nat64_operator.coredns import edits, line, wiring
 from nat64_operator.coredns.edits import Edit
 from nat64_operator.coredns.file import COREFILE, File
 from nat64_operator.coredns.record import Record
+from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit, WriteCorefile
 from nat64_operator.reconcile.drift import differs
@@ -24,8 +26,7 @@ Place = tuple[str, str, str]
 
 def record_of(policy: str, world: World) -> Record | None:
     """What is remembered of a policy's edit."""
-    obj = world.find("ConfigMap", names.wiring_record(policy))
-    return Record.read(obj) if obj is not None else None
+    return world.records().get(policy)
 
 
 def place_of(policy: Policy) -> Place:
@@ -41,15 +42,9 @@ def file_at(place: Place, mode: Mode, world: World) -> File:
     return File.of(world.corefiles.get(place[:2]), place, mode)
 
 
-def recorded_file(record: Record, world: World) -> File:
-    """What a record is about, as it is now."""
-    return file_at((record.namespace, record.config_map, record.key), record.mode, world)
-
-
 def is_about(record: Record, policy: Policy) -> bool:
     """Whether a record is about what the policy says today."""
-    there = record.namespace, record.config_map, record.key
-    return there == place_of(policy) and record.mode is policy.spec.core_dns.mode
+    return _place(record) == place_of(policy) and record.mode is policy.spec.core_dns.mode
 
 
 def service_of(policy: Policy, world: World) -> Any:
@@ -118,37 +113,67 @@ def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
     return original.text if edit.names_us(original) else edit.wired(original)
 
 
-def to_restore(policy: Policy, world: World) -> tuple[File | None, Record | None, Edit | None]:
-    """What to unwire, and where there is no record, how to know what is ours.
+def case_of(policy: Policy, gateway: Gateway | None, edit: Edit | None, world: World) -> Case:
+    """All that is known for a policy's Corefile, as it is to be wired."""
+    mode = policy.spec.core_dns.mode
+    return Case(
+        edit,
+        file_at(place_of(policy), mode, world),
+        record_of(policy.name, world),
+        world.answers.get(policy.name),
+        world.now,
+        world.settings,
+        policy.spec.gateway_ref.name,
+        gateway.spec.prefix if gateway else "",
+    )
 
-    Without a record of its own a policy touches a line only if nobody else can have written it:
-    not another policy, and not a person who was asked to by the mode Manual.
+
+def case_to_restore(policy: Policy, world: World) -> Case:
+    """All that is known for what a policy did, which may be elsewhere than it says today."""
+    case = case_of(policy, None, None, world)
+    if case.record is not None:
+        return recorded_case(policy.name, case.record, world)
+    return case._replace(edit=_unrecorded_edit(policy, world))
+
+
+def recorded_case(policy: str, record: Record, world: World) -> Case:
+    """All that is known for what a record tells of."""
+    file = file_at((record.namespace, record.config_map, record.key), record.mode, world)
+    answer = world.answers.get(policy)
+    return Case(
+        None, file, record, answer, world.now, world.settings, record.gateway, record.prefix
+    )
+
+
+def _unrecorded_edit(policy: Policy, world: World) -> Edit | None:
+    """How to know what is ours without a record.
+
+    A policy touches a line only if nobody else can have written it: not another policy, and not a
+    person who was asked to by the mode Manual.
     """
-    record = record_of(policy.name, world)
-    if record is not None:
-        return recorded_file(record, world), record, None
     mode, place = policy.spec.core_dns.mode, place_of(policy)
-    if mode is Mode.MANUAL or place in world.recorded_places():
-        return None, None, None
+    if mode is Mode.MANUAL or place in {_place(record) for record in world.records().values()}:
+        return None
     address = cluster_address(service_of(policy, world)) or policy.status.get("address")
     prefix = policy.status.get("prefix")
     if not address or not prefix:
-        return None, None, None
+        return None
     try:
-        edit = edit_at(policy, prefix, address, world)
+        return edit_at(policy, prefix, address, world)
     except UnsupportedCorefileError:
-        return None, None, None
-    return file_at(place, mode, world), None, edit
+        return None
 
 
-def is_wired(policy: Policy, world: World) -> bool:
-    """Whether a Corefile still has something of this policy's."""
-    return not wiring.unwire(*to_restore(policy, world)).status
+def wired_gateways(policies: Iterable[Policy], world: World) -> set[str]:
+    """Gateways whose sidecars CoreDNS may still ask."""
+    wired = {record.gateway for record in world.records().values()}
+    for policy in policies:
+        if not wiring.unwire(case_to_restore(policy, world)).status:
+            wired.add(policy.spec.gateway_ref.name)
+    return wired
 
 
-def carry_out(
-    policy: str, uid: str, step: wiring.Step, file: File | None, world: World
-) -> list[Action]:
+def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World) -> list[Action]:
     """The actions of a step: the record before the Corefile, and gone only after it."""
     actions: list[Action] = []
     ref = Ref("ConfigMap", names.wiring_record(policy), world.settings.namespace)
@@ -158,7 +183,7 @@ def carry_out(
         actions.append(Delete(ref, live["metadata"]["uid"]))
     elif keep is not None and differs(manifest := keep.manifest(policy, world.settings), live):
         actions.append(Apply(manifest))
-    if step.write is not None and file is not None:
+    if step.write is not None:
         actions.append(
             WriteCorefile(file.namespace, file.name, file.key, step.write, file.resource_version)
         )
@@ -166,6 +191,10 @@ def carry_out(
         subject = Ref(KIND, policy)
         actions.append(Emit(subject, uid, True, f"Corefile{step.reason}", step.warning[:1024]))
     return actions
+
+
+def _place(record: Record) -> Place:
+    return record.namespace, record.config_map, record.key
 
 
 def _corefile(policy: Policy, world: World) -> str:

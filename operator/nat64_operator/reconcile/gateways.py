@@ -41,7 +41,6 @@ class Sidecars(NamedTuple):
 
     policy: PolicySpec
     upstreams: Sequence[str]
-    clients: Sequence[str]
 
 
 def reconcile(
@@ -149,7 +148,7 @@ def _programmed(
     if desired == 0:
         where = f" with labels {selector}" if selector else ""
         return Condition(PROGRAMMED, False, "NoNodes", f"there is no node{where} to translate on")
-    dead = [n.name for n in world.nodes.values() if n.matches(selector) and not n.ready]
+    dead = [node.name for node in world.unready() if node.matches(selector)]
     living = desired - min(len(dead), desired)
     without = f"; not counting nodes that are not ready: {_some(dead)}" if dead else ""
     if living and ready >= living and updated >= living:
@@ -182,7 +181,7 @@ def _apply(
     world: World,
 ) -> list[Action]:
     corefile = sidecar.render_corefile(
-        translator, gateway.ports, sidecars.policy, sidecars.upstreams, sidecars.clients
+        translator, gateway.ports, sidecars.policy, sidecars.upstreams
     )
     wanted = [
         render.translator_config(gateway.name, translator, world.settings),

@@ -19,10 +19,11 @@ from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal
-from nat64_operator.reconcile.actions import Group, Plan, Question
+from nat64_operator.reconcile.actions import Apply, Delete, Group, Plan, Question
+from nat64_operator.reconcile.drift import differs
 from nat64_operator.reconcile.gateways import Refusal, Sidecars
 from nat64_operator.reconcile.world import World
-from nat64_operator.render import sidecar
+from nat64_operator.render import names, sidecar
 from nat64_operator.render.manifest import Ref
 
 
@@ -34,6 +35,11 @@ def reconcile(world: World) -> Plan:
     questions: list[Question] = []
     wakes: list[float] = []
 
+    def note(outcome: policies.Outcome) -> None:
+        groups.append(outcome.group)
+        questions.extend([outcome.question] if outcome.question else [])
+        wakes.extend([outcome.wake] if outcome.wake is not None else [])
+
     known, unreadable = _parse_gateways(world)
     groups += unreadable
     parsed_policies, unreadable = _parse_policies(world)
@@ -44,26 +50,23 @@ def reconcile(world: World) -> Plan:
     live = [policy for policy in parsed_policies if not policy.meta.deleting]
     refused = policies.refusals(live, present)
 
+    groups.append(_clients(world))
     for policy in parsed_policies:
         gateway = present.get(policy.spec.gateway_ref.name)
-        outcome = policies.reconcile(policy, gateway, refused.get(policy.name), world)
-        groups.append(outcome.group)
-        questions += [outcome.question] if outcome.question else []
-        wakes += [outcome.wake] if outcome.wake is not None else []
+        note(policies.reconcile(policy, gateway, refused.get(policy.name), world))
     for name in sorted(world.policies_left_behind()):
-        groups.append(_forget_policy(name, world))
+        note(_forget_policy(name, world))
 
     serving = {p.spec.gateway_ref.name: p for p in live if p.name not in refused}
-    wired = _wired_gateways(parsed_policies, world)
+    wired = corefiles.wired_gateways(parsed_policies, world)
     configs = _configs(known, world)
-    clients = _clients(world)
     for gateway in known:
         if gateway.meta.deleting:
             group, wake = gateways.remove(gateway, gateway.name in wired, world)
             groups.append(group)
             wakes.append(wake)
             continue
-        sidecars = _sidecars(serving.get(gateway.name), clients, world)
+        sidecars = _sidecars(serving.get(gateway.name), world)
         groups.append(gateways.reconcile(gateway, configs[gateway.name], sidecars, world))
     for name in sorted(world.gateways_left_behind()):
         # Its finalizer was taken off by hand. The nodes are cleaned all the same.
@@ -100,28 +103,38 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
     return configs
 
 
-def _clients(world: World) -> tuple[str, ...]:
+def _clients(world: World) -> Group:
+    """The file that all sidecars share; it goes with the last gateway."""
+    ref = Ref("ConfigMap", names.CLIENTS, world.settings.namespace)
+    live = world.owned.get(ref)
+    if not world.gateways and not world.gateways_left_behind():
+        return Group(ref, (Delete(ref, live["metadata"]["uid"]),) if live else ())
     ranges = {text for node in world.nodes.values() for text in node.ranges}
-    return tuple(sidecar.allowed(ranges))
+    wanted = sidecar.clients_config(ranges, world.settings)
+    return Group(ref, (Apply(wanted),) if differs(wanted, live) else ())
 
 
-def _sidecars(policy: Policy | None, clients: Sequence[str], world: World) -> Sidecars:
+def _sidecars(policy: Policy | None, world: World) -> Sidecars:
     if policy is None:
-        return Sidecars(PolicySpec(), (), clients)
-    return Sidecars(policy.spec, corefiles.upstreams(policy, world), clients)
+        return Sidecars(PolicySpec(), ())
+    return Sidecars(policy.spec, corefiles.upstreams(policy, world))
 
 
-def _wired_gateways(parsed: Sequence[Policy], world: World) -> set[str]:
-    return {policy.spec.gateway_ref.name for policy in parsed if corefiles.is_wired(policy, world)}
-
-
-def _forget_policy(name: str, world: World) -> Group:
-    """A policy whose finalizer was taken off by hand: its edit goes all the same."""
+def _forget_policy(name: str, world: World) -> policies.Outcome:
+    """A policy that is gone: CoreDNS has yet to forget the sidecars, or the finalizer was taken
+    off by hand, and the edit goes all the same.
+    """
+    subject = Ref(policy_api.KIND, name)
     record = corefiles.record_of(name, world)
-    file = corefiles.recorded_file(record, world) if record is not None else None
-    step = wiring.unwire(file, record)
-    actions = corefiles.carry_out(name, "", step, file, world)
-    return Group(Ref(policy_api.KIND, name), tuple(actions))
+    if record is None:
+        live = world.owned[Ref("ConfigMap", names.wiring_record(name), world.settings.namespace)]
+        delete = Delete(Ref.of(live), live["metadata"]["uid"])
+        return policies.Outcome(Group(subject, (delete,)))
+    case = corefiles.recorded_case(name, record, world)
+    step = wiring.unwire(case)
+    group = Group(subject, tuple(corefiles.carry_out(name, "", step, case.file, world)))
+    question = Question(name, case.prefix) if step.ask and case.prefix else None
+    return policies.Outcome(group, question, step.wake)
 
 
 def _parse_gateways(world: World) -> tuple[list[Gateway], list[Group]]:

@@ -10,7 +10,7 @@ from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
-from nat64_operator.coredns.file import File
+from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile import corefiles
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
@@ -75,27 +75,22 @@ def reconcile(
         return _left_alone(policy, world)
     actions: list[Action] = []
     record = corefiles.record_of(policy.name, world)
-    if _is_wanted(policy, gateway, refusal) and (
-        record is None or corefiles.is_about(record, policy)
-    ):
+    elsewhere = record is not None and not corefiles.is_about(record, policy)
+    if _is_wanted(policy, gateway, refusal) and not elsewhere:
         assert gateway is not None, "a policy is wanted only with its gateway"
         if names.FINALIZER not in policy.meta.finalizers:
             actions.append(_finalizers(policy, (*policy.meta.finalizers, names.FINALIZER)))
-        mode = policy.spec.core_dns.mode
-        file = corefiles.file_at(corefiles.place_of(policy), mode, world)
-        step = _wire(policy, gateway, file, world)
-    elif refusal is not None and record is None:
-        file, step = None, wiring.unwire(None, None)
+        case, step = _wire(policy, gateway, world)
     else:
-        file, record, edit = corefiles.to_restore(policy, world)
-        step = wiring.unwire(file, record, edit)
-    actions += carry_out(policy.name, policy.meta.uid, step, file, world)
+        case = corefiles.case_to_restore(policy, world)
+        if refusal is not None and record is None:  # what is there is another policy's
+            case = case._replace(edit=None)
+        step = wiring.unwire(case)
+    actions += carry_out(policy.name, policy.meta.uid, step, case.file, world)
     conditions = _conditions(policy, gateway, refusal, step, world)
     fields = _fields(policy, gateway, world)
     actions += status.write(policy, conditions, fields, world.now)
-    question = None
-    if step.ask and gateway is not None:
-        question = Question(policy.name, gateway.spec.prefix)
+    question = Question(policy.name, case.prefix) if step.ask and case.prefix else None
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)), question, step.wake)
 
 
@@ -104,14 +99,14 @@ def _is_wanted(policy: Policy, gateway: Gateway | None, refusal: Refusal | None)
     return refusal is None and not leaving and policy.spec.core_dns.mode is not Mode.MANUAL
 
 
-def _wire(policy: Policy, gateway: Gateway, file: File, world: World) -> wiring.Step:
+def _wire(policy: Policy, gateway: Gateway, world: World) -> tuple[Case, wiring.Step]:
+    case = corefiles.case_of(policy, gateway, None, world)
     try:
-        edit = corefiles.edit_of(policy, gateway, world)
+        case = case._replace(edit=corefiles.edit_of(policy, gateway, world))
     except UnsupportedCorefileError as error:
-        return wiring.Step(False, "CorefileUnsupported", f"{file.where}: {error}")
-    record = corefiles.record_of(policy.name, world)
-    answer = world.answers.get(policy.name)
-    return wiring.wire(wiring.Case(edit, file, record, answer, world.now, world.settings))
+        where = case.file.where
+        return case, wiring.Step(False, "CorefileUnsupported", f"{where}: {error}")
+    return case, wiring.wire(case)
 
 
 def _left_alone(policy: Policy, world: World) -> Outcome:
@@ -132,9 +127,9 @@ def _remove(policy: Policy, world: World) -> Outcome:
     subject = Ref(KIND, policy.name)
     if names.FINALIZER not in policy.meta.finalizers:
         return Outcome(Group(subject, ()))
-    file, record, edit = corefiles.to_restore(policy, world)
-    step = wiring.unwire(file, record, edit)
-    actions = carry_out(policy.name, policy.meta.uid, step, file, world)
+    case = corefiles.case_to_restore(policy, world)
+    step = wiring.unwire(case)
+    actions = carry_out(policy.name, policy.meta.uid, step, case.file, world)
     since = policy.meta.deleted if policy.meta.deleted is not None else world.now
     overdue = world.now - since > world.settings.removal_seconds
     if step.status or overdue:

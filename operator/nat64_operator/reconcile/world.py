@@ -78,27 +78,47 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
     """Pods of gateways that are being removed."""
+    # Worked out when first asked for; a World never changes.
+    _records: dict[str, Record] | None = None
+    _unready: list[Node] | None = None
+    _by_gateway: dict[str, dict[Ref, Object]] | None = None
 
     def find(self, kind: str, name: str) -> Object | None:
         """An object of ours by kind and name."""
         return self.owned.get(Ref(kind, name, self.settings.namespace))
 
-    def recorded_places(self) -> set[tuple[str, str, str]]:
-        """Where any policy has changed something."""
-        records = (
-            Record.read(obj)
-            for obj in self.owned.values()
-            if POLICY_LABEL in (obj["metadata"].get("labels") or {})
-        )
-        return {(r.namespace, r.config_map, r.key) for r in records if r is not None}
+    def records(self) -> dict[str, Record]:
+        """What policies did to Corefiles, by policy."""
+        if self._records is None:
+            found = {}
+            for obj in self.owned.values():
+                policy = (obj["metadata"].get("labels") or {}).get(POLICY_LABEL)
+                record = Record.read(obj) if policy else None
+                if record is not None:
+                    found[policy] = record
+            msgspec.structs.force_setattr(self, "_records", found)
+        assert self._records is not None, "just set"
+        return self._records
+
+    def unready(self) -> list[Node]:
+        """Nodes that are not ready: few, so that what is asked of each is not asked of all."""
+        if self._unready is None:
+            found = [node for node in self.nodes.values() if not node.ready]
+            msgspec.structs.force_setattr(self, "_unready", found)
+        assert self._unready is not None, "just set"
+        return self._unready
 
     def owned_by(self, gateway: str) -> dict[Ref, Object]:
         """What exists for a gateway."""
-        return {
-            ref: obj
-            for ref, obj in self.owned.items()
-            if (obj["metadata"].get("labels") or {}).get(names.GATEWAY_LABEL) == gateway
-        }
+        if self._by_gateway is None:
+            found: dict[str, dict[Ref, Object]] = {}
+            for ref, obj in self.owned.items():
+                label = (obj["metadata"].get("labels") or {}).get(names.GATEWAY_LABEL)
+                if label:
+                    found.setdefault(label, {})[ref] = obj
+            msgspec.structs.force_setattr(self, "_by_gateway", found)
+        assert self._by_gateway is not None, "just set"
+        return self._by_gateway.get(gateway, {})
 
     def gateways_left_behind(self) -> set[str]:
         """Gateways that are gone, or were never seen, and have objects still."""

@@ -74,7 +74,13 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
     pod["volumes"].append(
         {
             "name": "corefile",
-            "configMap": {"name": names.sidecar_config(gateway.name), "defaultMode": 0o444},
+            "projected": {
+                "defaultMode": 0o444,
+                "sources": [
+                    {"configMap": {"name": names.sidecar_config(gateway.name)}},
+                    {"configMap": {"name": names.CLIENTS}},
+                ],
+            },
         }
     )
     pod["initContainers"] = [_on_the_host(settings, "prepare")]

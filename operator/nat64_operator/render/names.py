@@ -16,6 +16,10 @@ OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
 TRANSLATOR_FILE = "translator.yaml"
 COREFILE = "Corefile"
+CLIENTS = "nat64-clients"
+"""The ConfigMap with the cluster's own ranges, which all sidecars import: where there are many
+nodes and gateways, one file changes with the nodes, and not one for each gateway."""
+CLIENTS_FILE = "clients"
 
 
 def daemon_set(gateway: str) -> str:
@@ -48,11 +52,15 @@ def pod_labels(gateway: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": "nat64-gateway", GATEWAY_LABEL: gateway}
 
 
+def common_labels() -> dict[str, str]:
+    """What every object of the operator carries."""
+    return {MANAGED_BY: OPERATOR, "app.kubernetes.io/part-of": OPERATOR}
+
+
 def labels(gateway: str) -> dict[str, str]:
     """What every object of a gateway carries."""
     return {
         **pod_labels(gateway),
         COMPONENT: DATAPLANE,
-        MANAGED_BY: OPERATOR,
-        "app.kubernetes.io/part-of": OPERATOR,
+        **common_labels(),
     }

@@ -6,6 +6,7 @@ that comes or goes changes a mounted file and never restarts a translator.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
@@ -38,10 +39,8 @@ def render_corefile(
     ports: Ports,
     policy: PolicySpec,
     upstreams: Sequence[str],
-    clients: Iterable[str],
 ) -> str:
     """Write the Corefile of every sidecar of a gateway."""
-    ranges = allowed([*clients, *policy.allowed_clients])
     stanzas = [
         corefile.render("bind", ["::"]),
         corefile.render("errors"),
@@ -50,10 +49,8 @@ def render_corefile(
         corefile.render("ready", [f":{ports.dns_ready}"]),
         corefile.render("prometheus", [f":{ports.dns_metrics}"]),
         corefile.render("reload", ["5s", "1s"]),
-        corefile.render(
-            "acl",
-            body=[*(f"allow net {net}" for net in ranges), "block"],
-        ),
+        *_allow(policy.allowed_clients),
+        corefile.render("import", [names.CLIENTS_FILE]),
         corefile.render(
             "cache",
             [str(policy.cache.max_ttl_seconds)],
@@ -74,19 +71,36 @@ def render_corefile(
     return f".:{ports.dns} {{\n{corefile.edit.INDENT}{body}\n}}\n"
 
 
-def allowed(ranges: Iterable[str]) -> list[str]:
+def clients_config(ranges: Iterable[str], settings: Settings) -> dict[str, Any]:
+    """The ConfigMap that says who the cluster's own clients are, and refuses all others."""
+    lines = [*(f"allow net {net}" for net in allowed([*ranges, *ALWAYS_ALLOWED])), "block"]
+    return config_map(
+        names.CLIENTS,
+        settings.namespace,
+        names.common_labels(),
+        {names.CLIENTS_FILE: corefile.render("acl", body=lines) + "\n"},
+    )
+
+
+def _allow(ranges: Sequence[str]) -> list[str]:
+    body = [f"allow net {net}" for net in allowed(ranges)]
+    return [corefile.render("acl", body=body)] if body else []
+
+
+def allowed(ranges: Iterable[str]) -> tuple[str, ...]:
     """The ranges as few as they can be, IPv6 first, so that the file is the same whatever order
     the nodes came in.
     """
-    six: list[IPv6Network] = []
-    four: list[IPv4Network] = []
-    for text in (*ranges, *ALWAYS_ALLOWED):
-        network = ip_network(text, strict=False)
-        if isinstance(network, IPv6Network):
-            six.append(network)
-        else:
-            four.append(network)
-    return [*map(str, collapse_addresses(six)), *map(str, collapse_addresses(four))]
+    return _collapsed(frozenset(ranges))
+
+
+@lru_cache(maxsize=32)
+def _collapsed(ranges: frozenset[str]) -> tuple[str, ...]:
+    # Remembered: there may be ten thousand of them, and they change seldom.
+    networks = [ip_network(text, strict=False) for text in ranges]
+    six = collapse_addresses(n for n in networks if isinstance(n, IPv6Network))
+    four = collapse_addresses(n for n in networks if isinstance(n, IPv4Network))
+    return (*map(str, six), *map(str, four))
 
 
 def _log(queries: LogQueries) -> list[str]:

@@ -1,0 +1,120 @@
+"""An API server that is slow, refuses, forgets or is away: nothing is lost, nothing hammered."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nat64_dataplane import config
+from tests.cluster import ControlPlane
+from tests.operator.conftest import (
+    NAMESPACE,
+    PREFIX,
+    Api,
+    ClusterDns,
+    Operator,
+    eventually,
+    gateway,
+    policy,
+)
+from tests.operator.faults import FaultProxy
+from tests.operator.test_flow import (
+    is_ready,
+    roll_out,
+    service_address,
+    sidecars_ready,
+    the_corefile,
+)
+
+pytestmark = pytest.mark.apiserver
+
+AWAY_SECONDS = 60
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, operator: Operator) -> Iterator[FaultProxy]:
+    """The operator's way to the API server."""
+    kubeconfig = yaml.safe_load(operator.kubeconfig.read_text())
+    ca = operator.kubeconfig.with_name("ca.crt")
+    ca.write_bytes(Path(control_plane.folder / "pki" / "ca.crt").read_bytes())
+    running = FaultProxy(control_plane.url, ca)
+    for entry in kubeconfig["clusters"]:
+        entry["cluster"] = {"server": running.url}
+    operator.kubeconfig.write_text(yaml.safe_dump(kubeconfig))
+    yield running
+    operator.stop()
+    running.stop()
+
+
+@pytest.fixture
+def running(
+    cluster: Api, operator: Operator, proxy: FaultProxy, cluster_dns: ClusterDns
+) -> tuple[Api, Operator, FaultProxy]:
+    """All is well, through the proxy."""
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about=operator.log())
+    roll_out(cluster)
+    sidecars_ready(cluster)
+    cluster_dns.synthesizes = True
+    eventually(lambda: is_ready(cluster, "dns64policy"), about="policy Ready")
+    return cluster, operator, proxy
+
+
+def udp_timeout(api: Api) -> int:
+    """What the config that the DaemonSet mounts says."""
+    volumes = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]["volumes"]
+    name = next(v["configMap"]["name"] for v in volumes if v["name"] == "config")
+    found = api.get("configmap", name)
+    return config.parse(found["data"]["translator.yaml"]).timeouts.udp if found else 0
+
+
+def test_refusals_and_slow_answers_only_delay(
+    cluster: Api, operator: Operator, proxy: FaultProxy, cluster_dns: ClusterDns
+) -> None:
+    proxy.rates = {409: 0.1, 429: 0.1, 500: 0.1, 503: 0.05}
+    proxy.slow_seconds = 1.0
+    cluster.apply(gateway(prefix=PREFIX), policy())
+    operator.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), 120, about=operator.log())
+    roll_out(cluster)
+    sidecars_ready(cluster)
+    cluster_dns.synthesizes = True
+    eventually(lambda: is_ready(cluster, "dns64policy"), 120, about="policy Ready")
+    assert operator.running
+    assert proxy.count(30) < 300, "hammered"
+    assert f"[{service_address(cluster)}]:53" in the_corefile(cluster)
+
+
+def test_a_minute_without_api_server_loses_nothing(
+    running: tuple[Api, Operator, FaultProxy],
+) -> None:
+    api, operator, proxy = running
+    proxy.down = True
+    proxy.cut_watches()
+    began = time.monotonic()
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 777}}})
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", "service/nat64-default-dns")
+    time.sleep(AWAY_SECONDS)
+    tried = proxy.count(time.monotonic() - began)
+    assert operator.running, operator.log()
+    assert tried < AWAY_SECONDS * 4, f"{tried} attempts while it was away"
+    proxy.down = False
+    eventually(lambda: api.get("service", "nat64-default-dns"), 60, about="service is back")
+    eventually(lambda: udp_timeout(api) == 777, 60, about="the change is there")
+
+
+def test_expired_watches_lose_nothing(running: tuple[Api, Operator, FaultProxy]) -> None:
+    api, operator, proxy = running
+    proxy.expire_watches = True
+    proxy.cut_watches()
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 555}}})
+    eventually(lambda: udp_timeout(api) == 555, 60, about="the change is there")
+    time.sleep(10)
+    assert operator.running, operator.log()
+    assert proxy.count(10) < 200, "hammered"
+    proxy.expire_watches = False
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 556}}})
+    eventually(lambda: udp_timeout(api) == 556, 60, about="the next one, too")
