@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import Cluster
+from tests.cluster.product import Product
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,15 @@ def cluster() -> Iterator[Cluster]:
     yield cluster
     if not was_up:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def product(cluster: Cluster) -> Iterator[Product]:
+    """The chart and both resources, Ready; whoever takes them away puts them back."""
+    cluster.load_images()
+    product = Product(cluster)
+    product.install()
+    product.apply()
+    product.wait_ready()
+    yield product
+    product.uninstall()

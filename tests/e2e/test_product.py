@@ -27,17 +27,6 @@ SERVER = str(pref64.embed(IPv6Network(PREFIX), IPv4Address(HTTP_IPV4)))
 NODES = ("node1", "node2")
 
 
-@pytest.fixture(scope="module")
-def product(cluster: Cluster) -> Iterator[Product]:
-    cluster.load_images()
-    product = Product(cluster)
-    product.install()
-    product.apply()
-    product.wait_ready()
-    yield product
-    product.uninstall()
-
-
 @pytest.fixture(scope="module", params=NODES)
 def pod(request: pytest.FixtureRequest, product: Product) -> Iterator[Pod]:
     pod = Pod(product.cluster, f"client-{request.param}", request.param)

@@ -83,12 +83,15 @@ def destination(
     if address not in prefix:
         return found
     ipv4 = pref64.extract(prefix, address)
+    answer, onward = verdict(datapath, ipv4), route_to(ipr, ipv4)
+    open_ = answer is Verdict.ALLOWED and not onward["error"]
     found |= {
         "ipv4": str(ipv4),
         "sourceAllowed": source_allowed(datapath, client),
-        "verdict": verdict(datapath, ipv4).name,
-        "ipv4Route": route_to(ipr, ipv4),
-        "probe": probe(datapath, address, port),
+        "verdict": answer.name,
+        "ipv4Route": onward,
+        # Where it can't get through, trying would only add to the drops.
+        "probe": probe(datapath, address, port) if open_ else None,
         "bindings": [show.bib_row(entry) for entry in datapath.bib() if entry.client == client],
         "sessions": [
             show.session_row(session)

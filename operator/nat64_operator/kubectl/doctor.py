@@ -167,7 +167,7 @@ def wiring(text: str, address: str | None, place: str) -> Iterator[Step]:
             "the DNS64Policy's conditions say why the operator left it so",
         )
     block = found.tree.find_block(".", 53)
-    if block is not None and block.find("dns64"):
+    if block is not None and any(block.find("dns64")):
         yield note(
             "wiring",
             f"{place} has CoreDNS's own dns64 too: both synthesize",

@@ -69,8 +69,8 @@ def render(steps: Iterable[Step], paint: Paint) -> str:
     lines = []
     for step in steps:
         mark, tone = _MARKS[step.result]
-        lines.append(f"{paint(mark, tone)} {step.name:<12} {wrapped(step.text, 15)}")
-        lines += [f"{'':15}{detail}" for detail in step.details]
+        lines.append(f"{paint(mark, tone)} {step.name:<13} {wrapped(step.text, 16)}")
+        lines += [f"{'':16}{detail}" for detail in step.details]
         if step.remedy:
-            lines.append(f"{'':15}{paint('try:', Tone.TITLE)} {wrapped(step.remedy, 20)}")
+            lines.append(f"{'':16}{paint('try:', Tone.TITLE)} {wrapped(step.remedy, 21)}")
     return "\n".join(lines)

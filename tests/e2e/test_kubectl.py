@@ -1,0 +1,207 @@
+"""`kubectl nat64` on the real cluster, as a user runs it: a process with a kubeconfig."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nat64_dataplane import pref64
+from tests.cluster import Cluster
+from tests.cluster.network import HTTP_IPV4, NODE1
+from tests.cluster.product import NAMESPACE, PREFIX, Pod, Product
+
+pytestmark = pytest.mark.cluster
+
+PROGRAM = Path(sys.executable).with_name("kubectl-nat64")
+NAME = "ipv4only.internet.example"
+NODE = "node2"
+NOBODY = "[64:ff9b:1::c000:263]:80"  # 192.0.2.99: an address of the nodes' own link, unused
+
+
+class Plugin:
+    """Runs the plugin; `code` is the last exit code."""
+
+    def __init__(self, cluster: Cluster, kubeconfig: Path) -> None:
+        self.cluster, self.kubeconfig = cluster, kubeconfig
+        self.code = -1
+        self.errors = ""
+
+    def __call__(self, *arguments: str) -> str:
+        # The API is in the node's network, as for every client of the harness.
+        where = ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--"]
+        argv = [*where, "env", f"KUBECONFIG={self.kubeconfig}", str(PROGRAM), *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        self.code, self.errors = done.returncode, done.stderr
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "-o", "json"))
+
+
+@pytest.fixture(scope="module")
+def plugin(product: Product) -> Plugin:
+    return Plugin(product.cluster, product.cluster.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def pod(product: Product) -> Iterator[Pod]:
+    pod = Pod(product.cluster, "traced", NODE)
+    pod.start()
+    pod.exec("curl", "-sS", "--max-time", "10", f"http://{NAME}/")
+    yield pod
+    pod.delete()
+
+
+def test_status_shows_gateways_policies_and_nodes(plugin: Plugin, pod: Pod) -> None:
+    found = plugin.json("status")
+    assert plugin.code == 0
+    assert [(g["name"], g["ready"], g["nodes"]) for g in found["gateways"]] == [
+        ("default", True, "2/2")
+    ]
+    assert found["policies"][0]["ready"] is True
+    assert [(n["node"], n["programmed"]) for n in found["nodes"]] == [
+        ("node1", True),
+        ("node2", True),
+    ]
+    assert found["nodes"][1]["sessions"] >= 1
+    assert 1 <= found["nodes"][1]["portsUsed"] < found["nodes"][1]["ports"] == 4535
+
+
+def test_a_pods_session_and_binding_are_found(plugin: Plugin, pod: Pod) -> None:
+    [session] = plugin.json("sessions", "--pod", pod.name, "--destination", HTTP_IPV4)
+    assert (session["pod"], session["node"]) == (f"default/{pod.name}", NODE)
+    assert session["remote"] == f"{HTTP_IPV4}:80"
+    assert session["expiresInSeconds"] > 0
+    shown = str(pref64.embed(IPv6Network(PREFIX), IPv4Address(HTTP_IPV4)))
+    bindings = plugin.json("bib", "--destination", shown)
+    assert (session["client"], session["address"]) in [
+        (b["client"], b["address"]) for b in bindings
+    ]
+    text = plugin("sessions", "--node", "node1", "--pod", f"default/{pod.name}")
+    assert text.splitlines()[0].split()[:3] == ["NODE", "POD", "PROTOCOL"]
+    assert "\x1b" not in text
+
+
+def test_trace_goes_all_the_way(plugin: Plugin, pod: Pod) -> None:
+    found = plugin.json("trace", pod.name, f"{NAME}:80")
+    assert (plugin.code, found["reached"], found["stopsAt"]) == (0, True, None), found
+    assert [step["name"] for step in found["steps"]] == [
+        *("pod", "translator", "DNS", "NetworkPolicy", "route", "policy", "IPv4 route", "BIB"),
+        "packets",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "stops", "says"),
+    [
+        ("nothing.internet.example", "DNS", "NXDOMAIN"),
+        (HTTP_IPV4, "DNS", "is an IPv4 address"),
+        ("ipv6only.internet.example", "translation", "plain IPv6"),
+        ("[64:ff9b:1::a9fe:a9fe]:80", "policy", "169.254.169.254 may not be reached"),
+        (f"{NAME}:81", "packets", "refuses"),
+        (NOBODY, "packets", "no answer comes back"),
+    ],
+)
+def test_trace_says_where_it_stops(
+    plugin: Plugin, pod: Pod, target: str, stops: str, says: str
+) -> None:
+    found = plugin.json("trace", pod.name, target)
+    assert (plugin.code, found["stopsAt"]) == (1, stops), found
+    last = found["steps"][-1]
+    assert says in last["text"]
+    assert last["remedy"]
+
+
+def test_trace_names_the_network_policy_in_the_way(plugin: Plugin, pod: Pod) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+    }
+    plugin.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(policy))
+    try:
+        found = plugin.json("trace", pod.name, f"{NAME}:80")
+    finally:
+        plugin.cluster.kubectl("delete", "networkpolicy", "closed")
+    assert found["stopsAt"] == "NetworkPolicy"
+    assert "closed" in found["steps"][-1]["text"]
+
+
+def test_doctor_finds_nothing_wrong_with_a_good_cluster(plugin: Plugin, pod: Pod) -> None:
+    found = plugin.json("doctor")
+    assert plugin.code == 0, found
+    assert {check["result"] for check in found} <= {"ok", "note"}
+    subjects = {check["subject"] for check in found}
+    assert subjects == {"cluster", "CoreDNS", "node node1, default", "node node2, default"}
+    wiring = [check for check in found if check["name"] in ("wiring", "synthesis")]
+    assert [check["result"] for check in wiring] == ["ok", "ok"]
+
+
+def test_doctor_names_what_is_wrong_with_a_node(plugin: Plugin, pod: Pod, product: Product) -> None:
+    node = plugin.cluster.node(NODE)
+    node.run(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=0"])
+    node.run(["ip", "-6", "route", "add", "64:ff9b:1::c633:0/112", "dev", "eth0"])
+    try:
+        found = plugin.json("doctor")
+    finally:
+        node.run(["ip", "-6", "route", "del", "64:ff9b:1::c633:0/112", "dev", "eth0"])
+        node.run(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"])
+        product.wait_ready()
+    assert plugin.code == 1
+    wrong = [c for c in found if c["subject"].startswith(f"node {NODE}") and c["result"] != "ok"]
+    texts = " ".join(c["text"] for c in wrong)
+    assert "net.ipv6.conf.all.forwarding is 0" in texts
+    assert "64:ff9b:1::c633:0/112 leads to eth0" in texts
+    assert all(c["remedy"] for c in wrong)
+    assert not [c for c in found if "node1" in c["subject"] and c["result"] == "stop"]
+
+
+def test_a_user_without_rights_is_told_which_are_missing(
+    plugin: Plugin, pod: Pod, tmp_path: Path
+) -> None:
+    cluster = plugin.cluster
+    cluster.kubectl("create", "serviceaccount", "reader")
+    try:
+        token = cluster.kubectl("create", "token", "reader").strip()
+        config = yaml.safe_load(cluster.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        mine = tmp_path / "kubeconfig"
+        mine.write_text(yaml.safe_dump(config))
+        reader = Plugin(cluster, mine)
+        assert reader("status") == ""
+        assert reader.code == 2
+        assert 'cannot list resource "nat64gateways"' in reader.errors
+        unread = [
+            check["text"] for check in reader.json("doctor") if check["name"] == "not checked"
+        ]
+    finally:
+        cluster.kubectl("delete", "serviceaccount", "reader")
+    unread = [check["text"] for check in checks if check["name"] == "not checked"]
+    assert any(f'"pods" in API group "" in the namespace "{NAMESPACE}"' in text for text in unread)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trace", "no-such-pod", "a.example"), 'pods "no-such-pod" not found'),
+        (("trace", "traced", "a.example:http"), "write HOST or HOST:PORT"),
+        (("sessions", "--node", "node9"), "node9 has no translator"),
+        (("bib", "--destination", "2001:db8::1"), "is under no gateway's prefix"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_and_exits_2(
+    plugin: Plugin, pod: Pod, arguments: tuple[str, ...], message: str
+) -> None:
+    plugin(*arguments)
+    assert plugin.code == 2
+    assert message in plugin.errors
+    assert "Traceback" not in plugin.errors
