@@ -43,7 +43,7 @@ def reply(
             dns.edns.EDEOption(dns.edns.EDECode.make(code)) for code in ede
         ]
         message.use_edns(0, 0, 1232, options=options)
-    return wire.parse_reply(message.to_wire())
+    return wire.parse_reply(message.to_wire(max_size=65535))
 
 
 def empty(name: str, rdtype: str, soa: str = SOA) -> Reply:

@@ -479,3 +479,35 @@ def test_popular_answers_are_fetched_before_they_expire(
     assert len(up.types()) >= 4
     assert server.metric("coredns_cache_prefetch_total") >= 1
     assert server.metric("coredns_cache_misses_total") == 1
+
+
+def test_positive_answers_are_preferred_where_that_is_asked_for(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(ZONE)
+    server = sidecar(
+        "cache {\nsuccess 1024 3600 0\nserve_stale\nserve_stale_policy prefer_positive\n}\n"
+        f"forward . {up}"
+    )
+    assert server.ask("short.example").answer
+    up.answer = Zone.of()
+    time.sleep(2.1)
+    for _ in range(4):  # the refresh brings NXDOMAIN, and the old answer stays
+        assert server.ask("short.example").answer[0].ttl == 0
+        time.sleep(0.2)
+    assert server.metric("coredns_cache_entries", type="denial") >= 1
+
+
+@pytest.mark.parametrize(
+    ("option", "recursion"), [("", True), (" no_rec domain up.example", False)]
+)
+def test_health_checks_ask_as_configured(
+    upstream: StartUpstream, sidecar: StartSidecar, option: str, recursion: bool
+) -> None:
+    up = upstream(silent)
+    server = sidecar(f"forward . {up} {{\nread_timeout 100ms\nhealth_check 100ms{option}\n}}")
+    server.ask("v7.example")
+    name = "." if recursion else "up.example."
+    probes = [q for q in up.queries if q.question[0].name.to_text().lower() == name]
+    assert probes
+    assert all(bool(q.flags & dns.flags.RD) is recursion for q in probes)

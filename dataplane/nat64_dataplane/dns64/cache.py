@@ -55,6 +55,9 @@ VIEWS = {
 }
 
 
+_KEEPS = (DENIAL, SUCCESS)
+
+
 class Shape:
     """What most answers share: flags, counts, and where TTLs are. One object serves many."""
 
@@ -163,6 +166,7 @@ class Cache:
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._ages = not settings.keep_ttl
         self._prefetch = settings.prefetch
+        self._prefers_positive = settings.prefer_positive
 
     def hit(self, query: bytes, now: int, *, synthesize: bool, family: int) -> bytes | None:
         """Answer a query in the usual form from the cache, whole and fresh, or not at all."""
@@ -238,10 +242,17 @@ class Cache:
             age = min(now - entry.stored, entry.shape.ttl)
             if self._ages and age != entry.age:
                 entry.count_down(age)
-            if entry.left(now) > 0:
+            if entry.left(now) > 0 or self._is_preferred(entry, now):
                 return entry
             expired = expired or entry
         return expired
+
+    def _is_preferred(self, entry: Entry, now: int) -> bool:
+        """Whether an expired answer comes before a denial: `serve_stale_policy prefer_positive`."""
+        stale = self.settings.stale
+        if not self._prefers_positive or entry.shape.kind != SUCCESS or stale is None:
+            return False
+        return -entry.left(now) < stale.duration
 
     def put(self, question: bytes, view: View, answer: Answer, now: int) -> None:
         """Keep an answer, if it may be kept; `question` in lower case.
@@ -258,9 +269,12 @@ class Cache:
         table = tables.of(kind)
         counts = self._counts
         for other in (SUCCESS, DENIAL, ERROR):
-            # a failure leaves what was known; all else replaces it, and goes to the order's end
+            # a failure leaves what was known, and a denial too where positive answers are
+            # preferred; all else replaces it, and goes to the order's end
+            if kind == ERROR != other or (self._prefers_positive and (kind, other) == _KEEPS):
+                continue
             replaced = tables.of(other)
-            if (kind != ERROR or other == ERROR) and question in replaced:
+            if question in replaced:
                 del replaced[question]
                 counts[other] -= 1
         shape = self._shape(answer, lifetime)

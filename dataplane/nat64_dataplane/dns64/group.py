@@ -62,6 +62,7 @@ class Server:
             expire=settings.expire,
             wrong_case=self._wrong_case,
         )
+        self.probes_recursion = settings.health_recursion
         self.only_streams = settings.force_tcp or tls is not None
 
     @property
@@ -128,6 +129,13 @@ class _Probe(Query):
     def __init__(self, question: bytes, server: Server) -> None:
         super().__init__(question, do=False, cd=False)
         self._server = server
+
+    def message(self, ident: bytes, question: bytes) -> bytes:
+        """As any query, but without RD where `health_check` says `no_rec`."""
+        message = super().message(ident, question)
+        if self._server.probes_recursion:
+            return message
+        return message[:2] + bytes((message[2] & ~1,)) + message[3:]
 
     def result(self, result: Reply | Failed) -> None:
         self._server.probed(result)
