@@ -180,9 +180,7 @@ def test_a_user_without_rights_is_told_which_are_missing(
         assert reader("status") == ""
         assert reader.code == 2
         assert 'cannot list resource "nat64gateways"' in reader.errors
-        unread = [
-            check["text"] for check in reader.json("doctor") if check["name"] == "not checked"
-        ]
+        checks = reader.json("doctor")
     finally:
         cluster.kubectl("delete", "serviceaccount", "reader")
     unread = [check["text"] for check in checks if check["name"] == "not checked"]
