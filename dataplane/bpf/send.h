@@ -14,11 +14,17 @@
 /* The longest IP packet that will really be on the wire: a segment, where there is GSO. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 {
-	__u32 headers;
+	__u32 headers = p->l4 - p->l3 + sizeof(struct udphdr);
+	__u8 data_offset;
 
 	if (!skb->gso_size)
 		return p->l4 - p->l3 + p->length;
-	headers = p->l4 - p->l3 + (p->protocol == IPPROTO_TCP ? 60 : 8);
+	if (p->protocol == IPPROTO_TCP) {
+		/* exactly: a byte too many would send every full segment by way of the kernel */
+		if (bpf_skb_load_bytes(skb, p->l4 + 12, &data_offset, sizeof(data_offset)))
+			return 0;
+		headers = p->l4 - p->l3 + (data_offset >> 4) * 4;
+	}
 	return headers + skb->gso_size;
 }
 
@@ -128,14 +134,14 @@ static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *conf
 		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
 			struct bpf_redir_neigh hop = {.nh_family = AF_INET6};
 
-			if (!(p->flags & PACKET_FORWARDED))
-				write_hop_limit(skb, p, p->ttl - 1);
 			__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
 			here->value[DIR_4TO6][COUNT_sent_fast]++;
 			return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
 		}
 	}
-	if (p->flags & PACKET_FORWARDED && p->ttl < 255)
+	if (!(p->flags & PACKET_FORWARDED))
+		write_hop_limit(skb, p, p->ttl);
+	else if (p->ttl < 255)
 		write_hop_limit(skb, p, p->ttl + 1);
 	here->value[DIR_4TO6][COUNT_sent_kernel]++;
 	return to_kernel(skb, config);
