@@ -255,6 +255,7 @@ __noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 
 	ip6 = (struct ipv6hdr *)work->headers;
 	write_ipv6_header(ip6, config, p, p->length, &p->remote6, &p->client);
+	ip6->hop_limit = hop_limit_of(p);
 	__builtin_memcpy(work->headers + sizeof(*ip6), work->icmp, ICMP_HEADER);
 
 	/* Options of both headers go; then there is room to make. */

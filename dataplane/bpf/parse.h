@@ -5,6 +5,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include "csum.h"
 #include "packet.h"
 
 #define MAX_EXTENSIONS	    8
@@ -197,7 +198,10 @@ inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
 	p->identification = bpf_ntohs(ip->id);
 	if (p->l3 + header + p->length > skb->len)
 		return COUNT_dropped_truncated;
-	return GO_ON;
+	/* IPv6 has no header checksum: what is broken here would go on unnoticed. */
+	if (header == sizeof(*ip))
+		return ipv4_header_checksum(ip) ? COUNT_dropped_malformed : GO_ON;
+	return (__u16)~sum_bytes(skb, p->l3, header) ? COUNT_dropped_malformed : GO_ON;
 }
 
 #define OPTION_END	     0

@@ -22,6 +22,22 @@ static __always_inline int checksum_offset(__u8 protocol)
 	return offsetof(struct icmphdr, checksum);
 }
 
+/* Write the link header's type and, behind it, the IP header: `head` begins with the type. The
+ * kernel's running sum of the packet (CHECKSUM_COMPLETE), where it has one, must gain `gain`. */
+static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, const void *head,
+				    __u32 length)
+{
+	if (p->l3 == ETH_HLEN)
+		return bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(__be16), head,
+					   sizeof(__be16) + length, 0);
+	return bpf_skb_store_bytes(skb, p->l3, head + sizeof(__be16), length, 0);
+}
+
+static __always_inline bool is_summed(struct __sk_buff *skb)
+{
+	return bpf_csum_update(skb, 0) >= 0;
+}
+
 static __always_inline void write_ether_type(struct __sk_buff *skb, const struct packet *p,
 					     __be16 type)
 {
@@ -80,7 +96,11 @@ static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 t
 inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
 	__u32 total = sizeof(struct iphdr) + p->length;
-	struct iphdr ip = {};
+	struct {
+		__u16 unused;
+		__be16 type;
+		struct iphdr ip;
+	} head = {.type = bpf_htons(ETH_P_IP)};
 
 	if (total > 0xffff)
 		return COUNT_dropped_too_big;
@@ -90,24 +110,30 @@ inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *confi
 	}
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
 		return COUNT_dropped_internal;
-	ip.version = 4;
-	ip.ihl = 5;
-	ip.tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
-	ip.tot_len = bpf_htons(total);
-	ip.frag_off = bpf_htons(ipv4_fragment_field(p, total));
+	head.ip.version = 4;
+	head.ip.ihl = 5;
+	head.ip.tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
+	head.ip.tot_len = bpf_htons(total);
+	head.ip.frag_off = bpf_htons(ipv4_fragment_field(p, total));
 	if (p->flags & PACKET_FRAGMENT)
-		ip.id = bpf_htons((__u16)p->identification);
-	else if (!ip.frag_off)
-		ip.id = bpf_get_prandom_u32();
-	ip.ttl = p->ttl;
-	ip.protocol = p->protocol;
-	ip.saddr = p->pool;
-	ip.daddr = p->remote;
-	ip.check = ipv4_header_checksum(&ip);
-	if (bpf_skb_store_bytes(skb, p->l3, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
+		head.ip.id = bpf_htons((__u16)p->identification);
+	else if (!head.ip.frag_off)
+		head.ip.id = bpf_get_prandom_u32();
+	head.ip.ttl = p->ttl;
+	head.ip.protocol = p->protocol;
+	head.ip.saddr = p->pool;
+	head.ip.daddr = p->remote;
+	head.ip.check = ipv4_header_checksum(&head.ip);
+	if (write_ip(skb, p, &head.type, sizeof(head.ip)))
 		return COUNT_dropped_internal;
-	write_ether_type(skb, p, bpf_htons(ETH_P_IP));
-	p->l4 = p->l3 + sizeof(ip);
+	if (is_summed(skb)) {
+		/* change_proto has taken 20 bytes out of the sum. The other 20 of the IPv6 header
+		 * are the end of the addresses; a whole IPv4 header adds up to nothing. */
+		__s64 gone = bpf_csum_diff(&p->client.words[3], 5 * sizeof(__be32), NULL, 0, 0);
+
+		bpf_csum_update(skb, gone);
+	}
+	p->l4 = p->l3 + sizeof(head.ip);
 	return GO_ON;
 }
 
@@ -149,10 +175,21 @@ __noinline int fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
 	return GO_ON;
 }
 
+/* What the hop limit is on the fast path, where nobody else takes one off. send_ipv6 gives it back
+ * where the kernel will. */
+static __always_inline __u8 hop_limit_of(const struct packet *p)
+{
+	return p->flags & PACKET_FORWARDED ? p->ttl : p->ttl - 1;
+}
+
 inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
-	struct ipv6hdr ip6 = {};
 	__u32 fragment_header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
+	struct {
+		__u16 unused;
+		__be16 type;
+		struct ipv6hdr ip6;
+	} head = {.type = bpf_htons(ETH_P_IPV6)};
 
 	if (p->extensions) { /* IPv4 options */
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
@@ -164,33 +201,35 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 		if (bpf_skb_adjust_room(skb, FRAGMENT_HEADER, BPF_ADJ_ROOM_NET, KEEP_GSO))
 			return COUNT_dropped_internal;
 	}
-	ip6.version = 6;
+	head.ip6.version = 6;
 	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
-		ip6.priority = p->traffic_class >> 4;
-		ip6.flow_lbl[0] = p->traffic_class << 4;
+		head.ip6.priority = p->traffic_class >> 4;
+		head.ip6.flow_lbl[0] = p->traffic_class << 4;
 	}
-	ip6.payload_len = bpf_htons(p->length + fragment_header);
-	ip6.nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
-	ip6.hop_limit = p->ttl;
-	__builtin_memcpy(&ip6.saddr, &p->remote6, sizeof(p->remote6));
-	__builtin_memcpy(&ip6.daddr, &p->client, sizeof(p->client));
+	head.ip6.payload_len = bpf_htons(p->length + fragment_header);
+	head.ip6.nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
+	head.ip6.hop_limit = hop_limit_of(p);
+	__builtin_memcpy(&head.ip6.saddr, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(&head.ip6.daddr, &p->client, sizeof(p->client));
 	if (fragment_header) {
 		__be16 offset = bpf_htons((p->fragment & IPV4_OFFSET_MASK) << 3 |
 					  (p->fragment & IPV4_MF ? 1 : 0));
-		__u8 head[FRAGMENT_HEADER] = {ip6.nexthdr};
+		__u8 more[FRAGMENT_HEADER] = {head.ip6.nexthdr};
 
-		ip6.nexthdr = IPPROTO_FRAGMENT;
-		__builtin_memcpy(head + 2, &offset, sizeof(offset));
-		head[6] = p->identification >> 8;
-		head[7] = p->identification;
-		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(ip6), head, sizeof(head),
+		head.ip6.nexthdr = IPPROTO_FRAGMENT;
+		__builtin_memcpy(more + 2, &offset, sizeof(offset));
+		more[6] = p->identification >> 8;
+		more[7] = p->identification;
+		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(head.ip6), more, sizeof(more),
 					BPF_F_RECOMPUTE_CSUM))
 			return COUNT_dropped_internal;
 	}
-	if (bpf_skb_store_bytes(skb, p->l3, &ip6, sizeof(ip6), BPF_F_RECOMPUTE_CSUM))
+	if (write_ip(skb, p, &head.type, sizeof(head.ip6)))
 		return COUNT_dropped_internal;
-	write_ether_type(skb, p, bpf_htons(ETH_P_IPV6));
-	p->l4 = p->l3 + sizeof(ip6) + fragment_header;
+	if (is_summed(skb)) /* the IPv4 header, being right, added up to nothing */
+		bpf_csum_update(skb,
+				bpf_csum_diff(NULL, 0, (__be32 *)&head.ip6, sizeof(head.ip6), 0));
+	p->l4 = p->l3 + sizeof(head.ip6) + fragment_header;
 	return GO_ON;
 }
 
