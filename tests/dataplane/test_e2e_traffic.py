@@ -69,6 +69,15 @@ def test_an_upload_of_a_megabyte_arrives_whole(
     assert answer.split() == [str(MEGABYTE), hashlib.sha256(body.read_bytes()).hexdigest()]
 
 
+def test_full_segments_take_the_fast_path(lab: Line, nat64: Translator, tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(pattern(MEGABYTE))
+    lab.curl("sink", "--data-binary", f"@{body}")
+    lab.curl(f"bytes/{MEGABYTE}", "-o", "/dev/null")
+    assert nat64.metric("nat64_sent_fast_packets_total") > 50
+    assert nat64.metric("nat64_sent_kernel_packets_total") < 5, "only what resolves a neighbour"
+
+
 def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
     sizes = ("0", "1", "100", "1452")
     assert "ok" in lab.pod.run("python3", "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
