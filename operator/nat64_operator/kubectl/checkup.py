@@ -12,7 +12,7 @@ from nat64_operator.kubectl.steps import Step, note, ok, stop
 
 OLDEST_KERNEL = (5, 15)
 TCX_KERNEL = (6, 6)
-LEAST_UPLINK_MTU = 1280
+LEAST_UPLINK_MTU = 1260
 
 _DROP_REMEDIES = {
     "ports_exhausted": "add addresses or ports to spec.pools, or set overloadTCPPorts",
@@ -138,8 +138,8 @@ def _uplinks(found: dict[str, Any]) -> Iterator[Step]:
         if uplink["mtu"] < LEAST_UPLINK_MTU:
             yield note(
                 "IPv4 uplink",
-                f"{uplink['name']} has an MTU of {uplink['mtu']}: IPv6 packets of 1280 bytes are "
-                "fragmented on their way out",
+                f"{uplink['name']} has an MTU of {uplink['mtu']}: IPv6 packets of 1280 bytes, "
+                "1260 as IPv4, are fragmented on their way out",
                 "raise its MTU if the network allows it",
             )
         if not links.get(uplink["name"], {}).get("up", True):
