@@ -19,7 +19,7 @@ from kubernetes import config as kube_config
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.edge import dns, handlers, uninstall
+from nat64_operator.edge import dns, handlers, uninstall, verify
 from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "uninstall":
             return uninstall.run(connect(), options.timeout)
+        if options.command == "verify":
+            return verify.run(options.prefix, options.connect)
         return run(options)
     except KeyboardInterrupt:
         return 130
@@ -165,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     leaves.add_argument("-v", "--verbose", action="store_true", help="log every step")
     leaves.add_argument("--timeout", type=int, default=600, help="seconds to wait [600]")
+    checks = commands.add_parser(
+        "verify", help="in a pod: resolve and connect through NAT64, and say what was seen"
+    )
+    checks.add_argument("-v", "--verbose", action="store_true", help="log every step")
+    _flag(checks, "--prefix", "64:ff9b::/96", "the gateway's prefix")
+    _flag(checks, "--connect", "", "HOST:PORT of a server with IPv4 only")
     return parser
 
 

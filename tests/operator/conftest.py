@@ -187,6 +187,8 @@ def operator(
     running = Operator(path, tmp_path / "operator.log", dns=cluster_dns.address)
     yield running
     running.stop()
+    if (tmp_path / "operator.log").exists():
+        print(running.log()[-6000:])  # pytest shows it where the test failed
 
 
 @pytest.fixture

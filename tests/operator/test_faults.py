@@ -55,7 +55,7 @@ def running(
     """All is well, through the proxy."""
     cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), about=operator.log())
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
     roll_out(cluster)
     sidecars_ready(cluster)
     cluster_dns.synthesizes = True
@@ -78,7 +78,7 @@ def test_refusals_and_slow_answers_only_delay(
     proxy.slow_seconds = 1.0
     cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), 120, about=operator.log())
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), 120, about="the DaemonSet")
     roll_out(cluster)
     sidecars_ready(cluster)
     cluster_dns.synthesizes = True

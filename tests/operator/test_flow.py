@@ -115,7 +115,7 @@ def running(
     """Both resources applied and Ready, CoreDNS wired."""
     cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), about=operator.log())
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
     roll_out(cluster)
     sidecars_ready(cluster)
     cluster_dns.synthesizes = True

@@ -1,0 +1,68 @@
+"""What `helm test` runs: an IPv6-only pod that resolves and connects, and says what it saw."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from nat64_operator.edge import dns
+
+TIMEOUT = 10
+
+
+class VerificationError(Exception):
+    """A step that did not go as it should; its text says which, and what to look at."""
+
+
+def run(prefix: str, connect: str) -> int:
+    """Make every step, and print each. Returns the exit code."""
+    try:
+        for line in _steps(prefix, connect):
+            print(f"ok: {line}", flush=True)
+    except VerificationError as error:
+        print(f"failed: {error}", flush=True)
+        return 1
+    return 0
+
+
+def _steps(prefix: str, connect: str) -> Iterator[str]:
+    addresses = ipv4_addresses(Path("/proc/net/fib_trie"))
+    if addresses:
+        raise VerificationError(
+            f"this pod has IPv4 ({', '.join(sorted(addresses))}): it proves nothing about NAT64"
+        )
+    yield "this pod has no IPv4 address"
+    server = dns.cluster_server()
+    answer = dns.ask(prefix, server)
+    if not answer.synthesized:
+        raise VerificationError(
+            f"the cluster's DNS ({server}) does not synthesize under {prefix}: {answer.detail}. "
+            "See: kubectl get dns64policy -o yaml"
+        )
+    yield f"the cluster's DNS synthesizes: {answer.detail}"
+    if not connect:
+        yield "no target to connect to is set (helmTest.connect)"
+        return
+    host, _, port = connect.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
+            peer = connection.getpeername()[0]
+    except OSError as error:
+        raise VerificationError(
+            f"no connection to {host} port {port}: {error}. See: kubectl get nat64gateway -o yaml"
+        ) from error
+    yield f"connected to {host} port {port} at {peer}"
+
+
+def ipv4_addresses(fib_trie: Path) -> set[str]:
+    """The pod's IPv4 addresses but loopback, as its kernel lists them."""
+    found, last = set(), ""
+    lines = fib_trie.read_text().splitlines() if fib_trie.exists() else []
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["|--"]:
+            last = words[1]
+        elif words[:3] == ["/32", "host", "LOCAL"] and not last.startswith("127."):
+            found.add(last)
+    return found

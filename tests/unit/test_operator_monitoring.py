@@ -1,0 +1,132 @@
+"""Alerts and dashboard ask for metrics that exist, with labels that these have."""
+
+import json
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.core import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from nat64_dataplane import config
+from nat64_dataplane.dns64 import metrics as dns64_metrics
+from nat64_dataplane.translator import counters
+from nat64_dataplane.translator.metrics import Collector
+from nat64_dataplane.translator.portmap import PoolUsage
+from nat64_dataplane.translator.rundir import Status
+from nat64_dataplane.translator.state import State
+
+REPO = Path(__file__).parents[2]
+CHART = REPO / "charts" / "nat64-operator"
+ALERTS: list[dict[str, str]] = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
+
+# What Prometheus adds to every series that it scrapes from a pod; `node` by the chart's relabeling.
+ADDED = {"pod", "namespace", "job", "instance", "container", "endpoint", "node"}
+
+
+class Kernel:
+    """Every counter that the program has, once."""
+
+    def counters(self) -> dict[str, int]:
+        return {f"{n}_{d}": 1 for n in counters.NAMES if n != "none" for d in counters.DIRECTIONS}
+
+    def usage(self) -> list[PoolUsage]:
+        return [PoolUsage(IPv4Address("192.0.2.1"), "tcp", 1, 2)]
+
+    def session_count(self) -> int:
+        return 1
+
+    def session_limit(self) -> int:
+        return 2
+
+
+def translator() -> str:
+    parsed = config.Config(name="default")
+    status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="x", since=0)
+    state = State(parsed, status, repairs={"route": 1})
+    registry = CollectorRegistry()
+    registry.register(Collector(state, Kernel()))
+    exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return exposition.decode()
+
+
+def series(text: str) -> Iterator[tuple[str, set[str]]]:
+    for line in text.splitlines():
+        found = re.match(r"^([a-z0-9_]+)(?:\{(.*)\})? ", line)
+        if found:
+            yield found[1], set(re.findall(r"([a-z_]+)=\"", found[2] or ""))
+
+
+def families_of_the_sidecar() -> set[str]:
+    """Families have a name without samples, too; labels come with them."""
+    source = Path(dns64_metrics.__file__).read_text()
+    return set(re.findall(r"\"((?:coredns|nat64)_[a-z0-9_]+)\"", source))
+
+
+EXPORTED: dict[str, set[str]] = {}
+for _name, _labels in series(translator()):
+    EXPORTED.setdefault(_name, set()).update(_labels)
+SIDECAR = families_of_the_sidecar()
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for alert in ALERTS:
+        yield alert["alert"], alert["expr"]
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+@pytest.mark.parametrize(("what", "expression"), list(expressions()))
+def test_every_metric_that_is_asked_for_is_exported(what: str, expression: str) -> None:
+    names = re.findall(r"\b(?:nat64|coredns)_[a-z0-9_]+\b", expression)
+    assert names, what
+    for name in names:
+        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
+        assert name in EXPORTED or base in SIDECAR, f"{what}: {name} is not exported"
+
+
+@pytest.mark.parametrize(("what", "expression"), list(expressions()))
+def test_every_label_of_the_translators_that_is_asked_for_is_there(
+    what: str, expression: str
+) -> None:
+    for name, matchers in re.findall(r"\b(nat64_[a-z0-9_]+)\{([^}]*)\}", expression):
+        if name in EXPORTED:
+            asked = set(re.findall(r"([a-z_]+)\s*=~?\"", matchers))
+            assert asked <= EXPORTED[name] | ADDED, what
+
+
+def test_drop_reasons_that_alerts_name_exist() -> None:
+    for alert in ALERTS:
+        for reason in re.findall(r"reason=\"([a-z_]+)\"", alert["expr"]):
+            assert reason in counters.DROP_REASONS
+
+
+def test_every_alert_has_a_runbook() -> None:
+    text = (REPO / "docs" / "alerts.md").read_text()
+    headings = set(re.findall(r"^## (\w+)$", text, re.M))
+    assert headings == {alert["alert"] for alert in ALERTS}
+
+
+def test_alerts_are_complete() -> None:
+    for alert in ALERTS:
+        assert set(alert) == {"alert", "expr", "for", "severity", "summary"}
+        assert alert["severity"] in ("warning", "critical")
+
+
+def test_panels_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at: dict[str, Any] = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
