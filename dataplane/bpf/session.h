@@ -208,6 +208,14 @@ static __noinline bool find_overloaded(struct packet *p)
 	return true;
 }
 
+/* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
+static __always_inline bool source6_is_illegal(const union addr6 *source)
+{
+	if (source->bytes[0] == 0xff || (source->bytes[0] == 0xfe && source->bytes[1] >> 6 == 2))
+		return true;
+	return !source->halves[0] && bpf_be64_to_cpu(source->halves[1]) <= 1;
+}
+
 /* A packet from the IPv6 side that has no session. */
 __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 {
@@ -222,6 +230,8 @@ __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	if (!config)
 		return COUNT_dropped_not_configured;
 	now = now_seconds();
+	if (source6_is_illegal(&p->client))
+		return COUNT_dropped_source_illegal;
 
 	if (p->protocol == IPPROTO_TCP) {
 		if (tcp_event(p->tcp_flags) != TCP_SYN) {

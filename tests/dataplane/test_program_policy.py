@@ -184,6 +184,11 @@ def test_inbound_from_an_impossible_address_is_dropped(nat: Machine, source: str
     assert out.dropped == "source_illegal"
 
 
+@pytest.mark.parametrize("source", ["::", "::1", "ff02::1", "fe80::1", "febf::1"])
+def test_impossible_ipv6_sources_are_dropped(nat: Machine, source: str) -> None:
+    assert send(nat, SERVER, src=source).dropped == "source_illegal"
+
+
 def test_new_policy_stops_sessions_that_it_forbids_and_no_others(nat: Machine) -> None:
     port = send(nat, SERVER).packet.sport
     other = send(nat, OTHER).packet.sport

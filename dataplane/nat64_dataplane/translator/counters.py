@@ -17,7 +17,7 @@ DROP_REASONS: Mapping[str, str] = {
     "truncated": "shorter than its headers say",
     "malformed": "not an IPv6 or IPv4 packet that makes sense",
     "source_in_prefix": "IPv6 source within the NAT64 prefix (RFC 6146 section 3.4)",
-    "source_illegal": "IPv4 source that no host can have",
+    "source_illegal": "source that no host on the way can have: loopback, multicast and the like",
     "source_denied": "source not in policy.allowedSources",
     "source_behind_uplink": "source behind an uplink while policy.allowedSources is empty",
     "destination_denied": "destination in policy.deniedDestinations",

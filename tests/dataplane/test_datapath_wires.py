@@ -1,0 +1,118 @@
+"""What only real kernels on both sides show: routes traced, and an uplink without Ethernet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from nat64_dataplane import pref64
+from tests.lab.node import Node, wait_for
+from tests.lab.topology import NODE_V4, POD, PREFIX, ROUTER_V4, SERVER, SERVER_V4, Line
+from tests.lab.translator import translator
+
+pytestmark = pytest.mark.root
+
+# Sends one datagram with a given TTL and prints who complains of it, or who answers.
+PROBE = """
+import socket, sys
+host, port, hops = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+six = ":" in host
+family = socket.AF_INET6 if six else socket.AF_INET
+probe = socket.socket(family, socket.SOCK_DGRAM)
+if six:
+    probe.setsockopt(socket.IPPROTO_IPV6, 25, 1)  # IPV6_RECVERR
+    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+else:
+    probe.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    probe.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+probe.settimeout(3)
+probe.connect((host, port))
+probe.send(b"probe")
+try:
+    print("answer", probe.recv(100).decode())
+except OSError:
+    _, controls, _, _ = probe.recvmsg(100, 500, 0x2000)  # MSG_ERRQUEUE
+    data = controls[0][2]
+    kind, code = data[5], data[6]
+    offender = data[24:40] if six else data[20:24]
+    print("error", kind, code, socket.inet_ntop(family, offender))
+"""
+
+
+@pytest.fixture
+def traced(lab: Line) -> Iterator[Line]:
+    """The lab with a translator and a port of the pod open to the internet."""
+    mapping = {
+        "protocol": "udp",
+        "client": str(POD),
+        "clientPort": 7777,
+        "address": str(NODE_V4),
+        "port": 7777,
+    }
+    with translator(lab.node, staticMappings=[mapping]):
+        yield lab
+
+
+def probe(node: Node, host: object, port: int, hops: int) -> list[str]:
+    return node.run(sys.executable, "-c", PROBE, str(host), str(port), str(hops)).split()
+
+
+def test_route_traced_from_the_pod_shows_each_hop(traced: Line) -> None:
+    echo = 7
+    assert probe(traced.pod, SERVER, echo, 1)[:3] == ["error", "3", "0"]  # the node, in IPv6
+    router = str(pref64.embed(PREFIX, ROUTER_V4))
+    assert probe(traced.pod, SERVER, echo, 2) == ["error", "3", "0", router]
+    assert probe(traced.pod, SERVER, echo, 3)[0] == "answer"
+
+
+def test_route_traced_from_the_internet_shows_each_hop(traced: Line) -> None:
+    assert probe(traced.internet, NODE_V4, 7777, 1)[:3] == ["error", "11", "0"]  # the router
+    assert probe(traced.internet, NODE_V4, 7777, 2) == ["error", "11", "0", str(NODE_V4)]
+    # the third is the pod: nobody listens there, and it says so
+    assert probe(traced.internet, NODE_V4, 7777, 3) == ["error", "3", "3", str(NODE_V4)]
+
+
+# A cable of TUN devices: what one end sends, without any link header, the other one receives.
+CABLE = """
+import fcntl, os, select, struct, sys
+def tun(name):
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH", name.encode(), 0x1001))  # IFF_TUN | IFF_NO_PI
+    return fd
+"""
+
+
+def test_uplink_without_ethernet_headers(lab: Line) -> None:
+    """The uplink is a TUN device whose far end is a program that echoes UDP, as a VPN would."""
+    server = (
+        CABLE
+        + """
+fd = tun("tun0")
+print("ready", flush=True)
+def swap(packet):
+    head, body = bytearray(packet[:20]), packet[20:]
+    head[12:16], head[16:20] = packet[16:20], packet[12:16]
+    udp = body[2:4] + body[0:2] + body[4:]
+    return bytes(head) + udp
+while True:
+    packet = os.read(fd, 65536)
+    if packet[0] >> 4 == 4 and packet[9] == 17:
+        os.write(fd, swap(packet))
+"""
+    )
+    lab.node.start(sys.executable, "-c", server)
+    wait_for("tun0", lambda: "tun0" in lab.node.run("ip", "link"))
+    lab.node.ip(
+        "link set tun0 up mtu 1400",
+        "addr add 192.0.2.1/32 dev tun0",
+        f"route replace {SERVER_V4}/32 dev tun0 src 192.0.2.1",
+    )
+    with translator(
+        lab.node,
+        uplinks=["tun0"],
+        pools=[{"addresses": "192.0.2.1/32", "ports": "61001-65535"}],
+    ):
+        assert probe(lab.pod, SERVER, 4242, 9) == ["answer", "probe"]
+        assert probe(lab.pod, SERVER, 4243, 9) == ["answer", "probe"]
