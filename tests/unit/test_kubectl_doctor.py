@@ -67,6 +67,7 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
     ("changes", "result", "says"),
     [
         ({"kernel": "5.10.0-8"}, Result.STOP, "5.10.0-8 is too old"),
+        ({"kernel": "5.15.0-91-generic"}, Result.NOTE, "older than any"),
         ({"sysctls": FORWARDING}, Result.STOP, "forwarding is 0"),
         ({"sysctls": {}}, Result.STOP, "forwarding is None"),
         (

@@ -11,6 +11,8 @@ from nat64_operator.kubectl.status import FULL_PERCENT
 from nat64_operator.kubectl.steps import Step, note, ok, stop
 
 OLDEST_KERNEL = (5, 15)
+KNOWN_KERNEL = (6, 1)
+"""From here on the programs are known to load."""
 TCX_KERNEL = (6, 6)
 LEAST_UPLINK_MTU = 1260
 
@@ -87,7 +89,10 @@ _TRANSLATOR_REMEDY = "the pod's log says more: `kubectl -n nat64-system logs POD
 def _kernel(release: str) -> Step:
     numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
     if numbers < OLDEST_KERNEL:
-        return stop("kernel", f"Linux {release} is too old", "Linux 5.15 or newer, 6.6 at best")
+        return stop("kernel", f"Linux {release} is too old", "Linux 6.1 or newer")
+    if numbers < KNOWN_KERNEL:
+        text = f"Linux {release} is older than any that the programs were loaded on"
+        return note("kernel", text, "Linux 6.1 or newer")
     if numbers < TCX_KERNEL:
         return ok("kernel", f"Linux {release}; programs are attached by clsact, not by tcx (6.6)")
     return ok("kernel", f"Linux {release}")
