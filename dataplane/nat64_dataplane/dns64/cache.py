@@ -207,6 +207,24 @@ class Cache:
         entry.served[family + 2] += 1
         return response
 
+    def plain_size(self, query: bytes) -> int | None:
+        """Where the question ends in a query of the usual form without DO; None for others."""
+        head = query[2:12]
+        if head == _PLAIN:
+            return len(query)
+        if head != _WITH_OPT:
+            return None
+        form = self._forms.get(query[-_OPT_SIZE:])
+        return len(query) - _OPT_SIZE if form is not None and not form.do else None
+
+    def knows(self, question: bytes, view: View, now: int) -> bool:
+        """Whether there is a fresh answer of any kind, be it one that the hot path can't give."""
+        for table in self._tables[view]:
+            entry = table.get(question)
+            if entry is not None and entry.left(now) > 0:
+                return True
+        return False
+
     def learn_form(self, message: bytes, query: Query) -> None:
         """Remember how this query asks, so that the next one like it can take the hot path."""
         edns = query.edns

@@ -9,6 +9,7 @@ socket, and repeats the question to the letter.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from nat64_dataplane.dns64.entropy import Entropy, mix_case
 from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import Upstream
+
+logger = logging.getLogger("nat64_dns64")
 
 PORTS = 4
 USES = 2048
@@ -68,8 +71,11 @@ class _Port:
             waits = pending.get(message[:2])
             if waits is None:
                 owner.strays += 1
-            else:
+                continue
+            try:
                 self._take(message, waits)
+            except Exception:  # a fault of ours costs one answer, not all of this wakeup
+                logger.exception("a reply from %s could not be taken", owner.upstream)
 
     def _take(self, message: bytes, pending: _Pending) -> None:
         """Accept a message as the reply, or leave the query open for the true one."""
@@ -83,13 +89,10 @@ class _Port:
         try:
             # the letter case was for the way only: names compressed against the question get it
             message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
-            reply = wire.parse_reply(message)
+            reply = query.read(message)
         except wire.Malformed as error:
             del self.pending[message[:2]]
             owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
-            return
-        if len(reply.question) != len(asked):
-            owner.strays += 1
             return
         del self.pending[message[:2]]
         query.waits = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
@@ -31,7 +31,9 @@ from nat64_dataplane.dns64.group import Group, Observe
 from nat64_dataplane.dns64.job import Job
 from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.querylog import ErrorLog, Event, QueryLog
-from nat64_dataplane.dns64.rules import Decision, Question
+from nat64_dataplane.dns64.quick import VIEW as QUICK_VIEW
+from nat64_dataplane.dns64.quick import Asker, Quick, Waiter, possible, question_of
+from nat64_dataplane.dns64.rules import Decision, Failed, Question
 from nat64_dataplane.dns64.settings import Server, ServeStale, Unprogrammed
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.translator import Watch
@@ -83,7 +85,8 @@ class Engine:
         self.probe: bytes | None = None
         """The name that `loop` asks for, while it does."""
         self.probe_seen = 0
-        self._jobs: dict[tuple[bytes, View], Job] = {}
+        self._jobs: dict[tuple[bytes, View], Job | Quick] = {}
+        self._quick = possible(settings)
         self._rechecks: dict[tuple[bytes, View], float] = {}
         self._hosts: dict[bytes, Client] = {}
         self._loop = asyncio.get_running_loop()
@@ -114,6 +117,76 @@ class Engine:
         if response is not None:
             self._hits_now += 1
         return response
+
+    def quick(self, asker: Asker, host: bytes) -> bool:
+        """Take a miss the short way, where it is one for that. Returns whether it was."""
+        if not self._quick:
+            return False
+        assert self.cache is not None, "the short way needs a cache"
+        client = self._hosts.get(host)
+        message = asker.message
+        size = self.cache.plain_size(message)
+        if client is None or size is None or not client.always:
+            return False
+        question = question_of(message, size)
+        if question is None or not self._synthesis[client.family] or self._is_full(client):
+            return False
+        key = (question, QUICK_VIEW)
+        job = self._jobs.get(key)
+        if job is None:
+            assert self.policy is not None, "the short way is for dns64"
+            if question[:-4] in self.policy.exempt or self.cache.knows(*key, int(asker.started)):
+                return False
+            job = Quick(self, self.groups[0], question)
+            self._jobs[key] = job
+        elif not isinstance(job, Quick):
+            return False
+        first = not job.waiters
+        self.under_way += 1
+        client.under_way += 1
+        job.waiters.append(Waiter(asker, client))
+        if first:
+            self.groups[0].start(job)
+        return True
+
+    def quick_done(self, quick: Quick, key: tuple[bytes, View], decision: Decision) -> None:
+        """Answer all who waited on the short way, from the cache."""
+        assert self.cache is not None, "the short way needs a cache"
+        del self._jobs[key]
+        self.stats.rules[decision.rule] += 1
+        loop_now = self._loop.time()
+        now = int(loop_now)
+        self.cache.put(*key, decision.answer, now)
+        for asker, client in quick.waiters:
+            self._waited(client)
+            response = self.cache.hit(asker.message, now, synthesize=True, family=client.family)
+            self.stats.quick += 1
+            if response is None:  # too large for this client, or not to be kept at all
+                asker.long_way()
+                continue
+            self.stats.seconds.observe(loop_now - asker.started)
+            asker.send(response)
+        for decided in quick.waiting:
+            decided(decision)
+
+    def quick_left(
+        self, quick: Quick, key: tuple[bytes, View], given: list[wire.Reply | Failed]
+    ) -> None:
+        """Go on the long way with what has come, for all who waited."""
+        query = wire.parse_query(quick.waiters[0].asker.message)
+        job = self._jobs[key] = self._job(key, query, given)
+        job.waiting.extend(quick.waiting)
+        for asker, client in quick.waiters:
+            self._waited(client)
+            asker.long_way()  # finds the job, and joins
+        job.start()
+
+    def _waited(self, client: Client) -> None:
+        self.under_way -= 1
+        client.under_way -= 1
+
+    def _is_full(self, client: Client) -> bool:
+        return self.under_way >= MAX_UNDER_WAY or client.under_way >= MAX_UNDER_WAY_PER_CLIENT
 
     def time_hits(self, seconds: float) -> None:
         """Count the hits of one wakeup as having taken `seconds`: none took longer."""
@@ -215,7 +288,7 @@ class Engine:
                 self._send_stale(query, origin, stale)
                 return
         client = origin.client
-        if self.under_way >= MAX_UNDER_WAY or client.under_way >= MAX_UNDER_WAY_PER_CLIENT:
+        if self._is_full(client):
             self.stats.over_limit += 1
             self._refuse(query, origin, wire.REFUSED)
             return
@@ -226,8 +299,7 @@ class Engine:
 
         def decided(decision: Decision) -> None:
             nonlocal sent
-            self.under_way -= 1
-            client.under_way -= 1
+            self._waited(client)
             if timer is not None:
                 timer.cancel()
             if sent:
@@ -260,6 +332,17 @@ class Engine:
             if decided is not None:
                 job.waiting.append(decided)
             return
+        job = self._jobs[key] = self._job(key, query)
+        if decided is not None:
+            job.waiting.append(decided)
+        job.start()
+
+    def _job(
+        self,
+        key: tuple[bytes, View],
+        query: Query | None,
+        given: Sequence[wire.Reply | Failed] = (),
+    ) -> Job:
         question, view = key
         asked = Question(
             question[:-4],
@@ -273,10 +356,7 @@ class Engine:
         def finished(decision: Decision, reason: str) -> None:
             self._finished(key, decision, reason, query)
 
-        job = self._jobs[key] = Job(self.policy, self.groups, asked, finished)
-        if decided is not None:
-            job.waiting.append(decided)
-        job.start()
+        return Job(self.policy, self.groups, asked, finished, given)
 
     def _finished(
         self, key: tuple[bytes, View], decision: Decision, reason: str, query: Query | None

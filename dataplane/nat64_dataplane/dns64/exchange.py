@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nat64_dataplane.dns64.rules import Failed
-from nat64_dataplane.dns64.wire import Reply
+from nat64_dataplane.dns64.wire import Malformed, Reply, parse_reply
 
 TOTAL_SECONDS = 5.0
 """All tries together, as in CoreDNS."""
@@ -36,6 +36,13 @@ class Query:
     def result(self, result: Reply | Failed) -> None:
         """Take what came of a try."""
         raise NotImplementedError
+
+    def read(self, message: bytes) -> Reply:
+        """Read a reply in which our question is where a question is. Raises Malformed."""
+        reply = parse_reply(message)
+        if reply.question != self.question:
+            raise Malformed("no question")
+        return reply
 
     def message(self, ident: bytes, question: bytes) -> bytes:
         """The message to send, with `question` in the letter case that this try uses."""

@@ -157,12 +157,12 @@ class Group:
         self._turn = 0
         self._zone = names.from_text(settings.zone)
         self._excepted = Zones(settings.excepted)
-        self._everything = self._zone == b"\0" and not settings.excepted
+        self.everything = self._zone == b"\0" and not settings.excepted
         self.servers = [Server(upstream, self) for upstream in settings.upstreams]
 
     def serves(self, name: bytes) -> bool:
         """Whether this stanza is for a name."""
-        if self._everything:
+        if self.everything:
             return True
         if self._zone != b"\0" and self._zone not in names.ancestors(name):
             return False
@@ -176,12 +176,16 @@ class Group:
 
     def ask(self, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
         """Ask a question, in lower case; `done` gets the reply, or Failed after all tries."""
-        if self.settings.max_concurrent and self.under_way >= self.settings.max_concurrent:
-            self.rejected += 1
-            done(Failed("max_concurrent queries are under way", wire.REFUSED))
-            return
+        self.start(Tries(self, question, do=do, cd=cd, done=done))
+
+    def start(self, tries: Tries) -> None:
+        """Begin with the first try, unless too many questions are under way."""
         self.under_way += 1
-        _Tries(self, question, do=do, cd=cd, done=done).next()
+        if 0 < self.settings.max_concurrent < self.under_way:
+            self.rejected += 1
+            tries.finished(Failed("max_concurrent queries are under way", wire.REFUSED))
+        else:
+            tries.next()
 
     def order(self) -> list[Server]:
         """The servers in the order that the policy gives for one question."""
@@ -203,14 +207,14 @@ class Group:
             server.close()
 
 
-class _Tries(Query):
+class Tries(Query):
     """The tries of one question, until a server answers or time or tries are used up."""
 
-    __slots__ = ("_at", "_done", "_end", "_group", "_left", "_order", "_reason", "_server")
+    __slots__ = ("_at", "_done", "_end", "_left", "_order", "_reason", "_server", "group")
 
     def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
         super().__init__(question, do=do, cd=cd)
-        self._group = group
+        self.group = group
         self._done = done
         self._order = group.order()
         self._at = 0
@@ -221,19 +225,19 @@ class _Tries(Query):
 
     def next(self) -> None:
         """Try the next server, or end."""
-        now = self._group.now()
+        now = self.group.now()
         server = self._choose() if self._left and now < self._end else None
         if server is None:
-            self._finish(Failed(self._reason))
+            self.finished(Failed(self._reason))
             return
         self._left -= 1
         self._server = server
         self.tcp = False
-        server.send(self, min(now + self._group.settings.read_timeout, self._end))
+        server.send(self, min(now + self.group.settings.read_timeout, self._end))
 
     def result(self, result: Reply | Failed) -> None:
         """Take a reply, or go on to another transport or server."""
-        server, group = self._server, self._group
+        server, group = self._server, self.group
         assert server is not None, "a result comes after a try"
         now = group.now()
         if isinstance(result, Failed):
@@ -258,10 +262,24 @@ class _Tries(Query):
         elif rcode in group.settings.failover and self._at < len(self._order):
             self.next()
         else:
-            self._finish(result)
+            self.finished(result)
+
+    def succeeded(self, rcode: int) -> None:
+        """Count a reply."""
+        assert self._server is not None, "a reply comes after a try"
+        self.group.observe(self._server.label, rcode, self.group.now() - self.sent)
+
+    def restart(self, question: bytes) -> None:
+        """Ask another question, with all tries again."""
+        self.question = question
+        self._order = self.group.order()
+        self._at = 0
+        self._end = self.group.now() + TOTAL_SECONDS
+        self._left = self.group.tries
+        self.next()
 
     def _again(self, server: Server, now: float) -> None:
-        server.send(self, min(now + self._group.settings.read_timeout, self._end))
+        server.send(self, min(now + self.group.settings.read_timeout, self._end))
 
     def _choose(self) -> Server | None:
         for _ in self._order:
@@ -269,13 +287,14 @@ class _Tries(Query):
             self._at += 1
             if not server.down:
                 return server
-        self._group.all_down += 1
-        if self._group.settings.failfast:
+        self.group.all_down += 1
+        if self.group.settings.failfast:
             return None
-        return self._order[self._group.entropy.below(len(self._order))]
+        return self._order[self.group.entropy.below(len(self._order))]
 
-    def _finish(self, result: Reply | Failed) -> None:
-        self._group.under_way -= 1
+    def finished(self, result: Reply | Failed) -> None:
+        """Hand over the result of all tries."""
+        self.group.under_way -= 1
         self._done(result)
 
 

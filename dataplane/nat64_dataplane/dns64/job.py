@@ -41,7 +41,9 @@ _faults = _Faults()
 class Job:
     """Drives `rules.resolve` with replies from the `forward` stanzas."""
 
-    __slots__ = ("_finished", "_groups", "_question", "_reason", "_skip", "_steps", "waiting")
+    __slots__ = (
+        "_finished", "_given", "_groups", "_question", "_reason", "_skip", "_steps", "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,12 +51,15 @@ class Job:
         groups: Sequence[Group],
         question: Question,
         finished: Finished,
+        given: Sequence[Reply | Failed] = (),
     ) -> None:
+        """`given` are results of the first questions, where those have been asked before."""
         self.waiting: list[Callable[[Decision], None]] = []
         self._groups = groups
         self._question = question
         self._finished = finished
         self._steps = resolve(policy, question)
+        self._given = list(given)
         self._reason = ""
         self._skip = 0
 
@@ -81,6 +86,9 @@ class Job:
         group = self._next_group(ask.name)
         if group is None:
             self._received(ask, None, Failed("no forward stanza is for this name", wire.REFUSED))
+            return
+        if self._given:
+            self._received(ask, group, self._given.pop(0))
             return
         asked = self._question
         question = ask.name + _TAILS[ask.type, asked.rdclass]

@@ -58,6 +58,27 @@ class Block:
         return None
 
 
+class _Asker:
+    """A datagram that waits for its answer."""
+
+    __slots__ = ("_listener", "control", "message", "name", "started")
+
+    def __init__(
+        self, listener: UdpListener, message: bytes, name: bytes, control: bytes, started: float
+    ) -> None:
+        self.message = message
+        self.started = started
+        self.name = name
+        self.control = control
+        self._listener = listener
+
+    def send(self, response: bytes) -> None:
+        self._listener.send(self.name, self.control, response)
+
+    def long_way(self) -> None:
+        self._listener.take(self)
+
+
 class UdpListener:
     """One UDP socket."""
 
@@ -97,17 +118,22 @@ class UdpListener:
                     batch.queue(response, name, control)
                     break
             else:
-                self._slow(message, name, control, started)
+                asker = _Asker(self, message, name, control, started)
+                if len(engines) != 1 or not engines[0].quick(asker, name[host]):
+                    asker.long_way()
         batch.send()
         for engine in engines:
             engine.time_hits(self._loop.time() - started)
 
-    def _slow(self, message: bytes, name: bytes, control: bytes, started: float) -> None:
-        host, port = self._batch.address(name)
-        send = partial(self._send, name, control)
-        take(self.block, message, Source(host, port, "udp", self._local, send), started)
+    def take(self, asker: _Asker) -> None:
+        """Take a message the long way."""
+        host, port = self._batch.address(asker.name)
+        source = Source(
+            host, port, "udp", self._local, partial(self.send, asker.name, asker.control)
+        )
+        take(self.block, asker.message, source, asker.started)
 
-    def _send(self, name: bytes, control: bytes, response: bytes | None) -> None:
+    def send(self, name: bytes, control: bytes, response: bytes | None) -> None:
         """Send together what the replies of one wakeup have made answers of."""
         if response is None:
             return

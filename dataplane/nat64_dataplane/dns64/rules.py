@@ -157,10 +157,9 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
     second = yield from _follow(question)
     if isinstance(second, Failed):
         return real or _unreached(second, Rule.A_FAILED)
-    if second.rcode != wire.NOERROR:
-        return real or Decision(from_reply(second, keep=wire.RA), Rule.A_FAILED)
-    if not _has(second, wire.A):
-        return real or Decision(from_reply(second, keep=wire.RA), Rule.NO_A)
+    if not has_addresses(second):
+        rule = Rule.A_FAILED if second.rcode else Rule.NO_A
+        return real or Decision(from_reply(second, keep=wire.RA), rule)
     if keeps_dnssec and isinstance(first, Reply) and _signed(second):
         return Decision(from_reply(first), Rule.SIGNED)
     answer = synthesize(policy, second, ttl, do=question.do)
@@ -173,8 +172,9 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
     return Decision(_without_addresses(second), Rule.A_EXCLUDED)
 
 
-def _has(reply: Reply, rdtype: int) -> bool:
-    return rdtype in [record.type for record in reply.answer]
+def has_addresses(reply: Reply) -> bool:
+    """Whether a reply brings A records and no error."""
+    return not reply.rcode and wire.A in [record.type for record in reply.answer]
 
 
 def _real(policy: Policy, reply: Reply) -> Decision | None:

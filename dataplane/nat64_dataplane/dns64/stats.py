@@ -75,6 +75,8 @@ class Stats:
         """Responses from the hot path over UDP, with the fields of Alike as key. The list has a
         number for each family (at 1 and 2, as CoreDNS has them) without EDNS, then (at 3 and 4)
         with it."""
+        self.quick = 0
+        """Those of `hot` that were misses, answered the short way once upstream had."""
         self.dropped = 0
         """Messages that were no query: they get no response, or FORMERR."""
         self.seconds = Histogram(SECONDS)
@@ -145,4 +147,5 @@ class Stats:
         total = Counter(self.cache_hits)
         for key, numbers in self.hot.items():
             total[Alike(*key).kind] += sum(numbers)
+        total["success"] -= self.quick
         return total
