@@ -102,8 +102,8 @@ def _conflict_on_one_node(claim: Claim, other: Claim) -> tuple[str, str] | None:
     if _overlap(claim.prefix, other.prefix):
         return (
             "PrefixConflict",
-            f"spec.prefix: {_name(other)} translates {other.translator.prefix} on the same nodes; set "
-            "another prefix, or a nodeSelector that keeps the two apart",
+            f"spec.prefix: {_name(other)} translates {other.translator.prefix} on the same nodes; "
+            "set another prefix, or a nodeSelector that keeps the two apart",
         )
     for mine in claim.node_pools:
         for theirs in other.node_pools:
@@ -116,8 +116,8 @@ def _conflict_on_one_node(claim: Claim, other: Claim) -> tuple[str, str] | None:
     if claim.translator.interface == other.translator.interface:
         return (
             "InterfaceConflict",
-            f"spec.interfaceName: {_name(other)} has the interface {other.translator.interface!r} on "
-            "the same nodes",
+            f"spec.interfaceName: {_name(other)} has the interface "
+            f"{other.translator.interface!r} on the same nodes",
         )
     for port, field in claim.host_ports.items():
         if port in other.host_ports:

@@ -10,7 +10,7 @@ from nat64_operator.api.policy import KIND, Mode, Policy
 from nat64_operator.coredns import edits, line, wiring
 from nat64_operator.coredns.edits import Edit
 from nat64_operator.coredns.file import COREFILE, File
-from nat64_operator.coredns.record import Record
+from nat64_operator.coredns.record import Record, State
 from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit, WriteCorefile
@@ -200,7 +200,8 @@ def _place(record: Record) -> Place:
 def _corefile(policy: Policy, world: World) -> str:
     """CoreDNS's own Corefile, without our edit of it."""
     record = record_of(policy.name, world)
-    if record is not None and record.mode in (Mode.FORWARD, Mode.PLUGIN):
+    edited = record is not None and record.state is not State.DRAINING
+    if record is not None and edited and record.mode in (Mode.FORWARD, Mode.PLUGIN):
         return record.original
     spec = policy.spec.core_dns
     place = (spec.namespace, spec.config_map_name, COREFILE)

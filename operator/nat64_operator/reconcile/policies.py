@@ -10,6 +10,7 @@ from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
+from nat64_operator.coredns.record import State
 from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile import corefiles
@@ -75,7 +76,9 @@ def reconcile(
         return _left_alone(policy, world)
     actions: list[Action] = []
     record = corefiles.record_of(policy.name, world)
-    elsewhere = record is not None and not corefiles.is_about(record, policy)
+    # What is only draining is undone already, and the sidecars stay: nothing to wait for.
+    undone = record is None or record.state is State.DRAINING
+    elsewhere = record is not None and not undone and not corefiles.is_about(record, policy)
     if _is_wanted(policy, gateway, refusal) and not elsewhere:
         assert gateway is not None, "a policy is wanted only with its gateway"
         if names.FINALIZER not in policy.meta.finalizers:
