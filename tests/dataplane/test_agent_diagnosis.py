@@ -71,6 +71,7 @@ def test_inspect_finds_the_nodes_parts(lab: Line, nat64: Translator) -> None:
     assert [p["address"] for p in found["pool"]] == [str(NODE_V4)]
     assert found["sysctls"]["net.ipv6.conf.all.forwarding"] == "1"
     assert found["unreservedPorts"] == ""
+    assert found["bpffs"] is True
     assert found["problems"] == []
     ours = {route["interface"] for route in found["prefixRoutes"] if route["ours"]}
     assert ours == {"nat64-default"}

@@ -18,6 +18,7 @@ NODE: dict[str, Any] = {
     "prefix": "64:ff9b::/96",
     "interface": "nat64-default",
     "kernel": "6.18.1-generic",
+    "bpffs": True,
     "sysctls": {"net.ipv6.conf.all.forwarding": "1", "net.core.bpf_jit_enable": "1"},
     "links": [
         {"name": "eth0", "up": True, "mtu": 1500, "kind": ""},
@@ -67,6 +68,7 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
     ("changes", "result", "says"),
     [
         ({"kernel": "5.10.0-8"}, Result.STOP, "5.10.0-8 is too old"),
+        ({"bpffs": False}, Result.STOP, "no bpffs"),
         ({"kernel": "5.15.0-91-generic"}, Result.NOTE, "older than any"),
         ({"sysctls": FORWARDING}, Result.STOP, "forwarding is 0"),
         ({"sysctls": {}}, Result.STOP, "forwarding is None"),

@@ -9,7 +9,7 @@ import pytest
 
 from nat64_operator.kubectl import cli, netpol, trace
 from nat64_operator.kubectl.agents import Agent, Report
-from nat64_operator.kubectl.cluster import ClusterError
+from nat64_operator.kubectl.answers import ClusterError
 from nat64_operator.kubectl.output import Paint
 from nat64_operator.kubectl.steps import Result, end, render
 

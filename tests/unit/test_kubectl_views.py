@@ -10,7 +10,7 @@ import pytest
 
 from nat64_operator.kubectl import cli, flows, status
 from nat64_operator.kubectl.agents import Agent, Report
-from nat64_operator.kubectl.cluster import ClusterError, Output, parse_output
+from nat64_operator.kubectl.answers import ClusterError, Output, parse_output
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table
 
 AGENT = Agent("default", "node1", "nat64-system", "nat64-default-abc", "")

@@ -33,6 +33,7 @@ SYSCTLS = (
     "net/core/bpf_jit_enable",
 )
 _MODULES = Path("/proc/modules")
+_MOUNTS = Path("/proc/self/mounts")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,6 +53,7 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
         "prefix": str(config.prefix),
         "interface": config.interface,
         "kernel": os.uname().release,
+        "bpffs": _has_bpffs(),
         "sysctls": {key.replace("/", "."): _sysctl(key) for key in SYSCTLS},
         "links": [
             {"name": link.name, "up": link.up, "mtu": link.mtu, "kind": link.kind}
@@ -159,6 +161,12 @@ def _sysctl(key: str) -> str | None:
         return " ".join((prepare.PROC_SYS / key).read_text().split())
     except OSError:
         return None
+
+
+def _has_bpffs() -> bool:
+    """Whether there is a place for pins, so that state outlives the agent."""
+    mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
+    return [str(prepare.BPFFS), "bpf"] in mounts
 
 
 def _modules() -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nat64_operator.kubectl.cluster import Cluster, ClusterError, Json, parse_output
+from nat64_operator.kubectl.answers import ClusterError, Json, Output, parse_output
 from nat64_operator.render import names
 
 T = TypeVar("T")
@@ -15,6 +15,16 @@ TRANSLATOR, DNS64 = "translator", "dns64"
 SELECTOR = f"app.kubernetes.io/name=nat64-gateway,{names.COMPONENT}={names.DATAPLANE}"
 AT_ONCE = 16
 """Commands that run at one time: more would only queue at the API server."""
+
+
+class Access(Protocol):
+    """The part of `Cluster` through which agents are found and asked."""
+
+    def items(self, path: str, **query: str) -> list[Json]:
+        """A list of objects. Raises ClusterError."""
+
+    def exec(self, namespace: str, pod: str, container: str, argv: Sequence[str]) -> Output:
+        """Run a command in a pod. Raises ClusterError."""
 
 
 class Agent(NamedTuple):
@@ -48,7 +58,7 @@ def parse(pod: Json) -> Agent:
     )
 
 
-def find(cluster: Cluster, namespace: str, node: str = "", gateway: str = "") -> list[Agent]:
+def find(cluster: Access, namespace: str, node: str = "", gateway: str = "") -> list[Agent]:
     """The agents of a node, a gateway, or all. Raises ClusterError."""
     query = {"labelSelector": SELECTOR + (f",{names.GATEWAY_LABEL}={gateway}" if gateway else "")}
     if node:
@@ -57,7 +67,7 @@ def find(cluster: Cluster, namespace: str, node: str = "", gateway: str = "") ->
     return sorted(parse(pod) for pod in pods if not pod["metadata"].get("deletionTimestamp"))
 
 
-def ask(cluster: Cluster, agent: Agent, argv: Sequence[str]) -> Report:
+def ask(cluster: Access, agent: Agent, argv: Sequence[str]) -> Report:
     """Run a command of the translator that prints JSON. Never raises."""
     if agent.why_not:
         return Report(agent, None, agent.why_not)
@@ -70,7 +80,7 @@ def ask(cluster: Cluster, agent: Agent, argv: Sequence[str]) -> Report:
 
 
 def ask_all(
-    cluster: Cluster, found: Iterable[Agent], argv: Callable[[Agent], Sequence[str]]
+    cluster: Access, found: Iterable[Agent], argv: Callable[[Agent], Sequence[str]]
 ) -> list[Report]:
     """Ask many at once; in their order."""
     return together(lambda agent: ask(cluster, agent, argv(agent)), list(found))

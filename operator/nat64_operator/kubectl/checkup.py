@@ -34,6 +34,12 @@ _DROP_REMEDIES = {
 def examine(found: dict[str, Any]) -> Iterator[Step]:
     """What `nat64-translator inspect` said about a node."""
     yield _kernel(found["kernel"])
+    if not found["bpffs"]:
+        yield stop(
+            "kernel",
+            "no bpffs at /sys/fs/bpf: sessions would not outlive the agent",
+            "`mount -t bpf bpf /sys/fs/bpf` on the node, then delete the translator's pod",
+        )
     sysctls = found["sysctls"]
     if sysctls.get("net.ipv6.conf.all.disable_ipv6") == "1":
         yield stop("sysctls", "net.ipv6.conf.all.disable_ipv6 is 1", "set it to 0 on the node")

@@ -11,7 +11,8 @@ from ipaddress import IPv6Network
 
 from nat64_operator.errors import OperatorError
 from nat64_operator.kubectl import agents, doctor, flows, gather, status, steps, trace
-from nat64_operator.kubectl.cluster import Cluster, ClusterError
+from nat64_operator.kubectl.answers import ClusterError
+from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.output import Paint, to_json
 
 EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2

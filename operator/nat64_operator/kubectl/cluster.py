@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import urllib3
 import yaml
@@ -12,30 +11,12 @@ from kubernetes import client
 from kubernetes import config as kube_config
 from kubernetes.stream import stream
 
-from nat64_operator.errors import OperatorError
+from nat64_operator.kubectl.answers import ClusterError, Json, Output
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to answer."""
 EXEC_SECONDS = 60
 PAGE = 500
-
-Json = dict[str, Any]
-
-
-class ClusterError(OperatorError):
-    """The API server, or a pod, didn't give what was asked for. `status` is HTTP's, 0 without."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Output(NamedTuple):
-    """What a command in a pod printed, and its exit code."""
-
-    stdout: str
-    stderr: str
-    code: int
 
 
 class Cluster:
@@ -121,16 +102,6 @@ class Cluster:
             raise ClusterError(f"pod {pod}: {argv[0]} was cut off: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterError(f"pod {pod}: {error}") from error
-
-
-def parse_output(pod: str, argv: Iterable[str], output: Output) -> Any:
-    """The JSON that a command printed, whatever its exit code. Raises ClusterError."""
-    try:
-        return json.loads(output.stdout)
-    except ValueError:
-        said = (output.stderr or output.stdout).strip().splitlines()
-        what = said[-1] if said else f"it printed nothing (exit code {output.code})"
-        raise ClusterError(f"pod {pod}: {' '.join(argv)}: {what}") from None
 
 
 def _message(raw: bytes, reason: str | None) -> str:

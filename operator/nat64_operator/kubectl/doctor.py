@@ -10,7 +10,7 @@ from nat64_operator.coredns import line
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.kubectl import checkup, overlap
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.answers import Json
 from nat64_operator.kubectl.output import Paint, Tone
 from nat64_operator.kubectl.status import condition
 from nat64_operator.kubectl.steps import Result, Step, note, ok, render, stop

@@ -11,7 +11,8 @@ from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
 from nat64_operator.kubectl import agents, doctor, trace
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
-from nat64_operator.kubectl.cluster import Cluster, ClusterError, Json
+from nat64_operator.kubectl.answers import ClusterError, Json
+from nat64_operator.kubectl.cluster import Cluster
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.answers import Json
 from nat64_operator.kubectl.steps import Step, note
 
 MODULES = {

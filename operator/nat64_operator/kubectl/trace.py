@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from nat64_dataplane import pref64
 from nat64_operator.kubectl import netpol, wayout
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.cluster import Json
+from nat64_operator.kubectl.answers import Json
 from nat64_operator.kubectl.status import condition
 from nat64_operator.kubectl.steps import Step, note, ok, stop
 
