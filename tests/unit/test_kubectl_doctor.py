@@ -240,6 +240,7 @@ def facts(**changes: Any) -> doctor.Facts:
         "gateways": [gateway()],
         "policies": [policy()],
         "operator": [{"metadata": {"name": "nat64-operator"}, "status": {"availableReplicas": 1}}],
+        "nodes": [{"metadata": {"name": "node1"}}],
         "workloads": [],
         "cilium": None,
         "corefiles": {place: COREFILE.format(upstreams="[fd00::53]:53")},
@@ -280,6 +281,15 @@ def test_without_a_policy_there_is_a_note() -> None:
     sections = doctor.judge(facts(policies=[], probe=None))
     assert doctor.is_well(sections)
     assert any("DNS64Policy" in check["text"] for check in doctor.plain(sections))
+
+
+def test_nodes_without_a_translator_are_named() -> None:
+    nodes = [{"metadata": {"name": f"node{number}"}} for number in range(1, 14)]
+    [found] = [c for c in doctor.plain(doctor.judge(facts(nodes=nodes))) if c["name"] == "nodes"]
+    assert "node10, node11, node12, node13, node2" in found["text"]
+    assert "and 2 more" in found["text"]
+    unread = {"agents": "forbidden"}
+    assert doctor.is_well(doctor.judge(facts(nodes=nodes, unread=unread, inspections=[])))
 
 
 def test_what_may_not_be_read_is_said_and_not_held_against_the_cluster() -> None:

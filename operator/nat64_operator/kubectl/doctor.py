@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     policies: list[Json]
     operator: list[Json]
     """The operator's Deployments."""
+    nodes: list[Json]
     workloads: list[Json]
     cilium: Json | None
     corefiles: Mapping[tuple[str, str], str]
@@ -91,8 +92,22 @@ def _objects(facts: Facts) -> Iterator[Step]:
         )
     for obj in (*facts.gateways, *facts.policies):
         yield _ready(obj)
+    yield from _uncovered(facts)
     yield from overlap.workloads(facts.workloads, facts.namespace)
     yield from overlap.cilium(facts.cilium)
+
+
+def _uncovered(facts: Facts) -> Iterator[Step]:
+    """DNS64 is the whole cluster's, so every node that runs pods should translate."""
+    covered = {report.agent.node for report in facts.inspections}
+    without = sorted({node["metadata"]["name"] for node in facts.nodes} - covered)
+    if without and facts.gateways and "agents" not in facts.unread:
+        named = ", ".join(without[:10]) + (f" and {len(without) - 10} more" if without[10:] else "")
+        yield note(
+            "nodes",
+            f"no translator on {named}: pods there are given addresses that lead nowhere",
+            "fit the gateway's nodeSelector and tolerations to them, or keep pods away",
+        )
 
 
 def _operator(facts: Facts) -> Step:

@@ -115,6 +115,7 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
         gateways=objects,
         policies=wanted,
         operator=operator,
+        nodes=some(partial(cluster.items, "/api/v1/nodes"), "nodes", unread),
         workloads=workloads,
         cilium=maybe(partial(cluster.get, CILIUM_CONFIG)),
         corefiles=corefiles,
