@@ -21,6 +21,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.edge import dns, handlers, uninstall, verify
 from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
+from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 from nat64_operator.settings import Settings
@@ -74,9 +75,11 @@ def connect() -> Kube:
 
 async def _operate(kube: Kube, settings: Settings, options: argparse.Namespace) -> None:
     store = Store(settings)
-    loop = Loop(kube, store, settings, options.cluster_dns or dns.cluster_server())
+    lease = Lease(kube, settings.namespace) if options.lease == "true" else None
+    cluster_dns = options.cluster_dns or dns.cluster_server()
+    loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=lease)
     await kopf.operator(
-        registry=handlers.registry(store, loop),
+        registry=handlers.registry(store, loop, lease),
         # The user id of the pod has no name in the image, which kopf would look up for this.
         identity=cast(Any, socket.gethostname()),
         namespaces=[settings.namespace],
@@ -161,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
+    _flag(runs, "--lease", "false", "true: act only while holding a Lease, for several replicas")
     _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")
     leaves = commands.add_parser(
         "uninstall", help="delete all gateways and policies and wait until they are gone"

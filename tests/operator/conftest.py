@@ -82,21 +82,23 @@ def api(control_plane: ControlPlane) -> Api:
     return Api(control_plane)
 
 
-@pytest.fixture(scope="session")
-def chart(control_plane: ControlPlane, api: Api) -> list[dict[str, Any]]:
-    """The chart's objects, applied: its accounts and rights are what the operator runs with."""
-    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+def apply_chart(api: Api, *flags: str) -> list[dict[str, Any]]:
+    """Render the chart and apply its accounts and rights; all of it is returned."""
     helm = binaries.ensure("helm")["helm"]
-    rendered = subprocess.run(
-        [helm, "template", "nat64-operator", REPO / "charts/nat64-operator", "-n", NAMESPACE],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    objects = [obj for obj in yaml.safe_load_all(rendered) if obj]
+    argv: list[str | Path] = [helm, "template", "nat64-operator"]
+    argv += [REPO / "charts/nat64-operator", "-n", NAMESPACE]
+    done = subprocess.run([*argv, *flags], check=True, capture_output=True, text=True)
+    objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
     wanted = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     api.apply(*(obj for obj in objects if obj["kind"] in wanted))
     return objects
+
+
+@pytest.fixture(scope="session")
+def chart(api: Api) -> list[dict[str, Any]]:
+    """The chart's objects, applied: its accounts and rights are what the operator runs with."""
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    return apply_chart(api)
 
 
 class ClusterDns:

@@ -14,6 +14,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import GROUP, VERSION
 from nat64_operator.edge.kube import PAGE
+from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop, selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
@@ -32,7 +33,7 @@ _RESOURCES = {
 }
 
 
-def registry(store: Store, loop: Loop) -> kopf.OperatorRegistry:
+def registry(store: Store, loop: Loop, lease: Lease | None) -> kopf.OperatorRegistry:
     """Everything that kopf calls."""
     handlers = kopf.OperatorRegistry()
     # By the client's configuration, whose address is the API server's own: logging in must not
@@ -44,6 +45,8 @@ def registry(store: Store, loop: Loop) -> kopf.OperatorRegistry:
     @kopf.on.startup(registry=handlers)
     async def _start(**_: Any) -> None:
         tasks.add(asyncio.create_task(loop.run(), name="reconcile loop"))
+        if lease is not None:
+            tasks.add(asyncio.create_task(lease.run(), name="lease"))
 
     @kopf.on.cleanup(registry=handlers)
     async def _stop(**_: Any) -> None:

@@ -42,6 +42,7 @@ _PATHS = {
     "Pod": ("api/v1", "pods"),
     "Node": ("api/v1", "nodes"),
     "DaemonSet": ("apis/apps/v1", "daemonsets"),
+    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
     gateway_api.KIND: (f"apis/{API_VERSION}", gateway_api.PLURAL),
     policy_api.KIND: (f"apis/{API_VERSION}", policy_api.PLURAL),
@@ -88,8 +89,7 @@ class Kube:
                 return self._call("PATCH", ref, query, body, _APPLY, "/status")
             case SetFinalizers(ref, finalizers, version):
                 meta = {"finalizers": list(finalizers), "resourceVersion": version}
-                query = {"fieldManager": FIELD_MANAGER}
-                return self._call("PATCH", ref, query, {"metadata": meta}, _MERGE)
+                return self.merge(ref, {"metadata": meta})
             case WriteCorefile():
                 return self._write(action)
             case Emit():
@@ -99,11 +99,29 @@ class Kube:
     def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A ConfigMap; None where there is none, or where it may not be read."""
         try:
-            return self._call("GET", Ref("ConfigMap", name, namespace))
+            return self.get(Ref("ConfigMap", name, namespace))
         except client.ApiException as error:
-            if error.status in (403, 404):
+            if error.status == 403:
                 return None
             raise
+
+    def get(self, ref: Ref) -> dict[str, Any] | None:
+        """An object; None where there is none."""
+        try:
+            return self._call("GET", ref)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, ref: Ref, body: dict[str, Any]) -> dict[str, Any]:
+        """Make an object that isn't there."""
+        body = {"metadata": {"name": ref.name}, **body}
+        return self._call("POST", ref._replace(name=""), {"fieldManager": FIELD_MANAGER}, body)
+
+    def merge(self, ref: Ref, body: dict[str, Any]) -> dict[str, Any]:
+        """Change fields of an object that is there."""
+        return self._call("PATCH", ref, {"fieldManager": FIELD_MANAGER}, body, _MERGE)
 
     def serves(self, kind: str) -> bool:
         """Whether the API server knows a kind of ours."""
@@ -137,14 +155,12 @@ class Kube:
             query["continue"] = more
 
     def _write(self, action: WriteCorefile) -> dict[str, Any]:
-        query = {"fieldManager": FIELD_MANAGER}
+        ref = Ref("ConfigMap", action.name, action.namespace)
         data = {action.key: action.text or None}
         if not action.resource_version:
-            body = {"metadata": {"name": action.name}, "data": data}
-            return self._call("POST", Ref("ConfigMap", "", action.namespace), query, body)
+            return self.create(ref, {"data": data})
         body = {"metadata": {"resourceVersion": action.resource_version}, "data": data}
-        ref = Ref("ConfigMap", action.name, action.namespace)
-        return self._call("PATCH", ref, query, body, _MERGE)
+        return self.merge(ref, body)
 
     def _emit(self, event: Emit) -> None:
         now = status.now_text()

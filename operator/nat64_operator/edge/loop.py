@@ -16,6 +16,7 @@ from nat64_operator.api.policy import Mode, Policy
 from nat64_operator.coredns.record import Record
 from nat64_operator.edge import dns
 from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.store import OWNED, WATCHED, Store
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod, reconcile
@@ -47,9 +48,17 @@ BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 class Loop:
     """The operator at work."""
 
-    def __init__(self, kube: Kube, store: Store, settings: Settings, cluster_dns: str) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        settings: Settings,
+        *,
+        cluster_dns: str,
+        lease: Lease | None = None,
+    ) -> None:
         self._kube, self._store, self._settings = kube, store, settings
-        self._cluster_dns = cluster_dns
+        self._cluster_dns, self._lease = cluster_dns, lease
         self._failures: dict[Ref, tuple[int, float]] = {}
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._corefiles_read = float("-inf")
@@ -64,6 +73,9 @@ class Loop:
         trouble = 0
         while True:
             self.alive = time.monotonic()
+            if self._lease is not None and not self._lease.holds:
+                await asyncio.sleep(1)
+                continue
             self._store.changed.clear()
             try:
                 wake = await self._pass()
@@ -161,6 +173,8 @@ class Loop:
                 continue
             try:
                 for action in group.actions:
+                    if self._lease is not None and not self._lease.holds:
+                        return done
                     result = self._kube.perform(action)
                     self._remember(action, result)
                     done = True

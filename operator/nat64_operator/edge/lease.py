@@ -1,0 +1,99 @@
+"""Which of several operators acts: the one that holds a Lease. The others watch, and are ready.
+
+The data path needs no operator, so a handover may take its time: a holder that dies is followed
+once its lease has run out. A holder that can't renew stops before that, by its own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from kubernetes import client
+
+from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.render.manifest import Ref
+
+log = logging.getLogger("nat64_operator")
+
+DURATION_SECONDS = 20
+"""How long a holder that says nothing keeps the lease."""
+RENEW_SECONDS = 5
+MARGIN_SECONDS = 5
+"""A holder stops this long before others may start: clocks run, and requests take time."""
+
+
+class Lease:
+    """One operator's view of the lease."""
+
+    def __init__(self, kube: Kube, namespace: str, name: str = "nat64-operator") -> None:
+        self._kube = kube
+        self._ref = Ref("Lease", name, namespace)
+        self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.held = asyncio.Event()
+        self._renewed = float("-inf")
+        # When another holder was last seen to renew, by our own clock: theirs may be wrong.
+        self._seen: tuple[str, float] = ("", time.monotonic())
+
+    @property
+    def holds(self) -> bool:
+        """Whether this operator may act now."""
+        return time.monotonic() - self._renewed < DURATION_SECONDS - MARGIN_SECONDS
+
+    async def run(self) -> None:
+        """Get the lease, and keep it, for ever."""
+        while True:
+            try:
+                if await asyncio.to_thread(self._try):
+                    self.held.set()
+            except TROUBLE as error:
+                log.warning("the lease can't be renewed: %s", say(error))
+            if self.held.is_set() and not self.holds:
+                self.held.clear()
+                log.warning("the lease is lost: others may act now")
+            await asyncio.sleep(RENEW_SECONDS)
+
+    def _try(self) -> bool:
+        asked = time.monotonic()
+        found = self._kube.get(self._ref)
+        if found is None:
+            self._kube.create(self._ref, {"spec": self._spec(0)})
+        else:
+            spec = found.get("spec") or {}
+            mine = spec.get("holderIdentity") == self.identity
+            if not mine and not self._has_run_out(spec, asked):
+                return False
+            moves = int(spec.get("leaseTransitions") or 0) + (not mine)
+            version = found["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version}, "spec": self._spec(moves)}
+            try:
+                self._kube.merge(self._ref, body)
+            except client.ApiException as error:
+                if error.status == 409:  # another was faster
+                    return False
+                raise
+        if not self.holds:
+            log.info("holding the lease as %s", self.identity)
+        self._renewed = asked
+        return True
+
+    def _has_run_out(self, spec: dict[str, Any], now: float) -> bool:
+        state = f"{spec.get('holderIdentity')} {spec.get('renewTime')}"
+        if state != self._seen[0]:
+            self._seen = (state, now)
+        return not spec.get("holderIdentity") or now - self._seen[1] > DURATION_SECONDS
+
+    def _spec(self, transitions: int) -> dict[str, Any]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": DURATION_SECONDS,
+            "renewTime": now,
+            "leaseTransitions": transitions,
+        }

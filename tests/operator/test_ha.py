@@ -1,0 +1,61 @@
+"""Two operators: one acts; killed, the other goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nat64_dataplane import config
+from tests.operator.conftest import (
+    PREFIX,
+    Api,
+    ClusterDns,
+    Operator,
+    apply_chart,
+    eventually,
+    gateway,
+)
+
+pytestmark = pytest.mark.apiserver
+
+
+@pytest.fixture
+def pair(
+    cluster: Api, operator: Operator, cluster_dns: ClusterDns, tmp_path: Path
+) -> Iterator[tuple[Operator, Operator]]:
+    """Two, with the rights of a chart with two replicas."""
+    apply_chart(cluster, "--set=operator.replicas=2")
+    second = Operator(operator.kubeconfig, tmp_path / "second.log", cluster_dns.address)
+    yield operator, second
+    operator.stop()
+    second.stop()
+    cluster.control_plane.kubectl("-n", "nat64-system", "delete", "lease", "--all")
+    apply_chart(cluster)
+
+
+def timeout_in_config(api: Api) -> int:
+    status = (api.get("nat64gateway", "default") or {}).get("status") or {}
+    found = api.get("configmap", f"nat64-default-{status.get('configHash')}")
+    return config.parse(found["data"]["translator.yaml"]).timeouts.udp if found else 0
+
+
+def test_the_other_takes_over_when_the_active_one_is_killed(
+    cluster: Api, pair: tuple[Operator, Operator]
+) -> None:
+    first, second = pair
+    cluster.apply(gateway(prefix=PREFIX))
+    first.start("--lease=true")
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the first acts")
+    second.start("--lease=true")
+    cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 401}}})
+    eventually(lambda: timeout_in_config(cluster) == 401, about="the first goes on")
+    assert "holding the lease" not in second.log()
+    assert " Apply " not in second.log()
+    first.stop()
+    cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 402}}})
+    eventually(lambda: timeout_in_config(cluster) == 402, timeout=60, about="the second takes over")
+    assert "holding the lease" in second.log()
+    first.start("--lease=true")
+    cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 403}}})
+    eventually(lambda: timeout_in_config(cluster) == 403, about="the second keeps it")
+    assert first.log().count("holding the lease") == 1
