@@ -149,7 +149,7 @@ __noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
 			continue;
 		length = waiting->length;
 		if (within(&length, HELD_BYTES) && !bpf_skb_change_tail(skb, p->l3 + length, 0) &&
-		    !bpf_skb_store_bytes(skb, p->l3, waiting->bytes, length, 0))
+		    !bpf_skb_store_bytes(skb, p->l3, waiting->bytes, length, BPF_F_RECOMPUTE_CSUM))
 			bpf_clone_redirect(skb, ifindex, flags);
 		bpf_map_delete_elem(&held, &key);
 	}

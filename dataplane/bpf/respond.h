@@ -127,7 +127,7 @@ __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, int reason)
 	sum += pseudo6_sum(p);
 	sum += bpf_csum_diff(NULL, 0, (__be32 *)&head.icmp, sizeof(head.icmp), 0);
 	head.icmp.checksum = ~fold(sum);
-	return !bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), 0);
+	return !bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }
 
 /* ICMPv4 3/5, source route failed (RFC 7915 section 4.1): the one refusal of an IPv4 packet that
@@ -166,5 +166,5 @@ __noinline int respond_ipv4(struct __sk_buff *skb, struct packet *p)
 		return 0;
 	sum += bpf_csum_diff(NULL, 0, (__be32 *)&head.icmp, sizeof(head.icmp), 0);
 	head.icmp.checksum = ~fold(sum);
-	return !bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), 0);
+	return !bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }

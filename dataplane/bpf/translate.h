@@ -190,8 +190,12 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 		__be16 type;
 		struct ipv6hdr ip6;
 	} head = {.type = bpf_htons(ETH_P_IPV6)};
+	__s64 sum = 0;
 
 	if (p->extensions) { /* IPv4 options */
+		sum = sum_bytes(skb, p->l3 + sizeof(struct iphdr), p->extensions);
+		if (sum < 0)
+			return COUNT_dropped_truncated;
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
 			return COUNT_dropped_internal;
 	}
@@ -226,9 +230,13 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 	}
 	if (write_ip(skb, p, &head.type, sizeof(head.ip6)))
 		return COUNT_dropped_internal;
-	if (is_summed(skb)) /* the IPv4 header, being right, added up to nothing */
-		bpf_csum_update(skb,
-				bpf_csum_diff(NULL, 0, (__be32 *)&head.ip6, sizeof(head.ip6), 0));
+	if (is_summed(skb)) {
+		/* The IPv4 header, being right, added up to nothing; so without its options it
+		 * adds up to what makes good for them. */
+		__s64 gain = bpf_csum_diff(NULL, 0, (__be32 *)&head.ip6, sizeof(head.ip6), sum);
+
+		bpf_csum_update(skb, gain);
+	}
 	p->l4 = p->l3 + sizeof(head.ip6) + fragment_header;
 	return GO_ON;
 }

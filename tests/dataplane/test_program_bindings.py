@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -432,3 +433,37 @@ def test_errors_about_lent_sessions_reach_both_sides(nat: Machine) -> None:
     back = nat.from_pod(icmp6(str(POD), at(OTHER), 1, 4, bytes(4), bytes(got)))
     assert back.translated
     assert back.packet.dst == str(OTHER)
+
+
+def test_ports_claimed_on_several_cpus_at_once_have_one_owner_each(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61999),), filtering="EndpointIndependent")
+    program = nat.datapath.program("nat64_egress")
+
+    def frame(client: int, port: int) -> bytes:
+        packet = IPv6(src=f"fd64:1::{client:x}", dst=at(SERVER)) / UDP(sport=port, dport=53)
+        return bytes(12) + b"\x86\xdd" + bytes(packet)
+
+    # Each thread has clients of its own, and all share one: there they race for the same binding.
+    own = [[frame(thread + 1, 1000 + i) for i in range(150)] for thread in range(4)]
+    common = [frame(0xFF, 2000 + i) for i in range(150)]
+    start = threading.Barrier(4)
+
+    def run(thread: int) -> None:
+        start.wait()
+        for mine, shared_ in zip(own[thread], common, strict=True):
+            program.run(mine, ifindex=nat.interface)
+            program.run(shared_, ifindex=nat.interface)
+
+    threads = [threading.Thread(target=run, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    nat.datapath.sweep()
+    entries = list(nat.datapath.bib())
+    assert len(entries) == 4 * 150 + 150
+    assert len({entry.port for entry in entries}) == len(entries)
+    assert len({(entry.client, entry.client_port) for entry in entries}) == len(entries)
+    (udp,) = [usage for usage in nat.datapath.usage() if usage.protocol == "udp"]
+    assert udp.used == len(entries)
+    assert len(list(nat.datapath.map("bib6").items())) == len(entries)

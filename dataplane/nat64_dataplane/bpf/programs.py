@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 from nat64_dataplane.bpf import libbpf
 
+SUMMED = 1 << 2
+"""Flag for a test run: the device has summed the packet (CHECKSUM_COMPLETE), and the program must
+leave that sum right; else the run fails with EBADMSG. Linux 6.11 brought it."""
+
 HEADROOM = 4096
 """Bytes by which a program may lengthen the packet of a test run."""
 
@@ -71,6 +75,7 @@ class Program:
         gso_segs: int = 0,
         mark: int = 0,
         repeat: int = 1,
+        flags: int = 0,
     ) -> RunResult:
         """Run the real program on `packet` in this network namespace; nothing is sent.
 
@@ -98,6 +103,7 @@ class Program:
             ctx_size_in=ctypes.sizeof(context),
             ctx_size_out=ctypes.sizeof(after),
             repeat=repeat,
+            flags=flags,
         )
         libbpf.check(
             self._library.bpf_prog_test_run_opts(self.fd, ctypes.byref(options)),
