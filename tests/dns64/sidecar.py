@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,10 +23,16 @@ TIMEOUT = 10.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on, over UDP and TCP alike."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-        probe.bind(("::1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, over UDP and TCP alike, and that no client is given."""
+    while True:
+        port = random.SystemRandom().randrange(10_240, 32_768)  # below Linux's ephemeral range
+        try:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET6, kind) as probe:
+                    probe.bind(("::", port))
+        except OSError:
+            continue
+        return port
 
 
 class Sidecar:
