@@ -36,6 +36,8 @@ GROUP = ("nat64-operator.io", "v1alpha1")
 HEARTBEATS_PER_SECOND = 16
 """What 5,000 kubelets send: each its status every five minutes."""
 STEADY_SECONDS = 60
+CHART_ENV = {"MALLOC_ARENA_MAX": "1"}
+"""What the chart's Deployment sets and matters here."""
 CHANGES = 7
 
 
@@ -173,7 +175,10 @@ def operator(control_plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
         argv += ["--dataplane-image=dataplane:bench", "--cluster-dns=127.0.0.1"]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                argv, env={**os.environ, "KUBECONFIG": str(path)}, stdout=log, stderr=log
+                argv,
+                env={**os.environ, **CHART_ENV, "KUBECONFIG": str(path)},
+                stdout=log,
+                stderr=log,
             )
             try:
                 yield process
