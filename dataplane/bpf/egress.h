@@ -4,10 +4,10 @@
 
 #include "fragments.h"
 #include "icmp_6to4.h"
+#include "open.h"
 #include "refragment.h"
 #include "respond.h"
 #include "send.h"
-#include "session.h"
 #include "translate.h"
 
 static __always_inline struct session *overloaded_session(struct packet *p, __u32 now)

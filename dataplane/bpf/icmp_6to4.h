@@ -3,6 +3,7 @@
 #pragma once
 
 #include "icmp.h"
+#include "overload.h"
 
 /* The inner packet is one that we sent to the client: its source is the remote end. */
 inline_step int parse_inner_ipv6(struct __sk_buff *skb, const struct config *config,

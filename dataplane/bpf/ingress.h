@@ -4,10 +4,10 @@
 
 #include "fragments.h"
 #include "icmp_4to6.h"
+#include "open.h"
 #include "refragment.h"
 #include "respond.h"
 #include "send.h"
-#include "session.h"
 #include "translate.h"
 
 inline_step int find_session_of_ipv4(struct __sk_buff *skb, const struct config *config,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nat64_dataplane.bpf import OBJECT, Map, Object
+from nat64_dataplane.bpf import OBJECT, Map, Object, features, libbpf
 from nat64_dataplane.bpf.errors import BpfError, PinMismatchError, VerifierError
 from nat64_dataplane.bpf.maps import MapLayout, possible_cpus
 from nat64_dataplane.errors import DataplaneError
@@ -151,6 +151,13 @@ def test_refused_program_shows_the_end_of_the_verifiers_log(tmp_path: Path) -> N
     assert caught.value.program == "bad"
     assert "invalid access to packet" in str(caught.value)
     assert len(str(caught.value)) < 5000
+
+
+def test_kernel_has_what_the_programs_need_and_a_lack_would_be_named() -> None:
+    assert features.missing() == []
+    future = features.Feature("bpf_from_the_future", 9999, "99.1")
+    assert libbpf.load().libbpf_probe_bpf_helper(3, future.number, None) == 0
+    assert features.explain([future]) == "this kernel lacks bpf_from_the_future (Linux 99.1)"
 
 
 def test_missing_object_says_how_to_make_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from nat64_dataplane.bpf import libbpf
+from nat64_dataplane.bpf import features, libbpf
 from nat64_dataplane.bpf.errors import BpfError, PinMismatchError, VerifierError
 from nat64_dataplane.bpf.maps import Map, MapLayout
 from nat64_dataplane.bpf.programs import Program
@@ -78,6 +78,8 @@ class Object:
         result = self._library.bpf_object__load(self._object)
         if result == 0:
             return
+        if lacking := features.missing():
+            raise BpfError(f"loading {self.path}", -result, features.explain(lacking))
         if not any("BEGIN PROG LOAD LOG" in message for message in libbpf.messages):
             raise BpfError(f"loading {self.path}", -result, "\n".join(libbpf.messages))
         program, log = self._verifier_log()

@@ -7,17 +7,17 @@ changes nothing for packets.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
 from nat64_dataplane.bpf import OBJECT, Map, Object, Program
-from nat64_dataplane.config import Config, Limits, StaticMapping
+from nat64_dataplane.config import Config, Limits
 from nat64_dataplane.translator import abi, counters, pins, portmap, settings
 from nat64_dataplane.translator.abi import BibEntry, Session, SweepResult
 from nat64_dataplane.translator.portmap import PoolUsage
 from nat64_dataplane.translator.settings import DatapathError
+from nat64_dataplane.translator.slots import Tables
 from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
@@ -106,20 +106,18 @@ class Datapath:
         slot = (active + 1) % abi.CONFIG_SLOTS
         epoch = self._epoch(active) % 0xFFFF + 1
         built = settings.build(config, host, slot, epoch)
-        self._clear(slot)
-        self._fill(slot, built)
-        wanted = {_static_key(mapping): mapping for mapping in config.static_mappings}
-        for key, mapping in wanted.items():
-            self._add_static(key, mapping)
+        tables = Tables(self._maps, slot)
+        tables.clear()
+        tables.fill(built)
+        tables.add_statics(config.static_mappings, self.now())
         self._maps["config"].set(abi.U32.pack(slot), built.config)
         self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, 0, offset))
         # From here on packets follow the new config; the rest is tidying up.
-        self._drop_statics_but(wanted)
-        for key in set(self._maps["uplinks"].keys()) - built.uplinks.keys():
-            self._maps["uplinks"].delete(key)
+        tables.drop_statics_but(config.static_mappings)
+        tables.drop_uplinks_but(built)
         if self._has_state():
             self._sweep(abi.Sweep.STATE | abi.Sweep.PURGE)
-        self._drop_idle_blocks(slot)
+        tables.drop_idle_blocks()
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""
@@ -224,81 +222,6 @@ class Datapath:
         assert packed is not None
         return int(abi.CONFIG.unpack(packed)[abi.CONFIG_EPOCH])
 
-    def _clear(self, slot: int) -> None:
-        for name in ("sources", "destinations"):
-            for key in self._maps[name].keys():  # noqa: SIM118  a Map isn't a dict
-                if abi.slot_of(key) == slot:
-                    self._maps[name].delete(key)
-        for key, _ in list(self._maps["ports"].items()):
-            if portmap.split_key(key)[1] == abi.PORTS_USABLE + slot:
-                self._maps["ports"].delete(key)
-
-    def _fill(self, slot: int, built: settings.Slot) -> None:
-        first = slot * abi.MAX_POOL_RANGES
-        self._maps["pool"].set_batch(
-            b"".join(abi.U32.pack(first + index) for index in range(len(built.pool))),
-            b"".join(built.pool),
-        )
-        for (address, block), bitmap in built.usable.items():
-            self._maps["ports"].set(portmap.usable_key(address, slot, block), bitmap)
-            for protocol in abi.PROTOCOLS.values():
-                self._maps["ports"].add(
-                    portmap.taken_key(address, protocol, block), bytes(abi.PORT_BLOCK_SIZE)
-                )
-        for key in built.sources:
-            self._maps["sources"].set(key, abi.U32.pack(1))
-        for key, value in built.destinations:
-            self._maps["destinations"].set(key, value)
-        for key, value in built.uplinks.items():
-            self._maps["uplinks"].set(key, value)
-
-    def _drop_idle_blocks(self, slot: int) -> None:
-        """Blocks of addresses that no pool has any more and no binding uses."""
-        items = dict(self._maps["ports"].items())
-        kept = {
-            (address, block)
-            for address, kind, _, block in map(portmap.split_key, items)
-            if kind == abi.PORTS_USABLE + slot
-        }
-        for key, value in items.items():
-            address, kind, _, block = portmap.split_key(key)
-            if kind == abi.PORTS_TAKEN and (address, block) not in kept and not any(value):
-                self._maps["ports"].delete(key)
-
-    def _add_static(self, key: bytes, mapping: StaticMapping) -> None:
-        generation = _static_generation(mapping)
-        current = self._maps["bib4"].get(key)
-        if current and abi.BIB4.unpack(current)[3] == generation:
-            return
-        protocol = abi.PROTOCOLS[mapping.protocol]
-        self._maps["bib4"].set(
-            key,
-            abi.BIB4.pack(
-                mapping.client.packed,
-                abi.port_bytes(mapping.client_port),
-                abi.BIB_STATIC,
-                generation,
-                0xFFFFFFFF,
-                self.now(),
-            ),
-        )
-        self._maps["bib6"].set(
-            abi.bib6_key(mapping.client, mapping.client_port, protocol),
-            abi.BIB6.pack(mapping.address.packed, abi.port_bytes(mapping.port), 0, generation),
-        )
-
-    def _drop_statics_but(self, wanted: dict[bytes, StaticMapping]) -> None:
-        stale = [
-            (key, value)
-            for key, value in self._maps["bib4"].items()
-            if abi.BIB4.unpack(value)[2] & abi.BIB_STATIC and key not in wanted
-        ]
-        for key, value in stale:
-            client, client_port, *_ = abi.BIB4.unpack(value)
-            protocol = abi.BIB4_KEY.unpack(key)[2]
-            self._maps["bib6"].delete(abi.BIB6_KEY.pack(client, client_port, protocol))
-            self._maps["bib4"].delete(key)
-
     def _has_state(self) -> bool:
         """Whether there is any binding or client, live or not."""
         return any(
@@ -322,12 +245,3 @@ def _sizes(limits: Limits) -> dict[str, int]:
         "overloads": max(limits.sessions // 4, 1024),
         "clients": min(limits.sessions, LARGEST_CLIENTS),
     }
-
-
-def _static_key(mapping: StaticMapping) -> bytes:
-    return abi.bib4_key(mapping.address, mapping.port, abi.PROTOCOLS[mapping.protocol])
-
-
-def _static_generation(mapping: StaticMapping) -> int:
-    """The same for the same client, so that its sessions outlive a change of config."""
-    return zlib.crc32(mapping.client.packed + abi.port_bytes(mapping.client_port)) or 1

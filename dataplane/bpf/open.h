@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packets that have no session: what becomes of them, and whether they open one (RFC 6146 section
+ * 3.5). */
+#pragma once
+
+#include "overload.h"
+#include "session.h"
+
+/* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. */
+static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 now)
+{
+	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
+	struct client *client;
+
+	if (!rate)
+		return GO_ON;
+	client = bpf_map_lookup_elem(&clients, &address);
+	if (!client) {
+		struct client fresh = {.tokens = rate, .second = now};
+
+		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
+		client = bpf_map_lookup_elem(&clients, &address);
+		if (!client)
+			return COUNT_dropped_client_session_rate;
+	}
+	if (client->second != now) {
+		client->second = now;
+		client->tokens = rate;
+	}
+	if (!client->tokens)
+		return COUNT_dropped_client_session_rate;
+	client->tokens--;
+	return GO_ON;
+}
+
+/* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
+static __always_inline bool source6_is_illegal(const union addr6 *source)
+{
+	if (source->bytes[0] == 0xff || (source->bytes[0] == 0xfe && source->bytes[1] >> 6 == 2))
+		return true;
+	return !source->halves[0] && bpf_be64_to_cpu(source->halves[1]) <= 1;
+}
+
+/* A packet from the IPv6 side that has no session. */
+__noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
+{
+	struct config *config;
+	__u32 slot, now, expires;
+	__u8 state = 0;
+	int refusal;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	now = now_seconds();
+	if (source6_is_illegal(&p->client))
+		return COUNT_dropped_source_illegal;
+
+	if (p->protocol == IPPROTO_TCP) {
+		if (tcp_event(p->tcp_flags) != TCP_SYN) {
+			/* translated where a binding exists, and makes no session */
+			if (!find_binding(p, 1))
+				return COUNT_dropped_tcp_without_session;
+			return check_policy(skb, p);
+		}
+		state = TCP_V6_INIT;
+	}
+	expires = expiry(config, timer_of(p->protocol, state), now);
+
+	STEP(check_policy(skb, p));
+	STEP(client_may_open(p, config->session_rate_per_client, now));
+	refusal = get_binding(p, config->ports_per_client, expires, now);
+	if (refusal == COUNT_dropped_ports_exhausted && p->protocol == IPPROTO_TCP &&
+	    config->flags & CONFIG_OVERLOAD_TCP && !(p->flags & PACKET_HAIRPIN))
+		return open_overloaded(p, expires, now);
+	if (refusal)
+		return refusal;
+
+	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
+	if (keeps_contacts(config, p))
+		note_contact(p, expires);
+	return insert_session(p, state, expires, config->epoch, now);
+}
+
+static __always_inline bool source_is_illegal(__be32 address)
+{
+	__u32 first = bpf_ntohl(address) >> 24;
+
+	return first == 0 || first == 127 || first >= 224;
+}
+
+static __noinline bool knows_contact(const struct packet *p, __u32 now)
+{
+	struct session_key key;
+	struct session *contact;
+
+	session_key_of(p, &key);
+	key.remote_port = 0;
+	contact = bpf_map_lookup_elem(&sessions, &key);
+	return contact && contact->generation == p->generation && contact->expires > now;
+}
+
+/* A packet from the IPv4 side that has no session: its binding decides (RFC 6146 section 3.5). */
+__noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
+{
+	struct config *config;
+	struct bib4_key key;
+	struct bib4 *binding;
+	__u32 slot, now, expires;
+	__u8 state = 0;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	now = now_seconds();
+	bib4_key_of(p, &key);
+	binding = bpf_map_lookup_elem(&bib4, &key);
+	if (!binding || (!(binding->flags & BIB_STATIC) && binding->expires <= now))
+		return COUNT_passed;
+	p->client = binding->client;
+	p->client_port = binding->client_port;
+	p->generation = binding->generation;
+
+	if (source_is_illegal(p->remote))
+		return COUNT_dropped_source_illegal;
+	STEP(check_policy(skb, p));
+	if (p->protocol == IPPROTO_TCP) {
+		state = TCP_V4_INIT;
+		if (tcp_event(p->tcp_flags) != TCP_SYN) {
+			if (keeps_contacts(config, p) && !knows_contact(p, now))
+				return COUNT_dropped_filtered;
+			return GO_ON;
+		}
+	}
+	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !(binding->flags & BIB_STATIC) &&
+	    !knows_contact(p, now)) {
+		if (p->protocol == IPPROTO_TCP) {
+			/* remembered for a while: the client may be opening from its side too */
+			p->session_flags = SESSION_PENDING;
+			insert_session(p, TCP_V4_INIT, expiry(config, TIMER_TCP_INCOMING_SYN, now),
+				       config->epoch, now);
+		}
+		return COUNT_dropped_filtered;
+	}
+	expires = expiry(config, timer_of(p->protocol, state), now);
+	if (!bib4_extend(p, expires))
+		return COUNT_passed;
+	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
+	p->flags |= PACKET_SLOW; /* see use_session: the client hasn't answered yet */
+	return insert_session(p, state, expires, config->epoch, now);
+}

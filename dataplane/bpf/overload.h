@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* TCP ports lent per destination, once the pool has run out and where the config allows it. */
+#pragma once
+
+#include "session.h"
+
+#define LEND_TRIES 32
+
+static __always_inline void overload_key_of(const struct packet *p, struct overload_key *key)
+{
+	key->client = p->client;
+	key->remote = p->remote;
+	key->client_port = p->client_port;
+	key->remote_port = p->remote_port;
+}
+
+/* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
+ * insertion of the session is the claim. The client has no binding then, so the mapping is not
+ * endpoint-independent, and nobody can connect to it. */
+__noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
+{
+	struct session fresh = {.state = TCP_V6_INIT, .expires = expires, .created = now};
+	struct session_key key;
+	struct pool_range *range;
+	struct config *config;
+	__u32 slot, index;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&slot);
+	if (!config || !config->pool_ranges)
+		return COUNT_dropped_ports_exhausted;
+	index = slot * MAX_POOL_RANGES + client_hash(&p->client) % config->pool_ranges;
+	range = bpf_map_lookup_elem(&pool, &index);
+	if (!range)
+		return COUNT_dropped_ports_exhausted;
+	p->pool = range->address;
+	p->pool_port =
+		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
+	p->generation = bpf_get_prandom_u32();
+	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	fresh.client = p->client;
+	fresh.client_port = p->client_port;
+	fresh.flags = p->session_flags;
+	fresh.generation = p->generation;
+	fresh.epoch = config->epoch;
+	session_key_of(p, &key);
+	return bpf_map_update_elem(&sessions, &key, &fresh, BPF_NOEXIST) ? AGAIN : GO_ON;
+}
+
+__noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
+{
+	struct session_key session_key;
+	struct overload_key key;
+	struct bib6 entry = {};
+	int i, result = AGAIN;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	for (i = 0; i < LEND_TRIES && result == AGAIN; i++)
+		result = lend_port(p, expires, now);
+	if (result)
+		return COUNT_dropped_ports_exhausted;
+	overload_key_of(p, &key);
+	entry.pool = p->pool;
+	entry.pool_port = p->pool_port;
+	entry.generation = p->generation;
+	if (bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY)) {
+		session_key_of(p, &session_key);
+		bpf_map_delete_elem(&sessions, &session_key);
+		return COUNT_dropped_session_table_full;
+	}
+	count(DIR_6TO4, COUNT_sessions_opened);
+	count(DIR_6TO4, COUNT_ports_lent);
+	return GO_ON;
+}
+
+/* What open_overloaded has set up, if anything: pool address, port and generation. */
+static __noinline bool find_overloaded(struct packet *p)
+{
+	struct overload_key key;
+	struct bib6 *entry;
+
+	overload_key_of(p, &key);
+	entry = bpf_map_lookup_elem(&overloads, &key);
+	if (!entry)
+		return false;
+	p->pool = entry->pool;
+	p->pool_port = entry->pool_port;
+	p->generation = entry->generation;
+	return true;
+}

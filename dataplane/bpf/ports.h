@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The search for a free port, and its claim: the insertion into bib4. */
+#pragma once
+
+#include "packet.h"
+
+#define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
+#define EVEN_PORTS  0x5555555555555555ULL
+#define EEXIST	    17
+#define AGAIN	    -1
+
+/* The lowest set bit of a word that has one; BPF has no instruction for it. */
+static __always_inline __u32 lowest_bit(__u64 word)
+{
+	__u32 bit = 0;
+
+	/* without branches: each would double what the verifier has to look at */
+#pragma unroll
+	for (__u32 step = 6; step--;) {
+		__u64 low = word & ((1ULL << (1 << step)) - 1);
+		__u32 skip = (low - 1) >> 63 << step; /* low is 0 */
+
+		word >>= skip;
+		bit += skip;
+	}
+	return bit;
+}
+
+/* The first free port at or after bit `start`, round the block: an offset, or -1. */
+__noinline int free_port(const struct port_block *usable, const struct port_block *taken,
+			 __u32 start, __u64 wanted)
+{
+	__u32 i;
+
+	if (!usable || !taken)
+		return -1;
+	for (i = 0; i <= PORT_WORDS; i++) {
+		__u32 word = (start / 64 + i) & (PORT_WORDS - 1);
+		__u64 open = usable->bits[word] & ~taken->bits[word] & wanted;
+
+		if (i == 0)
+			open &= ~0ULL << (start & 63);
+		if (open)
+			return word * 64 + lowest_bit(open);
+	}
+	return -1;
+}
+
+static __always_inline void mark_port(struct port_block *taken, __u32 port, bool is_taken)
+{
+	__u64 *word = &taken->bits[(port / 64) & (PORT_WORDS - 1)];
+	__u64 bit = 1ULL << (port & 63);
+
+	if (is_taken)
+		__sync_fetch_and_or(word, bit);
+	else
+		__sync_fetch_and_and(word, ~bit);
+}
+
+/* A number that spreads clients over pool ranges and is the same for all flows of one (paired
+ * pooling, RFC 4787 REQ-2). */
+static __always_inline __u32 client_hash(const union addr6 *client)
+{
+	__u64 mixed = client->halves[0] * 0x9e3779b97f4a7c15ULL ^ client->halves[1];
+
+	mixed ^= mixed >> 32;
+	mixed *= 0xd6e8feb86659fd93ULL;
+	return mixed >> 32;
+}
+
+/* The search for a port: where it is, and what it has seen. */
+struct search {
+	__u32 slot, ranges;	      /* of the config */
+	__u32 range_at, ranges_tried; /* the pool range it is in */
+	__u32 start;		      /* port to begin with; its block is the first one */
+	__u32 first_block, blocks;    /* of the range */
+	__u32 block, blocks_tried;
+	__u32 expires, now;
+	__be32 address;
+};
+
+/* Go to the next pool range, and to a port in it that nobody can predict. */
+__noinline int next_range(struct search *search)
+{
+	struct pool_range *range;
+	__u32 index;
+
+	if (!search || search->ranges_tried >= search->ranges)
+		return COUNT_dropped_ports_exhausted;
+	index = search->slot * MAX_POOL_RANGES + search->range_at;
+	range = bpf_map_lookup_elem(&pool, &index);
+	if (!range)
+		return COUNT_dropped_ports_exhausted;
+	search->ranges_tried++;
+	search->range_at = search->range_at + 1 < search->ranges ? search->range_at + 1 : 0;
+	search->start = range->first + bpf_get_prandom_u32() % (range->last - range->first + 1);
+	search->first_block = range->first / PORTS_PER_BLOCK;
+	search->blocks = range->last / PORTS_PER_BLOCK - search->first_block + 1;
+	search->block = search->start / PORTS_PER_BLOCK;
+	search->blocks_tried = 0;
+	search->address = range->address;
+	return GO_ON;
+}
+
+/* Take a port of the current block. AGAIN: lost a race, or the block is full and the search has
+ * moved on. */
+__noinline int claim_in_block(struct search *search, struct packet *p)
+{
+	struct port_block_key key = {};
+	struct port_block *usable, *taken;
+	struct bib4 binding = {};
+	struct bib4_key name = {};
+	__u64 parity = ~0ULL;
+	int offset;
+	long error;
+
+	if (!search || !p)
+		return COUNT_dropped_internal;
+	if (search->blocks_tried >= search->blocks)
+		STEP(next_range(search));
+	if (p->protocol == IPPROTO_UDP)
+		parity = bpf_ntohs(p->client_port) & 1 ? ~EVEN_PORTS : EVEN_PORTS;
+	key.address = name.pool = search->address;
+	key.block = search->block;
+	key.kind = PORTS_USABLE + search->slot;
+	usable = bpf_map_lookup_elem(&ports, &key);
+	key.kind = PORTS_TAKEN;
+	key.protocol = name.protocol = p->protocol;
+	taken = bpf_map_lookup_elem(&ports, &key);
+	if (!usable || !taken)
+		return COUNT_dropped_internal;
+	offset = free_port(usable, taken, search->start & (PORTS_PER_BLOCK - 1), parity);
+	if (offset < 0)
+		offset = free_port(usable, taken, search->start & (PORTS_PER_BLOCK - 1), ~0ULL);
+	if (offset < 0) {
+		search->blocks_tried++;
+		search->block++;
+		if (search->block >= search->first_block + search->blocks)
+			search->block = search->first_block;
+		return AGAIN;
+	}
+	name.pool_port = bpf_htons(search->block * PORTS_PER_BLOCK + offset);
+	binding.client = p->client;
+	binding.client_port = p->client_port;
+	binding.generation = bpf_get_prandom_u32();
+	binding.expires = search->expires;
+	binding.created = search->now;
+	error = bpf_map_update_elem(&bib4, &name, &binding, BPF_NOEXIST);
+	if (error && error != -EEXIST)
+		return COUNT_dropped_session_table_full;
+	mark_port(taken, offset, true);
+	if (error) {
+		count(DIR_6TO4, COUNT_port_claims_lost);
+		return AGAIN;
+	}
+	p->pool = name.pool;
+	p->pool_port = name.pool_port;
+	p->generation = binding.generation;
+	return GO_ON;
+}
+
+/* Take a free port for p->client: not a predictable one, and for UDP one of the same parity where
+ * there is one (RFC 6146 section 3.5.1.1). The client's own address comes first; the next ones
+ * help out when it is full. */
+__noinline int claim_port(struct packet *p, __u32 expires, __u32 now)
+{
+	struct search search = {.expires = expires, .now = now};
+	struct config *config;
+	int i, result;
+
+	if (!p)
+		return COUNT_dropped_internal;
+	config = active_config(&search.slot);
+	if (!config)
+		return COUNT_dropped_not_configured;
+	search.ranges = config->pool_ranges;
+	if (!search.ranges)
+		return COUNT_dropped_ports_exhausted;
+	search.range_at = client_hash(&p->client) % search.ranges;
+	for (i = 0; i < CLAIM_TRIES; i++) {
+		result = claim_in_block(&search, p);
+		if (result != AGAIN)
+			return result;
+	}
+	return COUNT_dropped_ports_exhausted;
+}
