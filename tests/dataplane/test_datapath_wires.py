@@ -116,3 +116,37 @@ while True:
     ):
         assert probe(lab.pod, SERVER, 4242, 9) == ["answer", "probe"]
         assert probe(lab.pod, SERVER, 4243, 9) == ["answer", "probe"]
+
+
+HAIRPIN = """
+import socket, sys
+host, port, answers = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "answers"
+client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+client.settimeout(3)
+if answers:
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", port))
+    server.settimeout(3)
+client.connect((host, port))
+client.send(b"there")
+if answers:
+    data, peer = server.recvfrom(100)
+    server.sendto(data + b" and back", peer)
+    print(client.recv(100).decode(), "from", peer[0])
+else:
+    try:
+        client.recv(100)
+    except ConnectionRefusedError:
+        print("refused")
+"""
+
+
+def test_hairpin_by_way_of_lo(traced: Line) -> None:
+    own = str(pref64.embed(PREFIX, NODE_V4))
+    out = traced.pod.run(sys.executable, "-c", HAIRPIN, own, "7777", "answers")
+    assert out.strip() == f"there and back from {own}"
+
+
+def test_closed_port_refuses_through_a_hairpin(traced: Line) -> None:
+    own = str(pref64.embed(PREFIX, NODE_V4))
+    assert traced.pod.run(sys.executable, "-c", HAIRPIN, own, "7777", "").strip() == "refused"
