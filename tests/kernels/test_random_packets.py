@@ -1,0 +1,28 @@
+"""The property tests in short: an emulator has no time for hypothesis's many examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from tests.dataplane import test_program_fuzz, test_program_property
+from tests.dataplane.machine import Machine, machine
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def nat() -> Iterator[Machine]:
+    with machine() as built:
+        yield built
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_programs_do_what_the_reference_predicts(nat: Machine, seed: int) -> None:
+    test_program_property.play(test_program_property.World(nat), Random(seed), 50)
+
+
+def test_bent_packets_do_no_harm(nat: Machine) -> None:
+    test_program_fuzz.feed(nat, Random(1), 100)
