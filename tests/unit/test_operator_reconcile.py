@@ -51,7 +51,7 @@ def test_configs_come_before_the_daemonset_that_mounts_them() -> None:
     clients, group = reconcile(simulation.world()).groups
     assert clients.subject.name == "nat64-clients"
     applied = [Ref.of(a.manifest).kind for a in group.actions if isinstance(a, Apply)]
-    assert applied == ["ConfigMap", "ConfigMap", "Service", "DaemonSet"]
+    assert applied == ["ConfigMap", "ConfigMap", "Service", "ConfigMap", "DaemonSet"]
 
 
 def test_the_corefile_is_written_only_after_its_record() -> None:
@@ -313,6 +313,59 @@ def test_gateways_on_different_nodes_are_no_conflict() -> None:
     simulation.settle()
     for name in ("a", "b"):
         assert simulation.condition("NAT64Gateway", name, "Accepted")[0] == "True"
+
+
+LEAVING = Ref("DaemonSet", "nat64-default-leaving", NAMESPACE)
+
+
+def test_a_node_that_a_gateway_leaves_is_cleaned() -> None:
+    simulation = Simulation()
+    linux = {"kubernetes.io/os": "linux"}
+    simulation.nodes = {
+        name: Node(name, {**linux, "zone": name}, True, ()) for name in ("a", "b", "c")
+    }
+    simulation.create("NAT64Gateway", "default")
+    simulation.settle()
+    assert LEAVING not in simulation.owned
+    simulation.edit("NAT64Gateway", "default", nodeSelector={"zone": "a"})
+    simulation.rolls_out = False
+    simulation.step()
+    pod = simulation.owned[LEAVING]["spec"]["template"]["spec"]
+    assert "remove" in pod["containers"][0]["command"]
+    chosen = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    values = [term["matchFields"][0]["values"] for term in chosen["nodeSelectorTerms"]]
+    assert values == [["b"], ["c"]]
+    for _ in range(5):
+        simulation.step()
+    assert LEAVING in simulation.owned, "kept until both are clean"
+    simulation.rolls_out = True
+    simulation.settle()
+    for _ in range(3):
+        simulation.owned[LEAVING]["status"] |= {
+            "updatedNumberScheduled": 2,
+            "desiredNumberScheduled": 2,
+            "numberReady": 2,
+        }
+        simulation.rolls_out = False
+        simulation.step()
+        if LEAVING not in simulation.owned:
+            break
+    simulation.rolls_out = True
+    simulation.settle()
+    assert LEAVING not in simulation.owned
+    record = simulation.owned[Ref("ConfigMap", "nat64-default-nodes", NAMESPACE)]
+    assert record["data"]["nodes"] == "a"
+
+
+def test_a_node_that_is_gone_is_not_waited_for() -> None:
+    simulation = Simulation()
+    linux = {"kubernetes.io/os": "linux"}
+    simulation.nodes = {name: Node(name, linux, True, ()) for name in ("a", "b")}
+    simulation.create("NAT64Gateway", "default")
+    simulation.settle()
+    del simulation.nodes["b"]
+    simulation.settle()
+    assert LEAVING not in simulation.owned
 
 
 def test_the_sidecars_ask_what_coredns_asked_before_it_was_wired() -> None:

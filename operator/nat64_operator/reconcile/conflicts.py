@@ -4,38 +4,13 @@ it doesn't, and names the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import NamedTuple, Self
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway
-from nat64_operator.reconcile.world import Node
-
-
-class NodeIndex:
-    """Which nodes a selector selects, without walking all of them for each gateway."""
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self.all: frozenset[str] = frozenset()
-        self._by_label: dict[tuple[str, str], set[str]] = {}
-        self._known: dict[tuple[tuple[str, str], ...], frozenset[str]] = {}
-        every = []
-        for node in nodes:
-            every.append(node.name)
-            for label in node.labels.items():
-                self._by_label.setdefault(label, set()).add(node.name)
-        self.all = frozenset(every)
-
-    def select(self, selector: Mapping[str, str]) -> frozenset[str]:
-        """The names of the nodes."""
-        key = tuple(sorted(selector.items()))
-        if key not in self._known:
-            chosen = self.all
-            for label in key:
-                chosen = chosen & self._by_label.get(label, set())
-            self._known[key] = chosen
-        return self._known[key]
+from nat64_operator.reconcile.world import World
 
 
 class Claim(NamedTuple):
@@ -73,14 +48,14 @@ class Claim(NamedTuple):
 
 
 def between_gateways(
-    gateways: Iterable[tuple[Gateway, config.Config]], nodes: NodeIndex
+    gateways: Iterable[tuple[Gateway, config.Config]], world: World
 ) -> dict[str, tuple[str, str]]:
     """For each gateway that must give way, the reason and a sentence."""
     standing: list[Claim] = []
     losers: dict[str, tuple[str, str]] = {}
     for gateway, translator in sorted(gateways, key=lambda g: g[0].meta.age_order):
         claim = Claim.of(gateway, translator)
-        found = next(filter(None, (_conflict(claim, other, nodes) for other in standing)), None)
+        found = next(filter(None, (_conflict(claim, other, world) for other in standing)), None)
         if found is None:
             standing.append(claim)
         else:
@@ -88,12 +63,12 @@ def between_gateways(
     return losers
 
 
-def _conflict(claim: Claim, other: Claim, nodes: NodeIndex) -> tuple[str, str] | None:
+def _conflict(claim: Claim, other: Claim, world: World) -> tuple[str, str] | None:
     if shared := _shared_range(claim, other):
         return "PoolConflict", f"spec.pools: {_name(other)} has {shared} too: {_ONE_POOL}"
     found = _conflict_on_one_node(claim, other)
     # Nodes are compared last: there are few conflicts and there may be thousands of nodes.
-    if found and not _apart(claim, other, nodes):
+    if found and not _apart(claim, other, world):
         return found
     return None
 
@@ -136,14 +111,14 @@ def _name(claim: Claim) -> str:
     return f"NAT64Gateway {claim.gateway.name!r}, which is older,"
 
 
-def _apart(claim: Claim, other: Claim, nodes: NodeIndex) -> bool:
+def _apart(claim: Claim, other: Claim, world: World) -> bool:
     """Two selectors that could select one node are not apart before such a node exists, but two
     that select nodes and share none are.
     """
     mine, theirs = claim.gateway.spec.node_selector, other.gateway.spec.node_selector
     if any(theirs.get(key, value) != value for key, value in mine.items()):
         return True
-    a, b = nodes.select(mine), nodes.select(theirs)
+    a, b = world.select(mine), world.select(theirs)
     return bool(a) and bool(b) and a.isdisjoint(b)
 
 

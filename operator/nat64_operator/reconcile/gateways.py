@@ -11,7 +11,7 @@ from nat64_operator import status
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
-from nat64_operator.reconcile import removal
+from nat64_operator.reconcile import leaving, removal
 from nat64_operator.reconcile.actions import (
     Action,
     Apply,
@@ -187,6 +187,7 @@ def _apply(
         render.translator_config(gateway.name, translator, world.settings),
         sidecar.sidecar_config(gateway.name, corefile, world.settings),
         render.service(gateway, world.settings),
+        *leaving.of(gateway, translator, world).manifests,
         render.daemon_set(gateway, translator, world.settings),
     ]
     actions: list[Action] = []

@@ -97,8 +97,7 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
             good.append((gateway, translator))
         except InvalidObjectError as error:
             configs[gateway.name] = Refusal("Invalid", str(error))
-    nodes = conflicts.NodeIndex(world.nodes.values())
-    for name, found in conflicts.between_gateways(good, nodes).items():
+    for name, found in conflicts.between_gateways(good, world).items():
         configs[name] = Refusal(*found)
     return configs
 

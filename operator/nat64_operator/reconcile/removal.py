@@ -55,6 +55,9 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
         return Step((), "waiting for CoreDNS to be pointed elsewhere")
     owned = world.owned_by(gateway)
     live = world.find("DaemonSet", names.daemon_set(gateway))
+    cleaning = world.find("DaemonSet", names.leaving(gateway))
+    if cleaning is not None and not overdue and not _has_cleaned(cleaning):
+        return Step((), "waiting for nodes that the gateway has left to be clean")
     if live is None:
         return _delete(owned, ())
     applying = _roll(gateway, live, world)
@@ -64,6 +67,14 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     if waiting and not overdue:
         return Step((), waiting)
     return _delete(owned, tuple(unseen))
+
+
+def _has_cleaned(daemon_set: Any) -> bool:
+    seen = get(daemon_set, "status") or {}
+    return bool(
+        seen.get("observedGeneration") == get(daemon_set, "metadata", "generation")
+        and seen.get("numberReady", 0) >= seen.get("desiredNumberScheduled", 0)
+    )
 
 
 def _roll(gateway: str, live: Any, world: World) -> list[Action]:

@@ -10,35 +10,10 @@ import msgspec
 from nat64_operator.api.meta import Object
 from nat64_operator.coredns.record import POLICY_LABEL, Record
 from nat64_operator.coredns.wiring import Answer
+from nat64_operator.reconcile.nodes import Node, NodeIndex
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
-
-
-class Node(NamedTuple):
-    """What matters of a Node object."""
-
-    name: str
-    labels: Mapping[str, str]
-    ready: bool
-    ranges: tuple[str, ...]
-    """Its pods' ranges and its own addresses."""
-
-    @classmethod
-    def of(cls, obj: Object) -> Self:
-        """Read the object."""
-        spec, status = obj.get("spec") or {}, obj.get("status") or {}
-        pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-        own = (a["address"] for a in status.get("addresses") or () if a["type"].endswith("IP"))
-        ready = any(
-            c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()
-        )
-        metadata = obj["metadata"]
-        return cls(metadata["name"], metadata.get("labels") or {}, ready, (*pods, *own))
-
-    def matches(self, selector: Mapping[str, str]) -> bool:
-        """Whether a nodeSelector selects it."""
-        return all(self.labels.get(key) == value for key, value in selector.items())
 
 
 class Pod(NamedTuple):
@@ -80,6 +55,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """Pods of gateways that are being removed."""
     # Worked out when first asked for; a World never changes.
     _records: dict[str, Record] | None = None
+    _index: NodeIndex | None = None
     _unready: list[Node] | None = None
     _by_gateway: dict[str, dict[Ref, Object]] | None = None
 
@@ -99,6 +75,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "_records", found)
         assert self._records is not None, "just set"
         return self._records
+
+    def select(self, selector: Mapping[str, str]) -> frozenset[str]:
+        """The names of the nodes that a nodeSelector selects."""
+        if self._index is None:
+            msgspec.structs.force_setattr(self, "_index", NodeIndex(self.nodes.values()))
+        assert self._index is not None, "just set"
+        return self._index.select(selector)
 
     def unready(self) -> list[Node]:
         """Nodes that are not ready: few, so that what is asked of each is not asked of all."""

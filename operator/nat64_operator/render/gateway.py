@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nat64_dataplane import config
@@ -67,7 +68,7 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
     """The pods that translate and answer DNS on each node of the gateway."""
     pod = _pod(
         settings,
-        gateway.spec.node_selector,
+        node_selector(gateway.spec.node_selector),
         gateway.spec.tolerations,
         names.translator_config(gateway.name, translator.content_hash),
     )
@@ -91,9 +92,14 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
     return _daemon_set(gateway.name, settings, pod, gateway.spec.update_strategy.max_unavailable)
 
 
+def node_selector(selector: dict[str, str]) -> dict[str, str]:
+    """A gateway's selector as its pods have it."""
+    return {"kubernetes.io/os": "linux", **selector}
+
+
 def removal(
     gateway: str,
-    node_selector: dict[str, str],
+    selector: dict[str, str],
     tolerations: tuple[dict[str, Any], ...],
     config_name: str,
     port: int,
@@ -103,10 +109,48 @@ def removal(
     sysctls included, and turns ready once that is done. All nodes at once; there is nothing left
     to keep up.
     """
-    pod = _pod(settings, node_selector, tolerations, config_name)
+    pod = _pod(settings, selector, tolerations, config_name)
     pod["initContainers"] = [_on_the_host(settings, "remove")]
     pod["containers"] = [_translator(settings, port, ["remove", "--hold"])]
     return _daemon_set(gateway, settings, pod, "100%")
+
+
+def leaving(
+    gateway: str,
+    nodes: Sequence[str],
+    config_name: str,
+    port: int,
+    settings: Settings,
+) -> dict[str, Any]:
+    """What cleans nodes that a gateway is no longer on: the removal, on these nodes alone."""
+    everything = ({"operator": "Exists"},)
+    manifest = removal(gateway, {}, everything, config_name, port, settings)
+    terms = [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        for node in nodes
+    ]
+    spec = manifest["spec"]
+    labels = {**names.labels(gateway), **names.leaving_labels(gateway)}
+    spec["selector"] = {"matchLabels": names.leaving_labels(gateway)}
+    spec["template"]["metadata"]["labels"] = labels
+    spec["template"]["spec"]["affinity"] = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}
+        }
+    }
+    metadata = {**manifest["metadata"], "name": names.leaving(gateway), "labels": labels}
+    del metadata["annotations"]
+    return finish({**manifest, "metadata": metadata})
+
+
+def nodes_record(gateway: str, nodes: Iterable[str], settings: Settings) -> dict[str, Any]:
+    """The ConfigMap that remembers which nodes a gateway was on: a pod that is gone can't tell."""
+    return config_map(
+        names.nodes_record(gateway),
+        settings.namespace,
+        names.labels(gateway),
+        {names.NODES_KEY: "\n".join(sorted(nodes))},
+    )
 
 
 def _daemon_set(
@@ -144,7 +188,7 @@ def _daemon_set(
 
 def _pod(
     settings: Settings,
-    node_selector: dict[str, str],
+    selector: dict[str, str],
     tolerations: tuple[dict[str, Any], ...],
     config_name: str,
 ) -> dict[str, Any]:
@@ -157,7 +201,7 @@ def _pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": DNS64_GRACE_SECONDS,
-        "nodeSelector": {"kubernetes.io/os": "linux", **node_selector},
+        "nodeSelector": selector,
         "tolerations": list(tolerations),
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [

@@ -16,6 +16,7 @@ OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
 TRANSLATOR_FILE = "translator.yaml"
 COREFILE = "Corefile"
+NODES_KEY = "nodes"
 CLIENTS = "nat64-clients"
 """The ConfigMap with the cluster's own ranges, which all sidecars import: where there are many
 nodes and gateways, one file changes with the nodes, and not one for each gateway."""
@@ -37,6 +38,16 @@ def sidecar_config(gateway: str) -> str:
     return f"nat64-{gateway}-dns64"
 
 
+def nodes_record(gateway: str) -> str:
+    """The ConfigMap that remembers which nodes a gateway was on."""
+    return f"nat64-{gateway}-nodes"
+
+
+def leaving(gateway: str) -> str:
+    """The DaemonSet that cleans nodes which a gateway is no longer on."""
+    return f"nat64-{gateway}-leaving"
+
+
 def dns_service(gateway: str) -> str:
     """The Service of the sidecars."""
     return f"nat64-{gateway}-dns"
@@ -50,6 +61,11 @@ def wiring_record(policy: str) -> str:
 def pod_labels(gateway: str) -> dict[str, str]:
     """What selects a gateway's pods."""
     return {"app.kubernetes.io/name": "nat64-gateway", GATEWAY_LABEL: gateway}
+
+
+def leaving_labels(gateway: str) -> dict[str, str]:
+    """What selects the pods of that DaemonSet. They are no sidecars: no Service may find them."""
+    return {"app.kubernetes.io/name": "nat64-leaving", GATEWAY_LABEL: gateway}
 
 
 def common_labels() -> dict[str, str]:
