@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -150,3 +151,49 @@ def test_hairpin_by_way_of_lo(traced: Line) -> None:
 def test_closed_port_refuses_through_a_hairpin(traced: Line) -> None:
     own = str(pref64.embed(PREFIX, NODE_V4))
     assert traced.pod.run(sys.executable, "-c", HAIRPIN, own, "7777", "").strip() == "refused"
+
+
+# Ten datagrams in one segmented send (UDP_SEGMENT), each way; the receiver counts what arrives.
+SEGMENTED = """
+import socket, sys
+role, host, port, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+sock = socket.socket(family, socket.SOCK_DGRAM)
+sock.settimeout(10)
+def burst(send):
+    sock.setsockopt(socket.IPPROTO_UDP, 103, size)
+    send(b"".join(bytes((i,)) * size for i in range(10)))
+def collect():
+    got = [sock.recvfrom(65536) for _ in range(10)]
+    assert sorted(data for data, _ in got) == [bytes((i,)) * size for i in range(10)]
+    return got[0][1]
+if role == "server":
+    sock.bind((host, port))
+    print("ready", flush=True)
+    while True:
+        peer = collect()
+        burst(lambda data: sock.sendto(data, peer))
+else:
+    sock.connect((host, port))
+    burst(sock.send)
+    collect()
+    print("ten each way")
+"""
+
+
+@pytest.mark.parametrize("size", [100, 1200, 1440])
+def test_segmented_udp_both_ways(traced: Line, size: int) -> None:
+    server = traced.internet.start(
+        sys.executable,
+        "-c",
+        SEGMENTED,
+        "server",
+        str(SERVER_V4),
+        "9999",
+        str(size),
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout
+    assert server.stdout.readline().strip() == "ready"
+    client = ("-c", SEGMENTED, "client", str(SERVER), "9999", str(size))
+    assert traced.pod.run(sys.executable, *client).strip() == "ten each way"
