@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.lab.topology import ECHO_PORT, NODE_V4, SERVER, Line
@@ -26,7 +28,7 @@ print("ok")
 def test_a_large_datagram_and_its_echo_arrive_whole(
     lab: Line, nat64: Translator, size: int
 ) -> None:
-    out = lab.pod.run("python3", "-c", _ECHO, str(SERVER), str(ECHO_PORT), str(size))
+    out = lab.pod.run(sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT), str(size))
     assert "ok" in out
 
 
@@ -40,7 +42,7 @@ def test_a_reply_that_fits_ipv4_only_teaches_the_server_the_path(
     lab: Line, nat64: Translator
 ) -> None:
     """1472 bytes fill an IPv4 packet of 1500 with DF set: 1520 as IPv6, so the first is lost."""
-    command = ("python3", "-c", _ECHO, str(SERVER), str(ECHO_PORT), "1472")
+    command = (sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT), "1472")
     lab.pod.run(*command, check=False)
     assert "ok" in lab.pod.run(*command)
     assert "mtu 1480" in lab.internet.run("ip", "route", "get", str(NODE_V4))

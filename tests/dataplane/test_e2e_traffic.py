@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_full_segments_take_the_fast_path(lab: Line, nat64: Translator, tmp_path
 
 def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
     sizes = ("0", "1", "100", "1452")
-    assert "ok" in lab.pod.run("python3", "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
+    assert "ok" in lab.pod.run(sys.executable, "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
 
 
 def test_ping_is_answered(lab: Line, nat64: Translator) -> None:
@@ -95,7 +96,7 @@ def test_the_hop_limit_falls_by_one(lab: Line, nat64: Translator) -> None:
 
 
 def test_a_closed_udp_port_refuses(lab: Line, nat64: Translator) -> None:
-    assert "refused" in lab.pod.run("python3", "-c", _UDP_REFUSED, str(SERVER))
+    assert "refused" in lab.pod.run(sys.executable, "-c", _UDP_REFUSED, str(SERVER))
 
 
 def test_a_closed_tcp_port_refuses_at_once(lab: Line, nat64: Translator) -> None:
@@ -121,7 +122,7 @@ def test_ipv4_of_the_node_itself_is_undisturbed(lab: Line, nat64: Translator) ->
 
 def test_the_command_line_shows_the_session(lab: Line, nat64: Translator) -> None:
     pod = lab.pod.start(
-        "python3",
+        sys.executable,
         "-c",
         f"import socket,time; s=socket.create_connection(('{SERVER}',{ECHO_PORT})); time.sleep(60)",
     )
