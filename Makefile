@@ -7,8 +7,8 @@ PY       := $(BIN)/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-operator \
-        test-e2e bench-nat64 bench-dns64 bench-operator lock \
+.PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-kernels \
+        test-operator test-e2e bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
 help: ## List the targets
@@ -48,13 +48,17 @@ demo: setup ## From nothing to an IPv6-only pod that fetches from an IPv4-only n
 demo-down: $(VENV)/.stamp ## Remove everything that `make demo` started
 	@$(PY) -m tests.cluster down
 
-test: lint test-unit test-dataplane test-operator test-e2e ## All tests, unit to end-to-end
+test: lint test-unit test-dataplane test-kernels test-operator test-e2e ## All tests, unit to end-to-end
 
 test-unit: setup ## Tests that run anywhere
 	$(BIN)/pytest tests/unit tests/dns64 -n auto
 
 test-dataplane: setup ## The translator: the real program, in network namespaces
 	$(BIN)/pytest tests/dataplane
+
+test-kernels: setup ## The translator on Debian 12's own kernel, in an emulator
+	@scripts/apt-install tests/kernels/apt.txt
+	$(PY) -m tests.kernels
 
 test-operator: setup ## The operator, against a real kube-apiserver and etcd
 	$(BIN)/pytest tests/operator
