@@ -464,3 +464,23 @@ def test_loop_ends_a_process_that_forwards_to_itself(sidecar: StartSidecar) -> N
     server = sidecar("loop\nforward . [::1]:PORT")
     assert server.process.wait(8) == 1
     assert "Loop detected" in server.log()
+
+
+def test_like_errors_are_told_together(sidecar: StartSidecar) -> None:
+    plugins = PLUGINS.replace("errors", 'errors {\nconsolidate 1s "refused" warning show_first\n}')
+    server = sidecar("forward . 127.0.0.1:1 {\nmax_fails 0\n}", plugins=plugins)
+    for number in range(4):
+        server.ask(f"n{number}.example", "A")
+    eventually(lambda: "3 errors like" in server.log() or "4 errors like" in server.log())
+    assert server.log().count("plugin/errors: 2 n") == 1
+
+
+def test_the_ipv4_wildcard_answers_from_the_address_asked(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    server = sidecar(
+        f"cache\nforward . {upstream(ZONE)}", plugins="bind 0.0.0.0\n", address="127.0.0.1"
+    )
+    for address in ("127.0.0.1", "127.9.8.7"):  # dns.query checks the source of the response
+        for _ in range(2):
+            assert server.ask("v6.example", address=address).answer

@@ -55,7 +55,7 @@ def test_a_closed_port_is_passed_over_at_once(
     server = sidecar(f"forward . [::1]:{free_port()} {upstream(ZONE)} {{\npolicy sequential\n}}")
     started = time.monotonic()
     assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3  # waiting for a reply would take 4
 
 
 def test_no_upstream_at_all_is_servfail_with_the_reason(sidecar: StartSidecar) -> None:

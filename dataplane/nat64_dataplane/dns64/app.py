@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -88,6 +89,13 @@ class App:
         listeners: dict[Place, list[UdpListener | TcpListener]] = {}
         endpoints: dict[Place, HttpServer] = {}
         try:
+            for place, names in _endpoints(settings).items():
+                if place not in self._http:
+                    server = HttpServer(*place)
+                    server.pages = {name: self._page(name) for name in names}
+                    await server.start()
+                    added.append(server)
+                    endpoints[place] = server
             for place, members in places.items():
                 block = self._blocks.get(place) or Block([])
                 if place not in self._listeners:
@@ -99,12 +107,6 @@ class App:
                     listeners[place] = [udp, tcp]
                     block.engines = members
                     self._blocks[place] = block
-            for place in _endpoints(settings):
-                if place not in self._http:
-                    server = HttpServer(*place)
-                    await server.start()
-                    added.append(server)
-                    endpoints[place] = server
         except OSError:
             for item in added:
                 item.close()
@@ -242,7 +244,7 @@ class App:
         self.failed = True
         self.stop.set()
 
-    def _page(self, name: str):  # type: ignore[no-untyped-def]
+    def _page(self, name: str) -> Callable[[], Page]:
         return {
             "/health": self._health,
             "/ready": self._ready,

@@ -96,6 +96,8 @@ class Batch:
         self.host = slice(8, 28) if six else slice(4, 8)
         """Where in an address the host is: address and scope, without the port."""
         self._control = control
+        # behind a header of 16 bytes: address and interface, or for IPv4 interface and addresses
+        self._interface = 32 if six else 16
         self._in = _Vector(_RECEIVED, self.name_size, control)
         self._out = _Vector(_SENT, self.name_size, control)
         self._queued = 0
@@ -112,14 +114,26 @@ class Batch:
         lengths = _LENGTH.iter_unpack(vector.headers[: count * _HEADER])
         start = at = beside = 0
         for (length,) in lengths:
+            name = names[at : at + name_size].tobytes()
             yield (
                 data[start : start + length].tobytes(),
-                names[at : at + name_size].tobytes(),
-                controls[beside : beside + control].tobytes() if control else b"",
+                name,
+                self._reply_from(controls[beside : beside + control].tobytes(), name)
+                if control
+                else b"",
             )
             start += _RECEIVED
             at += _NAME
             beside += _CONTROL
+
+    def _reply_from(self, control: bytes, name: bytes) -> bytes:
+        """Keep the address that was asked as the one to answer from, and let routing choose the
+        interface; only link-local addresses mean nothing without theirs.
+        """
+        index = self._interface
+        if self.name_size == 28 and name[8] == 0xFE and name[9] & 0xC0 == 0x80:
+            return control
+        return control[:index] + bytes(4) + control[index + 4 :]
 
     def queue(self, response: bytes, name: bytes, control: bytes) -> None:
         """Put a response, at most 1232 bytes long, to those that `send` sends."""

@@ -21,9 +21,8 @@ IDLE_SECONDS = 10.0
 """As in CoreDNS: how long a TCP connection may be silent between queries."""
 READ_SECONDS = 3.0
 """How long a started query may take to come in whole."""
-PACKET_INFO = socket.CMSG_SPACE(20)
-"""Bytes of ancillary data with one in6_pktinfo."""
-
+IP_PKTINFO = 8
+"""From linux/in.h; Python has no name for it before 3.12."""
 
 Send = Callable[[bytes | None], None]
 """Sends a response; None where there is none to send."""
@@ -89,12 +88,16 @@ class UdpListener:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.port = self._socket.getsockname()[1]
         self._local = f"[{address}]" if ":" in address else address
-        wildcard = address == "::"
-        if wildcard:
-            # a node has many addresses: answer from the one that was asked
+        control = 0
+        # a node has many addresses: answer from the one that was asked
+        if address == "::":
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            control = socket.CMSG_SPACE(20)  # an in6_pktinfo
+        elif address == "0.0.0.0":
+            self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            control = socket.CMSG_SPACE(12)  # an in_pktinfo
         self._flushing = False
-        self._batch = Batch(self._socket, control=PACKET_INFO if wildcard else 0)
+        self._batch = Batch(self._socket, control=control)
         self._loop.add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:

@@ -78,6 +78,8 @@ class DnsCollector(Collector):
         down = GaugeMetricFamily(
             "nat64_dns64_upstream_down", "Whether an upstream counts as down.", labels=("to",)
         )
+        reused = _counter("coredns_proxy_conn_cache_hits", "Reused.", "proxy_name", "to", "proto")
+        opened = _counter("coredns_proxy_conn_cache_misses", "Opened.", "proxy_name", "to", "proto")
         strays = _counter("nat64_dns64_stray_replies", "Messages that were no reply.", "to")
         totals: Counter[str] = Counter()
         for engine in self._app.engines:
@@ -88,8 +90,11 @@ class DnsCollector(Collector):
                     label = server.label
                     failures.add_metric(("forward", label), server.failed_probes)
                     down.add_metric((label,), server.down)
+                    proto = "tcp-tls" if server.upstream.transport == "tls" else "tcp"
+                    reused.add_metric(("forward", label, proto), server.streams.reused)
+                    opened.add_metric(("forward", label, proto), server.streams.opened)
                     strays.add_metric((label,), server.datagrams.strays)
-        yield from (failures, down, strays)
+        yield from (failures, down, strays, reused, opened)
         rejects = _counter("coredns_forward_max_concurrent_rejects", "Queries over the limit.")
         rejects.add_metric((), totals["rejected"])
         yield rejects
@@ -119,6 +124,14 @@ class DnsCollector(Collector):
                 status = engine.watch.status
                 enabled.add_metric((engine.settings.label, status.reason), status.programmed)
         yield enabled
+        plugins = GaugeMetricFamily(
+            "coredns_plugin_enabled", "Stanzas in use.", labels=(*_SERVER, "name")
+        )
+        for engine in app.engines:
+            for zone in engine.settings.zones:
+                for name in engine.settings.stanzas:
+                    plugins.add_metric((engine.settings.label, zone, "", name), 1)
+        yield plugins
         ready = GaugeMetricFamily("nat64_dns64_ready", "Whether /ready answers OK.")
         ready.add_metric((), not app.unready())
         yield ready

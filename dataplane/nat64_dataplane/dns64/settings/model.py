@@ -209,6 +209,21 @@ class Server:
     loop: bool = False
 
     @property
+    def stanzas(self) -> tuple[str, ...]:
+        """The names of the stanzas that take part in answering."""
+        present = {
+            "acl": self.acls,
+            "cache": self.cache,
+            "dns64": self.dns64,
+            "errors": self.errors,
+            "forward": self.forwards,
+            "log": self.log,
+            "loop": self.loop,
+            "prometheus": self.metrics,
+        }
+        return tuple(name for name, value in present.items() if value)
+
+    @property
     def label(self) -> str:
         """CoreDNS's `server` label, as in `dns://:53`."""
         host = str(self.addresses[0]) if self.addresses else ""
