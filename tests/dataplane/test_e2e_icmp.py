@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from ipaddress import IPv4Address
+from typing import IO
 
 import pytest
 
@@ -52,6 +53,17 @@ def hop(lab: Line, limit: int) -> str:
     )
 
 
+def bound(lab: Line, nat64: Translator) -> tuple[IO[str], str, str]:
+    """Have the pod bind a UDP port: what it tells later, the pool address, and the port there."""
+    words = (sys.executable, "-c", _BOUND, str(SERVER), str(ECHO_PORT))
+    pod = lab.pod.start(*words, stdout=subprocess.PIPE)
+    assert pod.stdout
+    assert pod.stdout.readline() == "bound\n"
+    (binding,) = [b for b in nat64.json("bib") if b["protocol"] == "udp"]
+    address, _, port = binding["address"].partition(":")
+    return pod.stdout, address, port
+
+
 def test_traceroute_from_ipv6_shows_each_hop(lab: Line, nat64: Translator) -> None:
     assert "From fd64:1::1 icmp_seq=1 Time exceeded" in hop(lab, 1), "the node, as IPv6 router"
     router = pref64.embed(PREFIX, ROUTER_V4)
@@ -74,7 +86,7 @@ def test_traceroute_from_ipv4_shows_each_hop(lab: Line, nat64: Translator) -> No
     assert probe(1).split() == ["11", "0", "203.0.113.1"], "the IPv4 router"
     assert probe(2).split() == ["11", "0", str(NODE_V4)], "the node, as IPv4 router"
     assert probe(3) == "", "no error: it arrives"
-    data, _, _ = json.loads(pod.stdout.readline())
+    data, _, _ = json.loads(told.readline())
     assert data == "probe", "endpoint-independent filtering: another source port gets through"
 
 
@@ -115,6 +127,6 @@ def test_two_clients_meet_at_a_pool_address(lab: Line, nat64: Translator) -> Non
         str(target),
         port,
     )
-    data, peer, _ = json.loads(bound.stdout.readline())
+    data, peer, _ = json.loads(told.readline())
     assert data == "hairpin"
     assert peer == str(target)
