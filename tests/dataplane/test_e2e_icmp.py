@@ -72,13 +72,7 @@ def test_traceroute_from_ipv6_shows_each_hop(lab: Line, nat64: Translator) -> No
 
 
 def test_traceroute_from_ipv4_shows_each_hop(lab: Line, nat64: Translator) -> None:
-    pod = lab.pod.start(
-        sys.executable, "-c", _BOUND, str(SERVER), str(ECHO_PORT), stdout=subprocess.PIPE
-    )
-    assert pod.stdout
-    assert pod.stdout.readline() == "bound\n"
-    (binding,) = [b for b in nat64.json("bib") if b["protocol"] == "udp"]
-    address, port = binding["address"].split(":")
+    told, address, port = bound(lab, nat64)
 
     def probe(ttl: int) -> str:
         return lab.internet.run(sys.executable, "-c", _PROBE, address, port, str(ttl), check=False)
@@ -111,13 +105,7 @@ def test_what_must_never_be_reached_through_a_prefix_is_refused_at_once(
 
 def test_two_clients_meet_at_a_pool_address(lab: Line, nat64: Translator) -> None:
     """Hairpinning (RFC 6146 section 3.8): seen from each other, both are at the pool address."""
-    bound = lab.pod.start(
-        sys.executable, "-c", _BOUND, str(SERVER), str(ECHO_PORT), stdout=subprocess.PIPE
-    )
-    assert bound.stdout
-    assert bound.stdout.readline() == "bound\n"
-    (binding,) = [b for b in nat64.json("bib") if b["protocol"] == "udp"]
-    address, port = binding["address"].split(":")
+    told, address, port = bound(lab, nat64)
     target = pref64.embed(PREFIX, IPv4Address(address))
     lab.pod.run(
         sys.executable,
