@@ -256,8 +256,10 @@ enum sweep_what {
 
 /* What one run of nat64_sweep did; it is also its input. */
 struct sweep {
-	__u32 what;				   /* in */
-	__u32 now;				   /* out: the clock it used */
+	__u32 what; /* in */
+	__u32 hold; /* in: seconds that a port rests before another client may have it */
+	__u32 now;  /* out: the clock it used */
+	__u32 pad;
 	__u64 sessions, bindings, fragments, held; /* out: left, of what it looked through */
 	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
 };

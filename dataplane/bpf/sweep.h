@@ -16,15 +16,15 @@ struct bpf_map;
 #define GRACE 2 /* seconds between dead to packets and taken away */
 
 struct sweep_run {
-	__u32 now, slot, purge;
+	__u32 now, slot, purge, hold;
 	__u32 left, removed;
 };
 
-static __always_inline bool take_over(__u32 *expires, __u32 now, bool regardless)
+static __always_inline bool take_over(__u32 *expires, __u32 before, bool regardless)
 {
 	__u32 seen = *(volatile __u32 *)expires;
 
-	if (!seen || (seen + GRACE > now && !regardless))
+	if (!seen || (seen > before && !regardless))
 		return false;
 	return __sync_val_compare_and_swap(expires, seen, 0) == seen;
 }
@@ -51,7 +51,7 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 
 	(void)map;
 	if (binding->flags & BIB_STATIC ||
-	    !take_over(&binding->expires, run->now,
+	    !take_over(&binding->expires, run->now - GRACE - run->hold,
 		       run->purge && !port_is_usable(name, run->slot))) {
 		run->left++;
 		return 0;
@@ -96,7 +96,7 @@ static long sweep_session(struct bpf_map *map, const struct session_key *key,
 			  struct session *session, struct sweep_run *run)
 {
 	(void)map;
-	if (!take_over(&session->expires, run->now,
+	if (!take_over(&session->expires, run->now - GRACE,
 		       run->purge && binding_is_lost(key, session, run->slot))) {
 		run->left++;
 		return 0;
@@ -230,6 +230,7 @@ static __always_inline int sweep_all(void)
 		return TC_ACT_SHOT;
 	run.now = report->now = now_seconds();
 	run.purge = report->what & SWEEP_PURGE;
+	run.hold = report->hold;
 	if (report->what & SWEEP_STATE)
 		sweep_state(&run, report, here);
 	if (report->what & SWEEP_FRAGMENTS)

@@ -124,8 +124,31 @@ def test_udp_session_ends_after_its_timer_and_lives_on_while_used(nat: Machine) 
     assert receive(nat, port).passed
     nat.datapath.travel(3)  # until then the sweep leaves it to packets that are under way
     swept = nat.datapath.sweep()
+    assert (swept.sessions, swept.bindings) == (0, 1)  # the port rests
+    nat.datapath.travel(120)
+    swept = nat.datapath.sweep()
     assert (swept.sessions, swept.bindings) == (0, 0)
     assert all(usage.used == 0 for usage in nat.datapath.usage())
+
+
+def test_freed_port_rests_while_others_are_free(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61003),))
+    port = send(nat, 4000).packet.sport
+    nat.datapath.travel(310)
+    nat.datapath.sweep()
+    others = {send(nat, 5000 + i, pod=POD2).packet.sport for i in range(3)}
+    assert port not in others
+    assert send(nat, 6000, pod=POD2).counted.get("dropped_ports_exhausted")
+    nat.datapath.sweep()  # ports are scarce now: it rests no longer
+    assert send(nat, 6000, pod=POD2).packet.sport == port
+
+
+def test_client_has_its_resting_port_back_at_once(nat: Machine) -> None:
+    port = send(nat, 4000).packet.sport
+    nat.datapath.travel(310)
+    nat.datapath.sweep()
+    assert receive(nat, port).passed
+    assert send(nat, 4000).packet.sport == port
 
 
 def test_icmp_session_ends_after_its_timer(nat: Machine) -> None:
@@ -160,7 +183,7 @@ def test_sweep_is_idempotent_and_spares_the_living(nat: Machine) -> None:
     nat.datapath.travel(200)
     for port in range(4005, 4010):
         send(nat, port)
-    nat.datapath.travel(200)
+    nat.datapath.travel(230)
     assert nat.datapath.sweep().removed_bindings == 5
     assert nat.datapath.sweep() == (5, 5, 0, 0, 0, 0, 0, 0)
     assert nat.datapath.session_count() >= 5
@@ -293,7 +316,7 @@ def test_ports_per_client_are_limited(nat: Machine) -> None:
     assert send(nat, 5003).counted.get("dropped_client_port_limit")
     assert send(nat, 5000, to=OTHER).translated
     assert send(nat, 5000, pod=POD2).translated
-    nat.datapath.travel(400)
+    nat.datapath.travel(430)
     nat.datapath.sweep()
     assert send(nat, 5003).translated
 

@@ -111,7 +111,7 @@ FRAGMENT = struct.Struct("=16s4sI2sBBB3x")
 HELD_KEY = struct.Struct("=40sI4x")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
-SWEEP = struct.Struct("=II8Q")
+SWEEP = struct.Struct("=IIII8Q")
 PORT_WORD = struct.Struct("=Q")
 PORT_BLOCK_SIZE = PORT_WORDS * 8
 

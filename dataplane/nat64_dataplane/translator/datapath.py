@@ -26,6 +26,9 @@ SWEEP = "nat64_sweep"
 
 ZERO = abi.U32.pack(0)
 LARGEST_CLIENTS = 262_144
+PORT_REST = 120
+"""Seconds that a port rests after its last session, so that late packets don't reach a stranger
+(RFC 6888 REQ-8); not where ports are scarce. Its own client has it back at any time."""
 
 __all__ = [
     "HOOKS",
@@ -228,12 +231,17 @@ class Datapath:
             self._maps[name].first_key() is not None for name in ("bib4", "sessions", "clients")
         )
 
+    def _has_ports_to_spare(self) -> bool:
+        """Whether every pool address has half its ports free, for each protocol."""
+        return all(2 * usage.used <= usage.available for usage in self.usage())
+
     def _sweep(self, what: abi.Sweep) -> SweepResult:
-        self._maps["sweep"].set(ZERO, abi.SWEEP.pack(what, *[0] * 9))
+        hold = PORT_REST if what & abi.Sweep.STATE and self._has_ports_to_spare() else 0
+        self._maps["sweep"].set(ZERO, abi.SWEEP.pack(what, hold, *[0] * 10))
         self._programs[SWEEP].run(bytes(64))
         value = self._maps["sweep"].get(ZERO)
         assert value is not None
-        return SweepResult(*abi.SWEEP.unpack(value)[2:])
+        return SweepResult(*abi.SWEEP.unpack(value)[4:])
 
 
 def _sizes(limits: Limits) -> dict[str, int]:
