@@ -38,6 +38,7 @@
 #define IPV4_OFFSET_MASK 0x1fff
 
 #define MAX_HEADER_OFFSET 2048
+#define LOOPBACK_IFINDEX  1
 
 #ifndef barrier_var
 #define barrier_var(var) asm volatile("" : "+r"(var))

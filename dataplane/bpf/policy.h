@@ -47,6 +47,13 @@ static __always_inline int check_source(struct __sk_buff *skb, const struct conf
 	return GO_ON;
 }
 
+/* Hairpinned packets come back by lo. One from elsewhere with our own address as its source is
+ * forged; the kernel would call it a martian. */
+static __always_inline bool is_spoofed_hairpin(struct __sk_buff *skb, const struct packet *p)
+{
+	return p->direction == DIR_4TO6 && skb->ifindex != LOOPBACK_IFINDEX;
+}
+
 /* Sets PACKET_HAIRPIN where the remote end is a mapping of our own (RFC 6146 section 3.8). */
 __noinline int check_policy(struct __sk_buff *skb, struct packet *p)
 {
@@ -68,6 +75,8 @@ __noinline int check_policy(struct __sk_buff *skb, struct packet *p)
 		return GO_ON;
 	verdict = destination->verdict;
 	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */
+	if (destination->pool && is_spoofed_hairpin(skb, p))
+		return COUNT_dropped_source_illegal;
 	if (destination->pool && p->protocol != IPPROTO_ICMP) {
 		if (binding_is_live(p->remote, p->remote_port, p->protocol)) {
 			p->flags |= PACKET_HAIRPIN;

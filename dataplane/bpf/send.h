@@ -9,8 +9,6 @@
 
 #include "packet.h"
 
-#define LOOPBACK_IFINDEX 1
-
 /* The longest IP packet that will really be on the wire: a segment, where there is GSO. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 {

@@ -117,8 +117,11 @@ inline_step int use_session(struct __sk_buff *skb, const struct config *config, 
 	__u8 state = session->state, next = 0;
 	__u32 expires;
 
-	if (session->flags & SESSION_HAIRPIN)
+	if (session->flags & SESSION_HAIRPIN) {
+		if (is_spoofed_hairpin(skb, p))
+			return COUNT_dropped_source_illegal;
 		p->flags |= PACKET_HAIRPIN;
+	}
 	p->session_flags = session->flags;
 	p->generation = session->generation;
 	if (session->epoch != config->epoch) {

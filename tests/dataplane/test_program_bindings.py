@@ -306,6 +306,15 @@ def test_hairpinned_errors_reach_their_sender(nat: Machine) -> None:
     )
 
 
+def test_our_own_address_as_a_source_is_believed_on_lo_only(nat: Machine) -> None:
+    there = send(nat, 4000, pod=POD2).packet.sport
+    out = send(nat, 5000, to=POOL, dport=there)
+    forged = bytes(out.packet)
+    assert nat.from_internet(forged).dropped == "source_illegal"  # from the uplink
+    assert hairpin(nat, out).translated
+    assert nat.from_internet(forged).dropped == "source_illegal"  # with a session, too
+
+
 def test_hairpin_to_a_port_that_nobody_holds_is_refused(nat: Machine) -> None:
     assert send(nat, 5000, to=POOL, dport=62000).counted.get("dropped_hairpin_without_binding")
 
