@@ -62,7 +62,7 @@ def test_an_upgraded_program_with_the_same_maps_takes_over_in_place(
     before = _program_ids(nat64)
     nat64.kill()
     nat64.start()
-    wait_for("other programs", lambda: not before & _program_ids(nat64), 60)
+    wait_for("other programs", lambda: not before & _program_ids(nat64))
     nat64.wait_ready()
     flows.end_all(live)
 
@@ -70,7 +70,7 @@ def test_an_upgraded_program_with_the_same_maps_takes_over_in_place(
 def test_maps_of_another_size_take_every_session_along(lab: Line, nat64: Translator) -> None:
     live = flows.start_all(lab.pod)
     nat64.configure(limits={"sessions": 200_000})
-    wait_for("larger maps", lambda: nat64.metric("nat64_sessions_max") == 200_000, 60)
+    wait_for("larger maps", lambda: nat64.metric("nat64_sessions_max") == 200_000)
     assert "sessions carried over" in nat64.log()
     flows.end_all(live)
 
@@ -134,7 +134,7 @@ def test_a_deleted_link_is_back_before_tcp_gives_up(lab: Line, nat64: Translator
     """Lost: what was under way until the agent noticed. Kept: every session."""
     live = flows.start_all(lab.pod)
     lab.node.ip("link delete nat64-default")
-    wait_for("repair", lambda: "repaired" in nat64.log(), 15)
+    wait_for("repair", lambda: "repaired" in nat64.log())
     time.sleep(1.5)
     flows.end_all(live, lost=600)
 
@@ -149,7 +149,7 @@ def test_with_the_address_its_tcp_flows_go_and_udp_moves_on(lab: Line, nat64: Tr
     )
     lab.node.run("ip", "addr", "replace", "198.51.100.77/24", "dev", "eth0")
     lab.node.run("ip", "route", "replace", "default", "via", str(ROUTER_V4), "dev", "eth0")
-    wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1], 15)
+    wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1])
     assert lab.curl("peer").split()[0] == "198.51.100.77"
     time.sleep(1)
     seen = udp.end()
@@ -180,7 +180,7 @@ def test_an_uplink_that_was_replaced_carries_the_old_flows(lab: Line, nat64: Tra
     lab.node.join(lab.router, "eth0", "node0")
     lab.router.ip(f"addr add {ROUTER_V4}/24 dev node0")
     lab.node.ip(f"addr add {NODE_V4}/24 dev eth0", f"route add default via {ROUTER_V4} dev eth0")
-    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 20)
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok")
     time.sleep(1.5)
     flows.end_all(live, lost=3000)
 

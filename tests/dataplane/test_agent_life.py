@@ -101,8 +101,8 @@ def test_a_switch_of_the_way_to_attach_leaves_one_set_of_hooks(lab: Line) -> Non
 @pytest.mark.parametrize("what", DRIFT)
 def test_what_someone_deletes_comes_back(lab: Line, nat64: Translator, what: str) -> None:
     lab.node.run("sh", "-c", DRIFT[what])
-    wait_for("repair", lambda: "repaired" in nat64.log(), 15)
-    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 15)
+    wait_for("repair", lambda: "repaired" in nat64.log())
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok")
     time.sleep(0.5)
     assert nat64.get("readyz")[0] == 200
     assert nat64.metric("nat64_repairs_total") >= 1
@@ -262,8 +262,8 @@ def test_three_capabilities_are_enough(lab: Line) -> None:
     one.wait_ready()
     assert lab.curl("ok") == "ok"
     lab.node.ip("link delete nat64-default")
-    wait_for("repair", lambda: "repaired" in one.log(), 15)
-    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok", 15)
+    wait_for("repair", lambda: "repaired" in one.log())
+    wait_for("traffic", lambda: lab.curl("ok", "--max-time", "2") == "ok")
     one.close()
 
 

@@ -50,7 +50,7 @@ def test_one_command_translates_in_any_namespace_and_another_one_ends_it(
     run = documented(INSIDE).replace("nat64-translator", PROGRAM)
     run = run.replace("lab.yaml", str(tmp_path / "lab.yaml"))
     agent = lab.node.start(*run.split(), stderr=(tmp_path / "log").open("w"))
-    wait_for("translation", lambda: lab.curl("ok", "--max-time", "2") == "ok", 120)
+    wait_for("translation", lambda: lab.curl("ok", "--max-time", "2") == "ok")
     agent.kill()
     agent.wait()
     assert lab.curl("peer").split()[0] == str(NODE_V4), "goes on without its agent"

@@ -21,6 +21,9 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 """The repository: where programs on a node start."""
 
+PATIENCE = 90.0
+"""Seconds to wait for what takes one on an idle machine: whatever else runs shares this one."""
+
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # /sys shows the namespace of whoever mounted it, so each node has its own; bpffs and /run too.
@@ -69,7 +72,7 @@ class Node:
 
         `check` turns a failure into an AssertionError that shows what it printed.
         """
-        options.setdefault("timeout", 60)
+        options.setdefault("timeout", PATIENCE)
         done: subprocess.CompletedProcess[str] = subprocess.run(
             self.command(*args), capture_output=True, text=True, check=False, **options
         )
@@ -143,7 +146,7 @@ class Lab(contextlib.ExitStack):
         return node
 
 
-def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 10) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """Call `probe` until it returns something true; AssertionError names `what` after `seconds`."""
     end = time.monotonic() + seconds
     while True:

@@ -15,11 +15,10 @@ from typing import Any
 
 import yaml
 
-from tests.lab.node import Node, wait_for
+from tests.lab.node import PATIENCE, Node, wait_for
 from tests.lab.topology import PREFIX
 
 PROGRAM = str(Path(sys.executable).with_name("nat64-translator"))
-_READY_SECONDS = 120  # the verifier shares the machine with whatever else runs
 
 
 class Translator:
@@ -83,7 +82,7 @@ class Translator:
         """Tell the agent to end, as Kubernetes does, and see that it ends well."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(timeout=10) == 0, self.log()
+        assert self.process.wait(timeout=PATIENCE) == 0, self.log()
 
     def remove(self) -> str:
         """Take the translator off the node."""
@@ -110,7 +109,7 @@ class Translator:
             return got == code and containing in body
 
         try:
-            wait_for(f"readiness {code} {containing}", ready, _READY_SECONDS)
+            wait_for(f"readiness {code} {containing}", ready)
         except AssertionError as error:
             raise AssertionError(f"{error}; it says {self.get('readyz')}\n{self.log()}") from None
 
