@@ -124,6 +124,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         dns64_resources=_json("--dns64-resources", options.dns64_resources),
         confirm_seconds=options.confirm_seconds,
         removal_seconds=options.removal_seconds,
+        corefile_seconds=options.corefile_seconds,
     )
 
 
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
+    _flag(runs, "--corefile-seconds", 10, "how often CoreDNS's configuration is read again")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
     _flag(runs, "--lease", "false", "true: act only while holding a Lease, for several replicas")
     _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")

@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     confirm_seconds: int = 300
     """How long CoreDNS has to answer through the sidecars before its Corefile is put back. A
     kubelet takes up to two minutes to hand a ConfigMap on, CoreDNS's `reload` up to 45 seconds."""
+    corefile_seconds: int = 10
+    """How often a Corefile that we depend on is read again: others edit it and nobody tells us."""
     drain_seconds: int = 120
     """How long CoreDNS has to forget the sidecars, once its Corefile does, before they go."""
     retry_seconds: int = 900

@@ -148,7 +148,7 @@ class Operator:
             return
         argv = [str(Path(sys.executable).with_name("nat64-operator")), "run", "-v"]
         argv += ["--dataplane-image=dataplane:test", f"--namespace={NAMESPACE}"]
-        argv += [f"--cluster-dns={self._dns}", "--health=", *flags]
+        argv += [f"--cluster-dns={self._dns}", "--health=", "--corefile-seconds=2", *flags]
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         with self._log.open("ab") as log:
             argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]

@@ -40,8 +40,6 @@ log = logging.getLogger("nat64_operator")
 QUIET_SECONDS = 0.3
 """How long changes are gathered before they are looked at."""
 RESYNC_SECONDS = 600
-COREFILE_SECONDS = 10
-"""How often a Corefile that we depend on is read again: others edit it and nobody tells us."""
 BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 
 
@@ -103,7 +101,10 @@ class Loop:
                 # Each for itself: of seven lists one may fail, and the other six hold.
                 self._synced[kind] = time.monotonic()
         wanted = self._watched_corefiles()
-        if wanted - self._corefiles_known or now - self._corefiles_read >= COREFILE_SECONDS:
+        if (
+            wanted - self._corefiles_known
+            or now - self._corefiles_read >= self._settings.corefile_seconds
+        ):
             await asyncio.to_thread(self._read_corefiles, wanted)
             self._corefiles_read = time.monotonic()
         pods = await asyncio.to_thread(self._pods)
@@ -123,7 +124,7 @@ class Loop:
         now = time.monotonic()
         times = [min(self._synced.values()) + RESYNC_SECONDS - now]
         if self._watched_corefiles():
-            times.append(self._corefiles_read + COREFILE_SECONDS - now)
+            times.append(self._corefiles_read + self._settings.corefile_seconds - now)
         if plan.wake is not None:
             times.append(plan.wake)
         times += [at - now for _, at in self._failures.values()]
