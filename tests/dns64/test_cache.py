@@ -7,9 +7,10 @@ import pytest
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import DENIAL, ERROR, SUCCESS, Answer, failure, from_reply
-from nat64_dataplane.dns64.cache import VIEWS, Cache
+from nat64_dataplane.dns64.cache import Cache
+from nat64_dataplane.dns64.entry import VIEWS
 from nat64_dataplane.dns64.settings import from_text
-from nat64_dataplane.dns64.stats import Stats
+from nat64_dataplane.dns64.stats import MAX_KEYS, Stats
 from tests.dns64.messages import SOA, reply
 
 VIEW = VIEWS[True, False, False]
@@ -134,3 +135,15 @@ def test_many_answers_alike_take_little_memory() -> None:
     shapes = {id(e.shape) for e in store._tables[VIEW].success.values()}
     assert len(shapes) == 1
     assert first.counts == (1, 0, 0)
+
+
+def test_counts_of_responses_are_bounded_too() -> None:
+    stats = Stats({b"\0": "."})
+    for number in range(3 * MAX_KEYS):
+        kind = (number % 60000, False, 0, False, 50 + number % 200, 60 + number)
+        stats.count((".", "udp", 2, *kind))
+        answer = Answer(0, body=bytes(number % 5000))
+        stats.counter(question("x.example.", number % 60000), False, answer)[1] += 1
+    assert len(stats.served) < 2 * MAX_KEYS
+    assert len(stats.hot) < 2 * MAX_KEYS
+    assert sum(stats.responses().values()) == 6 * MAX_KEYS

@@ -134,7 +134,7 @@ def test_the_usual_reply_takes_one_pass() -> None:
 def test_a_reply_without_data_is_one_by_the_long_way_too(message: dns.message.Message) -> None:
     data = message.to_wire()
     reply = wire.parse_reply(data)
-    ttl = wire.no_data(data, 12 + len(reply.question))
+    ttl = onepass.no_data(data, 12 + len(reply.question))
     shape = (reply.counts, [record.type for record in reply.authority])
     if ttl is None:
         assert shape != ((0, 1, 0), [wire.SOA])

@@ -17,14 +17,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from nat64_dataplane import corefile
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
+from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.http import HttpServer, Page
-from nat64_dataplane.dns64.listener import Block, TcpListener, UdpListener
 from nat64_dataplane.dns64.loop import LoopProbe
 from nat64_dataplane.dns64.metrics import DnsCollector, Upstreams
 from nat64_dataplane.dns64.settings import Listen, Server, Settings
+from nat64_dataplane.dns64.tcp import TcpListener
 from nat64_dataplane.dns64.translator import POLL_SECONDS
+from nat64_dataplane.dns64.udp import UdpListener
 
 logger = logging.getLogger("nat64_dns64")
 

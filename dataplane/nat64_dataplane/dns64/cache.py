@@ -24,6 +24,7 @@ from nat64_dataplane.dns64.answer import (
     UDP_SIZE,
     Answer,
 )
+from nat64_dataplane.dns64.entry import VIEWS, Entry, Shape, View
 from nat64_dataplane.dns64.names import Zones
 from nat64_dataplane.dns64.settings import Cache as CacheSettings
 from nat64_dataplane.dns64.stats import Stats
@@ -35,89 +36,10 @@ _OPT_SIZE = 11
 _MAX_FORMS = 256
 _MAX_SHAPES = 4096
 _MAX_ERRORS = 4096
-_HEAD = Struct("!5H")
 _TTL = Struct("!I")
 
 
-class View(NamedTuple):
-    """What an answer depends on beside the question."""
-
-    synthesize: bool
-    do: bool
-    cd: bool
-
-
-VIEWS = {
-    (synthesize, do, cd): View(synthesize, do, cd)
-    for synthesize in (False, True)
-    for do in (False, True)
-    for cd in (False, True)
-}
-
-
 _KEEPS = (DENIAL, SUCCESS)
-
-
-class Shape:
-    """What most answers share: flags, counts, and where TTLs are. One object serves many."""
-
-    __slots__ = ("counts", "flags", "head", "head_opt", "kind", "offsets", "ttl")
-
-    def __init__(self, answer: Answer, ttl: int) -> None:
-        self.flags = answer.flags
-        self.counts = answer.counts
-        self.offsets = answer.offsets
-        self.kind = answer.kind
-        self.ttl = ttl
-        written = wire.QR | wire.RD | answer.flags & ~wire.AD
-        an, ns, ar = answer.counts
-        self.head = _HEAD.pack(written, 1, an, ns, ar)
-        self.head_opt = _HEAD.pack(written, 1, an, ns, ar + 1)
-
-
-class Entry:
-    """A cached answer. `body` is `age` seconds older than it came."""
-
-    __slots__ = ("age", "body", "errors", "hits", "served", "shape", "stored", "synthesized")
-
-    def __init__(self, shape: Shape, answer: Answer, stored: int, served: list[int]) -> None:
-        self.shape = shape
-        self.body = answer.body
-        self.errors = answer.errors
-        self.stored = stored
-        self.synthesized = answer.synthesized
-        self.served = served
-        """Where responses from the hot path are counted; shared by all entries alike."""
-        self.age = 0
-        self.hits = 0
-
-    def count_down(self, age: int) -> None:
-        """Make every TTL `age` seconds less than it was when stored; none goes below zero."""
-        body = bytearray(self.body)
-        elapsed = age - self.age
-        for offset in self.shape.offsets:
-            (ttl,) = _TTL.unpack_from(body, offset)
-            _TTL.pack_into(body, offset, ttl - elapsed if ttl > elapsed else 0)
-        self.body = bytes(body)
-        self.age = age
-
-    def left(self, now: int) -> int:
-        """Seconds until it expires; negative once it has."""
-        return self.shape.ttl - (now - self.stored)
-
-    def answer(self) -> Answer:
-        """The answer as it is now, for responses that need rendering."""
-        shape = self.shape
-        return Answer(
-            shape.flags,
-            shape.counts,
-            self.body,
-            offsets=shape.offsets,
-            ttl=shape.ttl,
-            kind=shape.kind,
-            errors=self.errors,
-            synthesized=self.synthesized,
-        )
 
 
 class _Form(NamedTuple):

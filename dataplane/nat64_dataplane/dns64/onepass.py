@@ -23,6 +23,46 @@ _MAX_POINTER = 0x3FFF
 _OPT = b"\0\0\x29"
 
 
+def no_data(message: bytes, at: int) -> int | None:
+    """Read the usual reply that has no data: nothing but a SOA, and OPT without options.
+
+    `at` is the end of the question. Returns the TTL of the SOA; None where the reply has another
+    shape, good or bad. The names in the SOA aren't looked at, so they must not be passed on.
+    """
+    size = len(message)
+    # QR set; opcode, TC and RCODE zero; one question, no answers, one authority
+    if message[2] & 0xFA != 0x80 or message[3] & 0x0F or message[4:11] != b"\0\1\0\0\0\1\0":
+        return None
+    if message[at] >= 192:
+        at += 2
+    else:
+        while at < size and 0 < message[at] < 64:
+            at += message[at] + 1
+        at += 1
+    if at + 10 > size:
+        return None
+    rdtype, rdclass, ttl, length = _RECORD.unpack_from(message, at)
+    end = at + 10 + length
+    if rdtype != wire.SOA or rdclass != wire.IN or length < 22:
+        return None
+    if message[11]:
+        opt = message[end:]
+        plain = len(opt) == 11 and opt[:3] == b"\0\0\x29" and opt[5:7] + opt[9:] == bytes(4)
+        if message[11] != 1 or not plain:
+            return None
+    elif end != size:
+        return None
+    return 0 if ttl >> 31 else ttl
+
+
+def is_question(question: bytes) -> bool:
+    """Whether these bytes are one whole question, its name not compressed."""
+    at, last = 0, len(question) - 5
+    while at < last and 0 < question[at] < 64:
+        at += question[at] + 1
+    return at == last <= wire.MAX_NAME - 1 and question[at] == 0
+
+
 class _Unusual(Exception):  # noqa: N818 -- the other way is taken
     """The reply isn't of the shape that this module reads."""
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nat64_dataplane.dns64 import local, onepass, wire
 from nat64_dataplane.dns64.answer import Answer
-from nat64_dataplane.dns64.cache import View
 from nat64_dataplane.dns64.clients import Client
+from nat64_dataplane.dns64.entry import View
 from nat64_dataplane.dns64.group import Group, Tries
 from nat64_dataplane.dns64.rules import Decision, Failed, Rule
 from nat64_dataplane.dns64.settings import Server
 from nat64_dataplane.dns64.wire import Reply
 
 if TYPE_CHECKING:
-    from nat64_dataplane.dns64.engine import Engine
+    from nat64_dataplane.dns64.resolver import Resolver
 
 _AAAA = b"\0\x1c\0\1"
 _A = b"\0\1\0\1"
@@ -62,14 +62,14 @@ def possible(settings: Server) -> bool:
 class Quick(Tries):
     """One name on the short way, for all who ask for it meanwhile."""
 
-    __slots__ = ("_answer", "_engine", "_first", "_key", "_ttl", "waiters", "waiting")
+    __slots__ = ("_answer", "_first", "_key", "_resolver", "_ttl", "waiters", "waiting")
 
-    def __init__(self, engine: Engine, group: Group, question: bytes) -> None:
+    def __init__(self, resolver: Resolver, group: Group, question: bytes) -> None:
         super().__init__(group, question, do=False, cd=False, done=self._unusual)
         self.waiters: list[Waiter] = []
         self.waiting: list[Callable[[Decision], None]] = []
         """Those who came the long way and joined."""
-        self._engine = engine
+        self._resolver = resolver
         self._key = (question, VIEW)
         self._ttl = -1
         self._first = b""
@@ -79,13 +79,13 @@ class Quick(Tries):
         """Read a reply of the usual shape in one pass; unpack any other."""
         end = wire.HEADER_SIZE + len(self.question)
         if self._ttl < 0:
-            ttl = wire.no_data(message, end)
+            ttl = onepass.no_data(message, end)
             if ttl is None:
                 return super().read(message)
             self._ttl, self._first = ttl, message
             return _USUAL
-        assert self._engine.policy is not None, "the short way is for dns64"
-        self._answer = onepass.synthesized(message, end, self._engine.policy.embed, self._ttl)
+        assert self._resolver.policy is not None, "the short way is for dns64"
+        self._answer = onepass.synthesized(message, end, self._resolver.policy.embed, self._ttl)
         return super().read(message) if self._answer is None else _USUAL
 
     def result(self, result: Reply | Failed) -> None:
@@ -98,17 +98,17 @@ class Quick(Tries):
             self.restart(self.question[:-4] + _A)
             return
         self.group.under_way -= 1
-        self._engine.quick_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
+        self._resolver.quick_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
 
     def _unusual(self, result: Reply | Failed) -> None:
         given = [result] if self._ttl < 0 else [wire.parse_reply(self._first), result]
-        self._engine.quick_left(self, self._key, given)
+        self._resolver.quick_left(self, self._key, given)
 
 
 def question_of(message: bytes, size: int) -> bytes | None:
     """Return the question, in lower case, that ends at `size`, where it may go the short way."""
     question = message[wire.HEADER_SIZE : size]
-    if question[-4:] != _AAAA or not wire.is_question(question):
+    if question[-4:] != _AAAA or not onepass.is_question(question):
         return None
     name = question[:-4].lower()
     if name.endswith(local.IPV4ONLY_ARPA):

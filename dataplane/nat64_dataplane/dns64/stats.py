@@ -58,9 +58,20 @@ class Alike(NamedTuple):
     response: int
 
 
+MAX_KEYS = 4096
+"""Kinds of responses that are told apart to the byte. Whatever else comes is counted in the ranges
+and types that the metrics show, so that no client can make us remember without end."""
 OPT_SIZE = 11
 """Bytes of a bare OPT record: what EDNS adds to a query and to its response."""
 HEADER_SIZE = 12
+
+
+def _rounded(size: int) -> int:
+    return SIZES[min(bisect_left(SIZES, size), len(SIZES) - 1)]
+
+
+def _known(rdtype: int) -> int:
+    return rdtype if rdtype <= 65 or 251 <= rdtype <= 255 else 0  # what a metric has a name for
 
 
 class Stats:
@@ -100,7 +111,7 @@ class Stats:
     def counter(self, question: bytes, do: bool, answer: Answer) -> list[int]:
         """The numbers in which responses with this answer are counted."""
         request = HEADER_SIZE + len(question)
-        alike = (
+        alike: tuple[Any, ...] = (
             self.zone_of(question[:-4]),
             question[-4] << 8 | question[-3],
             do,
@@ -112,8 +123,22 @@ class Stats:
         )
         numbers = self.hot.get(alike)
         if numbers is None:
-            numbers = self.hot[alike] = [0] * 5
+            if len(self.hot) >= MAX_KEYS:
+                zone, rdtype, *same, request, response = alike
+                alike = (zone, _known(rdtype), *same, _rounded(request), _rounded(response))
+            numbers = self.hot.setdefault(alike, [0] * 5)
         return numbers
+
+    def count(self, key: tuple[Any, ...]) -> None:
+        """Count a response from elsewhere; `key` has the fields of Served."""
+        count = self.served.get(key)
+        if count is None and len(self.served) >= MAX_KEYS:
+            zone, proto, family, rdtype, *same, request, response = key
+            key = (
+                zone, proto, family, _known(rdtype), *same, _rounded(request), _rounded(response),
+            )  # fmt: skip
+            count = self.served.get(key)
+        self.served[key] = (count or 0) + 1
 
     def hot_total(self) -> int:
         """The number of responses from the hot path."""

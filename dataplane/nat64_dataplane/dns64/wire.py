@@ -274,46 +274,6 @@ def _skip_known(wire: bytes, at: int, known: set[int]) -> int:
     return end
 
 
-def no_data(wire: bytes, at: int) -> int | None:
-    """Read the usual reply that has no data: nothing but a SOA, and OPT without options.
-
-    `at` is the end of the question. Returns the TTL of the SOA; None where the reply has another
-    shape, good or bad. The names in the SOA aren't looked at, so they must not be passed on.
-    """
-    size = len(wire)
-    # QR set; opcode, TC and RCODE zero; one question, no answers, one authority
-    if wire[2] & 0xFA != 0x80 or wire[3] & 0x0F or wire[4:11] != b"\0\1\0\0\0\1\0":
-        return None
-    if wire[at] >= 192:
-        at += 2
-    else:
-        while at < size and 0 < wire[at] < 64:
-            at += wire[at] + 1
-        at += 1
-    if at + 10 > size:
-        return None
-    rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, at)
-    end = at + 10 + length
-    if rdtype != SOA or rdclass != IN or length < 22:
-        return None
-    if wire[11]:
-        opt = wire[end:]
-        plain = len(opt) == 11 and opt[:3] == b"\0\0\x29" and opt[5:7] + opt[9:] == bytes(4)
-        if wire[11] != 1 or not plain:
-            return None
-    elif end != size:
-        return None
-    return 0 if ttl >> 31 else ttl
-
-
-def is_question(question: bytes) -> bool:
-    """Whether these bytes are one whole question, its name not compressed."""
-    at, last = 0, len(question) - 5
-    while at < last and 0 < question[at] < 64:
-        at += question[at] + 1
-    return at == last <= MAX_NAME - 1 and question[at] == 0
-
-
 def extended_errors(options: bytes) -> list[tuple[int, str]]:
     """Return code and text of each extended DNS error in an OPT record's data (RFC 8914)."""
     found, at = [], 0

@@ -1,0 +1,84 @@
+"""The server blocks behind one port: whose query is this, and how is its socket opened."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from nat64_dataplane.dns64 import names, wire
+from nat64_dataplane.dns64.answer import format_error, refusal
+from nat64_dataplane.dns64.engine import Engine, Origin
+
+Send = Callable[[bytes | None], None]
+"""Sends a response; None where there is none to send."""
+
+
+class Source(NamedTuple):
+    """Where a message came from and how to answer it."""
+
+    host: str
+    port: int
+    proto: str
+    local: str
+    send: Send
+
+
+class Block:
+    """The engines behind one port. A reload puts others in; sockets stay."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = list(engines)
+
+    def may_answer(self, host: str) -> bool:
+        """Whether any engine might answer this client at all: strangers get no errors either."""
+        return any(engine.clients.may_ask(host) for engine in self.engines)
+
+    def find(self, name: bytes) -> Engine | None:
+        """The engine whose zone is the longest above `name`."""
+        for zone in names.ancestors(name):
+            for engine in self.engines:
+                if zone in engine.zones:
+                    return engine
+        return None
+
+
+def take(block: Block, message: bytes, source: Source, started: float) -> None:
+    """Read a message and give it to the engine of its zone; answer it here where none is."""
+    try:
+        query = wire.parse_query(message)
+    except wire.Malformed:
+        for first in block.engines[:1]:
+            first.stats.dropped += 1
+        source.send(format_error(message) if block.may_answer(source.host) else None)
+        return
+    engine = block.find(query.name)
+    if engine is None:
+        source.send(refusal(query, wire.REFUSED))
+        return
+    if source.proto == "udp" and engine.cache is not None:
+        engine.cache.learn_form(message, query)
+    client = engine.clients.get(source.host)
+    engine.accept(
+        query,
+        Origin(client, source.port, source.proto, len(message), started, source.local, source.send),
+    )
+
+
+def bind(kind: int, address: str, port: int, *, reuse: bool) -> socket.socket:
+    """Open and bind a socket. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        if kind == socket.SOCK_STREAM:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            both = address == "::"
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        opened.bind((address, port))
+    except OSError as error:
+        opened.close()
+        raise OSError(error.errno, f"[{address}]:{port}: {error.strerror}") from None
+    return opened
