@@ -58,12 +58,12 @@ def test_helm_test_resolves_and_connects_from_an_ipv6_only_pod(product: Product)
 
 
 def test_an_upgrade_and_a_rollback_lose_no_flow(product: Product) -> None:
-    size, rate = 60_000_000, 1_000_000
+    size, rate = 120_000_000, 1_000_000
     before = rollout(product)
     with running_pod(product.cluster, "upgrade", "node2") as pod:
         result: list[str] = []
         url = f"http://{IPV4_ONLY}/bytes/{size}?rate={rate}"
-        script = f"curl -sS --max-time 180 '{url}' | sha256sum"
+        script = f"curl -sS --max-time 240 '{url}' | sha256sum"
         transfer = threading.Thread(target=lambda: result.append(pod.sh(script, check=False)))
         transfer.start()
         upgrade(product, "--set=dataplane.translator.resources.requests.cpu=21m")

@@ -188,6 +188,28 @@ def test_deleting_leaves_nothing_in_whatever_order_and_state(seed: int, first: s
     assert simulation.text() == COREFILE
 
 
+def test_nodes_are_cleaned_although_the_daemonset_was_edited_or_deleted() -> None:
+    for damage_done in ("edited", "deleted"):
+        simulation = settled(wired=False)
+        if damage_done == "edited":
+            pod = simulation.owned[DAEMON_SET]["spec"]["template"]["spec"]
+            pod["nodeSelector"] = {"nobody": "here"}
+        else:
+            del simulation.owned[DAEMON_SET]
+        simulation.now = 1_800_000_000.0
+        simulation.delete("NAT64Gateway", "default")
+        simulation.rolls_out = False
+        for _ in range(5):
+            simulation.step()
+        found = simulation.owned[DAEMON_SET]["spec"]["template"]["spec"]
+        assert "remove" in found["containers"][0]["command"]
+        assert "'values': ['node1']" in str(found["affinity"])
+        simulation.rolls_out = True
+        for _ in range(10):
+            simulation.step()
+        assert simulation.owned == {}
+
+
 def test_the_sidecars_stay_until_coredns_has_read_its_corefile() -> None:
     simulation = settled()
     simulation.now = 1_800_000_000.0
@@ -227,7 +249,7 @@ def test_a_gateway_without_a_daemonset_controller_is_let_go_in_time() -> None:
     for _ in range(20):
         simulation.step()
     assert "default" in simulation.custom["NAT64Gateway"]
-    simulation.now += 400
+    simulation.now += 500
     simulation.settle()
     assert simulation.custom["NAT64Gateway"] == {}
     assert simulation.owned == {}

@@ -51,13 +51,9 @@ def known(gateway: str, world: World) -> set[str]:
 
 def is_clean(daemon_set: Any, nodes: list[str]) -> bool:
     """Whether a DaemonSet that cleans is for just these nodes, and has cleaned each."""
-    affinity = get(daemon_set, "spec", "template", "spec", "affinity", "nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    terms = required.get("nodeSelectorTerms") or ()
-    chosen = [term["matchFields"][0]["values"][0] for term in terms]
     status = get(daemon_set, "status") or {}
     return (
-        chosen == nodes
+        list(render.nodes_by_name(daemon_set)) == nodes
         and status.get("observedGeneration") == get(daemon_set, "metadata", "generation")
         and status.get("updatedNumberScheduled", 0) >= len(nodes)
         and status.get("numberReady", 0) >= len(nodes)

@@ -14,6 +14,7 @@ import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
+from nat64_operator.reconcile import leaving
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import differs
 from nat64_operator.reconcile.world import World, get
@@ -50,7 +51,9 @@ class Step(NamedTuple):
 
 def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     """The next step. `wired`: CoreDNS still forwards to this gateway's sidecars."""
-    overdue = world.now - since > world.settings.removal_seconds
+    # CoreDNS has its own time before the nodes have theirs.
+    limit = world.settings.drain_seconds + world.settings.removal_seconds
+    overdue = world.now - since > limit
     if wired and not overdue:
         return Step((), "waiting for CoreDNS to be pointed elsewhere")
     owned = world.owned_by(gateway)
@@ -58,12 +61,13 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     cleaning = world.find("DaemonSet", names.leaving(gateway))
     if cleaning is not None and not overdue and not _has_cleaned(cleaning):
         return Step((), "waiting for nodes that the gateway has left to be clean")
-    if live is None:
+    nodes = frozenset(leaving.known(gateway, world) & world.nodes.keys())
+    if live is None and not nodes:
         return _delete(owned, ())
-    applying = _roll(gateway, live, world)
+    applying = _roll(gateway, live, nodes, world)
     if applying and not overdue:
         return Step(tuple(applying), "removing the translator from the nodes")
-    unseen, waiting = _unclean(gateway, live, world)
+    unseen, waiting = _unclean(gateway, live, nodes, world)
     if waiting and not overdue:
         return Step((), waiting)
     return _delete(owned, tuple(unseen))
@@ -77,10 +81,11 @@ def _has_cleaned(daemon_set: Any) -> bool:
     )
 
 
-def _roll(gateway: str, live: Any, world: World) -> list[Action]:
-    pod = live["spec"]["template"]["spec"]
+def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[Action]:
+    pod = get(live, "spec", "template", "spec") or {}
     mounted = [v["configMap"]["name"] for v in pod.get("volumes") or () if v["name"] == "config"]
     source = world.find("ConfigMap", mounted[0] if mounted else "")
+    where = _where(live, nodes, world)
     actions: list[Action] = []
     translator = _read(source)
     if translator is None:
@@ -95,11 +100,9 @@ def _roll(gateway: str, live: Any, world: World) -> list[Action]:
         )
         actions.append(Apply(source))
     assert source is not None, "a config that was read has a source"
-    selector = dict(pod.get("nodeSelector") or {})
     wanted = render.removal(
         gateway,
-        selector,
-        tuple(pod.get("tolerations") or ()),
+        where,
         source["metadata"]["name"],
         int(translator.listen.rpartition(":")[2]),
         world.settings,
@@ -107,6 +110,19 @@ def _roll(gateway: str, live: Any, world: World) -> list[Action]:
     if differs(wanted, live):
         actions.append(Apply(wanted))
     return actions
+
+
+def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
+    """Where the DaemonSet goes, if that is every node that the gateway was on; else those, named.
+    It may not be: its selector was edited, or it is gone, or a node has got a taint since.
+    """
+    pod = get(live, "spec", "template", "spec") or {}
+    where = render.Where(dict(pod.get("nodeSelector") or {}), tuple(pod.get("tolerations") or ()))
+    tolerates_all = any(not t.get("key") and not t.get("effect") for t in where.tolerations)
+    by_labels = live is not None and not render.nodes_by_name(live) and tolerates_all
+    if not nodes or (by_labels and nodes <= world.select(where.selector)):
+        return where
+    return render.Where.by_name(nodes)
 
 
 def _read(config_map: Any) -> config.Config | None:
@@ -117,14 +133,12 @@ def _read(config_map: Any) -> config.Config | None:
         return None
 
 
-def _unclean(gateway: str, live: Any, world: World) -> tuple[list[str], str]:
+def _unclean(gateway: str, live: Any, nodes: frozenset[str], world: World) -> tuple[list[str], str]:
     """Nodes that were not seen clean, and what to wait for, empty when nothing."""
-    selector = get(live, "spec", "template", "spec", "nodeSelector") or {}
-    nodes = [node for node in world.nodes.values() if node.matches(selector)]
     pods = world.pods.get(gateway, ())
     clean = {pod.node for pod in pods if pod.removing and pod.ready}
-    held = {pod.node for pod in pods if pod.node}
-    # Only nodes with a pod of ours count: what never ran there left nothing.
+    # Nodes that it was told to be on, and those where it is seen.
+    held = nodes | {pod.node for pod in pods if pod.node}
     dirty = sorted(held - clean)
     dead = [name for name in dirty if name not in world.nodes or not world.nodes[name].ready]
     alive = [name for name in dirty if name not in dead]
@@ -132,10 +146,6 @@ def _unclean(gateway: str, live: Any, world: World) -> tuple[list[str], str]:
         return dirty, "waiting for the DaemonSet controller"
     if alive:
         return dirty, f"{len(clean)} of {len(held)} nodes are clean; waiting for {alive[0]}"
-    desired = get(live, "status", "desiredNumberScheduled") or 0
-    ready = sum(node.ready for node in nodes)
-    if len(clean) < min(desired, ready):
-        return dirty, f"{len(clean)} of {min(desired, ready)} nodes are clean"
     return dirty, ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway, Ports
@@ -97,22 +97,46 @@ def node_selector(selector: dict[str, str]) -> dict[str, str]:
     return {"kubernetes.io/os": "linux", **selector}
 
 
+class Where(NamedTuple):
+    """The nodes of a DaemonSet: by labels, or each by its name."""
+
+    selector: dict[str, str]
+    tolerations: tuple[dict[str, Any], ...]
+    nodes: tuple[str, ...] = ()
+
+    @classmethod
+    def by_name(cls, nodes: Iterable[str]) -> Self:
+        """These nodes, whatever their labels and taints."""
+        return cls({}, ({"operator": "Exists"},), tuple(sorted(nodes)))
+
+
 def removal(
-    gateway: str,
-    selector: dict[str, str],
-    tolerations: tuple[dict[str, Any], ...],
-    config_name: str,
-    port: int,
-    settings: Settings,
+    gateway: str, where: Where, config_name: str, port: int, settings: Settings
 ) -> dict[str, Any]:
     """The same DaemonSet in its last form: each pod removes what the translator left on its node,
     sysctls included, and turns ready once that is done. All nodes at once; there is nothing left
     to keep up.
     """
-    pod = _pod(settings, selector, tolerations, config_name)
+    pod = _pod(settings, where.selector, where.tolerations, config_name)
     pod["initContainers"] = [_on_the_host(settings, "remove")]
     pod["containers"] = [_translator(settings, port, ["remove", "--hold"])]
+    if where.nodes:
+        terms = [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+            for node in where.nodes
+        ]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        pod["affinity"] = {"nodeAffinity": required}
     return _daemon_set(gateway, settings, pod, "100%")
+
+
+def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
+    """The nodes that a DaemonSet names; none where it goes by labels."""
+    pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    terms = required.get("nodeSelectorTerms") or ()
+    return tuple(term["matchFields"][0]["values"][0] for term in terms)
 
 
 def leaving(
@@ -123,21 +147,11 @@ def leaving(
     settings: Settings,
 ) -> dict[str, Any]:
     """What cleans nodes that a gateway is no longer on: the removal, on these nodes alone."""
-    everything = ({"operator": "Exists"},)
-    manifest = removal(gateway, {}, everything, config_name, port, settings)
-    terms = [
-        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-        for node in nodes
-    ]
+    manifest = removal(gateway, Where.by_name(nodes), config_name, port, settings)
     spec = manifest["spec"]
     labels = {**names.labels(gateway), **names.leaving_labels(gateway)}
     spec["selector"] = {"matchLabels": names.leaving_labels(gateway)}
     spec["template"]["metadata"]["labels"] = labels
-    spec["template"]["spec"]["affinity"] = {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}
-        }
-    }
     metadata = {**manifest["metadata"], "name": names.leaving(gateway), "labels": labels}
     del metadata["annotations"]
     return finish({**manifest, "metadata": metadata})
