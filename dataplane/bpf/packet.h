@@ -90,12 +90,23 @@ struct packet {
 	__u8 icmp_type, icmp_code;
 	__u8 session_flags;
 	__u8 direction;
-	__u16 pad;
+	__u8 transport_header; /* bytes; TCP and UDP only */
+	__u8 pad;
 	__u32 identification; /* of the fragmented packet */
 	__u32 error_info;     /* for the ICMP error that a refusal sends: MTU or pointer */
 	__u32 generation;     /* of the binding that was found or made */
 	__u32 pad2;
 };
+
+/* The longest IP packet that will really be on the wire: a segment, where there is GSO. `ip` is the
+ * length of all in front of the transport header. Exactly: a byte too many would send every full
+ * segment by way of the kernel. */
+static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p, __u32 ip)
+{
+	if (!skb->gso_size || !p->transport_header)
+		return ip + p->length;
+	return ip + p->transport_header + skb->gso_size;
+}
 
 static __always_inline struct config *active_config(__u32 *slot)
 {

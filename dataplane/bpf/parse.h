@@ -10,6 +10,7 @@
 
 #define MAX_EXTENSIONS	    8
 #define MAX_EXTENSION_BYTES 512
+#define TCP_LENGTH_OFFSET   12
 #define TCP_FLAGS_OFFSET    13
 
 /* <linux/icmp.h> pulls in the C library. The same layout serves both versions. */
@@ -108,6 +109,7 @@ inline_step int parse_transport(struct __sk_buff *skb, struct packet *p, __be16 
 		if (!head)
 			return COUNT_dropped_truncated;
 		p->tcp_flags = head[TCP_FLAGS_OFFSET];
+		p->transport_header = (head[TCP_LENGTH_OFFSET] >> 4) * 4;
 		break;
 	}
 	case IPPROTO_UDP:
@@ -116,6 +118,7 @@ inline_step int parse_transport(struct __sk_buff *skb, struct packet *p, __be16 
 		head = header_at(skb, p->l4, sizeof(struct udphdr));
 		if (!head)
 			return COUNT_dropped_truncated;
+		p->transport_header = sizeof(struct udphdr);
 		if (!((struct udphdr *)head)->check)
 			p->flags |= PACKET_ZERO_CHECKSUM;
 		break;

@@ -9,23 +9,6 @@
 
 #include "packet.h"
 
-/* The longest IP packet that will really be on the wire: a segment, where there is GSO. */
-static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
-{
-	__u32 headers = p->l4 - p->l3 + sizeof(struct udphdr);
-	__u8 data_offset;
-
-	if (!skb->gso_size)
-		return p->l4 - p->l3 + p->length;
-	if (p->protocol == IPPROTO_TCP) {
-		/* exactly: a byte too many would send every full segment by way of the kernel */
-		if (bpf_skb_load_bytes(skb, p->l4 + 12, &data_offset, sizeof(data_offset)))
-			return 0;
-		headers = p->l4 - p->l3 + (data_offset >> 4) * 4;
-	}
-	return headers + skb->gso_size;
-}
-
 static __always_inline int to_kernel(struct __sk_buff *skb, const struct config *config)
 {
 	__u8 link[2 * ETH_ALEN];
@@ -65,7 +48,7 @@ static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *conf
 		.l4_protocol = p->protocol,
 		.sport = p->pool_port,
 		.dport = p->remote_port,
-		.tot_len = wire_length(skb, p),
+		.tot_len = wire_length(skb, p, p->l4 - p->l3),
 		.ifindex = config->interface,
 		.tos = p->traffic_class,
 		.ipv4_src = p->pool,
@@ -120,7 +103,7 @@ static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *conf
 		.l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol,
 		.sport = p->remote_port,
 		.dport = p->client_port,
-		.tot_len = wire_length(skb, p),
+		.tot_len = wire_length(skb, p, p->l4 - p->l3),
 		.ifindex = config->interface,
 	};
 

@@ -22,8 +22,7 @@ static __always_inline int checksum_offset(__u8 protocol)
 	return offsetof(struct icmphdr, checksum);
 }
 
-/* Write the link header's type and, behind it, the IP header: `head` begins with the type. The
- * kernel's running sum of the packet (CHECKSUM_COMPLETE), where it has one, must gain `gain`. */
+/* Write the link header's type and, behind it, the IP header: `head` begins with the type. */
 static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, const void *head,
 				    __u32 length)
 {
@@ -33,6 +32,7 @@ static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *
 	return bpf_skb_store_bytes(skb, p->l3, head + sizeof(__be16), length, 0);
 }
 
+/* Whether the kernel has a running sum of the packet (CHECKSUM_COMPLETE), to be kept right. */
 static __always_inline bool is_summed(struct __sk_buff *skb)
 {
 	return bpf_csum_update(skb, 0) >= 0;
@@ -114,7 +114,9 @@ inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *confi
 	head.ip.ihl = 5;
 	head.ip.tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
 	head.ip.tot_len = bpf_htons(total);
-	head.ip.frag_off = bpf_htons(ipv4_fragment_field(p, total));
+	/* A segment's length counts, not that of the train: its DF is what routers see. */
+	head.ip.frag_off =
+		bpf_htons(ipv4_fragment_field(p, wire_length(skb, p, sizeof(struct iphdr))));
 	if (p->flags & PACKET_FRAGMENT)
 		head.ip.id = bpf_htons((__u16)p->identification);
 	else if (!head.ip.frag_off)

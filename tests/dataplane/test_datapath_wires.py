@@ -10,7 +10,7 @@ import pytest
 
 from nat64_dataplane import pref64
 from tests.lab.node import Node, wait_for
-from tests.lab.topology import NODE_V4, POD, PREFIX, ROUTER_V4, SERVER, SERVER_V4, Line
+from tests.lab.topology import NODE_V4, POD, PREFIX, ROUTER_V4, SERVER, SERVER_V4, Line, line
 from tests.lab.translator import translator
 
 pytestmark = pytest.mark.root
@@ -197,3 +197,13 @@ def test_segmented_udp_both_ways(traced: Line, size: int) -> None:
     assert server.stdout.readline().strip() == "ready"
     client = ("-c", SEGMENTED, "client", str(SERVER), "9999", str(size))
     assert traced.pod.run(sys.executable, *client).strip() == "ten each way"
+
+
+def test_upload_over_a_path_of_576_that_the_server_does_not_know_of() -> None:
+    """The server offers large segments. The pod can't go below 1280, so routers must fragment."""
+    with line(path_mtu=576) as lab, translator(lab.node):
+        default = lab.internet.run("ip", "route", "show", "default").strip()
+        lab.internet.ip(f"route replace {default} advmss 1460")
+        assert lab.curl("sink", "--data-binary", "x" * 100_000).split()[0] == "100000"
+        counters = lab.router.run("nstat", "-az", "IpFragOKs")
+        assert int(counters.split()[-2]) > 50, counters

@@ -170,6 +170,14 @@ def test_df_is_clear_up_to_1260_bytes_and_the_id_then_generated(
     assert (len(ids) > 1) == (df == 0)
 
 
+@pytest.mark.parametrize(("segment", "df"), [(1260 - 40, 0), (1260 - 39, 1)])
+def test_df_of_a_train_is_that_of_its_segments(nat: Machine, segment: int, df: int) -> None:
+    port_of(nat, TCP(sport=4000, dport=80, flags="S"))
+    train = TO_SERVER / TCP(sport=4000, dport=80, flags="A") / bytes(2 * segment)
+    out = nat.from_pod(train, gso_size=segment)
+    assert int(out.packet.flags.DF) == df
+
+
 def test_udp_without_checksum_gets_one(nat: Machine) -> None:
     for payload in (b"", b"odd", bytes(range(256)) * 4, b"\xff" * 1201):
         port = port_of(nat, UDP_OUT)
