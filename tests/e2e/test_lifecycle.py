@@ -39,9 +39,12 @@ def rollout(product: Product) -> int:
     return generation(product)
 
 
+def daemon_set(product: Product) -> str:
+    return product.cluster.kubectl("-n", NAMESPACE, "get", "daemonset/nat64-default", "-o", "json")
+
+
 def generation(product: Product) -> int:
-    found = product.cluster.kubectl("-n", NAMESPACE, "get", "daemonset/nat64-default", "-o", "json")
-    number: int = json.loads(found)["metadata"]["generation"]
+    number: int = json.loads(daemon_set(product))["metadata"]["generation"]
     return number
 
 
@@ -100,6 +103,8 @@ def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product)
             assert pod.exec("curl", "-sS", "-m", "10", "http://[64:ff9b:1::c633:6450]/")
         finally:
             kubectl(*operator, "--replicas=1")
+    wait_for("the operator to repair it", lambda: "nobody" not in daemon_set(product), timeout=120)
+    rollout(product)
     product.wait_ready(timeout=240)
 
 
