@@ -130,6 +130,8 @@ struct bib4 {
 	__u32 generation;
 	__u32 expires; /* second; no session of it lives longer. 0: being reclaimed */
 	__u32 created; /* second */
+	__u32 needed;  /* second: the latest `expires` of its sessions, as a sweep has seen them */
+	__u32 pad;
 };
 
 struct session_key {

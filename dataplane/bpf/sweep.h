@@ -13,7 +13,8 @@
 
 struct bpf_map;
 
-#define GRACE 2 /* seconds between dead to packets and taken away */
+#define GRACE  2  /* seconds between dead to packets and taken away */
+#define LINGER 15 /* seconds: three sweeps */
 
 struct sweep_run {
 	__u32 now, slot, purge, hold;
@@ -40,6 +41,23 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 	return usable && usable->bits[(port / 64) & (PORT_WORDS - 1)] & 1ULL << (port & 63);
 }
 
+/* A binding goes with its last session (RFC 6146 section 3.5.2.2), yet packets only ever raise its
+ * `expires`: what an established session once asked for would hold the port for hours after it. So
+ * each sweep notes what the sessions of a binding need, and the next one lowers `expires` to that.
+ * A session opened in between may have found `expires` high enough and not raised it: LINGER keeps
+ * its binding until it has been noted too, and then this raises `expires` again.
+ */
+static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
+{
+	__u32 seen = *(volatile __u32 *)&binding->expires;
+	__u32 lowest = needed > now + LINGER ? needed : now + LINGER;
+
+	if (seen > lowest)
+		__sync_val_compare_and_swap(&binding->expires, seen, lowest);
+	else if (seen < needed)
+		extend(&binding->expires, needed);
+}
+
 static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, struct bib4 *binding,
 			  struct sweep_run *run)
 {
@@ -47,12 +65,22 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 	struct port_block *taken;
 	struct bib6_key key = {};
 	struct bib6 *entry;
-	__u32 port, generation;
+	__u32 port, generation, needed, before;
+	bool purged, dead;
 
 	(void)map;
-	if (binding->flags & BIB_STATIC ||
-	    !take_over(&binding->expires, run->now - GRACE - run->hold,
-		       run->purge && !port_is_usable(name, run->slot))) {
+	needed = binding->needed;
+	binding->needed = 0;
+	if (binding->flags & BIB_STATIC) {
+		run->left++;
+		return 0;
+	}
+	purged = run->purge && !port_is_usable(name, run->slot);
+	before = run->now - GRACE - run->hold;
+	dead = purged || (needed <= run->now && binding->expires <= before);
+	if (!dead)
+		follow_sessions(binding, needed, run->now);
+	if (!dead || !take_over(&binding->expires, before, purged)) {
 		run->left++;
 		return 0;
 	}
@@ -92,12 +120,27 @@ static __noinline bool binding_is_lost(const struct session_key *key, const stru
 	return !binding || binding->generation != session->generation;
 }
 
+static __always_inline void note_need(const struct session_key *key, const struct session *session)
+{
+	struct bib4_key name = {
+		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
+	struct bib4 *binding;
+
+	if (session->flags & (SESSION_OVERLOAD | SESSION_CONTACT))
+		return;
+	binding = bpf_map_lookup_elem(&bib4, &name);
+	if (binding && binding->generation == session->generation &&
+	    binding->needed < session->expires)
+		binding->needed = session->expires;
+}
+
 static long sweep_session(struct bpf_map *map, const struct session_key *key,
 			  struct session *session, struct sweep_run *run)
 {
 	(void)map;
 	if (!take_over(&session->expires, run->now - GRACE,
 		       run->purge && binding_is_lost(key, session, run->slot))) {
+		note_need(key, session);
 		run->left++;
 		return 0;
 	}

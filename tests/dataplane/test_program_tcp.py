@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.translator.datapath import Session
-from tests.dataplane.machine import POD, POOL, SERVER, Machine, Out, at, machine
+from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, machine
 
 pytestmark = pytest.mark.root
 
@@ -116,6 +116,46 @@ def test_closing_session_is_not_kept_alive_by_what_follows(flow: Flow) -> None:
     flow.play("6A 4A")
     flow.nat.datapath.travel(45)
     assert flow.session.expires_in < 0
+
+
+def live(nat: Machine, seconds: int) -> None:
+    """Let time pass with the agent's sweeps in it."""
+    for _ in range(seconds // 5):
+        nat.datapath.travel(5)
+        nat.datapath.sweep()
+
+
+def test_the_port_of_a_closed_connection_is_free_again_after_the_transitory_time(
+    flow: Flow,
+) -> None:
+    flow.play("6S 4SA 6A 6FA 4FA")
+    live(flow.nat, TRANSITORY)
+    assert all(usage.used <= 1 for usage in flow.nat.datapath.usage())
+    live(flow.nat, 150)  # it rests for two minutes where ports are not scarce
+    assert list(flow.nat.datapath.bib()) == []
+    assert all(usage.used == 0 for usage in flow.nat.datapath.usage())
+
+
+def test_the_port_of_an_established_connection_is_kept_through_all_sweeps(flow: Flow) -> None:
+    flow.play("6S 4SA 6A")
+    port = flow.port
+    live(flow.nat, ESTABLISHED - 60)
+    assert flow.packet("4PA").translated
+    live(flow.nat, 300)
+    assert flow.packet("6PA").translated
+    assert flow.port == port
+
+
+def test_a_session_opened_between_two_sweeps_keeps_its_binding(flow: Flow) -> None:
+    """Its binding's time was raised by an earlier connection, so it doesn't raise it itself."""
+    nat = flow.nat
+    flow.play("6S 4SA 6A 6FA 4FA")
+    live(nat, TRANSITORY)  # the first session ends, and its binding is about to
+    syn = IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=4000, dport=81, flags="S")
+    port = nat.from_pod(syn).packet.sport
+    assert port == flow.port
+    live(nat, 200)
+    assert nat.from_pod(syn).packet.sport == port
 
 
 def test_established_session_lives_two_hours_and_four_minutes(flow: Flow) -> None:

@@ -97,7 +97,7 @@ PORT_BLOCK_KEY = struct.Struct("=4s4B")
 BIB6_KEY = struct.Struct("=16s2sBx4x")
 BIB6 = struct.Struct("=4s2sHI")
 BIB4_KEY = struct.Struct("=4s2sBx")
-BIB4 = struct.Struct("=16s2sHIII")
+BIB4 = struct.Struct("=16s2sHIIII4x")
 SESSION_KEY = struct.Struct("=4s4s2s2sB3x")
 SESSION = struct.Struct("=16s2sBBIIHHII")
 OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
@@ -133,7 +133,7 @@ class BibEntry(NamedTuple):
     def unpack(cls, key: bytes, value: bytes, now: int) -> BibEntry:
         """Read a key and value of bib4."""
         address, port, protocol = BIB4_KEY.unpack(key)
-        client, client_port, flags, _generation, expires, created = BIB4.unpack(value)
+        client, client_port, flags, _generation, expires, created, _ = BIB4.unpack(value)
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),

@@ -61,7 +61,7 @@ class Carrier:
         """Copy what was opened since `copy_all` began, unless the new programs have it already."""
         with Map.open_pinned(self.source / "bib4") as bib4:
             for key, value in bib4.items():
-                client, port, _, generation, _, created = abi.BIB4.unpack(value)
+                client, port, _, generation, _, created, _ = abi.BIB4.unpack(value)
                 if created < self._started or not self._target.map("bib4").add(key, value):
                     continue
                 address, pool_port, protocol = abi.BIB4_KEY.unpack(key)

@@ -76,6 +76,7 @@ class Tables:
                 generation,
                 0xFFFFFFFF,
                 now,
+                0,
             ),
         )
         self._maps["bib6"].set(
