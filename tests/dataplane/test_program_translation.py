@@ -29,6 +29,7 @@ from tests.dataplane.machine import (
     machine,
     right_checksums,
 )
+from tests.dataplane.test_program_icmp_errors import parts6
 
 pytestmark = pytest.mark.root
 
@@ -260,8 +261,7 @@ def test_atomic_fragment_loses_its_header_and_keeps_its_id(nat: Machine) -> None
 def test_other_transports_are_refused(nat: Machine, transport: int) -> None:
     out = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER), nh=transport) / bytes(40))
     assert out.counted.get("dropped_unknown_transport") == 1
-    assert (out.packet.payload.type, out.packet.payload.code) == (1, 4)
-    assert right_checksums(out.packet)
+    assert parts6(out)[:2] == (1, 4)
 
 
 def test_other_transports_to_the_pool_are_the_hosts(nat: Machine) -> None:
