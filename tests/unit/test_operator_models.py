@@ -19,7 +19,7 @@ from nat64_operator.api.gateway import (
     Pool,
     derived_ports,
 )
-from nat64_operator.api.policy import PolicySpec
+from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.render.sidecar import clients_config, render_corefile
 from nat64_operator.settings import Settings
 
@@ -245,3 +245,79 @@ def test_whatever_a_policy_can_say_the_sidecar_accepts(
 
 def test_pools_are_what_the_crd_says() -> None:
     assert GatewaySpec().pools == (Pool(),)
+
+
+STORED = Path(__file__).parent / "stored"
+
+
+def fields_set(spec: Any, path: str = "spec") -> set[str]:
+    if isinstance(spec, dict):
+        inner = (fields_set(value, f"{path}.{key}") for key, value in spec.items())
+        return {path}.union(*inner)
+    if isinstance(spec, list) and spec and isinstance(spec[0], dict):
+        return {path}.union(*(fields_set(item, f"{path}[]") for item in spec))
+    return {path}
+
+
+@pytest.mark.parametrize(
+    ("name", "plural"),
+    [("nat64gateway", "nat64gateways"), ("dns64policy", "dns64policies")],
+)
+def test_the_stored_sample_sets_every_field(name: str, plural: str) -> None:
+    stored = yaml.safe_load((STORED / f"{name}-v1alpha1.yaml").read_text())
+    in_crd = {p for p, f in fields(schema(plural)) if not p.endswith("[]") or "properties" in f}
+    optional = {p for p in in_crd if "tolerations[]." in p}
+    extra = {p for p in fields_set(stored["spec"]) if ".nodeSelector." in p}
+    assert fields_set(stored["spec"]) - extra >= in_crd - optional
+
+
+def test_a_gateway_stored_by_the_first_release_reads_the_same() -> None:
+    stored = yaml.safe_load((STORED / "nat64gateway-v1alpha1.yaml").read_text())
+    read = Gateway.parse(stored)
+    made = read.config()
+    assert str(made.prefix) == "64:ff9b:1::/96"
+    assert [(p.addresses, p.ports) for p in made.pools] == [
+        ("node", "61001-65535"),
+        ("203.0.113.8/29", "1024-65535"),
+    ]
+    assert (made.interface, made.uplinks, made.lowest_ipv6_mtu) == ("nat64-edge", ("eth0",), 1400)
+    assert made.filtering is config.Filtering.ADDRESS_DEPENDENT
+    assert (made.timeouts.udp, made.limits.sessions) == (121, 2048)
+    assert made.static_mappings[0].port == 8080
+    assert made.policy.allow_non_global
+    assert read.ports.all() == {
+        "translator": 1111,
+        "dns": 1112,
+        "dnsHealth": 1113,
+        "dnsReady": 1114,
+        "dnsMetrics": 1115,
+    }
+
+
+def test_a_policy_stored_by_the_first_release_reads_the_same() -> None:
+    stored = yaml.safe_load((STORED / "dns64policy-v1alpha1.yaml").read_text())
+    read = Policy.parse(stored)
+    made = gateway()
+    text = render_corefile(made.config(), made.ports, read.spec, read.spec.upstreams)
+    for line in (
+        "translate_all",
+        "allow_ipv4",
+        "exclude_aaaa ::ffff:0:0/96 2001:db8:bad::/48",
+        "exclude_a 10.0.0.0/8",
+        "map 172.16.0.0/12 64:ff9b:1:1::/96",
+        "exempt cluster.local corp.example",
+        "ptr off",
+        "break_dnssec off",
+        "translator /run/nat64-operator/default/status.json servfail",
+        "success 2048",
+        "forward . 2001:db8::53 192.0.2.53:5353 {",
+        "allow net 2001:db8:7::/48",
+    ):
+        assert line in text
+    assert read.spec.core_dns.mode.value == "Import"
+
+
+def test_fields_that_a_later_version_adds_do_no_harm() -> None:
+    stored = yaml.safe_load((STORED / "nat64gateway-v1alpha1.yaml").read_text())
+    later = {**stored, "spec": {**stored["spec"], "topology": "Gateway"}}
+    assert Gateway.parse(later).spec == Gateway.parse(stored).spec
