@@ -44,6 +44,7 @@ class Simulation:
         self.custom_files: Any = None
         self.synthesizes = True
         self.rolls_out = True
+        self.seen_pods: dict[str, tuple[Pod, ...]] = {}
         self.lags = False
         """CoreDNS goes by what it read before."""
         self.events: list[Emit] = []
@@ -103,7 +104,7 @@ class Simulation:
                     if obj
                 },
                 answers=self._answers,
-                pods=pods,
+                pods={**pods, **self.seen_pods},
             )
         )
 

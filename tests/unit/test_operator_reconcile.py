@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat64_dataplane import config
-from nat64_operator.reconcile import Node, reconcile
+from nat64_operator.reconcile import Node, Pod, reconcile
 from nat64_operator.reconcile.actions import Apply, SetFinalizers, WriteCorefile
 from nat64_operator.render.manifest import Ref
 from tests.unit.operator_simulation import COREDNS, COREFILE, NAMESPACE, Simulation
@@ -335,6 +335,24 @@ def test_gateways_on_different_nodes_are_no_conflict() -> None:
     simulation.settle()
     for name in ("a", "b"):
         assert simulation.condition("NAT64Gateway", name, "Accepted")[0] == "True"
+
+
+def test_a_node_in_trouble_is_told_with_the_kubelets_words() -> None:
+    simulation = settled(wired=False)
+    simulation.rolls_out = False
+    simulation.owned[DAEMON_SET]["status"]["numberReady"] = 0
+    simulation.step()
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
+    status = {
+        "containerStatuses": [
+            {"name": "translator", "ready": False, "state": {"waiting": waiting}},
+        ]
+    }
+    pod = {"metadata": {}, "spec": {"containers": [{}], "nodeName": "node1"}, "status": status}
+    simulation.seen_pods = {"default": (Pod.of(pod),)}
+    simulation.settle()
+    message = simulation.condition("NAT64Gateway", "default", "Ready")[2]
+    assert message.endswith("; node1: translator: CrashLoopBackOff: back-off 10s")
 
 
 LEAVING = Ref("DaemonSet", "nat64-default-leaving", NAMESPACE)

@@ -30,7 +30,7 @@ from nat64_operator.reconcile.actions import (
     SetStatus,
     WriteCorefile,
 )
-from nat64_operator.reconcile.plan import removing
+from nat64_operator.reconcile.plan import ailing, removing
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
@@ -40,6 +40,8 @@ log = logging.getLogger("nat64_operator")
 QUIET_SECONDS = 0.3
 """How long changes are gathered before they are looked at."""
 RESYNC_SECONDS = 600
+PODS_SECONDS = 30
+"""How often the pods of a gateway that is not well are looked at."""
 BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 
 
@@ -61,6 +63,8 @@ class Loop:
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
+        self._known_pods: dict[str, tuple[Pod, ...]] = {}
+        self._pods_read: dict[str, float] = {}
         self.alive = time.monotonic()
         """When the loop last came round, for the liveness probe."""
         self.passes = 0
@@ -128,6 +132,7 @@ class Loop:
         if plan.wake is not None:
             times.append(plan.wake)
         times += [at - now for _, at in self._failures.values()]
+        times += [read + PODS_SECONDS - now for read in self._pods_read.values()]
         return max(min(times), QUIET_SECONDS)
 
     def _resync(self, kind: str) -> None:
@@ -158,12 +163,18 @@ class Loop:
         self._corefiles_known = wanted
 
     def _pods(self) -> dict[str, tuple[Pod, ...]]:
-        pods: dict[str, tuple[Pod, ...]] = {}
-        for gateway in sorted(removing(self._store.world(0.0, {}))):
-            selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(gateway).items())
-            items = self._kube.items("Pod", self._settings.namespace, selector)
-            pods[gateway] = tuple(Pod.of(obj) for obj in items)
-        return pods
+        world, now = self._store.world(0.0, {}), time.monotonic()
+        going, sick = removing(world), ailing(world)
+        for gateway in sorted(going | sick):
+            last = self._pods_read.get(gateway, float("-inf"))
+            if gateway in going or now - last >= PODS_SECONDS:
+                selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(gateway).items())
+                items = self._kube.items("Pod", self._settings.namespace, selector)
+                self._known_pods[gateway] = tuple(Pod.of(obj) for obj in items)
+                self._pods_read[gateway] = now
+        for gateway in set(self._known_pods) - going - sick:
+            del self._known_pods[gateway], self._pods_read[gateway]
+        return dict(self._known_pods)
 
     def _act(self, plan: Plan) -> bool:
         """Carry the plan out; whether anything was done."""

@@ -161,8 +161,15 @@ def _programmed(
         PROGRAMMED,
         False,
         reason,
-        f"{ready} of {desired} nodes translate, {updated} run this config{without}",
+        f"{ready} of {desired} nodes translate, {updated} run this config{without}"
+        + _troubles(gateway.name, world),
     )
+
+
+def _troubles(gateway: str, world: World) -> str:
+    """What the kubelets say of pods that aren't ready, of one node at least."""
+    bad = [pod for pod in world.pods.get(gateway, ()) if pod.trouble and not pod.ready]
+    return "; " + _some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
 
 
 def _is_starting(gateway: Gateway, now: float) -> bool:

@@ -88,6 +88,16 @@ def removing(world: World) -> set[str]:
     return deleting | world.gateways_left_behind()
 
 
+def ailing(world: World) -> set[str]:
+    """Gateways of which some node should translate and doesn't: their pods may say why."""
+    return {
+        name
+        for name, obj in world.gateways.items()
+        for condition in (obj.get("status") or {}).get("conditions") or ()
+        if condition["type"] == PROGRAMMED and condition["reason"] == "NodesNotReady"
+    }
+
+
 def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config | Refusal]:
     configs: dict[str, config.Config | Refusal] = {}
     good: list[tuple[Gateway, config.Config]] = []

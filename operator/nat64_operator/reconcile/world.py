@@ -17,11 +17,13 @@ from nat64_operator.settings import Settings
 
 
 class Pod(NamedTuple):
-    """What matters of a gateway's pod while its nodes are cleaned."""
+    """What matters of a gateway's pod while its nodes are cleaned, or when some are not well."""
 
     node: str
     removing: bool
     ready: bool
+    trouble: str = ""
+    """Why a container is not ready, in the kubelet's words."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -32,7 +34,26 @@ class Pod(NamedTuple):
             obj["spec"].get("nodeName") or "",
             "remove" in command and not obj["metadata"].get("deletionTimestamp"),
             any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+            _trouble(obj),
         )
+
+
+def _trouble(pod: Object) -> str:
+    status = pod.get("status") or {}
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for container in status.get(kind) or ():
+            if container.get("ready"):
+                continue
+            for state in (container.get("state") or {}, container.get("lastState") or {}):
+                found = state.get("waiting") or state.get("terminated") or {}
+                said = (found.get("message") or "").strip().splitlines()
+                words = [found.get("reason") or "", said[-1] if said else ""]
+                if found and found.get("reason") not in ("PodInitializing", "Completed"):
+                    return f"{container['name']}: " + ": ".join(filter(None, words))[:200]
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or "not scheduled")[:200]
+    return ""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +73,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
-    """Pods of gateways that are being removed."""
+    """Pods of gateways that are being removed, or of which some nodes don't translate."""
     # Worked out when first asked for; a World never changes.
     _records: dict[str, Record] | None = None
     _index: NodeIndex | None = None
