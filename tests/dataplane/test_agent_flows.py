@@ -165,7 +165,7 @@ def test_a_node_that_loses_ipv4_says_so_and_every_flow_outlives_it(
     """Lost: what was sent while there was no route. Kept: every session."""
     live = flows.start_all(lab.pod)
     lab.node.ip("route delete default")
-    nat64.wait_ready(503, "NoUplink")
+    nat64.wait_ready(503, "NoIPv4DefaultRoute")
     lab.node.ip(f"route add default via {ROUTER_V4} dev eth0")
     nat64.wait_ready()
     assert lab.curl("ok") == "ok"

@@ -90,37 +90,40 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._wake.set)
-        with self.run_dir.locked(), contextlib.ExitStack() as stack:
-            stack.callback(self._kernel.shutdown)
-            stack.enter_context(monitor.watching(self._wake.set))
-            instance = Instance(self.options.pins, self.options.attach_by)
-            stack.callback(instance.close)
+        instance = Instance(self.options.pins, self.options.attach_by)
+        with self.run_dir.locked(), self._kernel, monitor.watching(self._wake.set):
             server = Server(probes.routes(self.state, instance))
             if self.state.config.listen:
                 await server.start(self.state.config.listen)
-            await self._in_kernel(instance.open, self.state.config)
-            self.state.attached_by = instance.attached_by
-            log.info(
-                "agent of translator %r runs, hooks by %s",
-                self.state.config.name,
-                instance.attached_by,
-            )
-            tasks = [
-                asyncio.create_task(self._supervise(instance)),
-                asyncio.create_task(self._sweep(instance)),
-                asyncio.create_task(self._watch_file()),
-                asyncio.create_task(self._stop.wait()),
-            ]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # a task that failed ends the agent with its error
+                await self._work(instance)
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 await server.close()
+                await self._in_kernel(instance.close)
         log.info("agent stopped; translator %r goes on", self.state.config.name)
+
+    async def _work(self, instance: Instance) -> None:
+        await self._in_kernel(instance.open, self.state.config)
+        self.state.attached_by = instance.attached_by
+        log.info(
+            "agent of translator %r runs, hooks by %s",
+            self.state.config.name,
+            instance.attached_by,
+        )
+        tasks = [
+            asyncio.create_task(self._supervise(instance)),
+            asyncio.create_task(self._sweep(instance)),
+            asyncio.create_task(self._watch_file()),
+            asyncio.create_task(self._stop.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a task that failed ends the agent with its error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _in_kernel(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._kernel, work, *arguments)

@@ -62,4 +62,7 @@ class State:
         """Why the agent is not ready; empty where the file's config is what packets meet."""
         if self.config_error:
             return f"ConfigRefused: {self.config_error}"
-        return "" if self.settled else self.status.reason
+        if self.settled:
+            return ""
+        # A predecessor's status may say that packets are translated, and they are.
+        return "Starting: not checked yet" if self.status.programmed else self.status.reason
