@@ -36,17 +36,29 @@ static __always_inline __u16 ipv4_header_checksum(const struct iphdr *ip)
 	return ~fold(sum);
 }
 
-/* What the transport checksum must gain when the addresses become IPv4, or IPv6. */
-static __always_inline __s64 addresses_to_ipv4(struct packet *p)
+/* The sum of `p`'s addresses as IPv4 less their sum as IPv6, or the other way round. Added up here:
+ * bpf_csum_diff would copy them first. */
+static __always_inline __s64 addresses_changed(const struct packet *p, __u32 ipv4, __u32 ipv6)
 {
-	return bpf_csum_diff((__be32 *)&p->client, 2 * sizeof(union addr6), &p->pool,
-			     2 * sizeof(__be32), 0);
+	__u64 sum = (__u64)(p->pool ^ ipv4) + (p->remote ^ ipv4);
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 4; i++)
+		sum += (__u64)(p->client.words[i] ^ ipv6) + (p->remote6.words[i] ^ ipv6);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
 }
 
-static __always_inline __s64 addresses_to_ipv6(struct packet *p)
+/* What the transport checksum must gain when the addresses become IPv4, or IPv6. */
+static __always_inline __s64 addresses_to_ipv4(const struct packet *p)
 {
-	return bpf_csum_diff(&p->pool, 2 * sizeof(__be32), (__be32 *)&p->client,
-			     2 * sizeof(union addr6), 0);
+	return addresses_changed(p, 0, ~0U); /* minus is the complement */
+}
+
+static __always_inline __s64 addresses_to_ipv6(const struct packet *p)
+{
+	return addresses_changed(p, ~0U, 0);
 }
 
 /* The sum over ICMPv6's pseudo-header, which ICMPv4 has not. */
