@@ -33,7 +33,7 @@ def test(kernel: Kernel, arguments: Sequence[str], seconds: float, place: Path) 
         result.mkdir()
         (result / "arguments").write_text("\0".join(arguments))
         archive = Path(scratch, "initramfs")
-        job = {"MODULES": str(kernel.folder / "lib/modules"), "REPO": str(REPO)}
+        job = {"MODULES": str(kernel.folder.resolve() / "lib/modules"), "REPO": str(REPO)}
         archive.write_bytes(initramfs.build(kernel, {**job, "PYTHON": sys.executable}))
         try:
             _emulate(kernel, archive, result, console, seconds)
