@@ -53,8 +53,10 @@ def possible(settings: Server) -> bool:
     dns64, cache = settings.dns64, settings.cache
     if dns64 is None or cache is None or dns64.translate_all or settings.zones != (".",):
         return False
-    if cache.stale or cache.prefetch or cache.no_success or cache.zones != (".",) or settings.log:
+    if cache.stale or cache.prefetch or cache.no_success or cache.zones != (".",):
         return False
+    if any(not rule.classes or "success" in rule.classes for rule in settings.log):
+        return False  # what goes the short way isn't logged, and it is always a success
     forwards = settings.forwards
     return len(forwards) == 1 and forwards[0].zone == "." and not forwards[0].excepted
 
