@@ -4,22 +4,12 @@ is compared with what is there, field by field, and what others added beside it 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from nat64_operator.api.meta import Object
 from nat64_operator.reconcile.world import get
-from nat64_operator.render import names
-
-_QUANTITY = re.compile(r"^([0-9.]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
-_SCALE: dict[str | None, Decimal] = {
-    None: Decimal(1),
-    "m": Decimal("0.001"),
-    **{unit: Decimal(1000) ** i for i, unit in enumerate("kMGTPE", 1)},
-    **{f"{unit}i": Decimal(1024) ** i for i, unit in enumerate("KMGTPE", 1)},
-}
+from nat64_operator.render import names, quantity
 
 
 def differs(wanted: Object, live: Object | None) -> bool:
@@ -48,8 +38,5 @@ def covers(live: Any, wanted: Any) -> bool:
 
 
 def _same_quantity(a: Any, b: Any) -> bool:
-    found = [_QUANTITY.match(str(value)) for value in (a, b)]
-    if not all(found):
-        return False
-    one, other = (Decimal(m[1]) * _SCALE[m[2]] for m in found if m)
-    return one == other
+    one = quantity.parse(a)
+    return one is not None and one == quantity.parse(b)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway, Ports
-from nat64_operator.render import names
+from nat64_operator.render import names, quantity
 from nat64_operator.render.manifest import config_map, finish
 from nat64_operator.settings import Settings
 
@@ -19,6 +19,11 @@ DNS64_USER = 65532
 """Any user without rights; the image's other files are readable by all."""
 DNS64_GRACE_SECONDS = 30
 """Longer than the sidecar's lameduck period, in which it answers until CoreDNS has moved on."""
+
+# The kernel charges maps to the container that makes them: so much for each session that there may
+# be, and so much more for each that there is (docs/dataplane.md has how it was measured).
+BYTES_PER_SESSION_ALLOWED = 48
+BYTES_PER_SESSION = 348
 
 # Every capability is dropped but those that the translator uses: links, routes and tc hooks;
 # programs and maps; packet access that the verifier grants only with it.
@@ -86,7 +91,12 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
     )
     pod["initContainers"] = [_on_the_host(settings, "prepare")]
     pod["containers"] = [
-        _translator(settings, gateway.ports.translator, ["run"]),
+        {
+            **_translator(settings, gateway.ports.translator, ["run"]),
+            "resources": translator_resources(
+                settings.translator_resources, translator.limits.sessions
+            ),
+        },
         _dns64(settings, gateway.ports),
     ]
     return _daemon_set(gateway.name, settings, pod, gateway.spec.update_strategy.max_unavailable)
@@ -95,6 +105,19 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
 def node_selector(selector: dict[str, str]) -> dict[str, str]:
     """A gateway's selector as its pods have it."""
     return {"kubernetes.io/os": "linux", **selector}
+
+
+def translator_resources(resources: dict[str, Any], sessions: int) -> dict[str, Any]:
+    """The translator's resources with the memory of its sessions on top: a limit without it would
+    refuse connections long before `limits.sessions` does.
+    """
+    most = sessions * (BYTES_PER_SESSION_ALLOWED + BYTES_PER_SESSION)
+    extra = {"requests": sessions * BYTES_PER_SESSION_ALLOWED, "limits": most}
+    made = {kind: dict(values) for kind, values in resources.items()}
+    for kind, size in extra.items():
+        if "memory" in made.get(kind, {}):
+            made[kind]["memory"] = quantity.plus(str(made[kind]["memory"]), size)
+    return made
 
 
 class Where(NamedTuple):
