@@ -48,7 +48,7 @@ demo: setup ## From nothing to an IPv6-only pod that fetches from an IPv4-only n
 demo-down: $(VENV)/.stamp ## Remove everything that `make demo` started
 	@$(PY) -m tests.cluster down
 
-test: lint test-unit test-dataplane test-kernels test-operator test-e2e ## All tests, unit to end-to-end
+test: lint test-unit test-dataplane test-operator test-e2e ## All tests, unit to end-to-end
 
 test-unit: setup ## Tests that run anywhere
 	$(BIN)/pytest tests/unit tests/dns64 -n auto
