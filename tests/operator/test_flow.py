@@ -275,6 +275,11 @@ def test_a_node_that_is_not_ready_is_not_waited_for(
             {"spec": {"template": {"spec": {"hostNetwork": False, "dnsPolicy": "ClusterFirst"}}}},
         ),
         ("daemonset/nat64-default", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}}),
+        (
+            "daemonset/nat64-default",
+            {"spec": {"template": {"spec": {"nodeSelector": {"nobody": "here"}}}}},
+        ),
+        ("service/nat64-default-dns", {"spec": {"selector": {"nobody": "here"}}}),
     ],
 )
 def test_drift_is_repaired(

@@ -13,6 +13,7 @@ from nat64_operator.reconcile.actions import (
     Delete,
     Emit,
     Plan,
+    Replace,
     SetFinalizers,
     SetStatus,
     WriteCorefile,
@@ -197,11 +198,19 @@ class Simulation:
                 generation = old["metadata"]["generation"] if old else 0
                 changed = old is None or old.get("spec") != new.get("spec")
                 new["metadata"]["generation"] = generation + changed
+                new["metadata"]["resourceVersion"] = version
                 if old and "status" in old:
                     new["status"] = old["status"]
                 if ref.kind == "Service":
                     new["spec"]["clusterIP"] = f"fd00::{len(ref.name):x}"
                 self.owned[ref] = new
+            case Replace(manifest, version_seen):
+                found = self.owned[Ref.of(manifest)]
+                assert found["metadata"]["resourceVersion"] == version_seen
+                address = found["spec"].get("clusterIP")
+                found["spec"] = copy.deepcopy(manifest["spec"])
+                found["spec"] |= {"clusterIP": address} if address else {}
+                found["metadata"]["generation"] += 1
             case Delete(ref, uid):
                 if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
                     del self.owned[ref]

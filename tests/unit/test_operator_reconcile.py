@@ -76,7 +76,7 @@ def vandalise(spec: dict[str, Any], rng: random.Random) -> None:
         spec["ports"] = spec["ports"][:1]
         return
     pod = spec["template"]["spec"]
-    match rng.randrange(4):
+    match rng.randrange(6):
         case 0:
             pod["hostNetwork"] = False
         case 1:
@@ -85,6 +85,10 @@ def vandalise(spec: dict[str, Any], rng: random.Random) -> None:
             pod["containers"][0]["image"] = "other"
         case 3:
             del pod["containers"][0]["command"]
+        case 4:
+            pod["nodeSelector"]["nobody"] = "here"
+        case 5:
+            pod["containers"].append({"name": "guest", "image": "guest"})
 
 
 def damage(simulation: Simulation, rng: random.Random) -> None:

@@ -22,6 +22,7 @@ from nat64_operator.reconcile.actions import (
     Apply,
     Delete,
     Emit,
+    Replace,
     SetFinalizers,
     SetStatus,
     WriteCorefile,
@@ -48,6 +49,7 @@ _PATHS = {
     policy_api.KIND: (f"apis/{API_VERSION}", policy_api.PLURAL),
 }
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 Query = dict[str, str]
@@ -70,6 +72,13 @@ class Kube:
             case Apply(manifest):
                 query = {"fieldManager": FIELD_MANAGER, "force": "true"}
                 return self._call("PATCH", Ref.of(manifest), query, manifest, _APPLY)
+            case Replace(manifest, version):
+                query = {"fieldManager": FIELD_MANAGER}
+                steps = [
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                    {"op": "replace", "path": "/spec", "value": manifest["spec"]},
+                ]
+                return self._call("PATCH", Ref.of(manifest), query, steps, _JSON_PATCH)
             case Delete(ref, uid):
                 body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
                 try:

@@ -26,6 +26,7 @@ from nat64_operator.reconcile.actions import (
     Group,
     Plan,
     Question,
+    Replace,
     SetFinalizers,
     SetStatus,
     WriteCorefile,
@@ -201,7 +202,7 @@ class Loop:
 
     def _remember(self, action: object, result: dict[str, object] | None) -> None:
         match action:
-            case Apply() | SetFinalizers() | SetStatus() if result is not None:
+            case Apply() | Replace() | SetFinalizers() | SetStatus() if result is not None:
                 log.info("%s %s", type(action).__name__, Ref.of(result))
                 if isinstance(action, SetFinalizers) and not _remains(result):
                     self._store.drop(action.ref.kind, Ref.of(result))

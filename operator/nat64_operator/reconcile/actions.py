@@ -15,6 +15,13 @@ class Apply(msgspec.Struct, frozen=True):
     manifest: dict[str, Any]
 
 
+class Replace(msgspec.Struct, frozen=True):
+    """Replace the spec as a whole, if the object has not changed since."""
+
+    manifest: dict[str, Any]
+    resource_version: str
+
+
 class Delete(msgspec.Struct, frozen=True):
     """Delete the object that was observed, and no other that took its name since."""
 
@@ -59,7 +66,7 @@ class Emit(msgspec.Struct, frozen=True):
     message: str
 
 
-Action = Apply | Delete | SetStatus | SetFinalizers | WriteCorefile | Emit
+Action = Apply | Replace | Delete | SetStatus | SetFinalizers | WriteCorefile | Emit
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -37,6 +37,29 @@ def covers(live: Any, wanted: Any) -> bool:
     )
 
 
+# Maps that mean something as a whole: a key that someone adds takes nodes or endpoints away.
+_WHOLE = frozenset({"nodeSelector", "selector", "matchLabels"})
+
+
+def has_foreign_parts(wanted: Object, live: Object | None) -> bool:
+    """Whether someone added what server-side apply can't take away, as it isn't ours: a key of a
+    selector, a container, a volume.
+    """
+    return live is not None and _has_more(live.get("spec"), wanted.get("spec"))
+
+
+def _has_more(live: Any, wanted: Any, key: str = "") -> bool:
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        if key in _WHOLE and set(live) - set(wanted):
+            return True
+        return any(_has_more(live.get(name), value, name) for name, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(live, list):
+        if len(live) > len(wanted):
+            return True
+        return any(_has_more(a, b) for a, b in zip(live, wanted, strict=False))
+    return False
+
+
 def _same_quantity(a: Any, b: Any) -> bool:
     one = quantity.parse(a)
     return one is not None and one == quantity.parse(b)

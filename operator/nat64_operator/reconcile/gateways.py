@@ -17,9 +17,10 @@ from nat64_operator.reconcile.actions import (
     Apply,
     Delete,
     Group,
+    Replace,
     SetFinalizers,
 )
-from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile.drift import differs, has_foreign_parts
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar
@@ -201,7 +202,9 @@ def _apply(
     owned = world.owned_by(gateway.name)
     for manifest in wanted:
         live = owned.get(Ref.of(manifest))
-        if differs(manifest, live):
+        if live is not None and has_foreign_parts(manifest, live):
+            actions.append(Replace(manifest, live["metadata"]["resourceVersion"]))
+        elif differs(manifest, live):
             if live is not None and live.get("immutable") and live["data"] != manifest["data"]:
                 actions.append(Delete(Ref.of(manifest), live["metadata"]["uid"]))
             actions.append(Apply(manifest))
