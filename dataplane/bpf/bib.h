@@ -151,5 +151,5 @@ static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32
 	/* another CPU was first with a packet of the same client and port, or the table is full */
 	drop_binding(p);
 	client_port_freed(&p->client);
-	return find_binding(p, expires) ? GO_ON : COUNT_dropped_session_table_full;
+	return find_binding(p, expires) ? GO_ON : refused_insertion(error);
 }

@@ -54,6 +54,7 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	struct overload_key key;
 	struct bib6 entry = {};
 	int i, result = AGAIN;
+	long error;
 
 	if (!p)
 		return COUNT_dropped_internal;
@@ -65,10 +66,11 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
 	entry.generation = p->generation;
-	if (bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY)) {
+	error = bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY);
+	if (error) {
 		session_key_of(p, &session_key);
 		bpf_map_delete_elem(&sessions, &session_key);
-		return COUNT_dropped_session_table_full;
+		return refused_insertion(error);
 	}
 	count(DIR_6TO4, COUNT_sessions_opened);
 	count(DIR_6TO4, COUNT_ports_lent);

@@ -6,8 +6,15 @@
 
 #define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
 #define EVEN_PORTS  0x5555555555555555ULL
+#define E2BIG	    7
 #define EEXIST	    17
 #define AGAIN	    -1
+
+/* Why a table has not taken an entry: it is full, or the kernel has no memory at hand. */
+static __always_inline int refused_insertion(long error)
+{
+	return error == -E2BIG ? COUNT_dropped_session_table_full : COUNT_dropped_internal;
+}
 
 /* The lowest set bit of a word that has one; BPF has no instruction for it. */
 static __always_inline __u32 lowest_bit(__u64 word)
@@ -147,7 +154,7 @@ __noinline int claim_in_block(struct search *search, struct packet *p)
 	binding.created = search->now;
 	error = bpf_map_update_elem(&bib4, &name, &binding, BPF_NOEXIST);
 	if (error && error != -EEXIST)
-		return COUNT_dropped_session_table_full;
+		return refused_insertion(error);
 	mark_port(taken, offset, true);
 	if (error) {
 		count(DIR_6TO4, COUNT_port_claims_lost);

@@ -91,7 +91,7 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 			bpf_map_delete_elem(&sessions, &key);
 	}
 	if (error)
-		return COUNT_dropped_session_table_full;
+		return refused_insertion(error);
 	count(p->direction, COUNT_sessions_opened);
 	return GO_ON;
 }
