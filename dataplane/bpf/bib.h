@@ -129,7 +129,7 @@ static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32
 {
 	struct bib6_key key;
 	struct bib6 entry = {};
-	long error;
+	int error;
 
 	if (find_binding(p, expires))
 		return GO_ON;

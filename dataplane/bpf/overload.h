@@ -54,7 +54,7 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	struct overload_key key;
 	struct bib6 entry = {};
 	int i, result = AGAIN;
-	long error;
+	int error;
 
 	if (!p)
 		return COUNT_dropped_internal;

@@ -6,12 +6,16 @@
 
 #define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
 #define EVEN_PORTS  0x5555555555555555ULL
-#define E2BIG	    7
-#define EEXIST	    17
-#define AGAIN	    -1
+
+/* What map operations return, negative. Compare it as an int: before Linux 6.3 they return one, and
+ * the verifier calls them without the helper that would extend it to 64 bits. */
+#define E2BIG  7
+#define EEXIST 17
+
+#define AGAIN -1
 
 /* Why a table has not taken an entry: it is full, or the kernel has no memory at hand. */
-static __always_inline int refused_insertion(long error)
+static __always_inline int refused_insertion(int error)
 {
 	return error == -E2BIG ? COUNT_dropped_session_table_full : COUNT_dropped_internal;
 }
@@ -119,7 +123,7 @@ __noinline int claim_in_block(struct search *search, struct packet *p)
 	struct bib4_key name = {};
 	__u64 parity = ~0ULL;
 	int offset;
-	long error;
+	int error;
 
 	if (!search || !p)
 		return COUNT_dropped_internal;

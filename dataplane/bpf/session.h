@@ -63,7 +63,7 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	struct session_key key;
 	struct session *old;
 	__u32 seen;
-	long error;
+	int error;
 
 	session_key_of(p, &key);
 	fresh.client = p->client;
