@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 
 from kubernetes import client
 
@@ -43,6 +44,8 @@ QUIET_SECONDS = 0.3
 RESYNC_SECONDS = 600
 PODS_SECONDS = 30
 """How often the pods of a gateway that is not well are looked at."""
+OFTEN, OFTEN_SECONDS = 20, 30
+"""So many changes of one object in so many seconds are a fight."""
 BACKOFF_SECONDS = (1, 2, 4, 8, 16, 30)
 
 
@@ -64,6 +67,7 @@ class Loop:
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
+        self._recent: dict[Ref, deque[float]] = {}
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
         self._pods_read: dict[str, float] = {}
         self.alive = time.monotonic()
@@ -182,7 +186,7 @@ class Loop:
         done = False
         for group in plan.groups:
             _, again = self._failures.get(group.subject, (0, 0.0))
-            if again > time.monotonic():
+            if again > time.monotonic() or self._is_fighting(group.subject):
                 continue
             try:
                 for action in group.actions:
@@ -198,7 +202,23 @@ class Loop:
         current = {group.subject for group in plan.groups}
         for subject in set(self._failures) - current:
             del self._failures[subject]
+        for subject in set(self._recent) - current:
+            del self._recent[subject]
         return done
+
+    def _is_fighting(self, subject: Ref) -> bool:
+        """Whether there was always something to do for an object lately. Then someone undoes what
+        we do, as fast as we do it, and the API server is not the place to have that out.
+        """
+        now = time.monotonic()
+        recent = self._recent.setdefault(subject, deque(maxlen=OFTEN))
+        if len(recent) == OFTEN and now - recent[0] < OFTEN_SECONDS:
+            self._failures[subject] = (1, now + BACKOFF_SECONDS[-1])
+            recent.clear()
+            log.warning("%s: changed %d times in a row, as if someone undid it", subject, OFTEN)
+            return True
+        recent.append(now)
+        return False
 
     def _remember(self, action: object, result: dict[str, object] | None) -> None:
         match action:
