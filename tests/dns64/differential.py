@@ -119,7 +119,7 @@ def cases(names: list[str], types: tuple[str, ...] = TYPES) -> Iterator[Case]:
         yield Case(name, "AAAA", rdclass="CH")
 
 
-def ask(case: Case, port: int, timeout: float = 12.0) -> dns.message.Message | str:
+def ask(case: Case, port: int, timeout: float = 20.0) -> dns.message.Message | str:
     """The response, or what came instead."""
     query = case.query()
     send = dns.query.tcp if case.tcp else dns.query.udp

@@ -17,7 +17,7 @@ import dns.query
 from tests.cluster import binaries
 from tests.dns64.sidecar import free_port
 
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 
 
 class Program:

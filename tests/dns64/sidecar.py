@@ -19,7 +19,8 @@ import dns.message
 import dns.query
 import dns.rdatatype
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
+"""Seconds that anything may take to start or to happen on a machine with other work to do."""
 
 
 def free_port() -> int:
@@ -112,7 +113,7 @@ class Sidecar:
         edns: int | bool = True,
         rdclass: str = "IN",
         address: str | None = None,
-        timeout: float = 8.0,
+        timeout: float = 20.0,
     ) -> dns.message.Message:
         """Ask over a socket and return the response as it came, TC and all."""
         query = dns.message.make_query(name, rdtype, rdclass, want_dnssec=do, use_edns=edns)
