@@ -61,15 +61,17 @@ test-kernels: setup ## The translator on Debian 12's own kernel, in an emulator
 	$(PY) -m tests.kernels
 
 test-operator: setup ## The operator, against a real kube-apiserver and etcd
-	$(BIN)/pytest tests/operator
+	$(BIN)/pytest tests/operator -n 2 --dist loadfile
 
 test-e2e: setup ## The product on the real two-node cluster
 	$(BIN)/pytest tests/e2e
 
 bench-nat64: setup ## The translator beside its peers: build/bench/nat64.json
+	@scripts/apt-install tests/bench/apt.txt
 	$(PY) -m tests.bench.nat64
 
 bench-dns64: setup ## The sidecar beside CoreDNS and Unbound: build/bench/dns64.json
+	@scripts/apt-install tests/bench/dns64-apt.txt
 	$(PY) -m tests.bench.dns64
 
 bench-operator: setup ## The operator at scale: build/bench/operator.json
