@@ -14,7 +14,7 @@
 struct bpf_map;
 
 #define GRACE  2  /* seconds between dead to packets and taken away */
-#define LINGER 15 /* seconds: three sweeps */
+#define LINGER 60 /* seconds: longer than the agent rests between sweeps of a full table */
 
 struct sweep_run {
 	__u32 now, slot, purge, hold;

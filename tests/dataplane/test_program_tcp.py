@@ -131,7 +131,8 @@ def test_the_port_of_a_closed_connection_is_free_again_after_the_transitory_time
     flow.play("6S 4SA 6A 6FA 4FA")
     live(flow.nat, TRANSITORY)
     assert all(usage.used <= 1 for usage in flow.nat.datapath.usage())
-    live(flow.nat, 150)  # it rests for two minutes where ports are not scarce
+    # it lingers for a minute, and rests for two more where ports are not scarce
+    live(flow.nat, 200)
     assert list(flow.nat.datapath.bib()) == []
     assert all(usage.used == 0 for usage in flow.nat.datapath.usage())
 
