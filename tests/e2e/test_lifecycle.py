@@ -120,6 +120,10 @@ def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product)
             for trace in ("nat64", "n64p-", "61001", PREFIX.removesuffix("/96")):
                 assert trace not in left, left
         assert corefile(cluster) == original_corefile()
+        # Helm doesn't wait for the pods of what it deletes.
+        cluster.kubectl(
+            "-n", NAMESPACE, "wait", "pod", "--all", "--for=delete", "--timeout=60s", check=False
+        )
         what = "daemonsets,deployments,configmaps,services,serviceaccounts,roles,jobs,pods"
         names = cluster.kubectl("-n", NAMESPACE, "get", what, "-o", "name").split()
         assert set(names) <= {"configmap/kube-root-ca.crt", "serviceaccount/default"}
