@@ -13,6 +13,7 @@ from typing import Any
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
+from tests.bench.load import SPRAY_SOURCE
 from tests.bench.subjects import Subject, subject
 from tests.dataplane.machine import POD, POOL, SERVER, at, machine
 from tests.lab.node import wait_for
@@ -26,28 +27,24 @@ KEYS = (
     "sweep_cpu_pct",
 )
 
-_SOURCE = "fd64:1:0:0:1::"
 _SWEEP_WATCH_SECONDS = 20
 _TIMED_RUNS = 5000
 
 Say = Callable[[str], None]
 
 
-def measure(load: Path, runs: int, seconds: float, say: Say) -> dict[str, Any]:
+def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
     """All of them, on a translator of its own."""
     found: dict[str, Any] = {"pps_at_sessions": {}}
-    with subject("ours", load) as ours:
+    with subject("ours") as ours:
         assert ours.translator
         # Sources of the spray need a way back, and no neighbour of their own.
-        ours.forwarder.ip("route add fd64:1:0:0:1::/80 via fd64:1::10")
-        # The server says nothing to what is sprayed at it.
-        drop = "chain c { type filter hook prerouting priority -300; udp dport 9 drop; };"
-        ours.server.run("nft", "-f", "-", input=f"table inet sink {{ {drop} }}\n")
+        ours.forwarder.ip(f"route add {SPRAY_SOURCE}/80 via fd64:1::10")
         for count in SESSIONS:
-            _open(ours, load, count)
+            _open(ours, count)
             sessions = ours.translator.metric("nat64_sessions")
             say(f"{sessions:.0f} sessions open")
-            rates = [_rate(ours, load, count, seconds) for _ in range(runs)]
+            rates = [_rate(ours, count, seconds) for _ in range(runs)]
             found["pps_at_sessions"][str(count)] = {"median": median(rates), "runs": rates}
             say(f"pps_at_sessions {count} {median(rates):.0f}")
         found["sessions_reached"] = sessions
@@ -100,34 +97,33 @@ def nanoseconds() -> dict[str, float]:
         }
 
 
-def _spray(one: Subject, load: Path, seconds: float, flows: int, packets: int) -> None:
+def _spray(one: Subject, seconds: float, flows: int, packets: int) -> None:
     mac = one.forwarder.run("cat", "/sys/class/net/client0/address").strip()
-    words = ("spray", "eth0", mac, _SOURCE, one.host, f"{seconds:g}", str(flows), str(packets))
-    one.client.run(load, *words, timeout=300)
+    one.load("spray", "eth0", mac, one.host, seconds, flows, packets, timeout=300)
 
 
-def _open(one: Subject, load: Path, count: int) -> None:
+def _open(one: Subject, count: int) -> None:
     """Send until so many sessions are there: a packet may be lost while the table grows."""
     assert one.translator
     translator = one.translator
 
     def enough() -> bool:
-        _spray(one, load, 60, count, count)
+        _spray(one, 60, count, count)
         return translator.metric("nat64_sessions") >= count
 
     wait_for(f"{count} sessions", enough, 180)
 
 
-def _rate(one: Subject, load: Path, flows: int, seconds: float) -> float:
+def _rate(one: Subject, flows: int, seconds: float) -> float:
     assert one.translator
 
     def translated() -> float:
         assert one.translator
         return one.translator.metric("nat64_translated_packets_total", direction="6to4")
 
-    before, start = translated(), time.monotonic()
-    _spray(one, load, seconds, flows, 0)
-    return (translated() - before) / (time.monotonic() - start)
+    before = translated()
+    _spray(one, seconds, flows, 0)
+    return (translated() - before) / seconds
 
 
 def _sweep_share(one: Subject) -> float:

@@ -20,9 +20,10 @@ from typing import Any
 
 from tests.bench import depth, report
 from tests.bench.subjects import SETUPS, Subject, subject
-from tests.lab.node import ROOT
+from tests.lab.node import ROOT, Node
 
 OURS = "ours"
+ROUNDS = 20_000
 BUILD = ROOT / "build" / "bench"
 PLOT = ROOT / "docs" / "nat64-speed.svg"
 PLOTTED = (
@@ -35,71 +36,65 @@ PLOTTED = (
     "new_flows_per_s",
 )
 
-Measure = Callable[[Subject, str, str], dict[str, float]]
+Measure = Callable[[Subject, float], dict[str, float]]
 
 
 def _streams(direction: str, count: int) -> Measure:
-    name = f"tcp_{'up' if direction == 'u' else 'down'}_{count}_gbps"
-
-    def measure(one: Subject, load: str, seconds: str) -> dict[str, float]:
-        out = one.client.run(load, "streams", one.host, seconds, direction, str(count))
-        return {name: float(out)}
+    def measure(one: Subject, seconds: float) -> dict[str, float]:
+        [rate] = one.load("streams", one.host, seconds, direction, count)
+        return {f"tcp_{direction}_{count}_gbps": rate}
 
     return measure
 
 
 def _datagrams(direction: str) -> Measure:
-    name = f"udp64_{'up' if direction == 'u' else 'down'}_pps"
+    mode = {"up": "flood", "down": "call"}[direction]
 
-    def measure(one: Subject, load: str, seconds: str) -> dict[str, float]:
-        return {name: float(one.client.run(load, "datagrams", one.host, seconds, direction))}
+    def measure(one: Subject, seconds: float) -> dict[str, float]:
+        receiver = one.server if direction == "up" else one.client
+        before = _received(receiver)
+        one.load(mode, one.host, seconds)
+        return {f"udp64_{direction}_pps": (_received(receiver) - before) / seconds}
 
     return measure
 
 
-def _connections(one: Subject, load: str, seconds: str) -> dict[str, float]:
-    out = one.client.run(load, "connections", one.host, seconds, *one.sources)
-    return {"new_flows_per_s": float(out)}
+def _received(node: Node) -> int:
+    return int(node.run("cat", "/sys/class/net/eth0/statistics/rx_packets"))
 
 
-def _rounds(one: Subject, load: str, _seconds: str) -> dict[str, float]:
-    p50, p99 = map(float, one.client.run(load, "rounds", one.host).split())
+def _connections(one: Subject, seconds: float) -> dict[str, float]:
+    [rate] = one.load("connections", one.host, seconds, *one.sources)
+    return {"new_flows_per_s": rate}
+
+
+def _rounds(one: Subject, _seconds: float) -> dict[str, float]:
+    p50, p99 = one.load("rounds", one.host, ROUNDS)
     return {"rtt_p50_us": p50, "rtt_p99_us": p99}
 
 
 MEASURES: tuple[Measure, ...] = (
-    _streams("u", 1),
-    _streams("d", 1),
-    _streams("u", 8),
-    _streams("d", 8),
-    _datagrams("u"),
-    _datagrams("d"),
+    _streams("up", 1),
+    _streams("down", 1),
+    _streams("up", 8),
+    _streams("down", 8),
+    _datagrams("up"),
+    _datagrams("down"),
     _connections,
     _rounds,
 )
 
 
-def build_load(directory: Path) -> Path:
-    """Compile the traffic generator."""
-    directory.mkdir(parents=True, exist_ok=True)
-    binary = directory / "load"
-    source = Path(__file__).with_name("load.c")
-    subprocess.run(
-        ["clang", "-O2", "-Wall", "-pthread", "-o", str(binary), str(source)], check=True
-    )
-    return binary
-
-
-def compare(names: Sequence[str], load: Path, runs: int, seconds: float) -> report.Runs:
+def compare(names: Sequence[str], runs: int, seconds: float) -> report.Runs:
     """Measure every subject `runs` times, each time starting with another one."""
     values: dict[str, dict[str, list[float]]] = {}
     with contextlib.ExitStack() as stack:
-        subjects = [stack.enter_context(subject(name, load)) for name in names]
+        subjects = [stack.enter_context(subject(name)) for name in names]
         for run in range(runs):
             turn = run % len(subjects)
             for measure in MEASURES:
                 for one in subjects[turn:] + subjects[:turn]:
-                    for metric, value in measure(one, str(load), f"{seconds:g}").items():
+                    for metric, value in measure(one, seconds).items():
                         values.setdefault(metric, {n: [] for n in names})[one.name].append(value)
                         _say(f"run {run + 1}/{runs}  {metric:16} {one.name:20} {value:12.2f}")
     return values
@@ -152,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.geteuid():
         parser.error("needs root: it makes network namespaces")
     about = machine()
-    load = build_load(BUILD)
-    runs = compare(options.subjects, load, options.runs, options.seconds)
+    runs = compare(options.subjects, options.runs, options.seconds)
     compared = report.ratios(runs, OURS)
     found: dict[str, Any] = {
         "machine": about,
@@ -161,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratios": compared,
     }
     if not options.no_depth:
-        found |= depth.measure(load, options.runs, options.seconds, _say)
+        found |= depth.measure(options.runs, options.seconds, _say)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
     title = f"Our translator, as a multiple of others ({about['cpus']} CPUs, {about['kernel']})"

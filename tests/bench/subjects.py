@@ -7,12 +7,13 @@ with the client's packets and which address of the server the client then dials.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from pathlib import Path
 
 from nat64_dataplane import pref64
+from tests.bench import load
 from tests.lab.node import Lab, Node, wait_for
 from tests.lab.translator import Translator
 
@@ -22,6 +23,7 @@ SOURCES_V6 = [str(IPv6Address("fd64:1::1:0") + n) for n in range(32)]
 SOURCES_V4 = [str(IPv4Address("192.0.2.32") + n) for n in range(32)]
 POOL = "198.51.100.64/27"
 SESSIONS = 1_048_576
+LOAD = (sys.executable, "-m", load.__name__)
 
 
 @dataclass
@@ -36,17 +38,24 @@ class Subject:
     sources: list[str]
     translator: Translator | None = field(default=None)
 
+    def load(self, *words: object, timeout: float = 90) -> list[float]:
+        """Run a mode of load.py on the client; its figures."""
+        out = self.client.run(*LOAD, *map(str, words), timeout=timeout)
+        return [float(word) for word in out.split()]
+
 
 @contextlib.contextmanager
-def subject(name: str, load: Path) -> Iterator[Subject]:
+def subject(name: str) -> Iterator[Subject]:
     """Build the machines, have the forwarder do what `name` says, start the servers."""
     with Lab() as lab:
         client, forwarder, server = map(lab.node, ("client", "forwarder", "server"))
         _cables(client, forwarder, server)
         built = Subject(name, client, forwarder, server, str(SERVER_V6), SOURCES_V6)
         SETUPS[name](built, lab)
-        server.start(load, "server")
-        wait_for("answer", lambda: client.run(load, "rounds", built.host), 20)
+        _ends_at_the_wire(server, f"udp dport {load.DISCARD}")
+        _ends_at_the_wire(client, f"udp sport {load.CALLS}")
+        server.start(*LOAD, "server")
+        wait_for("answer", lambda: built.load("rounds", built.host, 10), 20)
         yield built
 
 
@@ -127,6 +136,12 @@ def _tayga(built: Subject, _lab: Lab) -> None:
         "chain p { type nat hook postrouting priority 100; oifname server0 masquerade; };",
     )
     built.host = str(pref64.embed(PREFIX, SERVER_V4))
+
+
+def _ends_at_the_wire(node: Node, what: str) -> None:
+    """Count it on the interface, and no more."""
+    chain = f"chain c {{ type filter hook prerouting priority -300; {what} drop; }};"
+    node.run("nft", "-f", "-", input=f"table inet sink {{ {chain} }}\n")
 
 
 def _track(built: Subject, chain: str) -> None:
