@@ -45,6 +45,8 @@ class Simulation:
         self.custom_files: Any = None
         self.synthesizes = True
         self.rolls_out = True
+        self.sidecars = 1
+        """How many answer, once rolled out."""
         self.seen_pods: dict[str, tuple[Pod, ...]] = {}
         self.lags = False
         """CoreDNS goes by what it read before."""
@@ -81,7 +83,7 @@ class Simulation:
 
     def world(self) -> World:
         ready = {
-            ref.name: int(self._rolled_out(ref.name.removesuffix("-dns")))
+            ref.name: self.sidecars * self._rolled_out(ref.name.removesuffix("-dns"))
             for ref in self.owned
             if ref.kind == "Service"
         }

@@ -359,6 +359,77 @@ def test_a_node_in_trouble_is_told_with_the_kubelets_words() -> None:
     assert message.endswith("; node1: translator: CrashLoopBackOff: back-off 10s")
 
 
+def test_a_refused_prefix_never_reaches_coredns() -> None:
+    simulation = settled(wired=False)
+    simulation.create("DNS64Policy", "default", coreDNS={"mode": "Plugin"})
+    simulation.settle()
+    simulation.create("NAT64Gateway", "older", prefix="2001:db8::/96", pools=[{"ports": "100-200"}])
+    older = simulation.custom["NAT64Gateway"]["older"]["metadata"]
+    older["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    simulation.settle()
+    before = simulation.text()
+    assert "prefix 64:ff9b::/96" in before
+    simulation.edit("NAT64Gateway", "default", prefix="2001:db8::/96")
+    simulation.settle()
+    assert simulation.text() == before
+    for kind in ("NAT64Gateway", "DNS64Policy"):
+        assert simulation.custom[kind]["default"]["status"]["prefix"] == "64:ff9b::/96"
+    status, reason, message = simulation.condition("DNS64Policy", "default", "Ready")
+    assert (status, reason) == ("False", "GatewayNotAccepted")
+    assert "NAT64Gateway 'default' is not accepted (PrefixConflict)" in message
+    assert message.endswith("goes on for the last accepted prefix, 64:ff9b::/96")
+
+
+def test_a_prefix_that_was_never_accepted_is_not_wired() -> None:
+    simulation = settled(wired=False)
+    simulation.create("NAT64Gateway", "second", pools=[{"ports": "100-200"}])
+    spec = {"gatewayRef": {"name": "second"}, "coreDNS": {"mode": "Plugin"}}
+    simulation.create("DNS64Policy", "default", **spec)
+    simulation.settle()
+    assert simulation.text() == COREFILE
+    _, reason, message = simulation.condition("DNS64Policy", "default", "Programmed")
+    assert reason == "GatewayNotAccepted"
+    assert "NAT64Gateway 'second' is not accepted (PrefixConflict): spec.prefix" in message
+    assert "prefix" not in simulation.custom["DNS64Policy"]["default"]["status"]
+
+
+def unready_pod(*containers: str) -> Pod:
+    names = ("translator", "dns64")
+    status = {
+        "containerStatuses": [
+            {"name": name, "ready": name not in containers, "state": {"running": {}}}
+            for name in names
+        ]
+    }
+    return Pod.of({"metadata": {}, "spec": {"containers": [{}], "nodeName": "b"}, "status": status})
+
+
+@pytest.mark.parametrize(
+    ("containers", "reason"),
+    [
+        (("translator", "dns64"), "TranslatorNotProgrammed"),
+        (("dns64",), "SidecarsNotReady"),
+    ],
+)
+@pytest.mark.parametrize("ready", [0, 1])
+def test_a_policy_says_which_nodes_translator_is_not_programmed(
+    containers: tuple[str, ...], reason: str, ready: int
+) -> None:
+    simulation = settled()
+    simulation.rolls_out = False
+    counts = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": ready}
+    simulation.owned[DAEMON_SET]["status"] |= counts
+    simulation.sidecars = ready
+    simulation.step()
+    simulation.seen_pods = {"default": (unready_pod(*containers),)}
+    simulation.settle()
+    status, found, message = simulation.condition("DNS64Policy", "default", "Ready")
+    assert (status, found) == ("False", reason)
+    assert "NAT64Gateway 'default' is not programmed (NodesNotReady)" in message
+    assert message.endswith(f"b: {containers[0]}: running, not ready")
+    assert message.startswith("1 DNS64 sidecar ready" if ready else "no DNS64 sidecar ready")
+
+
 LEAVING = Ref("DaemonSet", "nat64-default-leaving", NAMESPACE)
 
 

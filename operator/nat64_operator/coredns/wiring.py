@@ -92,7 +92,7 @@ def wire(case: Case) -> Step:
     except UnsupportedCorefileError as error:
         return Step(False, "CorefileUnsupported", f"{file.where}: {error}")
     if case.edit is None:
-        return Step(False, "SidecarsNotReady", "no DNS64 sidecar is ready yet")
+        return Step(False, "SidecarsNotReady", f"{_no_sidecar(case)} yet")
     return _begin(case, case.edit, current)
 
 
@@ -193,7 +193,7 @@ def _continue(case: Case, record: Record, current: Site, original: Site, applied
     if ours:
         return _keep(case, record, current, original)
     if case.edit is None:
-        return Step(False, "SidecarsNotReady", "no DNS64 sidecar is ready")
+        return Step(False, "SidecarsNotReady", _no_sidecar(case))
     if current.tokens != original.tokens:
         if case.edit.names_us(current):
             return Step(
@@ -300,6 +300,10 @@ def _check(case: Case, record: Record, current: Site) -> None:
     written = edits.find(case.file.mode, record.applied)
     if written.outside() != current.outside():  # pragma: no cover - would be a defect of ours
         raise UnsupportedCorefileError("the edit would change more than its own part")
+
+
+def _no_sidecar(case: Case) -> str:
+    return f"no DNS64 sidecar of NAT64Gateway {case.gateway!r} is ready"
 
 
 def _short(site: Site) -> str:

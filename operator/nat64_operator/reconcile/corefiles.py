@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import KIND, Mode, Policy
 from nat64_operator.coredns import edits, line, wiring
 from nat64_operator.coredns.edits import Edit
@@ -57,18 +56,19 @@ def ready_sidecars(policy: Policy, world: World) -> int:
     return world.endpoints.get(names.dns_service(policy.spec.gateway_ref.name), 0)
 
 
-def edit_of(policy: Policy, gateway: Gateway, world: World) -> Edit | None:
+def edit_of(policy: Policy, prefix: str, world: World) -> Edit | None:
     """What is to be in the Corefile; None while it must not be yet.
 
     A Corefile is wired only to sidecars that are ready; once it is, a moment without any is what
-    failMode is for. Raises UnsupportedCorefileError where an import can't be.
+    failMode is for. `prefix` is what the nodes translate, so a refused one gets nowhere. Raises
+    UnsupportedCorefileError where an import can't be.
     """
     record = record_of(policy.name, world)
     proven = record is not None and record.confirmed
     address = cluster_address(service_of(policy, world))
-    if not address or not (proven or ready_sidecars(policy, world)):
+    if not prefix or not address or not (proven or ready_sidecars(policy, world)):
         return None
-    return edit_at(policy, gateway.spec.prefix, address, world)
+    return edit_at(policy, prefix, address, world)
 
 
 def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
@@ -113,7 +113,7 @@ def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
     return original.text if edit.names_us(original) else edit.wired(original)
 
 
-def case_of(policy: Policy, gateway: Gateway | None, edit: Edit | None, world: World) -> Case:
+def case_of(policy: Policy, prefix: str, edit: Edit | None, world: World) -> Case:
     """All that is known for a policy's Corefile, as it is to be wired."""
     mode = policy.spec.core_dns.mode
     return Case(
@@ -124,13 +124,13 @@ def case_of(policy: Policy, gateway: Gateway | None, edit: Edit | None, world: W
         world.now,
         world.settings,
         policy.spec.gateway_ref.name,
-        gateway.spec.prefix if gateway else "",
+        prefix,
     )
 
 
 def case_to_restore(policy: Policy, world: World) -> Case:
     """All that is known for what a policy did, which may be elsewhere than it says today."""
-    case = case_of(policy, None, None, world)
+    case = case_of(policy, "", None, world)
     if case.record is not None:
         return recorded_case(policy.name, case.record, world)
     return case._replace(edit=_unrecorded_edit(policy, world))

@@ -37,6 +37,22 @@ class Refusal(NamedTuple):
     message: str
 
 
+class Observed(NamedTuple):
+    """A gateway with what its nodes make of it."""
+
+    gateway: Gateway
+    translator: config.Config | Refusal
+    prefix: str
+    """What the nodes translate: while the spec is refused, what it last was; empty for nothing."""
+    conditions: list[Condition]
+    fields: dict[str, Any]
+
+    @property
+    def programmed(self) -> Condition:
+        """The condition that says whether every node translates."""
+        return next(c for c in self.conditions if c.type == PROGRAMMED)
+
+
 class Sidecars(NamedTuple):
     """What the sidecars of a gateway are to do."""
 
@@ -44,13 +60,9 @@ class Sidecars(NamedTuple):
     upstreams: Sequence[str]
 
 
-def reconcile(
-    gateway: Gateway,
-    translator: config.Config | Refusal,
-    sidecars: Sidecars,
-    world: World,
-) -> Group:
+def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
     """Keep a gateway running. A refused one keeps what it has: the last good config goes on."""
+    gateway, translator = observed.gateway, observed.translator
     subject = Ref(KIND, gateway.name)
     actions: list[Action] = []
     if isinstance(translator, config.Config):
@@ -64,8 +76,7 @@ def reconcile(
                 )
             )
         actions += _apply(gateway, translator, sidecars, world)
-    conditions, fields = observe(gateway, translator, world)
-    actions += status.write(gateway, conditions, fields, world.now)
+    actions += status.write(gateway, observed.conditions, observed.fields, world.now)
     return Group(subject, tuple(actions))
 
 
@@ -92,31 +103,28 @@ def remove(gateway: Gateway, wired: bool, world: World) -> tuple[Group, float]:
     return Group(subject, tuple(actions)), world.settings.node_wait_seconds
 
 
-def observe(
-    gateway: Gateway, translator: config.Config | Refusal, world: World
-) -> tuple[list[Condition], dict[str, Any]]:
-    """Conditions and the other fields of the status."""
+def observe(gateway: Gateway, translator: config.Config | Refusal, world: World) -> Observed:
+    """What there is to say of a gateway: conditions and the other fields of its status."""
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     service = world.find("Service", names.dns_service(gateway.name))
     fields: dict[str, Any] = {"nodes": _node_counts(daemon_set)}
     if address := cluster_address(service):
         fields["dnsAddress"] = address
+    # A refused spec changes nothing on the nodes, so it is no news of what they do.
+    running = _running(daemon_set, world) if isinstance(translator, Refusal) else translator
+    prefix = str(running.prefix) if running else ""
+    if running:
+        fields |= {"prefix": prefix, "configHash": running.content_hash}
     if isinstance(translator, Refusal):
-        accepted = Condition(ACCEPTED, False, translator.reason, translator.message)
-        if daemon_set is None:
-            no = "nothing runs for this gateway: its spec is not accepted"
-            return [
-                accepted,
-                Condition(PROGRAMMED, False, translator.reason, no),
-                Condition(READY, False, translator.reason, no),
-            ], fields
-        old = "the nodes go on with the last accepted config"
-        return [
-            accepted,
-            Condition(PROGRAMMED, False, translator.reason, old),
-            Condition(READY, False, translator.reason, old),
-        ], fields
-    fields |= {"prefix": str(translator.prefix), "configHash": translator.content_hash}
+        why = "nothing runs for this gateway: its spec is not accepted"
+        if daemon_set is not None:
+            why = "the nodes go on with the last accepted config"
+        conditions = [
+            Condition(ACCEPTED, False, *translator),
+            Condition(PROGRAMMED, False, translator.reason, why),
+            Condition(READY, False, translator.reason, why),
+        ]
+        return Observed(gateway, translator, prefix, conditions, fields)
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
     programmed = _programmed(gateway, daemon_set, translator, world)
     ready = Condition(
@@ -125,7 +133,7 @@ def observe(
         "Ready" if programmed.status else programmed.reason,
         programmed.message,
     )
-    return [accepted, programmed, ready], fields
+    return Observed(gateway, translator, prefix, [accepted, programmed, ready], fields)
 
 
 def cluster_address(service: Any) -> str | None:
@@ -226,6 +234,12 @@ def rolled_out(daemon_set: Any) -> bool:
         and seen == get(daemon_set, "metadata", "generation")
         and counts["updated"] == counts["desired"]
     )
+
+
+def _running(daemon_set: Any, world: World) -> config.Config | None:
+    """The config that the nodes were last told to run."""
+    mounted = _mounted_config(daemon_set)
+    return removal.config_in(world.find("ConfigMap", mounted)) if mounted else None
 
 
 def _mounted_config(daemon_set: Any) -> str | None:

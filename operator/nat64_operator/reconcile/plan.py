@@ -42,24 +42,23 @@ def reconcile(world: World) -> Plan:
 
     known, unreadable = _parse_gateways(world)
     groups += unreadable
+    configs = _configs(known, world)
+    observed = {g.name: gateways.observe(g, configs[g.name], world) for g in known}
     parsed_policies, unreadable = _parse_policies(world)
     groups += unreadable
 
-    present: dict[str, Gateway | None] = dict.fromkeys(world.gateways)
-    present.update({gateway.name: gateway for gateway in known})
     live = [policy for policy in parsed_policies if not policy.meta.deleting]
-    refused = policies.refusals(live, present)
+    refused = policies.refusals(live, world.gateways)
 
     groups.append(_clients(world))
     for policy in parsed_policies:
-        gateway = present.get(policy.spec.gateway_ref.name)
-        note(policies.reconcile(policy, gateway, refused.get(policy.name), world))
+        seen = observed.get(policy.spec.gateway_ref.name)
+        note(policies.reconcile(policy, seen, refused.get(policy.name), world))
     for name in sorted(world.policies_left_behind()):
         note(_forget_policy(name, world))
 
     serving = {p.spec.gateway_ref.name: p for p in live if p.name not in refused}
     wired = corefiles.wired_gateways(parsed_policies, world)
-    configs = _configs(known, world)
     for gateway in known:
         if gateway.meta.deleting:
             group, wake = gateways.remove(gateway, gateway.name in wired, world)
@@ -67,7 +66,7 @@ def reconcile(world: World) -> Plan:
             wakes.append(wake)
             continue
         sidecars = _sidecars(serving.get(gateway.name), world)
-        groups.append(gateways.reconcile(gateway, configs[gateway.name], sidecars, world))
+        groups.append(gateways.reconcile(observed[gateway.name], sidecars, world))
     for name in sorted(world.gateways_left_behind()):
         # Its finalizer was taken off by hand. The nodes are cleaned all the same.
         step = removal.step(name, False, world.now, world)

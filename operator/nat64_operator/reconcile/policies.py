@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 from nat64_operator import status
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
-from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
 from nat64_operator.coredns.record import State
@@ -16,7 +15,7 @@ from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile import corefiles
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
 from nat64_operator.reconcile.corefiles import carry_out
-from nat64_operator.reconcile.gateways import Refusal, cluster_address
+from nat64_operator.reconcile.gateways import Observed, Refusal, cluster_address
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -30,9 +29,7 @@ class Outcome(NamedTuple):
     wake: float | None = None
 
 
-def refusals(
-    policies: Iterable[Policy], gateways: Mapping[str, Gateway | None]
-) -> dict[str, Refusal]:
+def refusals(policies: Iterable[Policy], gateways: Container[str]) -> dict[str, Refusal]:
     """Why policies are not carried out. The older of two keeps working."""
     refused: dict[str, Refusal] = {}
     by_gateway: dict[str, str] = {}
@@ -65,7 +62,7 @@ def refusals(
 
 def reconcile(
     policy: Policy,
-    gateway: Gateway | None,
+    gateway: Observed | None,
     refusal: Refusal | None,
     world: World,
 ) -> Outcome:
@@ -83,7 +80,7 @@ def reconcile(
         assert gateway is not None, "a policy is wanted only with its gateway"
         if names.FINALIZER not in policy.meta.finalizers:
             actions.append(_finalizers(policy, (*policy.meta.finalizers, names.FINALIZER)))
-        case, step = _wire(policy, gateway, world)
+        case, step = _wire(policy, gateway.prefix, world)
     else:
         case = corefiles.case_to_restore(policy, world)
         if refusal is not None and record is None:  # what is there is another policy's
@@ -97,15 +94,15 @@ def reconcile(
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)), question, step.wake)
 
 
-def _is_wanted(policy: Policy, gateway: Gateway | None, refusal: Refusal | None) -> bool:
-    leaving = gateway is None or gateway.meta.deleting
+def _is_wanted(policy: Policy, gateway: Observed | None, refusal: Refusal | None) -> bool:
+    leaving = gateway is None or gateway.gateway.meta.deleting
     return refusal is None and not leaving and policy.spec.core_dns.mode is not Mode.MANUAL
 
 
-def _wire(policy: Policy, gateway: Gateway, world: World) -> tuple[Case, wiring.Step]:
-    case = corefiles.case_of(policy, gateway, None, world)
+def _wire(policy: Policy, prefix: str, world: World) -> tuple[Case, wiring.Step]:
+    case = corefiles.case_of(policy, prefix, None, world)
     try:
-        case = case._replace(edit=corefiles.edit_of(policy, gateway, world))
+        case = case._replace(edit=corefiles.edit_of(policy, prefix, world))
     except UnsupportedCorefileError as error:
         where = case.file.where
         return case, wiring.Step(False, "CorefileUnsupported", f"{where}: {error}")
@@ -150,7 +147,7 @@ def _finalizers(policy: Policy, finalizers: tuple[str, ...]) -> SetFinalizers:
 
 def _conditions(
     policy: Policy,
-    gateway: Gateway | None,
+    gateway: Observed | None,
     refusal: Refusal | None,
     step: wiring.Step,
     world: World,
@@ -163,50 +160,93 @@ def _conditions(
         ]
     ref = policy.spec.gateway_ref.name
     accepted = Condition(ACCEPTED, True, "Accepted", f"configures NAT64Gateway {ref!r}")
-    if gateway is not None and gateway.meta.deleting:
-        why = f"NAT64Gateway {ref!r} is being deleted; {step.message}"
-        programmed = Condition(PROGRAMMED, False, "GatewayDeleting", why)
-    elif policy.spec.core_dns.mode is not Mode.MANUAL:
-        programmed = Condition(PROGRAMMED, step.status, step.reason, step.message)
-    elif not step.status:
-        programmed = Condition(PROGRAMMED, False, step.reason, step.message)
-    else:
-        programmed = Condition(
-            PROGRAMMED,
-            True,
-            "Manual",
-            "the sidecars are configured; put status.stanza into the Corefile in place of its "
-            "`forward .` line",
-        )
+    programmed = _programmed(policy, gateway, step)
     ready = corefiles.ready_sidecars(policy, world)
+    untranslated = _untranslated(policy, gateway, ready, world)
+    if untranslated is not None and programmed.reason == "SidecarsNotReady":
+        programmed = untranslated._replace(type=PROGRAMMED)
     if not programmed.status:
         return [accepted, programmed, programmed._replace(type=READY)]
+    if untranslated is not None:
+        return [accepted, programmed, untranslated]
     if not ready:
-        return [
-            accepted,
-            programmed,
-            Condition(READY, False, "SidecarsNotReady", _no_sidecars(policy)),
-        ]
-    message = f"{ready} sidecar{'s' if ready > 1 else ''} ready; {programmed.message}"
+        why = f"no DNS64 sidecar of NAT64Gateway {ref!r} is ready: {_without_sidecars(policy)}"
+        return [accepted, programmed, Condition(READY, False, "SidecarsNotReady", why)]
+    message = f"{_sidecars(ready)} ready; {programmed.message}"
     return [accepted, programmed, Condition(READY, True, "Ready", message)]
 
 
-def _no_sidecars(policy: Policy) -> str:
+def _programmed(policy: Policy, gateway: Observed | None, step: wiring.Step) -> Condition:
+    ref = policy.spec.gateway_ref.name
+    if gateway is not None and gateway.gateway.meta.deleting:
+        why = f"NAT64Gateway {ref!r} is being deleted; {step.message}"
+        return Condition(PROGRAMMED, False, "GatewayDeleting", why)
+    if gateway is not None and isinstance(gateway.translator, Refusal):
+        reason, message = gateway.translator
+        why = f"NAT64Gateway {ref!r} is not accepted ({reason}): {message}"
+        if gateway.prefix:
+            why += f"; DNS64 goes on for the last accepted prefix, {gateway.prefix}"
+        return Condition(PROGRAMMED, False, "GatewayNotAccepted", why)
+    if policy.spec.core_dns.mode is not Mode.MANUAL or not step.status:
+        return Condition(PROGRAMMED, step.status, step.reason, step.message)
+    return Condition(
+        PROGRAMMED,
+        True,
+        "Manual",
+        "the sidecars are configured; put status.stanza into the Corefile in place of its "
+        "`forward .` line",
+    )
+
+
+def _untranslated(
+    policy: Policy, gateway: Observed | None, ready: int, world: World
+) -> Condition | None:
+    """Why the policy isn't ready, where that is the translator's doing."""
+    if gateway is None or gateway.programmed.status:
+        return None
+    ref, programmed = policy.spec.gateway_ref.name, gateway.programmed
+    ailing = [pod for pod in world.pods.get(ref, ()) if pod.unready]
+    if programmed.reason == "RollingOut" or (
+        ailing and all(pod.unready == (names.DNS64,) for pod in ailing)
+    ):
+        reason = "SidecarsNotReady"
+    else:
+        reason = "TranslatorNotProgrammed"
+    effect = "names with only IPv4 can't be reached from the other nodes"
+    if not ready:
+        effect = _without_sidecars(policy)
+    return Condition(
+        READY,
+        False,
+        reason,
+        f"{_sidecars(ready)} ready: {effect}. NAT64Gateway {ref!r} is not programmed "
+        f"({programmed.reason}): {programmed.message}",
+    )
+
+
+def _sidecars(ready: int) -> str:
+    return f"{ready or 'no'} DNS64 sidecar{'s' if ready > 1 else ''}"
+
+
+def _without_sidecars(policy: Policy) -> str:
     if policy.spec.core_dns.fail_mode is FailMode.FAIL:
-        return "no DNS64 sidecar is ready: external names don't resolve (failMode Fail)"
-    return "no DNS64 sidecar is ready: names with only IPv4 don't resolve (failMode Fallback)"
+        return "external names don't resolve (failMode Fail)"
+    return "names with only IPv4 don't resolve (failMode Fallback)"
 
 
-def _fields(policy: Policy, gateway: Gateway | None, world: World) -> dict[str, Any]:
+def _fields(policy: Policy, gateway: Observed | None, world: World) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if gateway is None:
         return fields
-    fields["prefix"] = gateway.spec.prefix
-    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
+    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.gateway.name))
     desired = get(daemon_set, "status", "desiredNumberScheduled") or 0
     ready = corefiles.ready_sidecars(policy, world)
     fields["nodes"] = {"desired": desired, "ready": ready, "summary": f"{ready}/{desired}"}
-    if address := cluster_address(corefiles.service_of(policy, world)):
+    if gateway.prefix:
+        fields["prefix"] = gateway.prefix
+    address = cluster_address(corefiles.service_of(policy, world))
+    if address:
         fields["address"] = address
-        fields["stanza"] = corefiles.stanza(policy, gateway.spec.prefix, address, world)[:8192]
+    if address and gateway.prefix:
+        fields["stanza"] = corefiles.stanza(policy, gateway.prefix, address, world)[:8192]
     return fields

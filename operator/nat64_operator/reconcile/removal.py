@@ -87,7 +87,7 @@ def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[
     source = world.find("ConfigMap", mounted[0] if mounted else "")
     where = _where(live, nodes, world)
     actions: list[Action] = []
-    translator = _read(source)
+    translator = config_in(source)
     if translator is None:
         # Someone deleted the config. The name is enough to find what is on the node.
         translator = config.Config(name=gateway)
@@ -125,7 +125,8 @@ def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
     return render.Where.by_name(nodes)
 
 
-def _read(config_map: Any) -> config.Config | None:
+def config_in(config_map: Any) -> config.Config | None:
+    """The translator's config that a ConfigMap holds; None where it can't be read."""
     text = get(config_map, "data", names.TRANSLATOR_FILE)
     try:
         return config.parse(text) if text else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -24,6 +24,8 @@ class Pod(NamedTuple):
     ready: bool
     trouble: str = ""
     """Why a container is not ready, in the kubelet's words."""
+    unready: tuple[str, ...] = ()
+    """The containers that are not ready."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -35,7 +37,12 @@ class Pod(NamedTuple):
             "remove" in command and not obj["metadata"].get("deletionTimestamp"),
             any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             _trouble(obj),
+            tuple(c["name"] for c in _containers(obj) if not c.get("ready")),
         )
+
+
+def _containers(pod: Object) -> Sequence[Object]:
+    return (pod.get("status") or {}).get("containerStatuses") or ()
 
 
 def _trouble(pod: Object) -> str:
@@ -53,7 +60,8 @@ def _trouble(pod: Object) -> str:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or "not scheduled")[:200]
-    return ""
+    idle = next((c for c in _containers(pod) if not c.get("ready")), None)
+    return f"{idle['name']}: running, not ready" if idle else ""
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +82,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
     """Pods of gateways that are being removed, or of which some nodes don't translate."""
+    refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)
+    """By custom resource, what the API server said when it refused a change for it."""
+    left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)
+    """Since when gateways that are gone have been seen to have objects still."""
     # Worked out when first asked for; a World never changes.
     _records: dict[str, Record] | None = None
     _index: NodeIndex | None = None

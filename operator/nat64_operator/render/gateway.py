@@ -261,7 +261,11 @@ def _on_the_host(settings: Settings, command: str) -> dict[str, Any]:
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["nat64-translator", command, "--config", _config_path()],
-        "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
+        "securityContext": {
+            "privileged": True,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+        },
         "resources": settings.translator_resources,
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
@@ -301,7 +305,7 @@ def _translator(settings: Settings, port: int, command: list[str]) -> dict[str, 
 
 def _dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
     return {
-        "name": "dns64",
+        "name": names.DNS64,
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["nat64-dns64", "run", "--corefile", f"{COREFILE_DIR}/{names.COREFILE}"],

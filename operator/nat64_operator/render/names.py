@@ -17,6 +17,8 @@ OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 TRANSLATOR_FILE = "translator.yaml"
 COREFILE = "Corefile"
 NODES_KEY = "nodes"
+DNS64 = "dns64"
+"""The container of the sidecar."""
 CLIENTS = "nat64-clients"
 """The ConfigMap with the cluster's own ranges, which all sidecars import: where there are many
 nodes and gateways, one file changes with the nodes, and not one for each gateway."""
