@@ -62,7 +62,7 @@ DONE = replace(
     prefix_routes=frozenset({FRAGMENTER, ROUTE}),
 )
 HOOKS = {Hook(5, "egress"): 11, Hook(1, "ingress"): 10, Hook(3, "ingress"): 10}
-RULES = notrack.rules(CONFIG.prefix, CONFIG.interface)
+RULES = notrack.rules(CONFIG.prefix, CONFIG.interface, tracking=True)
 
 
 def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> Desired:
@@ -74,14 +74,14 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
         fragment_mtu=fragmentation_mtu(config),
         programs={"ingress": 10, "egress": 11},
-        rules=notrack.rules(config.prefix, config.interface),
+        rules=notrack.rules(config.prefix, config.interface, tracking=True),
         ranges=resolve.owned_ranges(config, facts),
     )
     return replace(wanted, **changes)  # type: ignore[arg-type]
 
 
 def observed(facts: Facts = DONE, **changes: object) -> Observed:
-    seen = Observed(facts, MAC, HOOKS, RULES, resolve.host_view(CONFIG, facts, NAT64))
+    seen = Observed(facts, MAC, HOOKS, RULES, True, resolve.host_view(CONFIG, facts, NAT64))
     return replace(seen, **changes)  # type: ignore[arg-type]
 
 

@@ -86,11 +86,13 @@ class Host:
         with _as_host_error("read the node"):
             found = facts.read(self.ipr)
             link = found.link(interface)
+            rules = self._read_rules()
             return Observed(
                 facts=found,
                 neighbour=facts.neighbour(self.ipr, link, actions.NEXT_HOP),
                 hooks=self._attacher.attached(()) if self._attacher else {},
-                rules=self._read_rules(),
+                rules=rules,
+                tracking=notrack.is_tracking(rules or ()),
                 applied=applied,
             )
 

@@ -2,7 +2,8 @@
 
 Replies leave the translator by `bpf_redirect_neigh`, around netfilter, so conntrack would see
 half of each flow and call it invalid; and a CNI's masquerade, which is conntrack, would merge
-all clients into one source before they are translated.
+all clients into one source before they are translated. Rules cost every packet something, so
+they come only once conntrack has been seen at work in this network namespace, and then stay.
 
 Packets to a pool port that come while no hook is there yet, as on an uplink that has just
 appeared, reach the node's TCP, which knows nothing of the connection: its reset must not leave.
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST
@@ -31,7 +33,8 @@ _NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _TCP_RST = 0x04
-_NF_DROP = 0
+_NF_DROP, _NF_ACCEPT = 0, 1
+_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _CHAINS = {"prerouting": _NF_INET_PRE_ROUTING, "output": _NF_INET_LOCAL_OUT}
 
 
@@ -48,22 +51,36 @@ def table_name(instance: str) -> str:
 
 
 def rules(
-    prefix: IPv6Network, interface: str, pools: Iterable[tuple[IPv4Network, PortRange]] = ()
+    prefix: IPv6Network,
+    interface: str,
+    pools: Iterable[tuple[IPv4Network, PortRange]] = (),
+    *,
+    tracking: bool,
 ) -> frozenset[Rule]:
-    """What must not be tracked (packets to Pref64, and what comes out of the translator), and
-    which resets must not leave."""
+    """What must not be tracked (packets to Pref64, and what comes out of the translator) where
+    conntrack is `tracking`, and which resets must not leave."""
     resets = {
         Rule("output", f"ip saddr {network} tcp sport {ports} tcp flags rst drop")
         for network, ports in pools
     }
-    return frozenset(
-        {
-            Rule("prerouting", f"ip6 daddr {prefix} notrack"),
-            Rule("prerouting", f"iifname {interface} notrack"),
-            Rule("output", f"ip6 daddr {prefix} notrack"),
-        }
-        | resets
-    )
+    untracked = {
+        Rule("prerouting", f"ip6 daddr {prefix} notrack accept"),
+        Rule("prerouting", f"iifname {interface} notrack accept"),
+        Rule("output", f"ip6 daddr {prefix} notrack accept"),
+    }
+    return frozenset(resets | untracked if tracking else resets)
+
+
+def is_tracking(there: Iterable[Rule] = ()) -> bool:
+    """Whether conntrack is at work in this network namespace, or was when `there` was written:
+    a moment without any connection proves nothing.
+    """
+    if any("notrack" in rule.text for rule in there):
+        return True
+    try:
+        return int(_TRACKED.read_text()) > 0
+    except FileNotFoundError:
+        return False  # the module isn't there
 
 
 def read(instance: str) -> frozenset[Rule] | None:
@@ -74,7 +91,7 @@ def read(instance: str) -> frozenset[Rule] | None:
     return asyncio.run(_read(table_name(instance)))
 
 
-def write(instance: str, wanted: Iterable[Rule]) -> None:
+def write(instance: str, wanted: Collection[Rule]) -> None:
     """Make the table hold exactly `wanted`, in one transaction. Raises OSError."""
     name = table_name(instance)
     requests = [
@@ -83,7 +100,8 @@ def write(instance: str, wanted: Iterable[Rule]) -> None:
         _message(nft.nft_table_msg, nft.NFT_MSG_DELTABLE, name=name),
         _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, name=name),
     ]
-    for chain, hook in _CHAINS.items():
+    for chain in sorted({rule.chain for rule in wanted}):
+        hook = _CHAINS[chain]
         hooked = {"attrs": [["NFTA_HOOK_HOOKNUM", hook], ["NFTA_HOOK_PRIORITY", _RAW_PRIORITY]]}
         requests.append(
             _message(
@@ -104,7 +122,7 @@ def write(instance: str, wanted: Iterable[Rule]) -> None:
             expressions=list(_expressions(rule)),
             userdata=rule.text,
         )
-        for rule in sorted(wanted)
+        for rule in sorted(wanted, key=_most_packets_first)
     ]
     asyncio.run(_commit(requests))
 
@@ -116,6 +134,10 @@ def remove(instance: str) -> bool:
     name = table_name(instance)
     asyncio.run(_commit([_message(nft.nft_table_msg, nft.NFT_MSG_DELTABLE, name=name)]))
     return True
+
+
+def _most_packets_first(rule: Rule) -> tuple[bool, Rule]:
+    return rule.text.startswith("iifname"), rule
 
 
 def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
@@ -144,6 +166,7 @@ def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
     else:
         yield from _meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
     yield {"attrs": [("NFTA_EXPR_NAME", "notrack")]}
+    yield from verdict(code=_NF_ACCEPT)  # of this chain only: no rule of ours has more to say
 
 
 def _meta(key: nft.Meta, value: bytes) -> Iterator[dict[str, Any]]:

@@ -85,6 +85,8 @@ class Observed:
     neighbour: bytes | None = None
     hooks: Mapping[Hook, int] = field(default_factory=dict)
     rules: frozenset[Rule] | None = None
+    tracking: bool = False
+    """Whether conntrack is at work."""
     applied: HostView | None = None
     """What the maps follow, or None where they don't follow this config yet."""
 

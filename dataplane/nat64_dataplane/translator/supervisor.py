@@ -108,7 +108,10 @@ class Supervisor:
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
         wanted_rules = notrack.rules(
-            config.prefix, config.interface, resolve.pool_networks(config, facts)
+            config.prefix,
+            config.interface,
+            resolve.pool_networks(config, facts),
+            tracking=observed.tracking,
         )
         desired = Desired(
             instance=config.name,
