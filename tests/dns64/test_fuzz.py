@@ -19,7 +19,7 @@ from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import (
     TCP_SIZE,
     UDP_SIZE,
-    format_error,
+    bare_error,
     refusal,
     respond,
     udp_limit,
@@ -92,7 +92,7 @@ def test_damaged_queries_are_refused_or_answered_for_what_they_ask() -> None:
         try:
             query = wire.parse_query(data)
         except wire.Malformed:
-            error = format_error(data)
+            error = bare_error(data, wire.FORMERR)
             if error is not None:
                 assert len(error) == 12
                 assert error[:2] == data[:2]

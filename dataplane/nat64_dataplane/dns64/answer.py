@@ -11,6 +11,7 @@ from struct import Struct
 
 from nat64_dataplane.dns64 import wire
 from nat64_dataplane.dns64.compose import Changes, compose
+from nat64_dataplane.dns64.translator import Status
 from nat64_dataplane.dns64.wire import Query, Reply
 
 UDP_SIZE = 1232
@@ -80,6 +81,11 @@ class Answer:
 def failure(rcode: int, *errors: tuple[int, str]) -> Answer:
     """An answer with nothing but an RCODE and what is to be said about it."""
     return Answer(wire.RA | rcode, errors=errors)
+
+
+def unprogrammed(status: Status) -> Answer:
+    """The answer of `translator PATH servfail` while there is no translator."""
+    return failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
 
 
 def from_reply(reply: Reply, changes: Changes | None = None, *, keep: int = KEPT_FLAGS) -> Answer:
@@ -190,12 +196,12 @@ def refusal(query: Query, rcode: int) -> bytes:
     return _HEADER.pack(query.id, flags, 1, 0, 0, bool(opt)) + query.question + opt
 
 
-def format_error(message: bytes) -> bytes | None:
+def bare_error(message: bytes, rcode: int) -> bytes | None:
     """Answer what can't be read, where at least its header can and it isn't a response."""
     if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
         return None
     flags = wire.QR | int.from_bytes(message[2:4], "big") & (wire.OPCODE_MASK | wire.RD)
-    return message[:2] + _HEADER.pack(0, flags | wire.FORMERR, 0, 0, 0, 0)[2:]
+    return message[:2] + _HEADER.pack(0, flags | rcode, 0, 0, 0, 0)[2:]
 
 
 def udp_limit(query: Query) -> int:

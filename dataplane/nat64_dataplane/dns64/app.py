@@ -14,12 +14,12 @@ from random import Random
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from nat64_dataplane import corefile
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
 from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.entropy import Entropy
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.http import HttpServer, Page
 from nat64_dataplane.dns64.loop import LoopProbe
 from nat64_dataplane.dns64.metrics import DnsCollector, Upstreams
@@ -55,7 +55,6 @@ class App:
         self._blocks: dict[Place, Block] = {}
         self._listeners: dict[Place, list[UdpListener | TcpListener]] = {}
         self._http: dict[Place, HttpServer] = {}
-        self._refused_hash = ""
         self._registry = CollectorRegistry()
         self._registry.register(DnsCollector(self))
         ProcessCollector(registry=self._registry)
@@ -109,7 +108,7 @@ class App:
                     listeners[place] = [udp, tcp]
                     block.engines = members
                     self._blocks[place] = block
-        except OSError:
+        except BaseException:
             for item in added:
                 item.close()
             for place in listeners:
@@ -165,35 +164,52 @@ class App:
                 reasons.append(f"dns64: no translator: {status.reason}")
         return list(dict.fromkeys(reasons))
 
-    async def reload(self) -> None:
-        """Read the Corefile again; keep the running one where it is refused."""
+    async def reload(self, *, asked: bool = True) -> None:
+        """Read the Corefile again; keep the running one where it is refused, and say so once.
+
+        `asked`: somebody wants to know, so say it again.
+        """
         try:
-            loaded = corefile.load(self.path)
-            settings = settings_module.from_loaded(loaded)
+            settings = settings_module.from_file(self.path)
             if settings.content_hash == self.settings.content_hash:
-                self.reload_error, self._refused_hash = None, ""
+                self.reload_error = None
                 return
             await self.apply(settings)
         except (CorefileError, OSError) as error:
-            text = str(error)
-            if text != self.reload_error:
-                logger.error("plugin/reload: refused, the last good Corefile stays: %s", text)
-            self.reload_error = text
-            self.reload_failures += 1
+            self._refused(str(error), asked)
+            return
+        except Exception as error:  # whatever it is, the next Corefile must be read
+            faults.log("reading the Corefile")
+            self._refused(f"{self.path}: internal error: {type(error).__name__}: {error}", asked)
             return
         self.reload_error = None
         logger.info("plugin/reload: running Corefile, SHA512 = %s", settings.content_hash)
 
+    def _refused(self, text: str, asked: bool) -> None:
+        if asked or text != self.reload_error:
+            logger.error("plugin/reload: refused, the last good Corefile stays: %s", text)
+            self.reload_failures += 1
+        self.reload_error = text
+
     def _build(self, settings: Settings) -> tuple[list[Engine], dict[Place, list[Engine]]]:
         engines: list[Engine] = []
         places: dict[Place, list[Engine]] = {}
+        # with a block more or less on a port, what one has cached may be another's to answer
+        zones = _zones_by_port(settings)
+        before = _zones_by_port(self.settings)
         try:
             for server in settings.servers:
-                engine = Engine(server, self._entropy, self.upstreams.observe, self._before(server))
+                engine = Engine(
+                    server,
+                    self._entropy,
+                    self.upstreams.observe,
+                    self._before(server),
+                    keep_cache=zones[server.port] == before.get(server.port),
+                )
                 engines.append(engine)
                 for address in server.addresses or ("::",):
                     places.setdefault((str(address), server.port), []).append(engine)
-        except OSError:  # a certificate that can't be read
+        except BaseException:  # such as a certificate that can't be read
             for engine in engines:
                 engine.close()
             raise
@@ -227,19 +243,10 @@ class App:
                 async with asyncio.timeout(delay):
                     await now.wait()
                 now.clear()
+                asked = True
             except TimeoutError:
-                if self._unchanged():
-                    continue
-            await self.reload()
-
-    def _unchanged(self) -> bool:
-        """Whether the Corefile is the one that was refused last: say so once, not each time."""
-        try:
-            text = "".join(text for _, text in corefile.load(self.path).files)
-        except (CorefileError, OSError):
-            text = self.path.read_bytes().hex() if self.path.exists() else ""
-        seen, self._refused_hash = self._refused_hash, corefile.content_hash(text)
-        return seen == self._refused_hash and self.reload_error is not None
+                asked = False
+            await self.reload(asked=asked)
 
     def _loop_found(self, reason: str) -> None:
         logger.critical("plugin/loop: %s", reason)
@@ -289,3 +296,10 @@ def _endpoints(settings: Settings) -> dict[Place, list[str]]:
         if listen is not None:
             wanted.setdefault((listen.host, listen.port), []).extend(names)
     return wanted
+
+
+def _zones_by_port(settings: Settings) -> dict[int, set[str]]:
+    zones: dict[int, set[str]] = {}
+    for server in settings.servers:
+        zones.setdefault(server.port, set()).update(server.zones)
+    return zones

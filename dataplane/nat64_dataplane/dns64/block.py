@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
-from nat64_dataplane.dns64.answer import format_error, refusal
+from nat64_dataplane.dns64.answer import bare_error, refusal
 from nat64_dataplane.dns64.engine import Engine, Origin
+from nat64_dataplane.dns64.faults import faults
 
 Send = Callable[[bytes | None], None]
 """Sends a response; None where there is none to send."""
@@ -34,6 +35,10 @@ class Block:
         """Whether any engine might answer this client at all: strangers get no errors either."""
         return any(engine.clients.may_ask(host) for engine in self.engines)
 
+    def drops(self, host: str) -> bool:
+        """Whether every engine drops what this client asks, whatever it is."""
+        return all(engine.clients.drops(host) for engine in self.engines)
+
     def find(self, name: bytes) -> Engine | None:
         """The engine whose zone is the longest above `name`."""
         for zone in names.ancestors(name):
@@ -44,17 +49,27 @@ class Block:
 
 
 def take(block: Block, message: bytes, source: Source, started: float) -> None:
-    """Read a message and give it to the engine of its zone; answer it here where none is."""
+    """Read a message and have it answered. Never raises."""
+    try:
+        _take(block, message, source, started)
+    except Exception:  # a fault of ours costs one answer, not the server
+        faults.log("taking a query")
+        source.send(bare_error(message, wire.SERVFAIL))
+
+
+def _take(block: Block, message: bytes, source: Source, started: float) -> None:
+    """Give a query to the engine of its zone; answer it here where there is none."""
     try:
         query = wire.parse_query(message)
     except wire.Malformed:
         for first in block.engines[:1]:
             first.stats.dropped += 1
-        source.send(format_error(message) if block.may_answer(source.host) else None)
+        known = block.may_answer(source.host)
+        source.send(bare_error(message, wire.FORMERR) if known else None)
         return
     engine = block.find(query.name)
     if engine is None:
-        source.send(refusal(query, wire.REFUSED))
+        _outside(block, query, source, len(message))
         return
     if source.proto == "udp" and engine.cache is not None:
         engine.cache.learn_form(message, query)
@@ -65,15 +80,36 @@ def take(block: Block, message: bytes, source: Source, started: float) -> None:
     )
 
 
-def bind(kind: int, address: str, port: int, *, reuse: bool) -> socket.socket:
+def _outside(block: Block, query: wire.Query, source: Source, size: int) -> None:
+    """Refuse a name outside every zone; CoreDNS counts these in a zone named `dropped`."""
+    if block.drops(source.host):
+        source.send(None)
+        return
+    response = refusal(query, wire.REFUSED)
+    source.send(response)
+    for first in block.engines[:1]:
+        first.stats.count(
+            (
+                "dropped",
+                source.proto,
+                first.clients.get(source.host).family,
+                query.type,
+                query.do,
+                wire.REFUSED,
+                False,
+                size,
+                len(response),
+            )
+        )
+
+
+def bind(kind: int, address: str, port: int) -> socket.socket:
     """Open and bind a socket. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         if kind == socket.SOCK_STREAM:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             both = address == "::"
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)

@@ -88,6 +88,7 @@ class Cache:
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._ages = not settings.keep_ttl
         self._prefetch = settings.prefetch
+        self._prefetch_pause = settings.prefetch_duration
         self._prefers_positive = settings.prefer_positive
 
     def hit(self, query: bytes, now: int, *, synthesize: bool, family: int) -> bytes | None:
@@ -112,7 +113,7 @@ class Cache:
         if age >= shape.ttl:
             return None
         if self._prefetch:
-            entry.hits += 1
+            entry.seen(now, self._prefetch_pause)
             if self.wants_prefetch(entry, now):
                 return None
         if age != entry.age and self._ages:

@@ -55,11 +55,13 @@ class Client:
 class Clients:
     """The access rules of one server block, with a memory of who was judged."""
 
-    def __init__(self, acls: tuple[Acl, ...]) -> None:
+    def __init__(self, acls: tuple[Acl, ...], served: tuple[str, ...] = (".",)) -> None:
+        """`served` are the block's own zones: no other names are judged."""
         self._acls = [(Zones(acl.zones), acl.rules) for acl in acls]
         self._known: dict[str, Client] = {}
         self._simple = all(
-            acl.zones == (".",) and not any(rule.types for rule in acl.rules) for acl in acls
+            acl.zones in ((".",), served) and not any(rule.types for rule in acl.rules)
+            for acl in acls
         )
 
     def get(self, host: str) -> Client:
@@ -82,6 +84,11 @@ class Clients:
         return client.always or (
             not self._simple or self._judge(client.address, b"\0", 0) in ("allow", "filter")
         )
+
+    def drops(self, host: str) -> bool:
+        """Whether this client is to get no response at all, whatever it asks."""
+        client = self.get(host)
+        return not client.always and self._judge(client.address, b"\0", 0) == "drop"
 
     def verdict(self, client: Client, name: bytes, rdtype: int) -> str:
         """Return `allow`, `block`, `filter` or `drop` for a question of this client's."""

@@ -9,19 +9,19 @@ socket, and repeats the question to the letter.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 
 from nat64_dataplane.dns64 import wire
 from nat64_dataplane.dns64.batch import Receiver
 from nat64_dataplane.dns64.entropy import Entropy, mix_case
 from nat64_dataplane.dns64.exchange import Query
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import Upstream
-
-logger = logging.getLogger("nat64_dns64")
 
 PORTS = 4
 USES = 2048
@@ -35,6 +35,9 @@ TICK = 0.05
 
 _Pending = tuple[Query, bytes]
 """An open query with its question in the letter case that it went out in."""
+
+_Waiting = tuple[float, int, Query, "_Port", bytes]
+"""When to give up, a number that decides between equals, and which query: on which port and ID."""
 
 
 class _Port:
@@ -75,7 +78,9 @@ class _Port:
             try:
                 self._take(message, waits)
             except Exception:  # a fault of ours costs one answer, not all of this wakeup
-                logger.exception("a reply from %s could not be taken", owner.upstream)
+                faults.log(f"taking a reply from {owner.upstream}")
+                waits[0].waits = False
+                waits[0].fault()
 
     def _take(self, message: bytes, pending: _Pending) -> None:
         """Accept a message as the reply, or leave the query open for the true one."""
@@ -83,23 +88,26 @@ class _Port:
         query, asked = pending
         end = wire.HEADER_SIZE + len(asked)
         echoed = message[wire.HEADER_SIZE : end]
-        if echoed != asked and echoed.lower() != asked.lower():
-            owner.strays += 1
-            return
+        if echoed != asked:
+            if wire.is_bare_format_error(message):  # from a server that couldn't read the question
+                message = wire.claim_question(message)
+            elif echoed.lower() == asked.lower():
+                del self.pending[message[:2]]
+                query.waits = False
+                owner.wrong_case(query)
+                return
+            else:
+                owner.strays += 1
+                return
+        del self.pending[message[:2]]
         try:
             # the letter case was for the way only: names compressed against the question get it
             message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
             reply = query.read(message)
         except wire.Malformed as error:
-            del self.pending[message[:2]]
             owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
-            return
-        del self.pending[message[:2]]
-        query.waits = False
-        if echoed != asked:
-            owner.wrong_case(query)
         else:
-            query.result(reply)
+            query.finish(reply)
 
 
 class Datagrams:
@@ -126,7 +134,11 @@ class Datagrams:
         self.expire = expire
         self._ports: list[_Port] = []
         self._retired: list[_Port] = []
-        self._waiting: deque[tuple[Query, float, _Port, bytes]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        """Those of which each gives up no earlier than the one before: most."""
+        self._sooner: list[_Waiting] = []
+        """A heap of the others: some are given less time than those that went before them."""
+        self._number = count()
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, query: Query, *, deadline: float) -> None:
@@ -144,10 +156,15 @@ class Datagrams:
             port.send(query.message(ident, question))
         except OSError as error:
             query.waits = True
-            self.fail(query, f"{self.upstream}: {error.strerror or error}")
+            # not at once: what comes next would be another try, and its failure another within
+            self.loop.call_soon(self.fail, query, f"{self.upstream}: {error.strerror or error}")
             return
         port.pending[ident] = (query, question)
-        self._waiting.append((query, deadline, port, ident))
+        waits = (deadline, next(self._number), query, port, ident)
+        if self._waiting and deadline < self._waiting[-1][0]:
+            heappush(self._sooner, waits)
+        else:
+            self._waiting.append(waits)
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, self._tick)
 
@@ -163,8 +180,9 @@ class Datagrams:
         self._ports, self._retired = [], []
         for port in ports:
             port.close()
-        waiting, self._waiting = self._waiting, deque()
-        for query, *_ in waiting:
+        waiting = [*self._waiting, *self._sooner]
+        self._waiting, self._sooner = deque(), []
+        for _, _, query, _, _ in waiting:
             self.fail(query, "closing")
 
     def open_socket(self) -> socket.socket:
@@ -192,16 +210,20 @@ class Datagrams:
 
     def _tick(self) -> None:
         now = self.loop.time()
-        waiting = self._waiting
-        # all wait equally long, so the first in the queue is the first to give up on
-        while waiting and (waiting[0][1] <= now or not waiting[0][0].waits):
-            query, _, port, ident = waiting.popleft()
-            pending = port.pending.get(ident)
-            if pending is not None and pending[0] is query:
-                del port.pending[ident]
-                self.fail(query, f"{self.upstream}: no reply in time")
+        waiting, sooner = self._waiting, self._sooner
+        while waiting and (waiting[0][0] <= now or not waiting[0][2].waits):
+            self._give_up(waiting.popleft())
+        while sooner and (sooner[0][0] <= now or not sooner[0][2].waits):
+            self._give_up(heappop(sooner))
         for port in [port for port in self._retired if not port.pending]:
             self._retired.remove(port)
             port.close()
-        idle = not waiting and not self._retired
+        idle = not waiting and not sooner and not self._retired
         self._timer = None if idle else self.loop.call_later(TICK, self._tick)
+
+    def _give_up(self, waits: _Waiting) -> None:
+        _, _, query, port, ident = waits
+        pending = port.pending.get(ident)
+        if pending is not None and pending[0] is query:
+            del port.pending[ident]
+            self.fail(query, f"{self.upstream}: no reply in time")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import (
-    EDE_OTHER,
+    DENIAL,
     EDE_STALE,
     ERROR,
     TCP_SIZE,
@@ -22,13 +22,16 @@ from nat64_dataplane.dns64.answer import (
     refusal,
     respond,
     udp_limit,
+    unprogrammed,
     with_ttl,
 )
 from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.clients import MAX_REMEMBERED, Client, Clients
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.entry import VIEWS, Entry, View
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group, Observe
+from nat64_dataplane.dns64.limits import LIMITS, Limits
 from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.querylog import Event, QueryLog
 from nat64_dataplane.dns64.quick import Asker, question_of
@@ -58,26 +61,38 @@ class Engine:
     """A server block: its policy, its upstreams, its cache and its counts."""
 
     def __init__(
-        self, settings: Server, entropy: Entropy, observe: Observe, before: Engine | None = None
+        self,
+        settings: Server,
+        entropy: Entropy,
+        observe: Observe,
+        before: Engine | None = None,
+        *,
+        keep_cache: bool = True,
+        limits: Limits = LIMITS,
     ) -> None:
         """`before` ran this block until now: its counts go on, and its cache where that may be."""
         self.settings = settings
         self.zones = {names.from_text(zone): zone for zone in settings.zones}
         """What it serves, by wire name."""
         self.stats: Stats = before.stats if before is not None else Stats(self.zones)
-        self.clients = Clients(settings.acls)
+        self.clients = Clients(settings.acls, settings.zones)
         self.policy = Policy(settings.dns64) if settings.dns64 else None
         self.watch = Watch(settings.dns64.translator if settings.dns64 else "")
         self.groups = [Group(forward, entropy, observe) for forward in settings.forwards]
         self.cache = Cache(settings.cache, self.stats) if settings.cache else None
-        if before is not None and _same_answers(before.settings, settings):
+        if before is not None and keep_cache and _same_answers(before.settings, settings):
             self.cache = before.cache
         self.log = QueryLog(settings.log)
         self.resolver = Resolver(
-            settings, policy=self.policy, groups=self.groups, cache=self.cache, stats=self.stats
+            settings,
+            policy=self.policy,
+            groups=self.groups,
+            cache=self.cache,
+            stats=self.stats,
+            limits=limits,
         )
         self._hits_now = 0
-        self.hot = self.cache is not None and not self.log.wants_hits
+        self.hot = False
         """Whether responses may come from the hot path."""
         self.probe: bytes | None = None
         """The name that `loop` asks for, while it does."""
@@ -96,6 +111,8 @@ class Engine:
             dns64 is not None and programmed and dns64.allow_ipv4,
             dns64 is not None and programmed,
         ]
+        # without translator each answer is looked at: it may be withheld, and what lacks is counted
+        self.hot = self.cache is not None and not self.log.wants_hits and programmed
         return changed
 
     def hit(self, message: bytes, host: bytes, now: int) -> bytes | None:
@@ -141,16 +158,16 @@ class Engine:
     def accept(self, query: Query, origin: Origin) -> None:
         """Answer a query: at once, or when upstream has."""
         client = origin.client
+        verdict = self.clients.verdict(client, query.name, query.type)
+        self.stats.acl[verdict] += 1
+        if verdict == "drop":
+            origin.send(None)
+            return
         if query.edns is not None and query.edns.version:
             self._refuse(query, origin, wire.BADVERS)
             return
         if query.opcode:
             self._refuse(query, origin, wire.NOTIMP)
-            return
-        verdict = self.clients.verdict(client, query.name, query.type)
-        self.stats.acl[verdict] += 1
-        if verdict == "drop":
-            origin.send(None)
             return
         if verdict == "block" or query.type in (wire.AXFR, wire.IXFR):
             self._refuse(query, origin, wire.REFUSED)
@@ -160,10 +177,9 @@ class Engine:
             return
         if query.name == self.probe:
             self.probe_seen += 1
-        if self._withheld(query, client):
-            status = self.watch.status
-            answer = failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
-            self._respond(query, origin, answer)
+        if self._fails(query, client):
+            self.stats.withheld += 1
+            self._respond(query, origin, unprogrammed(self.watch.status))
             return
         view = VIEWS[self._synthesis[client.family], query.do, query.cd]
         question = query.name + query.question[-4:]
@@ -188,14 +204,20 @@ class Engine:
         return self.resolver.under_way
 
     def _withheld(self, query: Query, client: Client) -> bool:
-        """Whether an AAAA question falls under a translator that isn't programmed."""
+        """Whether a question that may be synthesized for isn't, for want of a translator."""
+        if self.policy is None or self.watch.status.programmed:
+            return False
+        if query.cd or (query.type, query.rdclass) != (wire.AAAA, wire.IN):
+            return False
+        served = client.family == 2 or self.policy.settings.allow_ipv4
+        return served and query.name not in self.policy.exempt
+
+    def _fails(self, query: Query, client: Client) -> bool:
+        """Whether a question is to fail rather than to be answered without synthesis."""
         dns64 = self.settings.dns64
-        if dns64 is None or self.watch.status.programmed or query.type != wire.AAAA:
+        if dns64 is None or dns64.unprogrammed is not Unprogrammed.SERVFAIL:
             return False
-        if query.cd or query.rdclass != wire.IN or not (client.family == 2 or dns64.allow_ipv4):
-            return False
-        self.stats.withheld += 1
-        return dns64.unprogrammed is Unprogrammed.SERVFAIL
+        return self._withheld(query, client)
 
     def _cached(self, query: Query, origin: Origin, entry: Entry, key: tuple[bytes, View]) -> None:
         assert self.cache is not None, "entries come from a cache"
@@ -261,13 +283,28 @@ class Engine:
 
     def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
         limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
-        response = respond(query, answer, limit)
+        try:
+            response = respond(query, answer, limit)
+        except Exception:  # a fault of ours costs this answer, not that there is one
+            faults.log("writing a response")
+            self._refuse(query, origin, wire.SERVFAIL)
+            return
+        if answer.kind == DENIAL and not answer.rcode and self._withheld(query, origin.client):
+            self.stats.withheld += 1
         self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)
 
     def _write(
         self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
     ) -> None:
         origin.send(response)
+        try:
+            self._count(query, origin, response, kind, synthesized=synthesized)
+        except Exception:  # it is sent: nothing may send it again
+            faults.log("counting a response")
+
+    def _count(
+        self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
+    ) -> None:
         seconds = self._loop.time() - origin.started
         stats = self.stats
         stats.seconds.observe(seconds)

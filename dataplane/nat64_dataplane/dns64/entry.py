@@ -48,7 +48,9 @@ class Shape:
 class Entry:
     """A cached answer. `body` is `age` seconds older than it came."""
 
-    __slots__ = ("age", "body", "errors", "hits", "served", "shape", "stored", "synthesized")
+    __slots__ = (
+        "age", "body", "errors", "hits", "last_hit", "served", "shape", "stored", "synthesized",
+    )  # fmt: skip
 
     def __init__(self, shape: Shape, answer: Answer, stored: int, served: list[int]) -> None:
         self.shape = shape
@@ -60,6 +62,13 @@ class Entry:
         """Where responses from the hot path are counted; shared by all entries alike."""
         self.age = 0
         self.hits = 0
+        """How often it was asked for without a longer pause than `prefetch` allows."""
+        self.last_hit = stored
+
+    def seen(self, now: int, pause: float) -> None:
+        """Count a hit; one that comes later than `pause` after the last begins anew."""
+        self.hits = self.hits + 1 if now - self.last_hit <= pause else 1
+        self.last_hit = now
 
     def count_down(self, age: int) -> None:
         """Make every TTL `age` seconds less than it was when stored; none goes below zero."""

@@ -5,8 +5,10 @@ Callbacks instead of coroutines: a task for each query costs more than all the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.wire import Malformed, Reply, parse_reply
 
@@ -19,7 +21,7 @@ Done = Callable[[Reply | Failed], None]
 class Query:
     """A query in flight: what was asked. Subclasses say what happens to the result."""
 
-    __slots__ = ("cd", "deadline", "do", "edns", "question", "sent", "tcp", "waits")
+    __slots__ = ("cd", "do", "edns", "end", "question", "sent", "tcp", "waits")
 
     def __init__(self, question: bytes, *, do: bool, cd: bool) -> None:
         self.question = question
@@ -28,7 +30,8 @@ class Query:
         self.cd = cd
         self.edns = True
         self.tcp = False
-        self.deadline = 0.0
+        self.end = math.inf
+        """When all tries must be over, on the loop's clock."""
         self.sent = 0.0
         self.waits = False
         """Whether this try has neither a reply nor failed."""
@@ -36,6 +39,9 @@ class Query:
     def result(self, result: Reply | Failed) -> None:
         """Take what came of a try."""
         raise NotImplementedError
+
+    def fault(self) -> None:
+        """End what this query is for, where it hasn't ended: taking a result raised."""
 
     def read(self, message: bytes) -> Reply:
         """Read a reply in which our question is where a question is. Raises Malformed."""
@@ -51,10 +57,16 @@ class Query:
         return b"".join((ident, _PLAIN_HEADS[self.cd], question))
 
     def finish(self, result: Reply | Failed) -> None:
-        """End this try, once: what comes later is for nobody."""
-        if self.waits:
-            self.waits = False
+        """End this try, once: what comes later is for nobody. Never raises."""
+        if not self.waits:
+            return
+        self.waits = False
+        try:
             self.result(result)
+        except Exception:  # a fault of ours costs one answer, not the server
+            faults.log("taking what upstream said")
+            self.waits = False
+            self.fault()
 
 
 _HEADS = (b"\1\0\0\1\0\0\0\0\0\1", b"\1\x10\0\1\0\0\0\0\0\1")

@@ -15,6 +15,7 @@ from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.datagrams import Datagrams
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.exchange import TOTAL_SECONDS, Done, Query
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.names import Zones
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import Forward, Upstream
@@ -26,6 +27,9 @@ CASE_BLIND_SECONDS = 600.0
 NO_EDNS_SECONDS = 600.0
 PROBE_SECONDS = 1.0
 UNLIMITED = 1_000_000
+ROUND_SECONDS = 0.05
+"""Between two rounds through all servers where `max_connect_attempts 0` allows any number: what
+fails at once would else be tried without a pause."""
 
 Observe = Callable[[str, int | None, float], None]
 """Told for each exchange: the server, the RCODE or None, and the seconds it took."""
@@ -45,6 +49,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._probe: asyncio.TimerHandle | None = None
         self._closed = False
+        self._health = names.from_text(settings.health_domain) + b"\0\2\0\1"
         tls = _tls_context(settings) if upstream.transport == "tls" else None
         self.streams = Streams(
             upstream,
@@ -95,8 +100,7 @@ class Server:
         self._probe = self._loop.call_later(delay, self._send_probe)
 
     def _send_probe(self) -> None:
-        domain = names.from_text(self._group.settings.health_domain)
-        self.send(_Probe(domain + b"\0\2\0\1", self), self._loop.time() + PROBE_SECONDS)
+        self.send(_Probe(self._health, self), self._loop.time() + PROBE_SECONDS)
 
     def probed(self, result: Reply | Failed) -> None:
         """Take what came of a probe: any reply is a sign of life."""
@@ -115,7 +119,7 @@ class Server:
         self.datagrams.mixes_case = False
         self._loop.call_later(CASE_BLIND_SECONDS, self._mix_again)
         query.tcp = True
-        self.send(query, self._loop.time() + self._group.settings.read_timeout)
+        self.send(query, min(self._loop.time() + self._group.settings.read_timeout, query.end))
 
     def _mix_again(self) -> None:
         self.datagrams.mixes_case = True
@@ -151,7 +155,9 @@ class Group:
         self.under_way = 0
         self.rejected = 0
         self.all_down = 0
-        self.now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self.call_later = loop.call_later
         most = settings.max_connect_attempts
         self.tries = 2 * len(settings.upstreams) if most is None else most or UNLIMITED
         self._turn = 0
@@ -185,7 +191,7 @@ class Group:
             self.rejected += 1
             tries.finished(Failed("max_concurrent queries are under way", wire.REFUSED))
         else:
-            tries.next()
+            tries.proceed()
 
     def order(self) -> list[Server]:
         """The servers in the order that the policy gives for one question."""
@@ -210,7 +216,7 @@ class Group:
 class Tries(Query):
     """The tries of one question, until a server answers or time or tries are used up."""
 
-    __slots__ = ("_at", "_done", "_end", "_left", "_order", "_reason", "_server", "group")
+    __slots__ = ("_at", "_done", "_left", "_order", "_reason", "_server", "group", "over")
 
     def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
         super().__init__(question, do=do, cd=cd)
@@ -218,22 +224,38 @@ class Tries(Query):
         self._done = done
         self._order = group.order()
         self._at = 0
-        self._end = group.now() + TOTAL_SECONDS
+        self.end = group.now() + TOTAL_SECONDS
         self._left = group.tries
         self._reason = "no upstream is healthy"
+        self.over = False
+        """Whether the result has been handed over."""
         self._server: Server | None = None
+
+    def proceed(self) -> None:
+        """Try the next server, or end. Never raises."""
+        try:
+            self.next()
+        except Exception:  # a fault of ours costs one answer, not the server
+            faults.log("asking upstream")
+            self.waits = False
+            self.fault()
+
+    def fault(self) -> None:
+        """End as if no upstream had answered, where the result isn't handed over."""
+        if not self.over:
+            self.finished(Failed("internal error"))
 
     def next(self) -> None:
         """Try the next server, or end."""
         now = self.group.now()
-        server = self._choose() if self._left and now < self._end else None
+        server = self._choose() if self._left and now < self.end else None
         if server is None:
             self.finished(Failed(self._reason))
             return
         self._left -= 1
         self._server = server
         self.tcp = False
-        server.send(self, min(now + self.group.settings.read_timeout, self._end))
+        self._send(server, now)
 
     def result(self, result: Reply | Failed) -> None:
         """Take a reply, or go on to another transport or server."""
@@ -244,7 +266,10 @@ class Tries(Query):
             group.observe(server.label, None, now - self.sent)
             self._reason = result.reason
             server.check()
-            self.next()
+            if group.tries == UNLIMITED and self._at % len(self._order) == 0:
+                group.call_later(ROUND_SECONDS, self.proceed)
+            else:
+                self.next()
             return
         rcode = result.rcode
         group.observe(server.label, rcode, now - self.sent)
@@ -254,11 +279,11 @@ class Tries(Query):
                 self.next()
                 return
             self.tcp = True
-            self._again(server, now)
+            self._send(server, now)
         elif rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and self.edns:
             # a server older than EDNS (RFC 6891 section 6.2.2)
             server.no_edns_until = now + NO_EDNS_SECONDS
-            self._again(server, now)
+            self._send(server, now)
         elif rcode in group.settings.failover and self._at < len(self._order):
             self.next()
         else:
@@ -274,12 +299,12 @@ class Tries(Query):
         self.question = question
         self._order = self.group.order()
         self._at = 0
-        self._end = self.group.now() + TOTAL_SECONDS
+        self.end = self.group.now() + TOTAL_SECONDS
         self._left = self.group.tries
         self.next()
 
-    def _again(self, server: Server, now: float) -> None:
-        server.send(self, min(now + self.group.settings.read_timeout, self._end))
+    def _send(self, server: Server, now: float) -> None:
+        server.send(self, min(now + self.group.settings.read_timeout, self.end))
 
     def _choose(self) -> Server | None:
         for _ in self._order:
@@ -294,13 +319,19 @@ class Tries(Query):
 
     def finished(self, result: Reply | Failed) -> None:
         """Hand over the result of all tries."""
+        self.over = True
         self.group.under_way -= 1
         self._done(result)
 
 
 def _tls_context(settings: Forward) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.tls_ca or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.tls_cert:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    """Read the certificates that `tls` names. Raises OSError that says which."""
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.tls_cert:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        files = (settings.tls_cert, settings.tls_key, settings.tls_ca)
+        raise OSError(f"forward: tls {' '.join(filter(None, files))}: {error}") from error
     return context

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import failure
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group
 from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.rules import Ask, Decision, Failed, Question, Rule, resolve
 from nat64_dataplane.dns64.wire import Reply
 
-logger = logging.getLogger("nat64_dns64")
-
 Finished = Callable[[Decision, str], None]
 """Told the decision, and what went wrong upstream, if anything did."""
-
-
-FAULT_LOG_SECONDS = 10.0
-
-
-class _Faults:
-    """Logs faults of this program, but not one for each of many thousand queries a second."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def log(self, name: str) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + FAULT_LOG_SECONDS
-            logger.exception("resolving %s failed; others may have, too", name)
-
-
-_faults = _Faults()
 
 
 class Job:
     """Drives `rules.resolve` with replies from the `forward` stanzas."""
 
     __slots__ = (
-        "_finished", "_given", "_groups", "_question", "_reason", "_skip", "_steps", "waiting",
+        "_finished", "_given", "_groups", "_over", "_question", "_reason", "_skip", "_steps",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -62,22 +42,32 @@ class Job:
         self._given = list(given)
         self._reason = ""
         self._skip = 0
+        self._over = False
 
     def start(self) -> None:
         """Ask the first question. The job may be finished before this returns."""
-        self._step(None)
+        self._guarded(self._step, None)
+
+    def _guarded(self, go_on: Callable[..., None], *arguments: object) -> None:
+        """Go on, or end with SERVFAIL: whatever happens, who waits is told, and told once."""
+        try:
+            go_on(*arguments)
+        except Exception as error:  # a fault of ours costs one answer, not the server
+            faults.log(f"resolving {names.to_text(self._question.name)}")
+            self._reason = f"internal error: {type(error).__name__}"
+            self._end(Decision(failure(wire.SERVFAIL), Rule.FAULT))
+
+    def _end(self, decision: Decision) -> None:
+        if not self._over:
+            self._over = True
+            self._finished(decision, self._reason)
 
     def _step(self, result: Reply | Failed | None) -> None:
         try:
             # the generator starts with None and goes on with what it asked for
             ask = self._steps.send(result)  # type: ignore[arg-type]
         except StopIteration as end:
-            self._finished(end.value, self._reason)
-            return
-        except Exception as error:  # a fault of ours costs one answer, not the server
-            _faults.log(names.to_text(self._question.name))
-            reason = f"internal error: {type(error).__name__}"
-            self._finished(Decision(failure(wire.SERVFAIL), Rule.FAULT), reason)
+            self._end(end.value)
             return
         self._skip = 0
         self._forward(ask)
@@ -92,7 +82,8 @@ class Job:
             return
         asked = self._question
         question = ask.name + _TAILS[ask.type, asked.rdclass]
-        group.ask(question, do=asked.do, cd=asked.cd, done=partial(self._received, ask, group))
+        done = partial(self._guarded, self._received, ask, group)
+        group.ask(question, do=asked.do, cd=asked.cd, done=done)
 
     def _next_group(self, name: bytes) -> Group | None:
         for index in range(self._skip, len(self._groups)):

@@ -44,13 +44,15 @@ def answer(policy: Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Ans
         for address in IPV4ONLY:
             writer.record(0, name, Data(wire.A, TTL, address.packed))
     elif rdtype == wire.AAAA and synthesize:
-        for prefix in policy.settings.all_prefixes:
+        for prefix in policy.settings.prefixes:  # those of `map` are for some addresses only
             for address in IPV4ONLY:
                 data = pref64.embed(prefix, address).packed
                 writer.record(0, name, Data(wire.AAAA, TTL, data))
     elif rdtype == wire.SOA:
         writer.record(0, name, Data(wire.SOA, TTL, b""), _SOA_RDATA)
-    return _finish(writer, flags)
+    result = _finish(writer, flags)
+    result.synthesized = rdtype == wire.AAAA and result.kind == SUCCESS
+    return result
 
 
 def _finish(writer: Writer, flags: int) -> Answer:
@@ -97,9 +99,9 @@ def alias_to_local(question: bytes, target: bytes) -> Answer:
     return _answer(wire.AA | wire.RA, writer.body(), ALIAS_TTL, SUCCESS)
 
 
-def join(name: bytes, replies: list[Reply]) -> Reply:
+def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
     """Make one reply of a chain of aliases and the replies to their targets."""
-    question = name + b"\0\1\0\1"
+    question = name + rdtype.to_bytes(2, "big") + b"\0\1"
     writer = Writer(question)
     last = replies[-1]
     for reply in replies:

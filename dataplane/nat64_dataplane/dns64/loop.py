@@ -25,12 +25,14 @@ class LoopProbe:
         self._found = found
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + TRY_SECONDS
-        zone = engine.settings.zones[0].lstrip(".")
-        self._text = f"{secrets.randbits(62)}.{secrets.randbits(62)}.{zone}"
-        self._name = names.from_text(self._text)
+        zone = names.from_text(engine.settings.zones[0])
+        labels = (str(secrets.randbits(62)).encode() for _ in range(2))
+        self._name = b"".join(bytes((len(label),)) + label for label in labels) + zone
 
     def start(self) -> None:
-        """Send it."""
+        """Send it, unless the zone's name leaves no room for it."""
+        if len(self._name) > wire.MAX_NAME:
+            return
         self._engine.probe = self._name
         self._send()
 
@@ -46,7 +48,7 @@ class LoopProbe:
         if self._engine.probe_seen >= SEEN_MEANS_LOOP:
             self._found(
                 f"Loop detected for zone {self._engine.settings.zones[0]!r}: an upstream sends "
-                f"queries back here. Query: HINFO {self._text}"
+                f"queries back here. Query: HINFO {names.to_text(self._name)}"
             )
         elif isinstance(result, Failed) and self._loop.time() < self._end:
             self._loop.call_later(1.0, self._send)

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.rules import Rule
 from nat64_dataplane.dns64.stats import SECONDS, SIZES, Histogram
 
@@ -113,7 +114,7 @@ class DnsCollector(Collector):
         failed.add_metric((), app.reload_failures)
         yield failed
         panics = _counter("coredns_panics", "Faults while a query was resolved.")
-        panics.add_metric((), sum(engine.stats.rules[Rule.FAULT] for engine in app.engines))
+        panics.add_metric((), faults.total)
         yield panics
         enabled = GaugeMetricFamily(
             "nat64_dns64_synthesis_enabled", "1 where the translator is programmed.",
@@ -186,6 +187,7 @@ def _cache(engines: list[Engine]) -> Iterator[Metric]:
     stale = _counter("coredns_cache_served_stale", "Stale answers.", *labels)
     prefetch = _counter("coredns_cache_prefetch", "Prefetches.", *labels)
     evictions = _counter("coredns_cache_evictions", "Evictions.", "server", "type", "zones", "view")
+    drops = _counter("coredns_cache_drops", "Replies to other questions.", *labels)
     entries = GaugeMetricFamily(
         "coredns_cache_entries", "Entries.", labels=("server", "type", "zones", "view")
     )
@@ -196,15 +198,18 @@ def _cache(engines: list[Engine]) -> Iterator[Metric]:
         server, zones = engine.settings.label, ",".join(cache.settings.zones)
         by_kind = stats.hits()
         asked = stats.cache_requests + stats.hot_total()
-        for kind in ("success", "denial"):
+        for kind, kinds in (("success", ("success",)), ("denial", ("denial", "error"))):
             hits.add_metric((server, kind, zones, ""), by_kind[kind])
-            entries.add_metric((server, kind, zones, ""), cache.entries(kind))
-            evictions.add_metric((server, kind, zones, ""), cache.evictions[kind])
+            entries.add_metric((server, kind, zones, ""), sum(map(cache.entries, kinds)))
+            evicted = sum(cache.evictions[each] for each in kinds)
+            evictions.add_metric((server, kind, zones, ""), evicted)
         misses.add_metric((server, zones, ""), asked - sum(by_kind.values()))
         requests.add_metric((server, zones, ""), asked)
         stale.add_metric((server, zones, ""), stats.stale)
         prefetch.add_metric((server, zones, ""), stats.prefetches)
-    yield from (hits, misses, requests, stale, prefetch, evictions, entries)
+        strays = (s.datagrams.strays for group in engine.groups for s in group.servers)
+        drops.add_metric((server, zones, ""), sum(strays))
+    yield from (hits, misses, requests, stale, prefetch, drops, evictions, entries)
 
 
 def _dns64(engines: list[Engine]) -> Iterator[Metric]:
@@ -212,6 +217,7 @@ def _dns64(engines: list[Engine]) -> Iterator[Metric]:
     withheld = _counter("nat64_dns64_synthesis_withheld", "For want of a translator.", "server")
     malformed = _counter("nat64_dns64_malformed_queries", "No DNS query.", "server")
     limited = _counter("nat64_dns64_over_limit", "Over a limit on queries under way.", "server")
+    refused = _counter("nat64_dns64_tcp_connections_refused", "Over a limit on them.", "server")
     waiting = GaugeMetricFamily("nat64_dns64_under_way", "Waiting queries.", labels=("server",))
     acls = {
         action: _counter(f"coredns_acl_{word}_requests", f"Requests {word}.", *_SERVER)
@@ -229,11 +235,12 @@ def _dns64(engines: list[Engine]) -> Iterator[Metric]:
         withheld.add_metric((server,), stats.withheld)
         malformed.add_metric((server,), stats.dropped)
         limited.add_metric((server,), stats.over_limit)
+        refused.add_metric((server,), stats.refused_connections)
         waiting.add_metric((server,), engine.under_way)
         for action, family in acls.items():
             hot = stats.hot_total() if action == "allow" else 0
             family.add_metric((server, zone, ""), stats.acl[action] + hot)
-    yield from (rules, withheld, malformed, limited, waiting, *acls.values())
+    yield from (rules, withheld, malformed, limited, refused, waiting, *acls.values())
 
 
 def type_text(rdtype: int) -> str:

@@ -27,23 +27,23 @@ def no_data(message: bytes, at: int) -> int | None:
     """Read the usual reply that has no data: nothing but a SOA, and OPT without options.
 
     `at` is the end of the question. Returns the TTL of the SOA; None where the reply has another
-    shape, good or bad. The names in the SOA aren't looked at, so they must not be passed on.
+    shape, good or bad.
     """
     size = len(message)
     # QR set; opcode, TC and RCODE zero; one question, no answers, one authority
     if message[2] & 0xFA != 0x80 or message[3] & 0x0F or message[4:11] != b"\0\1\0\0\0\1\0":
         return None
-    if message[at] >= 192:
-        at += 2
-    else:
-        while at < size and 0 < message[at] < 64:
-            at += message[at] + 1
-        at += 1
-    if at + 10 > size:
-        return None
-    rdtype, rdclass, ttl, length = _RECORD.unpack_from(message, at)
-    end = at + 10 + length
-    if rdtype != wire.SOA or rdclass != wire.IN or length < 22:
+    try:
+        at = wire.skip_name(message, at)
+        if at + 10 > size:
+            return None
+        rdtype, rdclass, ttl, length = _RECORD.unpack_from(message, at)
+        end = at + 10 + length
+        if rdtype != wire.SOA or rdclass != wire.IN or end > size:
+            return None
+        if wire.skip_name(message, wire.skip_name(message, at + 10)) + 20 != end:
+            return None
+    except wire.Malformed:
         return None
     if message[11]:
         opt = message[end:]

@@ -99,12 +99,20 @@ class Quick(Tries):
         if self._answer is None:
             self.restart(self.question[:-4] + _A)
             return
+        self.over = True
         self.group.under_way -= 1
         self._resolver.quick_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
 
     def _unusual(self, result: Reply | Failed) -> None:
-        given = [result] if self._ttl < 0 else [wire.parse_reply(self._first), result]
+        given = [result] if self._ttl < 0 else [_parsed(self._first), result]
         self._resolver.quick_left(self, self._key, given)
+
+
+def _parsed(message: bytes) -> Reply | Failed:
+    try:
+        return wire.parse_reply(message)
+    except wire.Malformed as error:
+        return Failed(f"malformed reply: {error}")
 
 
 def question_of(message: bytes, size: int) -> bytes | None:

@@ -10,8 +10,10 @@ from nat64_dataplane.dns64.answer import ERROR, Answer
 from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.clients import Client
 from nat64_dataplane.dns64.entry import Entry, View
+from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group
 from nat64_dataplane.dns64.job import Job
+from nat64_dataplane.dns64.limits import LIMITS, Limits
 from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.querylog import ErrorLog
 from nat64_dataplane.dns64.quick import VIEW as QUICK_VIEW
@@ -21,9 +23,6 @@ from nat64_dataplane.dns64.settings import Server
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.wire import Query
 
-MAX_UNDER_WAY = 16384
-"""Questions of all clients that wait for upstream at once."""
-MAX_UNDER_WAY_PER_CLIENT = 4096
 MAX_RECHECKS = 4096
 """Failed refreshes above which those whose time is over are forgotten."""
 
@@ -42,6 +41,7 @@ class Resolver:
         groups: Sequence[Group],
         cache: Cache | None,
         stats: Stats,
+        limits: Limits = LIMITS,
     ) -> None:
         self.policy = policy
         self.groups = groups
@@ -54,10 +54,12 @@ class Resolver:
         self._jobs: dict[Key, Job | Quick] = {}
         self._rechecks: dict[Key, float] = {}
         self._loop = asyncio.get_running_loop()
+        self._most = limits.under_way
+        self._most_per_client = limits.under_way_per_client
 
     def enter(self, client: Client) -> bool:
         """Count a client's question as under way; False where that would be too many."""
-        if self.under_way >= MAX_UNDER_WAY or client.under_way >= MAX_UNDER_WAY_PER_CLIENT:
+        if self.under_way >= self._most or client.under_way >= self._most_per_client:
             return False
         self.under_way += 1
         client.under_way += 1
@@ -112,23 +114,29 @@ class Resolver:
     def quick_done(self, quick: Quick, key: Key, decision: Decision) -> None:
         """Answer all who waited on the short way, from the cache."""
         assert self._cache is not None, "the short way needs a cache"
+        cache, stats = self._cache, self._stats
         del self._jobs[key]
-        stats = self._stats
         stats.rules[decision.rule] += 1
         loop_now = self._loop.time()
         now = int(loop_now)
-        self._cache.put(*key, decision.answer, now)
+        try:
+            cache.put(*key, decision.answer, now)
+        except Exception:
+            faults.log("keeping an answer")
         for asker, client in quick.waiters:
             self.leave(client)
-            response = self._cache.hit(asker.message, now, synthesize=True, family=client.family)
+            try:
+                response = cache.hit(asker.message, now, synthesize=True, family=client.family)
+            except Exception:
+                faults.log("answering from the cache")
+                response = None
             stats.quick += 1
             if response is None:  # too large for this client, or not to be kept at all
                 asker.long_way()
                 continue
             stats.seconds.observe(loop_now - asker.started)
             asker.send(response)
-        for decided in quick.waiting:
-            decided(decision)
+        _tell(quick.waiting, decision)
 
     def quick_left(self, quick: Quick, key: Key, given: Sequence[wire.Reply | Failed]) -> None:
         """Go on the long way with what has come, for all who waited."""
@@ -169,20 +177,24 @@ class Resolver:
     def _finished(self, key: Key, decision: Decision, reason: str, query: Query | None) -> None:
         job = self._jobs.pop(key)
         self._stats.rules[decision.rule] += 1
-        now = self._loop.time()
-        if self._has_better(key, decision.answer, now):
+        try:
+            self._keep(key, decision.answer, self._loop.time())
+            if reason and query is not None:
+                self._errors.write(query, reason)
+        except Exception:  # those who wait are told all the same
+            faults.log("keeping an answer")
+        _tell(job.waiting, decision)
+
+    def _keep(self, key: Key, answer: Answer, now: float) -> None:
+        if self._has_better(key, answer, now):
             assert self.stale is not None, "only a stale answer is better than a failure"
             if len(self._rechecks) >= MAX_RECHECKS:
                 self._rechecks = {k: until for k, until in self._rechecks.items() if until > now}
             self._rechecks[key] = now + self.stale.recheck
-        else:
-            self._rechecks.pop(key, None)
-            if self._cache is not None:
-                self._cache.put(*key, decision.answer, int(now))
-        if reason and query is not None:
-            self._errors.write(query, reason)
-        for decided in job.waiting:
-            decided(decision)
+            return
+        self._rechecks.pop(key, None)
+        if self._cache is not None:
+            self._cache.put(*key, answer, int(now))
 
     def _has_better(self, key: Key, answer: Answer, now: float) -> bool:
         """Whether a stale answer is to be served rather than this failure."""
@@ -190,3 +202,12 @@ class Resolver:
             return False
         entry = self._cache.find(*key, int(now))
         return entry is not None and self.may_serve_stale(entry, now)
+
+
+def _tell(waiting: Sequence[Decided], decision: Decision) -> None:
+    """Tell everyone who waits: a fault with one is none of the others'."""
+    for decided in waiting:
+        try:
+            decided(decision)
+        except Exception:
+            faults.log("answering")

@@ -30,6 +30,7 @@ TTL_WITHOUT_SOA = 600
 """Seconds: the most a synthesized AAAA lives where no SOA said otherwise (section 5.1.7)."""
 MAX_CHAIN = 8
 """Questions asked to follow one chain of aliases that upstream doesn't follow itself."""
+_SYNTHESIZED = ((EDE_SYNTHESIZED, "DNS64"),)
 DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 27})
 """Extended DNS errors by which a resolver says that validation failed (RFC 8914)."""
 
@@ -108,6 +109,8 @@ def resolve(policy: Policy | None, question: Question) -> Steps:
         return (yield from _pass(question, rule))
     here = local.answer(policy, question.name, question.type, synthesize=question.synthesize)
     if here is not None:
+        if here.synthesized and question.do:
+            here.errors = _SYNTHESIZED
         return Decision(here, Rule.IPV4ONLY)
     if question.type == wire.PTR:
         return (yield from _reverse(policy, question))
@@ -135,8 +138,9 @@ def _unreached(failed: Failed, rule: Rule = Rule.UNREACHED) -> Decision:
 
 
 def _aaaa(policy: Policy, question: Question) -> Steps:
-    first = yield Ask(question.name, wire.AAAA, "real AAAA records come first (section 5.1)")
-    keeps_dnssec = question.do and not policy.settings.break_dnssec
+    why = "real AAAA records come first (section 5.1)"
+    first = yield from _follow(question, wire.AAAA, why)
+    keeps_dnssec = _keeps_dnssec(policy, question)
     real: Decision | None = None
     ttl = TTL_WITHOUT_SOA
     if isinstance(first, Reply):
@@ -154,7 +158,8 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
             for record in first.authority:
                 if record.type == wire.SOA:
                     ttl = record.ttl
-    second = yield from _follow(question)
+    why = "no usable AAAA: are there A records? (section 5.1.6)"
+    second = yield from _follow(question, wire.A, why)
     if isinstance(second, Failed):
         return real or _unreached(second, Rule.A_FAILED)
     if not has_addresses(second):
@@ -193,28 +198,35 @@ def _real(policy: Policy, reply: Reply) -> Decision | None:
     if not good:
         return None
     if drop:
+        for index, record in enumerate(reply.answer):
+            if _covers(reply, record, wire.AAAA):  # it is over the AAAA that are gone, too
+                drop[index] = ()
         return Decision(from_reply(reply, drop, keep=wire.AA | wire.RA), Rule.REAL_FILTERED)
     return Decision(from_reply(reply), Rule.REAL)
 
 
-def _follow(question: Question) -> Generator[Ask, Reply | Failed, Reply | Failed]:
-    """Ask for A. Where upstream stops at an alias without saying why, ask for its target."""
-    reply = yield Ask(question.name, wire.A, "no usable AAAA: are there A records? (section 5.1.6)")
+def _follow(
+    question: Question, rdtype: int, why: str
+) -> Generator[Ask, Reply | Failed, Reply | Failed]:
+    """Ask for A or AAAA. Where upstream stops at an alias without saying why, ask for its target
+    (section 5.1.5).
+    """
+    reply = yield Ask(question.name, rdtype, why)
     chain: list[Reply] = []
     while isinstance(reply, Reply) and len(chain) < MAX_CHAIN:
         target = _open_end(reply)
         if target is None:
             break
         chain.append(reply)
-        reply = yield Ask(target, wire.A, "the chain of aliases ends here without an address")
+        reply = yield Ask(target, rdtype, "the chain of aliases ends here without an address")
     if not chain or isinstance(reply, Failed):
         return reply
-    return local.join(question.name, [*chain, reply])
+    return local.join(question.name, rdtype, [*chain, reply])
 
 
 def _open_end(reply: Reply) -> bytes | None:
     """Return the name that a chain of aliases stops at, where nothing follows it."""
-    if reply.authority or not reply.answer or reply.answer[-1].type == wire.A or reply.rcode:
+    if reply.authority or not reply.answer or reply.rcode:
         return None
     if any(record.type not in (wire.CNAME, wire.DNAME, wire.RRSIG) for record in reply.answer):
         return None
@@ -236,7 +248,7 @@ def synthesize(policy: Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | 
             addresses = policy.embed(reply.data(record))
             changes[index] = tuple([Data(wire.AAAA, capped, address) for address in addresses])
             found += len(addresses)
-        elif _covers_a(reply, record):
+        elif _covers(reply, record, wire.A):
             changes[index] = ()
         least = min(least, record.ttl)
     if not found:
@@ -249,7 +261,7 @@ def synthesize(policy: Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | 
         offsets=body.offsets,
         ttl=least,
         kind=SUCCESS,
-        errors=((EDE_SYNTHESIZED, "DNS64"),) if do else (),
+        errors=_SYNTHESIZED if do else (),
         synthesized=True,
     )
 
@@ -259,17 +271,23 @@ def _without_addresses(reply: Reply) -> Answer:
     drop: dict[int, tuple[Data, ...]] = {
         index: ()
         for index, record in enumerate(reply.answer)
-        if record.type == wire.A or _covers_a(reply, record)
+        if record.type == wire.A or _covers(reply, record, wire.A)
     }
     answer = from_reply(reply, drop, keep=wire.RA)
     answer.ttl = UNCACHEABLE
     return answer
 
 
-def _covers_a(reply: Reply, record: Record) -> bool:
+def _covers(reply: Reply, record: Record, rdtype: int) -> bool:
+    """Whether a record is a signature over those of a type."""
     if record.type != wire.RRSIG or record.length < 2:
         return False
-    return reply.wire[record.data : record.data + 2] == b"\0\x01"
+    return reply.wire[record.data : record.data + 2] == rdtype.to_bytes(2, "big")
+
+
+def _keeps_dnssec(policy: Policy, question: Question) -> bool:
+    """Whether what is signed is to reach this client as it is: `break_dnssec off`."""
+    return question.do and not policy.settings.break_dnssec
 
 
 def _signed(reply: Reply) -> bool:
@@ -282,6 +300,12 @@ def _reverse(policy: Policy, question: Question) -> Steps:
     target = local.reverse_target(policy, question.name)
     if target is None:
         return (yield from _pass(question, Rule.PASSED))
+    if question.cd:
+        return (yield from _pass(question, Rule.CHECKING_DISABLED))
+    if _keeps_dnssec(policy, question):
+        real = yield Ask(question.name, wire.PTR, "break_dnssec is off: is the answer signed?")
+        if isinstance(real, Reply) and _signed(real):
+            return Decision(from_reply(real), Rule.SIGNED)
     if isinstance(target, Answer):
         return Decision(target, Rule.PTR_LOCAL)
     here = local.answer(policy, target, wire.PTR, synthesize=question.synthesize)

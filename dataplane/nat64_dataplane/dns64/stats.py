@@ -98,8 +98,9 @@ class Stats:
         self.stale = 0
         self.prefetches = 0
         self.over_limit = 0
+        self.refused_connections = 0
         self.withheld = 0
-        """AAAA questions answered without synthesis since the translator isn't programmed."""
+        """AAAA questions that got no AAAA, and might have with a programmed translator."""
 
     def zone_of(self, name: bytes) -> str:
         """The zone of this block that a name is in."""
@@ -173,4 +174,5 @@ class Stats:
         for key, numbers in self.hot.items():
             total[Alike(*key).kind] += sum(numbers)
         total["success"] -= self.quick
+        total["denial"] += total.pop("error", 0)  # as CoreDNS has it: one cache for both
         return total

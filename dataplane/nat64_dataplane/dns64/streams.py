@@ -1,6 +1,8 @@
 """Queries to one server over TCP or TLS: one connection, many queries on it.
 
-RFC 7766 and RFC 7858 ask for it: a handshake for each query costs more than the query.
+RFC 7766 and RFC 7858 ask for it: a handshake for each query costs more than the query. So it has
+to be seen when a connection is dead, though its peer never says so: what gets no reply in time on
+a connection on which nothing else comes either takes the connection with it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import Upstream
+from nat64_dataplane.dns64.wire import Reply
 
 MAX_PENDING = 1024
 
@@ -24,7 +27,12 @@ class _Connection(asyncio.Protocol):
         self.pending: dict[bytes, Query] = {}
         self.last_used = owner.loop.time()
         self.born = self.last_used
+        self.heard = self.last_used
+        """When something last came from the peer."""
+        self.opening: asyncio.Task[None] | None = None
         self.closed = False
+        self.replaced = False
+        """Whether only what waits for a reply keeps it open."""
         self._owner = owner
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -33,6 +41,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self.closed:  # given up while it was opened
+            transport.abort()
+            return
         for message in self._unsent:
             transport.write(message)
         self._unsent.clear()
@@ -47,6 +58,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(framed)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = self._owner.loop.time()
         self._buffer += data
         while len(self._buffer) >= 2:
             end = 2 + int.from_bytes(self._buffer[:2], "big")
@@ -56,34 +68,61 @@ class _Connection(asyncio.Protocol):
             del self._buffer[:end]
             self._take(message)
 
+    def replace(self) -> None:
+        """Take no more queries, and close once none waits."""
+        self.replaced = True
+        self._close_if_done()
+
+    def expired(self, ident: bytes, query: Query, sent: float) -> None:
+        """Give up on a query that has had no reply in time, and on the connection if it's dead."""
+        if self.pending.get(ident) is not query:
+            return
+        if self.heard <= sent:
+            self.fail("no reply in time")
+            return
+        del self.pending[ident]
+        query.finish(Failed(f"{self._owner.upstream}: no reply in time"))
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.replaced and not self.pending:
+            self.close()
+
     def _take(self, message: bytes) -> None:
         query = self.pending.pop(message[:2], None)
         if query is None:
             return
+        if wire.is_bare_format_error(message):
+            message = wire.claim_question(message) + query.question
+        query.finish(self._read(message, query))
+        self._close_if_done()
+
+    def _read(self, message: bytes, query: Query) -> Reply | Failed:
         try:
             reply = wire.parse_reply(message)
         except wire.Malformed as error:
-            query.finish(Failed(f"{self._owner.upstream}: malformed reply: {error}"))
-            return
+            return Failed(f"{self._owner.upstream}: malformed reply: {error}")
         if reply.question.lower() != query.question:
-            query.finish(Failed(f"{self._owner.upstream}: a reply to another question"))
-            return
-        query.finish(reply)
+            return Failed(f"{self._owner.upstream}: a reply to another question")
+        return reply
 
     def connection_lost(self, error: Exception | None) -> None:
         self.fail(f"connection closed{f': {error}' if error else ''}")
 
     def fail(self, reason: str) -> None:
-        self.closed = True
         lost, self.pending = self.pending, {}
+        self.close()
         for query in lost.values():
             query.finish(Failed(f"{self._owner.upstream}: {reason}"))
-        self.close()
 
     def close(self) -> None:
+        """Close at once: no reply is waited for, and a dead peer would never take the rest."""
         self.closed = True
+        self._owner.connections.discard(self)
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
 
 
 class Streams:
@@ -110,8 +149,9 @@ class Streams:
         self._max_age = max_age
         self._tls = tls
         self._name = server_name
+        self.connections: set[_Connection] = set()
+        """Those that are open: the one in use, and those replaced on which queries wait."""
         self._connection: _Connection | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, query: Query, *, deadline: float) -> None:
         """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
@@ -121,14 +161,12 @@ class Streams:
         while ident in connection.pending:
             ident = self._entropy.bytes(2)
         connection.send(ident, query.message(ident, query.question), query)
-        self.loop.call_at(deadline, self._expired, connection, ident, query)
+        self.loop.call_at(deadline, connection.expired, ident, query, self.loop.time())
 
     def close(self) -> None:
-        """Close the connection; what was under way fails."""
-        if self._connection is not None:
-            self._connection.fail("closing")
-        for task in self._tasks:
-            task.cancel()
+        """Close every connection; what was under way fails."""
+        for connection in list(self.connections):
+            connection.fail("closing")
 
     def _usable(self) -> _Connection:
         now = self.loop.time()
@@ -139,13 +177,11 @@ class Streams:
             if not idle and not old and len(current.pending) < MAX_PENDING:
                 self.reused += 1
                 return current
-            if not current.pending:
-                current.close()
+            current.replace()
         self.opened += 1
         self._connection = connection = _Connection(self)
-        task = self.loop.create_task(self._connect(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.connections.add(connection)
+        connection.opening = self.loop.create_task(self._connect(connection))
         return connection
 
     async def _connect(self, connection: _Connection) -> None:
@@ -155,16 +191,8 @@ class Streams:
                 self.upstream.address,
                 self.upstream.port,
                 ssl=self._tls,
-                server_hostname=self._server_name() if self._tls else None,
+                server_hostname=self._name if self._tls else None,
                 local_addr=(self._source, 0) if self._source else None,
             )
         except (OSError, ssl.SSLError) as error:
             connection.fail(str(error))
-
-    def _server_name(self) -> str:
-        return self._name
-
-    def _expired(self, connection: _Connection, ident: bytes, query: Query) -> None:
-        if connection.pending.get(ident) is query:
-            del connection.pending[ident]
-            query.finish(Failed(f"{self.upstream}: no reply in time"))

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 
 from nat64_dataplane.dns64.block import Block, Source, bind, take
-
-MAX_CONNECTIONS = 512
-MAX_PIPELINED = 64
-"""Queries of one connection that wait for answers at once; more are read once there is room."""
-IDLE_SECONDS = 10.0
-"""As in CoreDNS: how long a TCP connection may be silent between queries."""
-READ_SECONDS = 3.0
-"""How long a started query may take to come in whole."""
+from nat64_dataplane.dns64.limits import LIMITS, Limits
 
 
 class TcpListener:
     """One TCP socket and its connections."""
 
-    def __init__(self, address: str, port: int, block: Block, *, reuse: bool = False) -> None:
+    def __init__(self, address: str, port: int, block: Block, limits: Limits = LIMITS) -> None:
         self.block = block
+        self.limits = limits
         self.connections: set[_Connection] = set()
-        self.refused = 0
+        self._held: Counter[str] = Counter()
+        """Connections by client."""
         self.local = f"[{address}]" if ":" in address else address
-        self._socket = bind(socket.SOCK_STREAM, address, port, reuse=reuse)
+        self._socket = bind(socket.SOCK_STREAM, address, port)
         self.port = self._socket.getsockname()[1]
         self._server: asyncio.Server | None = None
 
@@ -34,6 +30,27 @@ class TcpListener:
         self._server = await loop.create_server(
             lambda: _Connection(self), sock=self._socket, backlog=256
         )
+
+    def admit(self, connection: _Connection, host: str) -> bool:
+        """Count a client's connection; False where that would be too many."""
+        limits = self.limits
+        if (
+            len(self.connections) >= limits.connections
+            or self._held[host] >= limits.connections_per_client
+        ):
+            for first in self.block.engines[:1]:
+                first.stats.refused_connections += 1
+            return False
+        self.connections.add(connection)
+        self._held[host] += 1
+        return True
+
+    def forget(self, connection: _Connection, host: str) -> None:
+        """Count it as gone."""
+        self.connections.discard(connection)
+        self._held[host] -= 1
+        if not self._held[host]:
+            del self._held[host]
 
     def close(self) -> None:
         """Stop accepting and close every connection."""
@@ -55,21 +72,21 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._source: Source | None = None
+        self._limits = owner.limits
         self._full = False
         self._ended = False
+        self._begun = False
+        """Whether the timer is that of a query whose first bytes are there."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        owner = self._owner
-        if len(owner.connections) >= MAX_CONNECTIONS:
-            owner.refused += 1
+        host, port, *_ = transport.get_extra_info("peername") or ("::", 0)
+        if not self._owner.admit(self, host):
             transport.abort()
             return
-        owner.connections.add(self)
         self._transport = transport
-        host, port, *_ = transport.get_extra_info("peername") or ("::", 0)
-        self._source = Source(host, port, "tcp", owner.local, self._send)
-        self._wait(IDLE_SECONDS)
+        self._source = Source(host, port, "tcp", self._owner.local, self._send)
+        self._wait(self._limits.idle)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -82,7 +99,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
-        self._owner.connections.discard(self)
+        if self._source is not None:
+            self._owner.forget(self, self._source.host)
         if self._timer is not None:
             self._timer.cancel()
         self._transport = None
@@ -102,16 +120,23 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _take(self) -> None:
-        buffer = self._buffer
-        while len(buffer) >= 2 and not self._full and self._open < MAX_PIPELINED:
+        buffer, most = self._buffer, self._limits.pipelined
+        taken = False
+        while len(buffer) >= 2 and not self._full and self._open < most:
             end = 2 + int.from_bytes(buffer[:2], "big")
             if len(buffer) < end:
                 break
             message = bytes(buffer[2:end])
             del buffer[:end]
             self._query(message)
+            taken = True
         self._pause()
-        self._wait(READ_SECONDS if buffer and not self._open else IDLE_SECONDS)
+        if not buffer or self._full or self._open >= most:
+            self._begun = False
+            self._wait(self._limits.idle)
+        elif taken or not self._begun:  # else the timer of the same query runs on
+            self._begun = True
+            self._wait(self._limits.read)
 
     def _query(self, message: bytes) -> None:
         assert self._source is not None, "data comes after the connection was made"
@@ -138,7 +163,7 @@ class _Connection(asyncio.Protocol):
     def _pause(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._full or self._open >= MAX_PIPELINED:
+        if self._full or self._open >= self._limits.pipelined:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -149,7 +174,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._idle)
 
     def _idle(self) -> None:
-        if self._open and not self._ended:  # upstream is slow, not the client
-            self._wait(IDLE_SECONDS)
+        if self._open and not self._ended and not self._begun:  # upstream is slow, not the client
+            self._wait(self._limits.idle)
         else:
             self.abort()

@@ -6,8 +6,11 @@ import asyncio
 import socket
 from functools import partial
 
+from nat64_dataplane.dns64 import wire
+from nat64_dataplane.dns64.answer import bare_error
 from nat64_dataplane.dns64.batch import Batch
 from nat64_dataplane.dns64.block import Block, Source, bind, take
+from nat64_dataplane.dns64.faults import faults
 
 RECEIVE_BUFFER = 4 << 20
 IP_PKTINFO = 8
@@ -38,10 +41,10 @@ class _Asker:
 class UdpListener:
     """One UDP socket."""
 
-    def __init__(self, address: str, port: int, block: Block, *, reuse: bool = False) -> None:
+    def __init__(self, address: str, port: int, block: Block) -> None:
         self.block = block
         self._loop = asyncio.get_running_loop()
-        self._socket = bind(socket.SOCK_DGRAM, address, port, reuse=reuse)
+        self._socket = bind(socket.SOCK_DGRAM, address, port)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.port = self._socket.getsockname()[1]
         self._local = f"[{address}]" if ":" in address else address
@@ -73,15 +76,19 @@ class UdpListener:
         started = self._loop.time()
         now = int(started)
         for message, name, control in batch.receive():
-            for engine in engines:
-                response = engine.hit(message, name[host], now)
-                if response is not None:
-                    batch.queue(response, name, control)
-                    break
-            else:
-                asker = _Asker(self, message, name, control, started)
-                if len(engines) != 1 or not engines[0].quick(asker, name[host]):
-                    asker.long_way()
+            try:
+                for engine in engines:
+                    response = engine.hit(message, name[host], now)
+                    if response is not None:
+                        batch.queue(response, name, control)
+                        break
+                else:
+                    asker = _Asker(self, message, name, control, started)
+                    if len(engines) != 1 or not engines[0].quick(asker, name[host]):
+                        asker.long_way()
+            except Exception:  # a fault of ours costs one answer, not all of this wakeup
+                faults.log("taking a datagram")
+                self.send(name, control, bare_error(message, wire.SERVFAIL))
         batch.send()
         for engine in engines:
             engine.time_hits(self._loop.time() - started)

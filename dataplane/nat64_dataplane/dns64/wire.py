@@ -125,11 +125,6 @@ class Reply(NamedTuple):
         """The number of records in answer, authority and additional section."""
         return len(self.answer), len(self.authority), len(self.additional)
 
-    @property
-    def truncated(self) -> bool:
-        """The TC bit."""
-        return bool(self.flags & TC)
-
     def data(self, record: Record) -> bytes:
         """The record's data as it stands in the message."""
         return self.wire[record.data : record.data + record.length]
@@ -285,6 +280,20 @@ def extended_errors(options: bytes) -> list[tuple[int, str]]:
             found.append((int.from_bytes(value[:2], "big"), text))
         at += 4 + length
     return found
+
+
+def is_bare_format_error(wire: bytes) -> bool:
+    """Whether a reply is FORMERR and nothing but a header: its sender couldn't read the question,
+    as servers older than EDNS may say.
+    """
+    if len(wire) != HEADER_SIZE or wire[3] & RCODE_MASK != FORMERR:
+        return False
+    return bool(wire[2] & 0x80) and wire[4:] == bytes(8)
+
+
+def claim_question(header: bytes) -> bytes:
+    """Return a bare header that says that a question follows."""
+    return header[:4] + b"\0\1" + header[6:]
 
 
 def _plain_name(wire: bytes, at: int) -> int:

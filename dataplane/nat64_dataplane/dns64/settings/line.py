@@ -8,8 +8,11 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
+import dns.exception
+
 from nat64_dataplane.corefile import CorefileError, Stanza, Token
 from nat64_dataplane.corefile.address import zones_of
+from nat64_dataplane.dns64 import names
 
 _T = TypeVar("_T")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -111,6 +114,10 @@ class Line:
             if not text:
                 raise self.error("an empty word is not a zone")
             found += zones_of(token, text)
+        for zone in found:
+            problem = zone_problem(zone)
+            if problem:
+                raise self.error(problem)
         return tuple(found)
 
     def ipv4_range(self, text: str) -> IPv4Network:
@@ -150,6 +157,15 @@ class Line:
             return read(text)
         except ValueError as error:
             raise self.error(f"{text!r} is not {what} ({error})") from None
+
+
+def zone_problem(zone: str) -> str:
+    """Say what is wrong with a zone that no query can name, though CoreDNS takes any text."""
+    try:
+        names.from_text(zone)
+    except (dns.exception.DNSException, ValueError) as error:
+        return f"{zone!r} is not a zone name: {error}"
+    return ""
 
 
 def _duration(seconds: float) -> str:

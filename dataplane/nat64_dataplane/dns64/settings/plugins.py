@@ -23,7 +23,7 @@ COMMON_LOG = (
     '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" '
     "{rcode} {>rflags} {rsize} {duration}"
 )
-COMBINED_LOG = COMMON_LOG.replace("- {>id} ", "- {>id} {>opcode} ", 1)
+COMBINED_LOG = COMMON_LOG + ' "{>opcode}"'
 LOG_CLASSES = ("all", "denial", "error", "success")
 
 FORMS = {

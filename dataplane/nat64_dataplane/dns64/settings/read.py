@@ -15,7 +15,7 @@ from nat64_dataplane import corefile
 from nat64_dataplane.corefile import CorefileError, Loaded, ServerBlock
 from nat64_dataplane.dns64.settings import cache, dns64, forward, plugins
 from nat64_dataplane.dns64.settings.forward import ReadFile
-from nat64_dataplane.dns64.settings.line import Line
+from nat64_dataplane.dns64.settings.line import Line, zone_problem
 from nat64_dataplane.dns64.settings.model import Listen, Reload, Server, Settings
 
 FORMS = {**plugins.FORMS, "cache": cache.FORM, "dns64": dns64.FORM, "forward": forward.FORM}
@@ -80,6 +80,9 @@ class _Reader:
         for address in block.addresses:
             if address.transport != "dns":
                 raise self.error(block, f"{address}: only plain dns:// is served")
+            problem = zone_problem(address.zone)
+            if problem:
+                raise self.error(block, problem)
             by_port.setdefault(address.port, []).append(address.zone)
             if (address.zone, address.port) in self.claimed:
                 raise self.error(block, f"{address} is served by two blocks")

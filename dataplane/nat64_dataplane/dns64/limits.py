@@ -1,0 +1,27 @@
+"""The bounds on what clients may hold: of a server block on questions, of a port on connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Numbers, and times in seconds. No Corefile sets them; tests set small ones."""
+
+    under_way: int = 16384
+    """Questions of all clients of a server block that wait for upstream at once."""
+    under_way_per_client: int = 4096
+    connections: int = 512
+    """TCP connections to one address and port."""
+    connections_per_client: int = 128
+    """Those of one address: nobody takes all of them."""
+    pipelined: int = 64
+    """Queries of one connection that wait for answers at once; more are read once there is room."""
+    idle: float = 10.0
+    """As in CoreDNS: how long a TCP connection may be silent between queries."""
+    read: float = 3.0
+    """How long a query may take over TCP from its first byte to its last."""
+
+
+LIMITS = Limits()
