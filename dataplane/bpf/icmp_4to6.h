@@ -41,7 +41,7 @@ inline_step int parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
 		return GO_ON;
 	case IPPROTO_ICMP:
 		inner->icmp_type = head[0];
-		if (head[0] != ICMP_ECHO_REQUEST_V4 && head[0] != ICMP_ECHO_REPLY_V4)
+		if (!is_query_v4(head[0]))
 			return COUNT_passed;
 		inner->pool_port = *(__be16 *)(head + 4);
 		return GO_ON;
@@ -195,6 +195,10 @@ __noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	inner = &work->inner;
 	STEP(parse_inner_ipv4(skb, p, inner));
 	STEP(find_inner_session_4to6(inner));
+	if (source_is_illegal(p->remote))
+		return COUNT_dropped_source_illegal;
+	if (p->extensions)
+		STEP(check_options(skb, p));
 	STEP(read_error(skb, p, work));
 	work->meaning = meaning_4to6(p->icmp_type, p->icmp_code);
 	if (!work->meaning.known)

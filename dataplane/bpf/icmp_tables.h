@@ -17,6 +17,7 @@ enum icmp_v6 {
 	V6_TIME_EXCEEDED = 3,
 	V6_PARAMETER_PROBLEM = 4,
 	V6_FIRST_QUERY = 128, /* lower types are errors */
+	V6_REDIRECT = 137,
 };
 
 /* What happens to the four bytes behind the checksum. */

@@ -35,11 +35,10 @@ static __always_inline bool may_be_ours(const struct config *config, const struc
 	return port >= config->lowest_port && port <= config->highest_port;
 }
 
-static __always_inline int mark_slow(struct packet *p)
+static __always_inline void mark_slow(struct packet *p)
 {
 	if (p->ttl <= 1)
 		p->flags |= PACKET_SLOW; /* the kernel says "time exceeded" */
-	return GO_ON;
 }
 
 static __always_inline bool is_pool_address(__u32 slot, __be32 address)
@@ -66,6 +65,8 @@ inline_step int translate_later_fragment_4to6(struct __sk_buff *skb, const struc
 		if (!fragment_fate(p))
 			return COUNT_dropped_internal;
 	}
+	if (p->extensions)
+		STEP(check_options(skb, p));
 	pref64_embed(config, p->remote, &p->remote6);
 	mark_slow(p);
 	if (wants_fragmenting(skb, config, p))
@@ -98,11 +99,6 @@ static __always_inline int fate_after(int stop)
 	return stop == COUNT_passed ? FRAGMENT_PASS : FRAGMENT_DROP;
 }
 
-static __always_inline bool is_query_v4(__u8 type)
-{
-	return type == ICMP_ECHO_REQUEST_V4 || type == ICMP_ECHO_REPLY_V4;
-}
-
 inline_step int translate_4to6(struct __sk_buff *skb, const struct config *config, __u32 slot,
 			       struct packet *p)
 {
@@ -126,18 +122,19 @@ inline_step int translate_4to6(struct __sk_buff *skb, const struct config *confi
 			if (is_fragment(p))
 				return COUNT_passed;
 			STEP(error_to_ipv6(skb, p));
-			return mark_slow(p);
+			mark_slow(p);
+			return GO_ON;
 		}
 	}
 	stop = find_ipv4(skb, config, p);
+	if (!stop && p->extensions)
+		stop = check_options(skb, p);
 	if (is_fragment(p) && is_pool_address(slot, p->pool)) {
 		remember_fragment(p, fate_after(stop));
 		STEP(release_fragments(skb, p));
 	}
 	if (stop)
 		return stop;
-	if (p->extensions)
-		STEP(check_options(skb, p));
 	pref64_embed(config, p->remote, &p->remote6);
 	mark_slow(p);
 	if (wants_fragmenting(skb, config, p))
@@ -173,6 +170,8 @@ static __always_inline int ingress(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	p.l3 = has_ethernet_header(skb, config) ? ETH_HLEN : 0;
 	stop = translate_4to6(skb, config, slot, &p);
+	if (!stop && ensure_ethernet_header(skb, &p))
+		stop = COUNT_dropped_internal;
 	if (stop != COUNT_held && stop != COUNT_fragmented)
 		here->value[DIR_4TO6][COUNT_received]++;
 	if (!stop) {
@@ -184,9 +183,10 @@ static __always_inline int ingress(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (stop == COUNT_fragmented)
 		return to_kernel(skb, config);
-	if (stop == COUNT_dropped_source_route && respond_ipv4(skb, &p)) {
+	if (stop == COUNT_dropped_source_route && respond_ipv4(skb, &p) &&
+	    !ensure_ethernet_header(skb, &p)) {
 		here->value[DIR_4TO6][COUNT_icmp_errors_sent]++;
-		return ensure_ethernet_header(skb, &p) ? TC_ACT_SHOT : to_kernel(skb, config);
+		return to_kernel(skb, config);
 	}
 	return TC_ACT_SHOT;
 }

@@ -33,14 +33,6 @@ static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 
 	return GO_ON;
 }
 
-/* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
-static __always_inline bool source6_is_illegal(const union addr6 *source)
-{
-	if (source->bytes[0] == 0xff || (source->bytes[0] == 0xfe && source->bytes[1] >> 6 == 2))
-		return true;
-	return !source->halves[0] && bpf_be64_to_cpu(source->halves[1]) <= 1;
-}
-
 /* A packet from the IPv6 side that has no session. */
 __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 {
@@ -82,13 +74,6 @@ __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	if (keeps_contacts(config, p))
 		note_contact(p, expires);
 	return insert_session(p, state, expires, config->epoch, now);
-}
-
-static __always_inline bool source_is_illegal(__be32 address)
-{
-	__u32 first = bpf_ntohl(address) >> 24;
-
-	return first == 0 || first == 127 || first >= 224;
 }
 
 static __noinline bool knows_contact(const struct packet *p, __u32 now)

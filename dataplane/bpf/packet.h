@@ -61,10 +61,8 @@ static __always_inline bool within(__u32 *length, __u32 most)
 #define AF_INET6 10
 
 enum packet_flag {
-	PACKET_FRAGMENT = 1 << 0, /* has a Fragment header, or IPv4 MF or offset */
-	PACKET_DF = 1 << 1,	  /* IPv4, don't fragment */
-	PACKET_ICMP_ERROR = 1 << 2,
-	PACKET_ECHO_REPLY = 1 << 3,
+	PACKET_FRAGMENT = 1 << 0,      /* has a Fragment header, or IPv4 MF or offset */
+	PACKET_DF = 1 << 1,	       /* IPv4, don't fragment */
 	PACKET_ZERO_CHECKSUM = 1 << 4, /* UDP over IPv4 without one */
 	PACKET_SLOW = 1 << 5,	       /* must go through the kernel's forwarding */
 	PACKET_HAIRPIN = 1 << 6,
@@ -93,7 +91,7 @@ struct packet {
 	__u8 transport_header; /* bytes; TCP and UDP only */
 	__u8 pad;
 	__u32 identification; /* of the fragmented packet */
-	__u32 error_info;     /* for the ICMP error that a refusal sends: MTU or pointer */
+	__u32 error_info;     /* for the ICMP error that a refusal sends: a pointer */
 	__u32 generation;     /* of the binding that was found or made */
 	__u32 pad2;
 };

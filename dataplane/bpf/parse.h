@@ -26,6 +26,11 @@ struct icmphdr {
 #define ICMP_ECHO_REQUEST_V6 128
 #define ICMP_ECHO_REPLY_V6   129
 
+static __always_inline bool is_query_v4(__u8 type)
+{
+	return type == ICMP_ECHO_REQUEST_V4 || type == ICMP_ECHO_REPLY_V4;
+}
+
 static __always_inline bool is_extension(__u8 next_header)
 {
 	return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
@@ -41,6 +46,7 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
 
 	__u32 offset = p->l3 + sizeof(struct ipv6hdr);
 	__u8 next = p->protocol;
+	int stop = GO_ON;
 	int i;
 
 	for (i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {
@@ -57,10 +63,11 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
 				(__u32)head[4] << 24 | head[5] << 16 | head[6] << 8 | head[7];
 			offset += 8;
 		} else {
-			if (next == IPPROTO_ROUTING && head[3] != 0) {
-				/* segments left: RFC 7915 asks for a parameter problem there */
+			if (next == IPPROTO_ROUTING && head[3] != 0 && !stop) {
+				/* segments left: RFC 7915 asks for a parameter problem there, but
+				 * what comes behind it may forbid an answer */
 				p->error_info = offset + 3 - p->l3;
-				return COUNT_dropped_routing_header;
+				stop = COUNT_dropped_routing_header;
 			}
 			offset += (head[1] + 1) * 8;
 		}
@@ -77,7 +84,7 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
 	p->length -= p->extensions;
 	p->l4 = offset;
 	p->protocol = next;
-	return GO_ON;
+	return stop;
 }
 
 static __always_inline bool is_translatable(__u8 protocol)

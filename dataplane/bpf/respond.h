@@ -90,6 +90,20 @@ static __always_inline int quote(struct __sk_buff *skb, const struct packet *p, 
 	return length;
 }
 
+/* Whether the packet is one that no error may answer (RFC 4443 section 2.4 (e)): an ICMPv6 error or
+ * redirect, what may be one, or a packet whose source names no single host. */
+static __always_inline bool is_unanswerable(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 type;
+
+	if (source6_is_illegal(&p->client))
+		return true;
+	if (p->protocol != IPPROTO_ICMPV6)
+		return false; /* the queries that we translate are IPPROTO_ICMP by now */
+	return is_later_fragment(p) || bpf_skb_load_bytes(skb, p->l4, &type, sizeof(type)) ||
+	       type < V6_FIRST_QUERY || type == V6_REDIRECT;
+}
+
 /* Turn the packet into an ICMPv6 error about itself. False where it can't or mustn't be. */
 __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, int reason)
 {
@@ -101,7 +115,7 @@ __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, int reason)
 	int length;
 	__s64 sum;
 
-	if (!p || !refusal.type || p->client.bytes[0] == 0xff || !p->l3)
+	if (!p || !refusal.type || !p->l3 || is_unanswerable(skb, p))
 		return 0;
 	if (!may_respond()) {
 		count(DIR_6TO4, COUNT_icmp_errors_suppressed);
@@ -141,8 +155,9 @@ __noinline int respond_ipv4(struct __sk_buff *skb, struct packet *p)
 	int length;
 	__s64 sum;
 
-	if (!p)
-		return 0;
+	if (!p || is_later_fragment(p) ||
+	    (p->protocol == IPPROTO_ICMP && !is_query_v4(p->icmp_type)))
+		return 0; /* RFC 1812 section 4.3.2.7 */
 	if (!may_respond()) {
 		count(DIR_4TO6, COUNT_icmp_errors_suppressed);
 		return 0;

@@ -107,8 +107,6 @@ static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *conf
 		.ifindex = config->interface,
 	};
 
-	if (ensure_ethernet_header(skb, p))
-		return TC_ACT_SHOT;
 	if (!(p->flags & PACKET_SLOW)) {
 		__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
 		__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));

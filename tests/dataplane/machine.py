@@ -74,6 +74,8 @@ class Out:
     counted: dict[str, int]
     """The counters that moved, without direction."""
     link_header: int = 14
+    gso_size: int = 0
+    """Of the segments that the packet still stands for."""
 
     @functools.cached_property
     def packet(self) -> Packet:
@@ -178,7 +180,8 @@ class Machine:
             for name in after
             if after[name] != before[name]
         }
-        return Out(result.verdict, result.packet, moved, 0 if link is None else 14)
+        link_header = 0 if link is None else 14
+        return Out(result.verdict, result.packet, moved, link_header, result.context.gso_size)
 
     def balance(self) -> dict[str, tuple[int, int]]:
         """Per direction: packets in, and what became of them. The two are equal."""

@@ -105,6 +105,20 @@ def test_address_dependent_filtering_of_tcp_lets_a_simultaneous_open_through(nat
     assert states == {80: "V6_INIT", 81: "ESTABLISHED"}
 
 
+def test_incoming_syn_is_remembered_for_six_seconds(nat: Machine) -> None:
+    nat.reset(filtering="AddressDependent")
+    port = syn(nat, 4000).packet.sport
+    inbound = IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=81, dport=port, flags="S")
+    assert nat.from_internet(inbound).dropped == "filtered"
+    (kept,) = [each for each in nat.datapath.sessions() if each.remote == OTHER]
+    assert (kept.state, kept.expires_in in (6, 7)) == ("V4_INIT", True)
+    nat.datapath.travel(8)
+    opening = IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=4000, dport=81, flags="S")
+    assert nat.from_pod(opening).translated
+    (opened,) = [each for each in nat.datapath.sessions() if each.remote == OTHER]
+    assert opened.state == "V6_INIT"  # not ESTABLISHED: the earlier SYN doesn't count any more
+
+
 def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machine) -> None:
     port = send(nat, 4000).packet.sport
     assert "sent_kernel" in receive(nat, port, src=OTHER).counted

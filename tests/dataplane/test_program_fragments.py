@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, IPOption_LSRR
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
@@ -202,9 +202,11 @@ def test_lost_first_fragment_is_forgotten_in_time(nat: Machine) -> None:
 
 
 def test_what_is_known_of_a_packet_is_forgotten_in_time(nat: Machine) -> None:
-    first, second, _ = fragments6(DATA)
+    first, second, third = fragments6(DATA)
     assert nat.from_pod(first).translated
-    nat.datapath.travel(4)
+    nat.datapath.travel(1)
+    assert nat.from_pod(third).translated  # two seconds at least (RFC 6146 section 4)
+    nat.datapath.travel(3)
     assert "held" in nat.from_pod(second).counted
     assert nat.datapath.sweep().removed_fragments >= 1
 
@@ -261,6 +263,20 @@ def test_fragmented_udp_without_checksum_is_refused(nat: Machine) -> None:
     first, second, _ = fragments4(opened(nat), DATA, chksum=0)
     assert nat.from_internet(first).dropped == "udp_zero_checksum_fragment"
     assert nat.from_internet(second).dropped == "fragment_unexpected"
+
+
+def test_unexpired_source_route_refuses_the_whole_packet(nat: Machine) -> None:
+    pieces = fragments4(opened(nat), DATA)
+    routed = fragments4(opened(nat), DATA, identification=0x5555)
+    for packet in (pieces[0], routed[1]):
+        packet.options = [IPOption_LSRR(pointer=4, routers=["192.0.2.7"])]
+    first = nat.from_internet(pieces[0])
+    assert first.counted.keys() == {"received", "dropped_source_route", "icmp_errors_sent"}
+    assert nat.from_internet(pieces[1]).dropped == "fragment_unexpected"
+    assert nat.from_internet(routed[0]).translated
+    later = nat.from_internet(routed[1])
+    assert later.dropped == "source_route"
+    assert "icmp_errors_sent" not in later.counted
 
 
 def test_other_transports_in_fragments_are_not_held(nat: Machine) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_SSRR
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     IPv6,
@@ -142,8 +142,16 @@ def test_types_and_codes_to_ipv6(
 )
 def test_types_without_counterpart_do_not_reach_ipv6(nat: Machine, kind: int, code: int) -> None:
     sent = opened(nat, UDP(sport=4000, dport=53))
-    out = error_to_pod(nat, kind, code, bytes(4), bytes(sent))
-    assert out.dropped == "icmp_type" or out.passed
+    assert error_to_pod(nat, kind, code, bytes(4), bytes(sent)).dropped == "icmp_type"
+
+
+@pytest.mark.parametrize("kind", [9, 10, *range(13, 19)])
+def test_queries_other_than_echo_are_the_hosts(nat: Machine, kind: int) -> None:
+    opened(nat, UDP(sport=4000, dport=53))
+    out = nat.from_internet(
+        IP(src=str(SERVER), dst=str(POOL), proto=1) / icmp4(kind, 0, bytes(4), bytes(12))
+    )
+    assert out.passed
 
 
 TO_IPV4 = [
@@ -390,6 +398,28 @@ def test_error_about_an_error_is_refused(nat: Machine) -> None:
     got = answered(nat, opened(nat, UDP(sport=4000, dport=53)))
     inner = icmp6(got.src, got.dst, 1, 4, bytes(4), bytes(got))
     assert error_to_server(nat, 3, 0, bytes(4), inner).dropped == "icmp_error_in_error"
+
+
+def test_error_about_an_error_from_ipv4_is_the_hosts(nat: Machine) -> None:
+    sent = opened(nat, UDP(sport=4000, dport=53))
+    inner = IP(src=str(POOL), dst=str(SERVER), proto=1) / icmp4(3, 3, bytes(4), bytes(sent))
+    assert error_to_pod(nat, 11, 0, bytes(4), bytes(inner)).passed
+
+
+@pytest.mark.parametrize("source", ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
+def test_error_from_an_impossible_address_is_dropped(nat: Machine, source: str) -> None:
+    sent = opened(nat, UDP(sport=4000, dport=53))
+    message = icmp4(3, 3, bytes(4), bytes(sent))
+    out = nat.from_internet(IP(src=source, dst=str(POOL), proto=1) / message)
+    assert out.dropped == "source_illegal"
+
+
+def test_unexpired_source_route_of_an_error_is_refused_in_silence(nat: Machine) -> None:
+    sent = opened(nat, UDP(sport=4000, dport=53))
+    route = [IPOption_SSRR(pointer=4, routers=["192.0.2.7"])]
+    out = error_to_pod(nat, 3, 3, bytes(4), bytes(sent), options=route)
+    assert out.dropped == "source_route"
+    assert "icmp_errors_sent" not in out.counted
 
 
 def test_error_about_nothing_of_ours_is_refused_or_the_hosts(nat: Machine) -> None:

@@ -21,6 +21,7 @@ from tests.dataplane.machine import (
     machine,
     right_checksums,
 )
+from tests.dataplane.test_program_icmp_errors import parts6
 
 pytestmark = pytest.mark.root
 
@@ -122,6 +123,7 @@ def test_refusals_announced_are_limited(nat: Machine) -> None:
     assert moved["dropped_destination_special_6to4"] == 5000
     assert moved["icmp_errors_suppressed_6to4"] + moved["icmp_errors_sent_6to4"] == 5000
     assert moved["icmp_errors_suppressed_6to4"] > 0
+    nat.datapath.travel(1)  # the next second has errors to spend again
 
 
 def test_special_ranges_are_lifted_one_range_at_a_time(nat: Machine) -> None:
@@ -129,6 +131,14 @@ def test_special_ranges_are_lifted_one_range_at_a_time(nat: Machine) -> None:
     assert send(nat, "169.254.20.10").translated
     assert send(nat, "169.254.169.254").counted.get("dropped_destination_special")
     assert send(nat, "127.0.0.1").counted.get("dropped_destination_special")
+
+
+def test_the_nodes_own_addresses_are_local(nat: Machine) -> None:
+    assert send(nat, "192.0.0.8").counted.get("dropped_destination_local")
+    # no binding can be named by a ping, so this is not a hairpin
+    ping = nat.from_pod(IPv6(src=str(POD), dst=at(POOL)) / ICMPv6EchoRequest(id=5))
+    assert ping.counted.get("dropped_destination_local")
+    assert parts6(ping)[:2] == (1, 1)
 
 
 def test_own_address_is_lifted_only_by_its_own_range(nat: Machine) -> None:

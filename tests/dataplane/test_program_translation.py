@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, IPOption_SSRR
 from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_Redirect,
+    ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -24,6 +27,7 @@ from tests.dataplane.machine import (
     POD,
     POOL,
     SERVER,
+    SHOT,
     Machine,
     at,
     machine,
@@ -245,6 +249,30 @@ def test_routing_header_with_segments_left_is_answered_with_its_place(nat: Machi
     assert right_checksums(out.packet)
 
 
+# For each: what the error may not answer, behind a routing header with segments left.
+UNANSWERABLE = [
+    pytest.param(ICMPv6DestUnreach() / bytes(48), id="error"),
+    pytest.param(ICMPv6ND_Redirect(), id="redirect"),
+    pytest.param(IPv6ExtHdrDestOpt() / ICMPv6TimeExceeded() / bytes(48), id="error-after-options"),
+    pytest.param(IPv6ExtHdrFragment(offset=9, nh=58) / bytes(16), id="perhaps-an-error"),
+]
+
+
+@pytest.mark.parametrize("forbidding", UNANSWERABLE)
+def test_no_error_answers_an_error(nat: Machine, forbidding: Packet) -> None:
+    routing = IPv6ExtHdrRouting(addresses=["2001:db8::1"], segleft=1)
+    assert nat.from_pod(TO_SERVER / routing / forbidding).dropped == "routing_header"
+    answered = nat.from_pod(TO_SERVER / routing / ICMPv6EchoRequest())
+    assert answered.counted.get("icmp_errors_sent") == 1
+
+
+@pytest.mark.parametrize("source", ["::", "::1", "ff02::1", "fe80::1"])
+def test_no_error_answers_a_source_that_is_nobody(nat: Machine, source: str) -> None:
+    out = nat.from_pod(IPv6(src=source, dst=at(SERVER), nh=50) / bytes(40))
+    assert out.dropped == "unknown_transport"
+    assert "icmp_errors_sent" not in out.counted
+
+
 def test_extension_behind_fragment_header_is_refused(nat: Machine) -> None:
     out = nat.from_pod(TO_SERVER / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrDestOpt() / UDP_OUT)
     assert out.dropped == "extension_after_fragment"
@@ -282,17 +310,20 @@ def test_what_is_not_ours_passes(nat: Machine) -> None:
     assert neighbours.passed
 
 
-def test_gso_sizes_stay(nat: Machine) -> None:
-    big = TCP(sport=4000, dport=80, flags="S")
-    port = port_of(nat, big)
-    up = nat.from_pod(TO_SERVER / TCP(sport=4000, dport=80, flags="A") / bytes(3000), gso_size=1400)
+@pytest.mark.parametrize("layer", [TCP, UDP])
+def test_gso_sizes_stay(nat: Machine, layer: type[Packet]) -> None:
+    question, answer = layer(sport=4000, dport=80), layer(sport=80)
+    if layer is TCP:
+        question.flags, answer.flags = "S", "A"
+    answer.dport = port_of(nat, question)
+    if layer is TCP:
+        question.flags = "A"
+    up = nat.from_pod(TO_SERVER / question / bytes(3000), gso_size=1400)
     assert up.translated
-    assert up.packet.len == 3040
-    down = nat.from_internet(
-        reply(nat, TCP(sport=80, dport=port, flags="A") / bytes(3000)), gso_size=1400
-    )
+    assert (up.gso_size, up.packet.len) == (1400, 20 + len(question) + 3000)
+    down = nat.from_internet(reply(nat, answer / bytes(3000)), gso_size=1400)
     assert down.translated
-    assert down.packet.plen == 3020
+    assert (down.gso_size, down.packet.plen) == (1400, len(answer) + 3000)
 
 
 def test_too_large_for_the_uplink_goes_to_the_kernel_which_says_so(nat: Machine) -> None:
@@ -306,6 +337,33 @@ def test_truncated_packets_are_counted(nat: Machine) -> None:
     whole = bytes(TO_SERVER / TCP(sport=4000, dport=80, flags="S") / b"data")
     for length in (41, 50, 59, len(whole) - 1):
         assert nat.from_pod(whole[:length]).dropped == "truncated"
+
+
+def test_other_versions_under_ipv6s_ether_type_are_malformed(nat: Machine) -> None:
+    packet = bytearray(bytes(TO_SERVER / UDP_OUT))
+    packet[0] = 0x50 | packet[0] & 0xF
+    frame = bytes(12) + b"\x86\xdd" + packet
+    before = nat.datapath.counters()
+    assert nat.datapath.program("nat64_egress").run(frame, ifindex=nat.interface).verdict == SHOT
+    after = nat.datapath.counters()
+    for name in ("received_6to4", "dropped_malformed_6to4"):
+        assert after[name] == before[name] + 1
+
+
+def chain(headers: int, data: int) -> Packet:
+    """Destination options, one behind the other, with as much data each."""
+    packet = TO_SERVER
+    for _ in range(headers):
+        packet = packet / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(data))])
+    return packet / UDP_OUT
+
+
+@pytest.mark.parametrize(("headers", "data"), [(8, 4), (2, 252)])
+def test_extension_headers_are_bounded_in_number_and_length(
+    nat: Machine, headers: int, data: int
+) -> None:
+    assert nat.from_pod(chain(headers, data)).translated
+    assert nat.from_pod(chain(headers + 1, data)).dropped == "extension_chain"
 
 
 def test_unexpired_source_route_is_refused(nat: Machine) -> None:
