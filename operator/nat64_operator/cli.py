@@ -7,26 +7,18 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import sys
-import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import kopf
+import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
 
-from nat64_operator.api import gateway as gateway_api
-from nat64_operator.api import policy as policy_api
-from nat64_operator.edge import dns, handlers, uninstall, verify
-from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
-from nat64_operator.edge.lease import Lease
-from nat64_operator.edge.loop import Loop
-from nat64_operator.edge.store import Store
+from nat64_operator.edge import dns, operate, uninstall, verify
+from nat64_operator.edge.kube import TIMEOUT, Kube
+from nat64_operator.edge.lease import LEASE_TIMEOUT
 from nat64_operator.settings import Settings
-
-log = logging.getLogger("nat64_operator")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,61 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Watch and reconcile until told to stop."""
-    settings = _settings(options)
-    kube = connect()
-    _wait_for_crds(kube)
-    if options.label_namespace == "true":
-        _label_namespace(kube, settings.namespace)
-    asyncio.run(_operate(kube, settings, options))
+    lease = options.lease == "true"
+    asyncio.run(
+        operate.run(
+            connect(LEASE_TIMEOUT if lease else TIMEOUT),
+            _settings(options),
+            cluster_dns=options.cluster_dns or dns.cluster_server(),
+            health_address=options.health,
+            lease=lease,
+            label_namespace=options.label_namespace == "true",
+        )
+    )
     return 0
 
 
-def connect() -> Kube:
+def connect(timeout: tuple[int, int] = TIMEOUT) -> Kube:
     """Connect with the pod's own account, else with the kubeconfig."""
+    found = client.Configuration()
     try:
-        kube_config.load_incluster_config()
+        kube_config.load_incluster_config(client_configuration=found)
     except kube_config.ConfigException:
-        kube_config.load_kube_config()
-    return Kube(client.ApiClient())
-
-
-async def _operate(kube: Kube, settings: Settings, options: argparse.Namespace) -> None:
-    store = Store(settings)
-    lease = Lease(kube, settings.namespace) if options.lease == "true" else None
-    cluster_dns = options.cluster_dns or dns.cluster_server()
-    loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=lease)
-    await kopf.operator(
-        registry=handlers.registry(store, loop, lease),
-        # The user id of the pod has no name in the image, which kopf would look up for this.
-        identity=cast(Any, socket.gethostname()),
-        namespaces=[settings.namespace],
-        liveness_endpoint=f"http://{options.health}/healthz" if options.health else None,
-        standalone=True,
-    )
-
-
-def _wait_for_crds(kube: Kube) -> None:
-    """Without its CRDs the operator has nothing to watch, and kopf looks for them only once. The
-    API server may be out of reach at first, too: on a node that has just started, for one.
-    """
-    for kind in (gateway_api.KIND, policy_api.KIND):
-        while True:
-            try:
-                if kube.serves(kind):
-                    break
-                log.error("the API server does not know %s: install the chart's CRDs", kind)
-            except TROUBLE as error:
-                log.warning("the API server can't be asked about %s: %s", kind, say(error))
-            time.sleep(3)
-
-
-def _label_namespace(kube: Kube, namespace: str) -> None:
-    """Let the translators' pods in where Pod Security admission is enforced by default."""
-    levels = {f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "warn")}
-    try:
-        kube.label_namespace(namespace, levels)
-    except client.ApiException as error:
-        log.warning("namespace %s can't be labelled: %s", namespace, explain(error))
+        kube_config.load_kube_config(client_configuration=found)
+    # What fails is tried again by the loop, in its own time, and not by urllib3 at once.
+    found.retries = urllib3.Retry(0, raise_on_status=False)
+    return Kube(client.ApiClient(found), timeout)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -162,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "",
         "the cluster's DNS; this pod's nameserver when empty",
     )
-    _flag(runs, "--health", "[::]:8080", "address of /healthz; empty for none")
+    _flag(
+        runs, "--health", "[::]:8080", "address of /healthz, /readyz and /metrics; empty for none"
+    )
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--corefile-seconds", 10, "how often CoreDNS's configuration is read again")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")

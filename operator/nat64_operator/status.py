@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nat64_operator.api.conditions import Condition, merge
+from nat64_operator.api.conditions import ACCEPTED, Condition, merge
 from nat64_operator.api.meta import Resource
 from nat64_operator.reconcile.actions import Action, Emit, SetStatus
+from nat64_operator.reconcile.world import World
 from nat64_operator.render.manifest import Ref
 
 
@@ -16,17 +17,21 @@ def write(
     resource: Resource,
     conditions: Sequence[Condition],
     fields: Mapping[str, Any],
-    now: float,
+    world: World,
 ) -> list[Action]:
     """The actions that bring a status to what is known now; none where it says so already."""
     subject, meta, before = Ref(resource.kind, resource.name), resource.meta, resource.status
-    known = before.get("conditions") or []
+    if refused := world.refused.get(subject):
+        conditions = [_refused(condition, refused) for condition in conditions]
+    ours = {condition.type for condition in conditions}
+    # Conditions of other types are those of others, who keep them whatever we apply.
+    known = [c for c in before.get("conditions") or () if c["type"] in ours]
     after = {
         "observedGeneration": meta.generation,
         **fields,
-        "conditions": merge(known, conditions, meta.generation, timestamp(now)),
+        "conditions": merge(known, conditions, meta.generation, timestamp(world.now)),
     }
-    if after == before:
+    if after == {**before, "conditions": known}:
         return []
     actions: list[Action] = [SetStatus(subject, after)]
     said = {c["type"]: (c["status"], c["reason"]) for c in known}
@@ -42,6 +47,14 @@ def write(
                 )
             )
     return _without_repeats(actions)
+
+
+def _refused(condition: Condition, said: str) -> Condition:
+    """What is not accepted has its reason; what is, and can't be carried out, has this one."""
+    if condition.type == ACCEPTED:
+        return condition
+    why = f"the API server refuses a change that this needs: {said}"
+    return Condition(condition.type, False, "ApplyFailed", why)
 
 
 def timestamp(now: float) -> str:

@@ -35,6 +35,7 @@ class Ptr(enum.Enum):
     """How reverse lookups of synthesized addresses are answered."""
 
     CNAME = "CNAME"
+    LOCAL = "Local"
     OFF = "Off"
 
 
@@ -43,6 +44,36 @@ class Untranslated(enum.Enum):
 
     PASSTHROUGH = "Passthrough"
     SERVFAIL = "ServFail"
+
+
+class ForwardPolicy(enum.Enum):
+    """Which upstream is asked first."""
+
+    SEQUENTIAL = "Sequential"
+    ROUND_ROBIN = "RoundRobin"
+    RANDOM = "Random"
+
+
+class StaleMode(enum.Enum):
+    """When an expired answer is used."""
+
+    IMMEDIATE = "Immediate"
+    VERIFY = "Verify"
+
+
+class LogClass(enum.Enum):
+    """What a response is, for the query log."""
+
+    SUCCESS = "Success"
+    DENIAL = "Denial"
+    ERROR = "Error"
+
+
+class LogFormat(enum.Enum):
+    """CoreDNS's formats of the query log."""
+
+    COMMON = "Common"
+    COMBINED = "Combined"
 
 
 class LogQueries(enum.Enum):
@@ -70,18 +101,96 @@ class CoreDNS(Spec, frozen=True, kw_only=True):
 
 
 class Mapping(Spec, frozen=True, kw_only=True):
-    """An IPv4 range that stands under a prefix of its own."""
+    """An IPv4 range that stands under prefixes of its own."""
 
     range: str
     prefix: str
+    additional_prefixes: tuple[str, ...] = ()
+
+
+class Zone(Spec, frozen=True, kw_only=True):
+    """Names that other upstreams are asked for."""
+
+    name: str
+    upstreams: tuple[str, ...]
+    pass_on: tuple[str, ...] = ()
+
+
+class HealthCheck(Spec, frozen=True, kw_only=True):
+    """How an upstream that failed is probed."""
+
+    interval_milliseconds: int = 500
+    domain: str = "."
+    recursion_desired: bool = True
+
+
+class Forward(Spec, frozen=True, kw_only=True):
+    """How upstreams are asked. The defaults are the sidecar's own, but for `policy`."""
+
+    policy: ForwardPolicy = ForwardPolicy.SEQUENTIAL
+    health_check: HealthCheck = HealthCheck()
+    max_fails: int = 2
+    max_connect_attempts: int | None = None
+    read_timeout_milliseconds: int = 2000
+    expire_seconds: int = 10
+    max_age_seconds: int = 0
+    max_concurrent: int = 0
+    force_tcp: bool = msgspec.field(default=False, name="forceTCP")
+    fail_fast: bool = False
+    failover: tuple[str, ...] = ()
+    tls_server_name: str = ""
+
+
+class Prefetch(Spec, frozen=True, kw_only=True):
+    """Which answers are asked for again before they expire."""
+
+    queries: int = 0
+    within_seconds: int = 60
+    percent: int = 10
+
+
+class ServeStale(Spec, frozen=True, kw_only=True):
+    """Whether and how expired answers are used."""
+
+    max_seconds: int = 0
+    mode: StaleMode = StaleMode.IMMEDIATE
+    verify_timeout_milliseconds: int = 0
+    ttl_seconds: int = 0
+    recheck_seconds: int = 0
+    prefer_positive: bool = False
+
+
+class Disable(Spec, frozen=True, kw_only=True):
+    """Names whose answers are not kept."""
+
+    success: tuple[str, ...] = ()
+    denial: tuple[str, ...] = ()
 
 
 class Cache(Spec, frozen=True, kw_only=True):
     """The sidecars' cache."""
 
     max_ttl_seconds: int = msgspec.field(default=3600, name="maxTTLSeconds")
+    min_ttl_seconds: int = msgspec.field(default=5, name="minTTLSeconds")
+    denial_max_ttl_seconds: int | None = msgspec.field(default=None, name="denialMaxTTLSeconds")
+    """None for max_ttl_seconds."""
+    denial_min_ttl_seconds: int = msgspec.field(default=5, name="denialMinTTLSeconds")
     success_entries: int = 100_000
     denial_entries: int = 20_000
+    servfail_seconds: int = 5
+    keep_ttl: bool = msgspec.field(default=False, name="keepTTL")
+    prefetch: Prefetch = Prefetch()
+    serve_stale: ServeStale = ServeStale()
+    disable: Disable = Disable()
+
+
+class Log(Spec, frozen=True, kw_only=True):
+    """What the log has beside what log_queries says."""
+
+    classes: tuple[LogClass, ...] = ()
+    names: tuple[str, ...] = ()
+    format: LogFormat = LogFormat.COMMON
+    consolidate_errors_seconds: int = 0
 
 
 class PolicySpec(Spec, frozen=True, kw_only=True):
@@ -90,7 +199,10 @@ class PolicySpec(Spec, frozen=True, kw_only=True):
     gateway_ref: GatewayRef = GatewayRef()
     core_dns: CoreDNS = msgspec.field(default=CoreDNS(), name="coreDNS")
     upstreams: tuple[str, ...] = ()
+    zones: tuple[Zone, ...] = ()
+    forward: Forward = Forward()
     allowed_clients: tuple[str, ...] = ()
+    denied_clients: tuple[str, ...] = ()
     translate_all: bool = False
     allow_ipv4_clients: bool = msgspec.field(default=False, name="allowIPv4Clients")
     exclude_aaaa: tuple[str, ...] = msgspec.field(default=("::ffff:0:0/96",), name="excludeAAAA")
@@ -98,10 +210,12 @@ class PolicySpec(Spec, frozen=True, kw_only=True):
     exempt_zones: tuple[str, ...] = ("cluster.local",)
     mappings: tuple[Mapping, ...] = ()
     ptr: Ptr = Ptr.CNAME
+    ptr_name: str = ""
     break_dnssec: bool = msgspec.field(default=True, name="breakDNSSEC")
     untranslated: Untranslated = Untranslated.PASSTHROUGH
     cache: Cache = Cache()
     log_queries: LogQueries = LogQueries.ERRORS
+    log: Log = Log()
 
 
 class Policy(Resource, frozen=True):

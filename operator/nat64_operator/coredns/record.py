@@ -72,7 +72,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.convert(
                 {**state, "original": data["original"], "applied": data["applied"]}, cls
             )
-        except (KeyError, ValueError, msgspec.ValidationError):
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError):
             return None
 
     def manifest(self, policy: str, settings: Settings) -> dict[str, Any]:

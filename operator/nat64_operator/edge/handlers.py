@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +12,9 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import GROUP, VERSION
 from nat64_operator.edge.kube import PAGE
-from nat64_operator.edge.lease import Lease
-from nat64_operator.edge.loop import Loop, selector_of
+from nat64_operator.edge.loop import selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
-
-STUCK_SECONDS = 300
-"""A pass through the loop never takes so long: requests have timeouts."""
 
 _RESOURCES = {
     gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
@@ -33,33 +27,13 @@ _RESOURCES = {
 }
 
 
-def registry(store: Store, loop: Loop, lease: Lease | None) -> kopf.OperatorRegistry:
+def registry(store: Store) -> kopf.OperatorRegistry:
     """Everything that kopf calls."""
     handlers = kopf.OperatorRegistry()
     # By the client's configuration, whose address is the API server's own: logging in must not
     # need the cluster's DNS, which we are here to repair.
     kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(_configure)
-    tasks: set[asyncio.Task[None]] = set()
-
-    @kopf.on.startup(registry=handlers)
-    async def _start(**_: Any) -> None:
-        tasks.add(asyncio.create_task(loop.run(), name="reconcile loop"))
-        if lease is not None:
-            tasks.add(asyncio.create_task(lease.run(), name="lease"))
-
-    @kopf.on.cleanup(registry=handlers)
-    async def _stop(**_: Any) -> None:
-        for task in tasks:
-            task.cancel()
-
-    @kopf.on.probe(registry=handlers, id="loop")
-    async def _alive(**_: Any) -> str:
-        since = time.monotonic() - loop.alive
-        if since > STUCK_SECONDS or any(task.done() for task in tasks):
-            raise kopf.PermanentError(f"the loop last came round {since:.0f} s ago")
-        return "ok"
-
     for kind, resource in _RESOURCES.items():
         kopf.on.event(*resource, registry=handlers, id=kind.lower())(_note(kind, store))
     return handlers

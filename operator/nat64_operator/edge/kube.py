@@ -5,8 +5,8 @@ Synchronous; the loop calls it from a thread. Every call has a timeout.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +17,7 @@ from nat64_operator import status
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
+from nat64_operator.edge import metrics
 from nat64_operator.reconcile.actions import (
     Action,
     Apply,
@@ -61,10 +62,8 @@ TROUBLE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
 class Kube:
     """One connection to the API server."""
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self._api = api
-        self.requests = 0
-        """How many were made, for the metrics and the benchmark."""
+    def __init__(self, api: client.ApiClient, timeout: tuple[int, int] = TIMEOUT) -> None:
+        self._api, self._timeout = api, timeout
 
     def perform(self, action: Action) -> dict[str, Any] | None:
         """Carry one action out. Returns the object as it is now, or None."""
@@ -76,11 +75,15 @@ class Kube:
                 query = {"fieldManager": FIELD_MANAGER}
                 steps = [
                     {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-                    {"op": "replace", "path": "/spec", "value": manifest["spec"]},
+                    *(
+                        {"op": "add", "path": f"/{part}", "value": manifest.get(part, {})}
+                        for part in (["spec"] if "spec" in manifest else ["data", "binaryData"])
+                    ),
                 ]
                 return self._call("PATCH", Ref.of(manifest), query, steps, _JSON_PATCH)
-            case Delete(ref, uid):
-                body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+            case Delete(ref, uid, version):
+                conditions = {"uid": uid, **({"resourceVersion": version} if version else {})}
+                body = {"preconditions": conditions, "propagationPolicy": "Background"}
                 try:
                     self._call("DELETE", ref, {}, body)
                 except client.ApiException as error:
@@ -142,11 +145,13 @@ class Kube:
             raise
         return True
 
-    def label_namespace(self, name: str, labels: dict[str, str]) -> None:
-        """Set labels of a namespace."""
-        body = {"metadata": {"labels": labels}}
-        query = {"fieldManager": FIELD_MANAGER}
-        self._request("PATCH", f"/api/v1/namespaces/{name}", query, body, _MERGE)
+    def label_namespace(self, name: str, label: str, value: str) -> None:
+        """Set a label of a namespace. Raises ApiException, a conflict, where it is another's."""
+        metadata = {"name": name, "labels": {label: value}}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        # A manager for each label: to apply one is not to give up another.
+        query = {"fieldManager": f"{FIELD_MANAGER}-{label.rpartition('/')[2]}"}
+        self._request("PATCH", f"/api/v1/namespaces/{name}", query, body, _APPLY)
 
     def items(self, kind: str, namespace: str = "", selector: str = "") -> Iterator[dict[str, Any]]:
         """All objects of a kind, a page at a time."""
@@ -173,8 +178,11 @@ class Kube:
 
     def _emit(self, event: Emit) -> None:
         now = status.now_text()
+        # One that says the same of the same object is the same Event, seen once more.
+        content = "\n".join((event.uid, event.reason, event.message))
+        name = f"{event.ref.name}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         body = {
-            "metadata": {"name": f"{event.ref.name}.{uuid.uuid4().hex[:16]}"},
+            "metadata": {"name": name},
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": event.ref.kind,
@@ -190,7 +198,17 @@ class Kube:
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
         }
-        self._request("POST", f"/api/v1/namespaces/{EVENTS_NAMESPACE}/events", {}, body)
+        events = f"/api/v1/namespaces/{EVENTS_NAMESPACE}/events"
+        try:
+            self._request("POST", events, {}, body)
+        except client.ApiException as error:
+            if error.status != 409:
+                raise
+            # Its answer has the count, so that no right to read Events is needed.
+            seen = {"lastTimestamp": now}
+            known = self._request("PATCH", f"{events}/{name}", {}, seen, _MERGE)
+            again = {"count": int(known.get("count") or 1) + 1}
+            self._request("PATCH", f"{events}/{name}", {}, again, _MERGE)
 
     def _call(
         self,
@@ -215,7 +233,6 @@ class Kube:
         body: Any,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        self.requests += 1
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = content_type
@@ -227,8 +244,13 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = self._api.call_api(*request, _request_timeout=TIMEOUT)
-        raw = response.read()
+        code = "error"
+        try:
+            response = self._api.call_api(*request, _request_timeout=self._timeout)
+            raw = response.read()
+            code = str(response.status)
+        finally:
+            metrics.REQUESTS.labels(method, code).inc()
         if not 200 <= response.status <= 299:
             error = client.ApiException(status=response.status, reason=response.reason)
             error.body = raw.decode(errors="replace")

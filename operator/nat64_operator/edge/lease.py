@@ -22,11 +22,14 @@ from nat64_operator.render.manifest import Ref
 
 log = logging.getLogger("nat64_operator")
 
-DURATION_SECONDS = 20
+DURATION_SECONDS = 30
 """How long a holder that says nothing keeps the lease."""
 RENEW_SECONDS = 5
-MARGIN_SECONDS = 5
-"""A holder stops this long before others may start: clocks run, and requests take time."""
+MARGIN_SECONDS = 15
+"""A holder stops this long before others may start."""
+LEASE_TIMEOUT = (3, 10)
+"""Seconds to connect and to answer. Together less than the margin: what a holder asked for in its
+last moment has come to its end before another starts."""
 
 
 class Lease:
@@ -54,6 +57,8 @@ class Lease:
                     self.held.set()
             except TROUBLE as error:
                 log.warning("the lease can't be renewed: %s", say(error))
+            except Exception:  # someone may have written what they like into it
+                log.exception("the lease can't be renewed")
             if self.held.is_set() and not self.holds:
                 self.held.clear()
                 log.warning("the lease is lost: others may act now")

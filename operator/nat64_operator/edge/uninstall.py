@@ -10,7 +10,7 @@ from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.edge.kube import Kube
+from nat64_operator.edge.kube import TROUBLE, Kube, say
 from nat64_operator.reconcile.actions import Delete
 from nat64_operator.reconcile.world import get
 from nat64_operator.render.manifest import Ref
@@ -24,14 +24,13 @@ def run(kube: Kube, timeout: float) -> int:
     deadline = time.monotonic() + timeout
     said = ""
     while True:
-        left = [obj for kind in KINDS for obj in _all(kube, kind)]
-        if not left:
+        try:
+            waiting = _go_on(kube)
+        except TROUBLE as error:
+            waiting = f"the API server ({say(error)})"
+        if not waiting:
             print("nat64-operator: no gateway and no policy is left")
             return 0
-        for obj in left:
-            if not obj["metadata"].get("deletionTimestamp"):
-                kube.perform(Delete(Ref.of(obj), obj["metadata"]["uid"]))
-        waiting = "; ".join(_describe(obj) for obj in left)
         if waiting != said:
             print(f"nat64-operator: waiting for {waiting}", flush=True)
             said = waiting
@@ -43,6 +42,15 @@ def run(kube: Kube, timeout: float) -> int:
             )
             return 1
         time.sleep(1)
+
+
+def _go_on(kube: Kube) -> str:
+    """Ask for the deletion of what is there; returns what is waited for, empty for nothing."""
+    left = [obj for kind in KINDS for obj in _all(kube, kind)]
+    for obj in left:
+        if not obj["metadata"].get("deletionTimestamp"):
+            kube.perform(Delete(Ref.of(obj), obj["metadata"]["uid"]))
+    return "; ".join(_describe(obj) for obj in left)
 
 
 def _all(kube: Kube, kind: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ class Apply(msgspec.Struct, frozen=True):
 
 
 class Replace(msgspec.Struct, frozen=True):
-    """Replace the spec as a whole, if the object has not changed since."""
+    """Replace spec or data as a whole, if the object has not changed since."""
 
     manifest: dict[str, Any]
     resource_version: str
@@ -27,6 +27,8 @@ class Delete(msgspec.Struct, frozen=True):
 
     ref: Ref
     uid: str
+    resource_version: str = ""
+    """Where it is given, the object must not have changed since, either."""
 
 
 class SetStatus(msgspec.Struct, frozen=True):
@@ -83,6 +85,13 @@ class Group(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...]
 
 
+class Defect(msgspec.Struct, frozen=True):
+    """An object that an error of ours kept from being decided about."""
+
+    subject: Ref
+    error: Exception
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Everything to do now."""
 
@@ -90,3 +99,5 @@ class Plan(msgspec.Struct, frozen=True):
     questions: tuple[Question, ...] = ()
     wake: float | None = None
     """Seconds after which to look again although nothing happened."""
+    defects: tuple[Defect, ...] = ()
+    """For the log. None of them keeps anything else from being done."""

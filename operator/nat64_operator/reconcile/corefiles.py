@@ -12,11 +12,12 @@ from nat64_operator.coredns.file import COREFILE, File
 from nat64_operator.coredns.record import Record, State
 from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit, WriteCorefile
-from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile.actions import Action, Delete, Emit, WriteCorefile
+from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import cluster_address
 from nat64_operator.reconcile.world import World
 from nat64_operator.render import names
+from nat64_operator.render.forward import named
 from nat64_operator.render.manifest import Ref
 
 Place = tuple[str, str, str]
@@ -95,10 +96,16 @@ def coredns_upstreams(policy: Policy, world: World) -> tuple[str, ...]:
     """What CoreDNS asks without us; nothing where that can't be told."""
     own = cluster_address(service_of(policy, world))
     try:
-        found = line.find(_corefile(policy, world)).upstreams
+        found = line.find(_corefile(policy, world))
     except UnsupportedCorefileError:
         return ()
-    return tuple(u for u in found if not own or u not in (own, line.upstream(own)))
+    names_given = [option.values for option in found.stanza.options("tls_servername")]
+    server_name = next((values[0] for values in names_given if values), "")
+    return tuple(
+        named(u, server_name)
+        for u in found.upstreams
+        if not own or u not in (own, line.upstream(own))
+    )
 
 
 def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
@@ -168,9 +175,16 @@ def wired_gateways(policies: Iterable[Policy], world: World) -> set[str]:
     """Gateways whose sidecars CoreDNS may still ask."""
     wired = {record.gateway for record in world.records().values()}
     for policy in policies:
-        if not wiring.unwire(case_to_restore(policy, world)).status:
+        if policy.spec.gateway_ref.name not in wired and _is_wired(policy, world):
             wired.add(policy.spec.gateway_ref.name)
     return wired
+
+
+def _is_wired(policy: Policy, world: World) -> bool:
+    try:
+        return not wiring.unwire(case_to_restore(policy, world)).status
+    except Exception:  # the policy's own status says so; to wait is the safe side
+        return True
 
 
 def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World) -> list[Action]:
@@ -181,8 +195,8 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
     keep = step.store or record
     if step.forget and live is not None:
         actions.append(Delete(ref, live["metadata"]["uid"]))
-    elif keep is not None and differs(manifest := keep.manifest(policy, world.settings), live):
-        actions.append(Apply(manifest))
+    elif keep is not None:
+        actions += repair(keep.manifest(policy, world.settings), live)
     if step.write is not None:
         actions.append(
             WriteCorefile(file.namespace, file.name, file.key, step.write, file.resource_version)

@@ -1,15 +1,48 @@
-"""Whether an object is as it was applied. The API server fills in defaults, so what we asked for
-is compared with what is there, field by field, and what others added beside it is theirs.
+"""Whether an object is as it was applied, and how to get it there again.
+
+The API server fills in defaults, so what we asked for is compared with what is there, field by
+field. What others added beside it is told from defaults by who declared it: the API server keeps a
+record of that for each field.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from nat64_operator.api.meta import Object
+from nat64_operator.reconcile.actions import Action, Apply, Delete, Replace
 from nat64_operator.reconcile.world import get
 from nat64_operator.render import names, quantity
+from nat64_operator.render.manifest import Ref
+from nat64_operator.settings import FIELD_MANAGER
+
+# What of an object is ours as a whole. Labels and annotations of others' are theirs.
+_CONTENT = ("f:spec", "f:data", "f:binaryData")
+
+
+def repair(wanted: dict[str, Any], live: Object | None) -> list[Action]:
+    """What makes an object of ours as wanted; nothing where it is."""
+    if live is None:
+        return [Apply(wanted)]
+    if live.get("immutable") and live.get("data") != wanted.get("data"):
+        return [Delete(Ref.of(live), live["metadata"]["uid"]), Apply(wanted)]
+    if has_foreign_parts(wanted, live):
+        return [Replace(wanted, live["metadata"]["resourceVersion"])]
+    return [Apply(wanted)] if differs(wanted, live) else []
+
+
+def strip(obj: dict[str, Any]) -> None:
+    """Forget of an object's record of who declared what all that `repair` doesn't look at."""
+    kept = [
+        {"fieldsV1": {key: value for key, value in fields.items() if key in _CONTENT}}
+        for entry in obj["metadata"].pop("managedFields", None) or ()
+        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource")
+        if (fields := entry.get("fieldsV1") or {}).keys() & set(_CONTENT)
+    ]
+    if kept:
+        obj["metadata"]["managedFields"] = kept
 
 
 def differs(wanted: Object, live: Object | None) -> bool:
@@ -38,26 +71,61 @@ def covers(live: Any, wanted: Any) -> bool:
 
 
 # Maps that mean something as a whole: a key that someone adds takes nodes or endpoints away.
-_WHOLE = frozenset({"nodeSelector", "selector", "matchLabels"})
+_WHOLE = frozenset({"nodeSelector", "selector", "matchLabels", "nodeSelectorTerms", "tolerations"})
 
 
 def has_foreign_parts(wanted: Object, live: Object | None) -> bool:
     """Whether someone added what server-side apply can't take away, as it isn't ours: a key of a
-    selector, a container, a volume.
+    selector, a container, a field that we leave alone.
     """
-    return live is not None and _has_more(live.get("spec"), wanted.get("spec"))
+    if live is None:
+        return False
+    if any(_has_more(live.get(part), wanted.get(part)) for part in ("spec", "data")):
+        return True
+    return any(
+        _declares_more(entry.get("fieldsV1") or {}, wanted)
+        for entry in live["metadata"].get("managedFields") or ()
+    )
 
 
 def _has_more(live: Any, wanted: Any, key: str = "") -> bool:
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         if key in _WHOLE and set(live) - set(wanted):
             return True
-        return any(_has_more(live.get(name), value, name) for name, value in wanted.items())
+        inherited = key if key in _WHOLE else ""
+        return any(_has_more(live.get(k), value, inherited or k) for k, value in wanted.items())
     if isinstance(wanted, list) and isinstance(live, list):
         if len(live) > len(wanted):
             return True
-        return any(_has_more(a, b) for a, b in zip(live, wanted, strict=False))
+        return any(_has_more(a, b, key) for a, b in zip(live, wanted, strict=False))
     return False
+
+
+def _declares_more(fields: Mapping[str, Any], wanted: Any) -> bool:
+    """Whether a set of fields, as `managedFields` writes it, has one that isn't wanted at all."""
+    for step, inner in fields.items():
+        if step in (".", _ANNOTATIONS):
+            continue
+        child = _child(step, wanted)
+        if child is None or (inner and _declares_more(inner, child)):
+            return True
+    return False
+
+
+_ANNOTATIONS = "f:annotations"
+"""Of the pods: `kubectl rollout restart` is to work."""
+
+
+def _child(step: str, wanted: Any) -> Any:
+    """The wanted value at one step of a path: a field, or an item by its keys or its value."""
+    kind, _, name = step.partition(":")
+    if kind == "f":
+        return wanted.get(name) if isinstance(wanted, Mapping) else None
+    items = wanted if isinstance(wanted, list) else ()
+    key = json.loads(name)
+    if kind == "k":
+        return next((i for i in items if all(i.get(k) == v for k, v in key.items())), None)
+    return key if key in items else None
 
 
 def _same_quantity(a: Any, b: Any) -> bool:

@@ -12,15 +12,8 @@ from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.reconcile import leaving, removal
-from nat64_operator.reconcile.actions import (
-    Action,
-    Apply,
-    Delete,
-    Group,
-    Replace,
-    SetFinalizers,
-)
-from nat64_operator.reconcile.drift import differs, has_foreign_parts
+from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
+from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar
@@ -76,22 +69,22 @@ def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
                 )
             )
         actions += _apply(gateway, translator, sidecars, world)
-    actions += status.write(gateway, observed.conditions, observed.fields, world.now)
+    actions += status.write(gateway, observed.conditions, observed.fields, world)
     return Group(subject, tuple(actions))
 
 
-def remove(gateway: Gateway, wired: bool, world: World) -> tuple[Group, float]:
-    """Take a deleted gateway off the nodes; return when to look again, too."""
+def remove(gateway: Gateway, wired: bool, world: World) -> Group:
+    """Take a deleted gateway off the nodes."""
     subject = Ref(KIND, gateway.name)
     if names.FINALIZER not in gateway.meta.finalizers:
-        return Group(subject, ()), world.settings.node_wait_seconds
+        return Group(subject, ())
     since = gateway.meta.deleted if gateway.meta.deleted is not None else world.now
     step = removal.step(gateway.name, wired, since, world)
     actions = list(step.actions)
     if step.done:
         rest = tuple(f for f in gateway.meta.finalizers if f != names.FINALIZER)
-        actions += step.events(subject, gateway.meta.uid)
         actions.append(SetFinalizers(subject, rest, gateway.meta.resource_version))
+        actions += step.events(subject, gateway.meta.uid)
     else:
         conditions = [
             Condition(ACCEPTED, True, "Deleting", "being removed"),
@@ -99,8 +92,8 @@ def remove(gateway: Gateway, wired: bool, world: World) -> tuple[Group, float]:
             Condition(READY, False, "Deleting", step.message),
         ]
         fields = _node_counts(world.find("DaemonSet", names.daemon_set(gateway.name)))
-        actions += status.write(gateway, conditions, {"nodes": fields}, world.now)
-    return Group(subject, tuple(actions)), world.settings.node_wait_seconds
+        actions += status.write(gateway, conditions, {"nodes": fields}, world)
+    return Group(subject, tuple(actions))
 
 
 def observe(gateway: Gateway, translator: config.Config | Refusal, world: World) -> Observed:
@@ -209,13 +202,7 @@ def _apply(
     actions: list[Action] = []
     owned = world.owned_by(gateway.name)
     for manifest in wanted:
-        live = owned.get(Ref.of(manifest))
-        if live is not None and has_foreign_parts(manifest, live):
-            actions.append(Replace(manifest, live["metadata"]["resourceVersion"]))
-        elif differs(manifest, live):
-            if live is not None and live.get("immutable") and live["data"] != manifest["data"]:
-                actions.append(Delete(Ref.of(manifest), live["metadata"]["uid"]))
-            actions.append(Apply(manifest))
+        actions += repair(manifest, owned.get(Ref.of(manifest)))
     keep = {Ref.of(manifest) for manifest in wanted}
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     if not actions and rolled_out(daemon_set):
@@ -245,7 +232,7 @@ def _running(daemon_set: Any, world: World) -> config.Config | None:
 def _mounted_config(daemon_set: Any) -> str | None:
     for volume in get(daemon_set, "spec", "template", "spec", "volumes") or ():
         if volume["name"] == "config":
-            name: str = volume["configMap"]["name"]
+            name: str | None = get(volume, "configMap", "name")
             return name
     return None
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple, Self
 
 from nat64_operator.api.meta import Object
+
+LEAST_LENGTH = {4: 16, 6: 48}
+"""The shortest prefix that is believed to be one node's pods. A Node says of itself what it likes,
+and all sidecars answer whom it names: a node must not open them to everybody."""
 
 
 class Node(NamedTuple):
@@ -15,23 +20,57 @@ class Node(NamedTuple):
     labels: Mapping[str, str]
     ready: bool
     ranges: tuple[str, ...]
-    """Its pods' ranges and its own addresses."""
+    """Its pods' ranges and its own addresses, as networks."""
+    ipv4: tuple[IPv4Address, ...] = ()
+    """Its own IPv4 addresses."""
+    problems: tuple[str, ...] = ()
+    """What it says that is not believed, and why."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
-        """Read the object."""
+        """Read the object. The API server checks nothing of a Node's addresses."""
         spec, status = obj.get("spec") or {}, obj.get("status") or {}
-        pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-        own = (a["address"] for a in status.get("addresses") or () if a["type"].endswith("IP"))
-        ready = any(
-            c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()
-        )
         metadata = obj["metadata"]
-        return cls(metadata["name"], metadata.get("labels") or {}, ready, (*pods, *own))
+        pods = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+        addresses = status.get("addresses") or ()
+        own = [a.get("address") for a in addresses if str(a.get("type")).endswith("IP")]
+        ranges: list[str] = []
+        ipv4: list[IPv4Address] = []
+        problems: list[str] = []
+        for text in pods:
+            try:
+                ranges.append(_pod_range(text))
+            except ValueError as error:
+                problems.append(f"spec.podCIDRs: {error}; its pods are refused by the sidecars")
+        for text in own:
+            try:
+                address = ip_address(text)
+                if "%" in text:
+                    raise ValueError("a zone means nothing on other machines")
+                ranges.append(str(ip_network(address)))
+            except (ValueError, TypeError):
+                problems.append(f"status.addresses: {text!r} is not an IP address; it is ignored")
+                continue
+            ipv4 += [address] if isinstance(address, IPv4Address) else []
+        ready = any(
+            c.get("type") == "Ready" and c.get("status") == "True"
+            for c in status.get("conditions") or ()
+        )
+        labels = metadata.get("labels") or {}
+        found = tuple(ranges), tuple(ipv4), tuple(problems)
+        return cls(metadata["name"], labels, ready, *found)
 
     def matches(self, selector: Mapping[str, str]) -> bool:
         """Whether a nodeSelector selects it."""
         return all(self.labels.get(key) == value for key, value in selector.items())
+
+
+def _pod_range(text: str) -> str:
+    network = ip_network(text, strict=False)
+    least = LEAST_LENGTH[network.version]
+    if network.prefixlen < least:
+        raise ValueError(f"{text!r} is too large for one node's pods, /{least} at least")
+    return str(network)
 
 
 class NodeIndex:

@@ -6,7 +6,9 @@ differs, and empty where nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from nat64_dataplane import config
 from nat64_operator import status
@@ -19,64 +21,116 @@ from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal
-from nat64_operator.reconcile.actions import Apply, Delete, Group, Plan, Question
-from nat64_operator.reconcile.drift import differs
-from nat64_operator.reconcile.gateways import Refusal, Sidecars
+from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
+from nat64_operator.reconcile.drift import repair
+from nat64_operator.reconcile.gateways import Observed, Refusal, Sidecars
 from nat64_operator.reconcile.world import World
 from nat64_operator.render import names, sidecar
 from nat64_operator.render.manifest import Ref
+
+T = TypeVar("T")
+R = TypeVar("R", Gateway, Policy)
+
+
+class _Decisions:
+    """A plan as it grows. An error of ours about one object is noted, and the others go on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._groups: list[Group] = []
+        self._questions: list[Question] = []
+        self._wakes: list[float] = []
+        self._defects: list[Defect] = []
+
+    def attempt(self, subject: Ref, decide: Callable[[], T]) -> T | None:
+        """Decide about an object; where that fails its status says so, and None is returned."""
+        try:
+            return decide()
+        except Exception as error:
+            self._defects.append(Defect(subject, error))
+            found = {gateway_api.KIND: self._world.gateways, policy_api.KIND: self._world.policies}
+            obj = found.get(subject.kind, {}).get(subject.name)
+            if obj is not None:
+                why = f"the operator failed: {type(error).__name__}: {error}; its log says more"
+                self.group(_unreadable(subject.kind, obj, "InternalError", why, self._world))
+            return None
+
+    def group(self, group: Group) -> None:
+        """Add what is to be done for an object."""
+        if group.actions:
+            self._groups.append(group)
+
+    def outcome(self, subject: Ref, decide: Callable[[], policies.Outcome]) -> None:
+        """Decide about a policy, and add what came of it."""
+        outcome = self.attempt(subject, decide)
+        if outcome is None:
+            return
+        self.group(outcome.group)
+        self._questions.extend([outcome.question] if outcome.question else [])
+        self._wakes.extend([outcome.wake] if outcome.wake is not None else [])
+
+    def leaving(self, subject: Ref, decide: Callable[[], Group]) -> None:
+        """Decide about a gateway that goes, which is looked at again whatever happens."""
+        self._wakes.append(self._world.settings.node_wait_seconds)
+        if group := self.attempt(subject, decide):
+            self.group(group)
+
+    def plan(self) -> Plan:
+        """All of it."""
+        return Plan(
+            tuple(self._groups),
+            tuple(self._questions),
+            min(self._wakes, default=None),
+            tuple(self._defects),
+        )
 
 
 def reconcile(world: World) -> Plan:
     """Decide. Policies come first: what they say about a gateway's sidecars is part of it, and a
     gateway that goes waits until no Corefile names it.
     """
-    groups: list[Group] = []
-    questions: list[Question] = []
-    wakes: list[float] = []
-
-    def note(outcome: policies.Outcome) -> None:
-        groups.append(outcome.group)
-        questions.extend([outcome.question] if outcome.question else [])
-        wakes.extend([outcome.wake] if outcome.wake is not None else [])
-
-    known, unreadable = _parse_gateways(world)
-    groups += unreadable
-    configs = _configs(known, world)
-    observed = {g.name: gateways.observe(g, configs[g.name], world) for g in known}
-    parsed_policies, unreadable = _parse_policies(world)
-    groups += unreadable
-
-    live = [policy for policy in parsed_policies if not policy.meta.deleting]
+    made = _Decisions(world)
+    observed = _observe(made, world)
+    parsed = _parse(made, policy_api.KIND, world.policies, Policy.parse, world)
+    live = [policy for policy in parsed if not policy.meta.deleting]
     refused = policies.refusals(live, world.gateways)
 
-    groups.append(_clients(world))
-    for policy in parsed_policies:
+    clients = Ref("ConfigMap", names.CLIENTS, world.settings.namespace)
+    if group := made.attempt(clients, partial(_clients, clients, world)):
+        made.group(group)
+    for policy in parsed:
         seen = observed.get(policy.spec.gateway_ref.name)
-        note(policies.reconcile(policy, seen, refused.get(policy.name), world))
+        refusal = refused.get(policy.name)
+        decide = partial(policies.reconcile, policy, seen, refusal, world)
+        made.outcome(Ref(policy_api.KIND, policy.name), decide)
     for name in sorted(world.policies_left_behind()):
-        note(_forget_policy(name, world))
+        made.outcome(Ref(policy_api.KIND, name), partial(_forget_policy, name, world))
 
     serving = {p.spec.gateway_ref.name: p for p in live if p.name not in refused}
-    wired = corefiles.wired_gateways(parsed_policies, world)
-    for gateway in known:
-        if gateway.meta.deleting:
-            group, wake = gateways.remove(gateway, gateway.name in wired, world)
-            groups.append(group)
-            wakes.append(wake)
-            continue
-        sidecars = _sidecars(serving.get(gateway.name), world)
-        groups.append(gateways.reconcile(observed[gateway.name], sidecars, world))
+    wired = corefiles.wired_gateways(parsed, world)
+    for name, seen in observed.items():
+        subject = Ref(gateway_api.KIND, name)
+        if seen.gateway.meta.deleting:
+            made.leaving(subject, partial(gateways.remove, seen.gateway, name in wired, world))
+        elif group := made.attempt(subject, partial(_keep, seen, serving.get(name), world)):
+            made.group(group)
     for name in sorted(world.gateways_left_behind()):
-        # Its finalizer was taken off by hand. The nodes are cleaned all the same.
-        step = removal.step(name, False, world.now, world)
-        groups.append(Group(Ref(gateway_api.KIND, name), step.actions))
-        wakes.append(world.settings.node_wait_seconds)
-    return Plan(
-        tuple(group for group in groups if group.actions),
-        tuple(questions),
-        min(wakes, default=None),
+        made.leaving(Ref(gateway_api.KIND, name), partial(_forget_gateway, name, world))
+    return made.plan()
+
+
+def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
+    """All gateways that can be read, with what their nodes make of them."""
+    known = _parse(made, gateway_api.KIND, world.gateways, Gateway.parse, world)
+    configs = _configs(known, world)
+    seen = (
+        made.attempt(
+            Ref(gateway_api.KIND, gateway.name),
+            partial(gateways.observe, gateway, configs[gateway.name], world),
+        )
+        for gateway in known
     )
+    return {observed.gateway.name: observed for observed in seen if observed is not None}
 
 
 def removing(world: World) -> set[str]:
@@ -111,21 +165,28 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
     return configs
 
 
-def _clients(world: World) -> Group:
+def _clients(ref: Ref, world: World) -> Group:
     """The file that all sidecars share; it goes with the last gateway."""
-    ref = Ref("ConfigMap", names.CLIENTS, world.settings.namespace)
     live = world.owned.get(ref)
     if not world.gateways and not world.gateways_left_behind():
         return Group(ref, (Delete(ref, live["metadata"]["uid"]),) if live else ())
     ranges = {text for node in world.nodes.values() for text in node.ranges}
-    wanted = sidecar.clients_config(ranges, world.settings)
-    return Group(ref, (Apply(wanted),) if differs(wanted, live) else ())
+    return Group(ref, tuple(repair(sidecar.clients_config(ranges, world.settings), live)))
 
 
-def _sidecars(policy: Policy | None, world: World) -> Sidecars:
-    if policy is None:
-        return Sidecars(PolicySpec(), ())
-    return Sidecars(policy.spec, corefiles.upstreams(policy, world))
+def _keep(observed: Observed, policy: Policy | None, world: World) -> Group:
+    """Keep a gateway running."""
+    sidecars = Sidecars(PolicySpec(), ())
+    if policy is not None:
+        sidecars = Sidecars(policy.spec, corefiles.upstreams(policy, world))
+    return gateways.reconcile(observed, sidecars, world)
+
+
+def _forget_gateway(name: str, world: World) -> Group:
+    """A gateway whose finalizer was taken off by hand. The nodes are cleaned all the same."""
+    subject = Ref(gateway_api.KIND, name)
+    step = removal.step(name, False, world.left_behind.get(name, world.now), world)
+    return Group(subject, (*step.actions, *step.events(subject, "")))
 
 
 def _forget_policy(name: str, world: World) -> policies.Outcome:
@@ -145,39 +206,33 @@ def _forget_policy(name: str, world: World) -> policies.Outcome:
     return policies.Outcome(group, question, step.wake)
 
 
-def _parse_gateways(world: World) -> tuple[list[Gateway], list[Group]]:
-    known, groups = [], []
-    for obj in world.gateways.values():
+def _parse(
+    made: _Decisions,
+    kind: str,
+    objects: Mapping[str, Object],
+    parse: Callable[[Object], R],
+    world: World,
+) -> list[R]:
+    """All objects of a kind that can be read; of the others their status says why not."""
+    known = []
+    for obj in objects.values():
         try:
-            known.append(Gateway.parse(obj))
+            known.append(parse(obj))
         except InvalidObjectError as error:
             if obj["metadata"].get("deletionTimestamp"):
-                known.append(Gateway.parse({**obj, "spec": {}}))
+                known.append(parse({**obj, "spec": {}}))
             else:
-                groups.append(_unreadable(gateway_api.KIND, obj, str(error), world))
-    return known, groups
+                made.group(_unreadable(kind, obj, "Invalid", str(error), world))
+    return known
 
 
-def _parse_policies(world: World) -> tuple[list[Policy], list[Group]]:
-    known, groups = [], []
-    for obj in world.policies.values():
-        try:
-            known.append(Policy.parse(obj))
-        except InvalidObjectError as error:
-            if obj["metadata"].get("deletionTimestamp"):
-                known.append(Policy.parse({**obj, "spec": {}}))
-            else:
-                groups.append(_unreadable(policy_api.KIND, obj, str(error), world))
-    return known, groups
-
-
-def _unreadable(kind: str, obj: Object, message: str, world: World) -> Group:
-    """Stored by a version of the API that this operator doesn't know: left alone, and said."""
+def _unreadable(kind: str, obj: Object, reason: str, message: str, world: World) -> Group:
+    """It is left alone, and said. As a rule another version of the API has stored it."""
     before = obj.get("status") or {}
     resource = Resource(Meta.of(obj), before, kind)
     conditions = [
-        Condition(type_, False, "Invalid", message) for type_ in (ACCEPTED, PROGRAMMED, READY)
+        Condition(type_, False, reason, message) for type_ in (ACCEPTED, PROGRAMMED, READY)
     ]
     fields = {k: v for k, v in before.items() if k not in ("conditions", "observedGeneration")}
-    actions = status.write(resource, conditions, fields, world.now)
+    actions = status.write(resource, conditions, fields, world)
     return Group(Ref(kind, resource.name), tuple(actions))

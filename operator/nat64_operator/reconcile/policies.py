@@ -33,10 +33,12 @@ def refusals(policies: Iterable[Policy], gateways: Container[str]) -> dict[str, 
     """Why policies are not carried out. The older of two keeps working."""
     refused: dict[str, Refusal] = {}
     by_gateway: dict[str, str] = {}
-    by_place: dict[corefiles.Place, str] = {}
+    by_place: dict[tuple[str, str], str] = {}
     for policy in sorted(policies, key=lambda p: p.meta.age_order):
         ref, mode = policy.spec.gateway_ref.name, policy.spec.core_dns.mode
-        place = corefiles.place_of(policy)
+        # Whatever part of it a policy changes, one speaks for a CoreDNS.
+        core_dns = policy.spec.core_dns
+        place = core_dns.namespace, core_dns.config_map_name
         if ref not in gateways:
             refused[policy.name] = Refusal(
                 "GatewayNotFound", f"spec.gatewayRef: there is no NAT64Gateway {ref!r}"
@@ -89,7 +91,7 @@ def reconcile(
     actions += carry_out(policy.name, policy.meta.uid, step, case.file, world)
     conditions = _conditions(policy, gateway, refusal, step, world)
     fields = _fields(policy, gateway, world)
-    actions += status.write(policy, conditions, fields, world.now)
+    actions += status.write(policy, conditions, fields, world)
     question = Question(policy.name, case.prefix) if step.ask and case.prefix else None
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)), question, step.wake)
 
@@ -119,7 +121,7 @@ def _left_alone(policy: Policy, world: World) -> Outcome:
     ]
     kept = ("prefix", "nodes", "address", "stanza")
     fields = {key: policy.status[key] for key in kept if key in policy.status}
-    actions = status.write(policy, conditions, fields, world.now)
+    actions = status.write(policy, conditions, fields, world)
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)))
 
 
@@ -133,11 +135,14 @@ def _remove(policy: Policy, world: World) -> Outcome:
     since = policy.meta.deleted if policy.meta.deleted is not None else world.now
     overdue = world.now - since > world.settings.removal_seconds
     if step.status or overdue:
-        if not step.status:
-            note = f"let go although the Corefile could not be restored: {step.message}"
-            actions = [Emit(subject, policy.meta.uid, True, "CorefileNotRestored", note)]
         rest = tuple(f for f in policy.meta.finalizers if f != names.FINALIZER)
-        actions.append(_finalizers(policy, rest))
+        finalizers = _finalizers(policy, rest)
+        if step.status:
+            actions.append(finalizers)
+        else:
+            note = f"let go although the Corefile could not be restored: {step.message}"
+            event = Emit(subject, policy.meta.uid, True, "CorefileNotRestored", note)
+            actions = [finalizers, event]
     return Outcome(Group(subject, tuple(actions)), wake=world.settings.node_wait_seconds)
 
 

@@ -14,9 +14,10 @@ import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
+from nat64_operator.api.gateway import derived_ports
 from nat64_operator.reconcile import leaving
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
-from nat64_operator.reconcile.drift import differs
+from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names
@@ -83,8 +84,9 @@ def _has_cleaned(daemon_set: Any) -> bool:
 
 def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[Action]:
     pod = get(live, "spec", "template", "spec") or {}
-    mounted = [v["configMap"]["name"] for v in pod.get("volumes") or () if v["name"] == "config"]
-    source = world.find("ConfigMap", mounted[0] if mounted else "")
+    mounted = [v for v in pod.get("volumes") or () if v["name"] == "config"]
+    name = get(mounted[0], "configMap", "name") if mounted else None
+    source = world.find("ConfigMap", name or "")
     where = _where(live, nodes, world)
     actions: list[Action] = []
     translator = config_in(source)
@@ -104,12 +106,10 @@ def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[
         gateway,
         where,
         source["metadata"]["name"],
-        int(translator.listen.rpartition(":")[2]),
+        int(translator.listen.rpartition(":")[2] or derived_ports(gateway)[0]),
         world.settings,
     )
-    if differs(wanted, live):
-        actions.append(Apply(wanted))
-    return actions
+    return actions + repair(wanted, live)
 
 
 def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:

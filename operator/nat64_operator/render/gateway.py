@@ -159,7 +159,8 @@ def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
     affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     terms = required.get("nodeSelectorTerms") or ()
-    return tuple(term["matchFields"][0]["values"][0] for term in terms)
+    fields = (field for term in terms for field in term.get("matchFields") or ())
+    return tuple(value for field in fields for value in field.get("values") or ())
 
 
 def leaving(

@@ -5,20 +5,28 @@ that comes or goes changes a mounted file and never restarts a translator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
 from nat64_dataplane import config, corefile
 from nat64_operator.api.gateway import Ports
-from nat64_operator.api.policy import LogQueries, PolicySpec, Untranslated
-from nat64_operator.render import names
+from nat64_operator.api.policy import (
+    Cache,
+    Log,
+    LogQueries,
+    PolicySpec,
+    Ptr,
+    ServeStale,
+    StaleMode,
+    Untranslated,
+)
+from nat64_operator.render import forward, names
 from nat64_operator.render.gateway import RUN_DIR
 from nat64_operator.render.manifest import config_map
 from nat64_operator.settings import Settings
 
-NODE_RESOLVERS = "/etc/resolv.conf"
 ALWAYS_ALLOWED = ("::1/128", "127.0.0.0/8")
 # CoreDNS needs a few seconds to see that a sidecar is unready and to ask another.
 LAMEDUCK = "10s"
@@ -43,28 +51,17 @@ def render_corefile(
     """Write the Corefile of every sidecar of a gateway."""
     stanzas = [
         corefile.render("bind", ["::"]),
-        corefile.render("errors"),
-        *_log(policy.log_queries),
+        _errors(policy.log),
+        *_log(policy),
         corefile.render("health", [f":{ports.dns_health}"], [f"lameduck {LAMEDUCK}"]),
         corefile.render("ready", [f":{ports.dns_ready}"]),
         corefile.render("prometheus", [f":{ports.dns_metrics}"]),
         corefile.render("reload", ["5s", "1s"]),
-        *_allow(policy.allowed_clients),
+        *_acl(policy),
         corefile.render("import", [names.CLIENTS_FILE]),
-        corefile.render(
-            "cache",
-            [str(policy.cache.max_ttl_seconds)],
-            [
-                f"success {policy.cache.success_entries}",
-                f"denial {policy.cache.denial_entries}",
-            ],
-        ),
+        corefile.render("cache", body=_cache(policy.cache)),
         corefile.render("dns64", body=_dns64(translator, policy)),
-        corefile.render(
-            "forward",
-            [".", *(upstreams or [NODE_RESOLVERS])],
-            ["policy sequential"],
-        ),
+        *forward.stanzas(policy, upstreams),
         corefile.render("loop"),
     ]
     body = "\n".join(stanzas).replace("\n", f"\n{corefile.edit.INDENT}")
@@ -82,8 +79,10 @@ def clients_config(ranges: Iterable[str], settings: Settings) -> dict[str, Any]:
     )
 
 
-def _allow(ranges: Sequence[str]) -> list[str]:
-    body = [f"allow net {net}" for net in allowed(ranges)]
+def _acl(policy: PolicySpec) -> list[str]:
+    # The first rule that fits decides, so what is denied comes first.
+    body = [f"block net {net}" for net in allowed(policy.denied_clients)]
+    body += [f"allow net {net}" for net in allowed(policy.allowed_clients)]
     return [corefile.render("acl", body=body)] if body else []
 
 
@@ -103,12 +102,53 @@ def _collapsed(ranges: frozenset[str]) -> tuple[str, ...]:
     return (*map(str, six), *map(str, four))
 
 
-def _log(queries: LogQueries) -> list[str]:
-    if queries is LogQueries.NONE:
+def _errors(log: Log) -> str:
+    if not log.consolidate_errors_seconds:
+        return corefile.render("errors")
+    line = f"consolidate {log.consolidate_errors_seconds}s .* error show_first"
+    return corefile.render("errors", body=[line])
+
+
+def _log(policy: PolicySpec) -> list[str]:
+    classes = [kind.value.lower() for kind in policy.log.classes]
+    if policy.log_queries is LogQueries.ALL:
+        classes = ["all"]
+    elif policy.log_queries is LogQueries.ERRORS:
+        classes.append("error")
+    if not classes:
         return []
-    if queries is LogQueries.ALL:
-        return [corefile.render("log")]
-    return [corefile.render("log", ["."], ["class error"])]
+    words = [*(policy.log.names or ["."]), f"{{{policy.log.format.value.lower()}}}"]
+    line = corefile.render("class", sorted(set(classes)))
+    return [corefile.render("log", words, [line])]
+
+
+def _cache(cache: Cache) -> Iterator[str]:
+    most, least = cache.max_ttl_seconds, cache.min_ttl_seconds
+    yield f"success {cache.success_entries} {most} {least}"
+    most, least = cache.denial_max_ttl_seconds or most, cache.denial_min_ttl_seconds
+    yield f"denial {cache.denial_entries} {most} {least}"
+    yield f"servfail {cache.servfail_seconds}s"
+    if cache.keep_ttl:
+        yield "keepttl"
+    if cache.prefetch.queries:
+        prefetch = cache.prefetch
+        yield f"prefetch {prefetch.queries} {prefetch.within_seconds}s {prefetch.percent}%"
+    if cache.serve_stale.max_seconds:
+        yield from _serve_stale(cache.serve_stale)
+    for kind, zones in (("success", cache.disable.success), ("denial", cache.disable.denial)):
+        if zones:
+            yield corefile.render("disable", [kind, *zones])
+
+
+def _serve_stale(stale: ServeStale) -> Iterator[str]:
+    words = [f"{stale.max_seconds}s", stale.mode.value.lower()]
+    if stale.mode is StaleMode.VERIFY:
+        words.append(f"{stale.verify_timeout_milliseconds}ms")
+    yield corefile.render(
+        "serve_stale", [*words, f"{stale.ttl_seconds}s", f"{stale.recheck_seconds}s"]
+    )
+    if stale.prefer_positive:
+        yield "serve_stale_policy prefer_positive"
 
 
 def _dns64(translator: config.Config, policy: PolicySpec) -> list[str]:
@@ -120,10 +160,14 @@ def _dns64(translator: config.Config, policy: PolicySpec) -> list[str]:
     lines.append(f"exclude_aaaa {' '.join(policy.exclude_aaaa) or 'none'}")
     if policy.exclude_a:
         lines.append(f"exclude_a {' '.join(policy.exclude_a)}")
-    lines += [f"map {mapping.range} {mapping.prefix}" for mapping in policy.mappings]
+    # One for each range: an object that was stored before the API server saw to that may have two.
+    for mapping in {mapping.range: mapping for mapping in policy.mappings}.values():
+        prefixes = dict.fromkeys([mapping.prefix, *mapping.additional_prefixes])
+        lines.append(corefile.render("map", [mapping.range, *prefixes]))
     if policy.exempt_zones:
         lines.append(f"exempt {' '.join(policy.exempt_zones)}")
-    lines.append(f"ptr {policy.ptr.value.lower()}")
+    name = f" {policy.ptr_name}" if policy.ptr is Ptr.LOCAL else ""
+    lines.append(f"ptr {policy.ptr.value.lower()}{name}")
     lines.append(f"break_dnssec {'on' if policy.break_dnssec else 'off'}")
     # What the translator refuses must not be handed out as an address (RFC 6052 section 3.1).
     lines.append(f"special_use {'allow' if translator.policy.allow_non_global else 'filter'}")

@@ -1,0 +1,82 @@
+"""The operator's own metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.edge.store import OWNED, Store
+
+REGISTRY = CollectorRegistry()
+
+RECONCILE = Histogram(
+    "nat64_operator_reconcile_seconds",
+    "Time that one pass took to decide what is to be done.",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0),
+    registry=REGISTRY,
+)
+REQUESTS = Counter(
+    "nat64_operator_api_requests_total",
+    "Requests to the API server, watches not included, by method and status code; `error` where "
+    "no answer came.",
+    ["method", "code"],
+    registry=REGISTRY,
+)
+FAILURES = Counter(
+    "nat64_operator_failures_total",
+    "What failed: a `pass` that could not read the cluster, an `action` that could not be carried "
+    "out, a `decision` that a defect kept from being made.",
+    ["kind"],
+    registry=REGISTRY,
+)
+LAST_PASS = Gauge(
+    "nat64_operator_last_pass_timestamp_seconds",
+    "When a pass last came to its end.",
+    registry=REGISTRY,
+)
+ProcessCollector(registry=REGISTRY)
+
+
+class Objects(Collector):
+    """What the operator looks after, as it knows it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count."""
+        conditions = GaugeMetricFamily(
+            "nat64_operator_conditions",
+            "Gateways and policies, by condition and its status.",
+            labels=["kind", "condition", "status"],
+        )
+        counts: dict[tuple[str, str, str], int] = {}
+        for kind in (gateway_api.KIND, policy_api.KIND):
+            for obj in self._store.objects(kind):
+                for found in (obj.get("status") or {}).get("conditions") or ():
+                    key = kind, found["type"], found["status"]
+                    counts[key] = counts.get(key, 0) + 1
+        for key, count in sorted(counts.items()):
+            conditions.add_metric(key, count)
+        yield conditions
+        managed = GaugeMetricFamily(
+            "nat64_operator_managed_objects",
+            "Objects that the operator reconciles or has made, by kind.",
+            labels=["kind"],
+        )
+        for kind in (gateway_api.KIND, policy_api.KIND, *OWNED):
+            managed.add_metric([kind], self._store.count(kind))
+        yield managed
+
+
+def text(store: Store) -> bytes:
+    """All of them, as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(Objects(store))
+    return bytes(generate_latest(REGISTRY)) + bytes(generate_latest(registry))

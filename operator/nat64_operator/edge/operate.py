@@ -1,0 +1,151 @@
+"""The operator from its start to its end: health first, then the CRDs, then the loop and kopf."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any, cast
+
+import kopf
+from kubernetes import client
+
+from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import policy as policy_api
+from nat64_operator.edge import handlers, health
+from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
+from nat64_operator.edge.lease import Lease
+from nat64_operator.edge.loop import Loop
+from nat64_operator.edge.store import WATCHED, Store
+from nat64_operator.settings import Settings
+
+log = logging.getLogger("nat64_operator")
+
+AGAIN_SECONDS = 3
+LABEL_ATTEMPTS = 5
+WATCHES_SECONDS = 5
+"""How often it is looked whether kopf's watches are there."""
+PSA_LABEL = "pod-security.kubernetes.io"
+PSA_MODES = ("enforce", "warn")
+
+
+async def run(
+    kube: Kube,
+    settings: Settings,
+    *,
+    cluster_dns: str,
+    health_address: str,
+    lease: bool,
+    label_namespace: bool,
+) -> None:
+    """Run until told to stop by a signal."""
+    store = Store(settings)
+    elected = Lease(kube, settings.namespace) if lease else None
+    loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=elected)
+    tasks: list[asyncio.Task[None]] = []
+    async with health.serving(health_address, loop, store, tasks):
+        await _wait_for_crds(kube, loop)
+        if label_namespace:
+            await _label_namespace(kube, settings.namespace)
+        tasks.append(asyncio.create_task(loop.run(), name="reconcile loop"))
+        if elected is not None:
+            tasks.append(asyncio.create_task(elected.run(), name="lease"))
+        try:
+            await _watch(store, loop, settings.namespace)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
+    """Without its CRDs there is nothing to do, and nothing may be concluded from there being no
+    gateway. The API server may be out of reach at first, too: on a node that has just started.
+    """
+    said: set[str] = set()
+    for kind in (gateway_api.KIND, policy_api.KIND):
+        while True:
+            loop.alive = time.monotonic()
+            try:
+                if await asyncio.to_thread(kube.serves, kind):
+                    break
+                problem = f"the API server does not know {kind}: install the chart's CRDs"
+            except TROUBLE as error:
+                problem = f"the API server can't be asked about {kind}: {say(error)}"
+            if problem not in said:
+                said.add(problem)
+                log.error("%s. Waiting for it", problem)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _label_namespace(kube: Kube, namespace: str) -> None:
+    """Let the translators' pods in where Pod Security admission is enforced by default. A label
+    that someone else has set is theirs.
+    """
+    for mode in PSA_MODES:
+        for attempt in range(LABEL_ATTEMPTS):
+            try:
+                label = f"{PSA_LABEL}/{mode}"
+                await asyncio.to_thread(kube.label_namespace, namespace, label, "privileged")
+                break
+            except client.ApiException as error:
+                if error.status == 409:
+                    log.warning("a label of namespace %s is left: %s", namespace, explain(error))
+                    break
+                problem = explain(error)
+            except TROUBLE as error:
+                problem = say(error)
+            log.warning("namespace %s can't be labelled: %s", namespace, problem)
+            if attempt + 1 < LABEL_ATTEMPTS:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _watch(store: Store, loop: Loop, namespace: str) -> None:
+    """Have kopf watch. A watch that it gave up, as of a kind whose CRD was removed for a while, it
+    never takes up again; then it is started anew, which tells all objects once more.
+    """
+    while True:
+        stop = asyncio.Event()
+        supervisor = asyncio.create_task(_supervise(loop, stop), name="watch supervisor")
+        try:
+            await kopf.operator(
+                registry=handlers.registry(store),
+                # The pod's user id has no name in the image, which kopf would look up for this.
+                identity=cast(Any, socket.gethostname()),
+                namespaces=[namespace],
+                standalone=True,
+                stop_flag=stop,
+            )
+        finally:
+            supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await supervisor
+        if not stop.is_set():
+            return
+        loop.resync()
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _supervise(loop: Loop, stop: asyncio.Event) -> None:
+    """Stop kopf when watches are missing twice in a row. Before the first of them is there, kopf
+    waits for the API server, and is left to.
+    """
+    low = False
+    while True:
+        await asyncio.sleep(WATCHES_SECONDS)
+        names = [task.get_name() for task in asyncio.all_tasks()]
+        if "stop-flag checker" not in names:  # kopf is about to stop
+            return
+        watches, expected = _watches(names), len(WATCHED) - len(loop.missing)
+        was_low, low = low, 0 < watches < expected
+        if was_low and low:
+            log.warning("%d of %d watches are there: watching anew", watches, expected)
+            stop.set()
+            return
+
+
+def _watches(names: Iterable[str]) -> int:
+    return sum(name.startswith("watcher for ") for name in names)
