@@ -78,7 +78,7 @@ static __always_inline bool may_respond(void)
 static __always_inline int quote(struct __sk_buff *skb, const struct packet *p, __u32 longest,
 				 __u32 headers)
 {
-	__u32 length = skb->len - p->l3;
+	__u32 length = p->l4 - p->l3 + p->length; /* frames may be padded */
 
 	if (length > longest)
 		length = longest;
