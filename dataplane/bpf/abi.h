@@ -63,8 +63,8 @@ struct config {
 };
 
 struct control {
-	__u32 active; /* config slot */
-	__u32 pad;
+	__u32 active;	    /* config slot */
+	__u32 routes;	    /* changes of routes that the agent has heard of */
 	__u64 clock_offset; /* nanoseconds added to the clock: tests travel in time with it */
 };
 

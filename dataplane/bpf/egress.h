@@ -31,6 +31,8 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 	struct bib6_key key;
 	struct bib6 *binding;
 
+	if (recall_flow(p, config, now))
+		return GO_ON;
 	bib6_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib6, &key);
 	if (binding) {

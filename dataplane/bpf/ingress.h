@@ -17,6 +17,8 @@ inline_step int find_session_of_ipv4(struct __sk_buff *skb, const struct config 
 	struct session_key key;
 	struct session *session;
 
+	if (recall_flow(p, config, now))
+		return GO_ON;
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (session && session->expires > now && !(session->flags & SESSION_CONTACT)) {

@@ -67,6 +67,8 @@ enum packet_flag {
 	PACKET_SLOW = 1 << 5,	       /* must go through the kernel's forwarding */
 	PACKET_HAIRPIN = 1 << 6,
 	PACKET_FORWARDED = 1 << 7, /* the kernel has taken one off its TTL already */
+	PACKET_STEADY = 1 << 8,	   /* the next packet of its flow will find the same */
+	PACKET_RECALLED = 1 << 9,  /* found by what an earlier one has noted */
 };
 
 /* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:
@@ -90,10 +92,11 @@ struct packet {
 	__u8 direction;
 	__u8 transport_header; /* bytes; TCP and UDP only */
 	__u8 pad;
+	__u16 flow;	      /* where its flow is noted */
+	__u32 second, moves;  /* when its session was looked at, and what `moves` had */
 	__u32 identification; /* of the fragmented packet */
 	__u32 error_info;     /* for the ICMP error that a refusal sends: a pointer */
 	__u32 generation;     /* of the binding that was found or made */
-	__u32 pad2;
 };
 
 /* The longest IP packet that will really be on the wire: a segment, where there is GSO. `ip` is the
@@ -124,6 +127,14 @@ static __always_inline __u32 now_seconds(void)
 	struct control *state = bpf_map_lookup_elem(&control, &zero);
 
 	return (bpf_ktime_get_coarse_ns() + (state ? state->clock_offset : 0)) / 1000000000ULL;
+}
+
+static __always_inline __u32 route_changes(void)
+{
+	__u32 zero = 0;
+	struct control *state = bpf_map_lookup_elem(&control, &zero);
+
+	return state ? state->routes : 0;
 }
 
 static __always_inline bool addr6_equal(const union addr6 *a, const union addr6 *b)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "flows.h"
 #include "packet.h"
 
 static __always_inline int to_kernel(struct __sk_buff *skb, const struct config *config)
@@ -40,33 +41,61 @@ static __always_inline int to_ourselves(void)
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
+/* By the route that an earlier packet of the flow took; negative where that won't do. */
+static __always_inline int send_recalled(struct packet *p, __u32 length, struct counters *here)
+{
+	struct flow *flow;
+
+	if (p->flags & PACKET_SLOW || !(p->flags & PACKET_RECALLED))
+		return -1;
+	flow = flow_at(p);
+	if (!flow || length > flow->mtu)
+		return -1;
+	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
+	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
+}
+
+/* By the route that was found. */
+static __always_inline int send_fast(struct packet *p, const struct config *config,
+				     const struct bpf_fib_lookup *route, struct counters *here)
+{
+	struct bpf_redir_neigh hop = {.nh_family = route->family};
+
+	__builtin_memcpy(hop.ipv6_nh, route->ipv6_dst, sizeof(hop.ipv6_nh));
+	if (p->flags & PACKET_STEADY)
+		note_flow(p, config, &hop, route->ifindex, route->mtu_result);
+	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
+	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
+}
+
 static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *config,
 				struct packet *p, struct counters *here)
 {
-	struct bpf_fib_lookup route = {
-		.family = AF_INET,
-		.l4_protocol = p->protocol,
-		.sport = p->pool_port,
-		.dport = p->remote_port,
-		.tot_len = wire_length(skb, p, p->l4 - p->l3),
-		.ifindex = config->interface,
-		.tos = p->traffic_class,
-		.ipv4_src = p->pool,
-		.ipv4_dst = p->remote,
-	};
+	__u32 length = wire_length(skb, p, p->l4 - p->l3);
+	int sent = send_recalled(p, length, here);
 
+	if (sent >= 0)
+		return sent;
 	if (p->flags & PACKET_HAIRPIN) {
 		here->value[DIR_6TO4][COUNT_hairpinned]++;
 		raise_ttl(skb, p);
 		return to_ourselves();
 	}
-	if (!(p->flags & PACKET_SLOW) &&
-	    bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
-		struct bpf_redir_neigh hop = {.nh_family = route.family};
+	if (!(p->flags & PACKET_SLOW)) {
+		struct bpf_fib_lookup route = {
+			.family = AF_INET,
+			.l4_protocol = p->protocol,
+			.sport = p->pool_port,
+			.dport = p->remote_port,
+			.tot_len = length,
+			.ifindex = config->interface,
+			.tos = p->traffic_class,
+			.ipv4_src = p->pool,
+			.ipv4_dst = p->remote,
+		};
 
-		__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
-		here->value[DIR_6TO4][COUNT_sent_fast]++;
-		return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
+		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS)
+			return send_fast(p, config, &route, here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
 	raise_ttl(skb, p);
@@ -98,25 +127,28 @@ static __always_inline void write_hop_limit(struct __sk_buff *skb, const struct 
 static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *config,
 				struct packet *p, struct counters *here)
 {
-	struct bpf_fib_lookup route = {
-		.family = AF_INET6,
-		.l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol,
-		.sport = p->remote_port,
-		.dport = p->client_port,
-		.tot_len = wire_length(skb, p, p->l4 - p->l3),
-		.ifindex = config->interface,
-	};
+	__u32 length = wire_length(skb, p, p->l4 - p->l3);
+	int sent;
 
+	if (ensure_ethernet_header(skb, p))
+		return TC_ACT_SHOT;
+	sent = send_recalled(p, length, here);
+	if (sent >= 0)
+		return sent;
 	if (!(p->flags & PACKET_SLOW)) {
+		struct bpf_fib_lookup route = {
+			.family = AF_INET6,
+			.l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol,
+			.sport = p->remote_port,
+			.dport = p->client_port,
+			.tot_len = length,
+			.ifindex = config->interface,
+		};
+
 		__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
 		__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
-		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS) {
-			struct bpf_redir_neigh hop = {.nh_family = AF_INET6};
-
-			__builtin_memcpy(hop.ipv6_nh, route.ipv6_dst, sizeof(hop.ipv6_nh));
-			here->value[DIR_4TO6][COUNT_sent_fast]++;
-			return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
-		}
+		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS)
+			return send_fast(p, config, &route, here);
 	}
 	if (!(p->flags & PACKET_FORWARDED))
 		write_hop_limit(skb, p, p->ttl);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "bib.h"
+#include "flows.h"
 #include "policy.h"
 #include "tcp_state.h"
 
@@ -114,8 +115,13 @@ static __noinline void refresh(struct session *session, const struct packet *p,
 inline_step int use_session(struct __sk_buff *skb, const struct config *config, struct packet *p,
 			    struct session *session, __u32 now)
 {
-	__u8 state = session->state, next = 0;
+	__u32 *moved = moves_of(p);
+	__u8 state, next = 0;
 	__u32 expires;
+
+	p->second = now;
+	p->moves = moved ? *(volatile __u32 *)moved : 0; /* before the state is read */
+	state = *(volatile __u8 *)&session->state;
 
 	if (session->flags & SESSION_HAIRPIN) {
 		if (is_spoofed_hairpin(skb, p))
@@ -138,13 +144,18 @@ inline_step int use_session(struct __sk_buff *skb, const struct config *config, 
 	}
 	if (p->protocol == IPPROTO_TCP) {
 		next = tcp_next(state, p->direction, p->tcp_flags);
-		if ((next & ~HOLD) != state)
+		if ((next & ~HOLD) != state) {
 			session->state = next & ~HOLD;
+			if (moved)
+				__sync_fetch_and_add(moved, 1);
+		}
 		if (next & HOLD)
 			return GO_ON;
 	}
 	expires = expiry(config, timer_of(p->protocol, next), now);
 	if (session->expires != expires)
 		refresh(session, p, config, expires);
+	if (is_steady(p, next))
+		p->flags |= PACKET_STEADY;
 	return GO_ON;
 }

@@ -25,6 +25,7 @@ HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
 SWEEP = "nat64_sweep"
 
 ZERO = abi.U32.pack(0)
+_U32 = 0xFFFFFFFF
 LARGEST_CLIENTS = 262_144
 PORT_REST = 120
 """Seconds that a port rests after its last session, so that late packets don't reach a stranger
@@ -105,7 +106,7 @@ class Datapath:
         The inactive slot is filled first. Raises DatapathError or BpfError before the switch,
         and then nothing has changed for packets.
         """
-        active, offset = self._control()
+        active, routes, offset = self._control()
         slot = (active + 1) % abi.CONFIG_SLOTS
         epoch = self._epoch(active) % 0xFFFF + 1
         built = settings.build(config, host, slot, epoch)
@@ -114,7 +115,7 @@ class Datapath:
         tables.fill(built)
         tables.add_statics(config.static_mappings, self.now())
         self._maps["config"].set(abi.U32.pack(slot), built.config)
-        self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, 0, offset))
+        self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, (routes + 1) & _U32, offset))
         # From here on packets follow the new config; the rest is tidying up.
         tables.drop_statics_but(config.static_mappings)
         tables.drop_uplinks_but(built)
@@ -124,7 +125,7 @@ class Datapath:
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""
-        active, _ = self._control()
+        active, _, _ = self._control()
         packed = self._maps["config"].get(abi.U32.pack(active))
         assert packed is not None
         return abi.CONFIG.unpack(packed)[-1].rstrip(b"\0").decode() or None
@@ -161,7 +162,7 @@ class Datapath:
 
     def usage(self) -> list[PoolUsage]:
         """Ports used and available, per pool address and protocol."""
-        active, _ = self._control()
+        active, _, _ = self._control()
         return list(portmap.usage(self._maps["ports"].items(), active))
 
     def sweep(self, *, fragments_only: bool = False) -> SweepResult:
@@ -178,13 +179,18 @@ class Datapath:
 
     def now(self) -> int:
         """The programs' clock, in seconds."""
-        _, offset = self._control()
+        _, _, offset = self._control()
         return (time.clock_gettime_ns(time.CLOCK_MONOTONIC) + offset) // 10**9
 
     def travel(self, seconds: int) -> None:
         """Move the programs' clock forward: for tests of what takes minutes."""
-        active, offset = self._control()
-        self._maps["control"].set(ZERO, abi.CONTROL.pack(active, 0, offset + seconds * 10**9))
+        active, routes, offset = self._control()
+        self._maps["control"].set(ZERO, abi.CONTROL.pack(active, routes, offset + seconds * 10**9))
+
+    def note_route_change(self) -> None:
+        """Have every packet look for its route anew."""
+        active, routes, offset = self._control()
+        self._maps["control"].set(ZERO, abi.CONTROL.pack(active, (routes + 1) & _U32, offset))
 
     def prune(self) -> list[Path]:
         """Unpin what other ABIs have left of this instance; return what that was."""
@@ -214,11 +220,11 @@ class Datapath:
         """Unpin everything of an instance, of every ABI."""
         pins.remove_instance(pin_root, name)
 
-    def _control(self) -> tuple[int, int]:
+    def _control(self) -> tuple[int, int, int]:
         value = self._maps["control"].get(ZERO)
         assert value is not None
-        active, _, offset = abi.CONTROL.unpack(value)
-        return active % abi.CONFIG_SLOTS, offset
+        active, routes, offset = abi.CONTROL.unpack(value)
+        return active % abi.CONFIG_SLOTS, routes, offset
 
     def _epoch(self, slot: int) -> int:
         packed = self._maps["config"].get(abi.U32.pack(slot))

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a packet found, for those of its flow that follow within the same second on the same CPU.
+ *
+ * It stands for two lookups of state and one of routes. Nothing is missed that they would do:
+ * expiry is written once a second anyway, and only flows are noted of which the next packet moves
+ * no state. A note ends with its second, when a packet of either direction does move the state,
+ * with a change of config, and when the agent hears of a change of routes: without an agent it is
+ * still never older than a second.
+ */
+#pragma once
+
+#include "packet.h"
+#include "tcp_state.h"
+
+#define FLOW_SLOTS  512
+#define MOVES_SLOTS 256
+
+struct flow {
+	union addr6 client;
+	__be32 pool, remote;
+	__be16 client_port, pool_port, remote_port;
+	__u8 protocol, direction;
+	__u8 traffic_class, session_flags;
+	__u16 epoch; /* of the config */
+	__u32 routes, moves;
+	__u32 second;
+	__u32 mtu;     /* of the route */
+	__u32 ifindex; /* 0: nothing is noted here */
+	struct bpf_redir_neigh hop;
+};
+
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
+/* How often a session was moved on, for all whose hash is the same. */
+MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);
+
+static __always_inline struct flow *flow_at(struct packet *p)
+{
+	__u32 slot = p->flow;
+
+	return bpf_map_lookup_elem(&flows, &slot);
+}
+
+static __always_inline __u32 flow_slot(const struct packet *p)
+{
+	__u32 side = p->direction == DIR_6TO4 ? p->client.words[3] + p->client_port
+					      : p->pool + p->pool_port;
+	__u32 mixed = (side ^ (p->remote + ((__u32)p->remote_port << 16))) * 0x9e3779b1;
+
+	return mixed >> (32 - 9);
+}
+
+static __always_inline __u32 *moves_of(const struct packet *p)
+{
+	__u32 mixed = (p->pool ^ p->remote) + p->pool_port + ((__u32)p->remote_port << 16);
+	__u32 slot = (mixed * 0x9e3779b1) >> (32 - 8);
+
+	return bpf_map_lookup_elem(&moves, &slot);
+}
+
+_Static_assert(MOVES_SLOTS == 1 << 8, "moves_of uses 8 bits");
+_Static_assert(FLOW_SLOTS == 1 << 9, "flow_slot yields 9 bits");
+
+/* Whether an earlier packet's note holds for `p`, which then has all that its session told. */
+static __always_inline bool recall_flow(struct packet *p, const struct config *config, __u32 now)
+{
+	struct flow *flow;
+	__u32 *moved;
+
+	p->flow = flow_slot(p);
+	flow = flow_at(p);
+	if (!flow || flow->second != now || flow->epoch != config->epoch ||
+	    flow->routes != route_changes() || flow->protocol != p->protocol ||
+	    flow->direction != p->direction || flow->traffic_class != p->traffic_class ||
+	    flow->remote != p->remote || flow->remote_port != p->remote_port)
+		return false;
+	if (tcp_event(p->tcp_flags) != TCP_OTHER)
+		return false;
+	if (p->direction == DIR_6TO4) {
+		if (flow->client_port != p->client_port || !addr6_equal(&flow->client, &p->client))
+			return false;
+		p->pool = flow->pool;
+		p->pool_port = flow->pool_port;
+	} else {
+		if (flow->pool_port != p->pool_port || flow->pool != p->pool)
+			return false;
+		p->client = flow->client;
+		p->client_port = flow->client_port;
+	}
+	moved = moves_of(p);
+	if (!moved || *moved != flow->moves)
+		return false;
+	p->session_flags = flow->session_flags;
+	p->flags |= PACKET_RECALLED;
+	return true;
+}
+
+/* Whether the next packet of this session will find it as this one leaves it. */
+static __always_inline bool is_steady(const struct packet *p, __u8 tcp_state)
+{
+	if (p->flags & (PACKET_HAIRPIN | PACKET_SLOW))
+		return false; /* who may send these is looked at each time */
+	return p->protocol == IPPROTO_UDP ||
+	       (p->protocol == IPPROTO_TCP && tcp_state == TCP_ESTABLISHED);
+}
+
+/* Note what was found for `p`, which is steady, and the route that it takes. */
+static __always_inline void note_flow(struct packet *p, const struct config *config,
+				      const struct bpf_redir_neigh *hop, __u32 ifindex, __u32 mtu)
+{
+	struct flow *flow = flow_at(p);
+
+	if (!flow)
+		return;
+	flow->moves = p->moves;
+	flow->client = p->client;
+	flow->pool = p->pool;
+	flow->remote = p->remote;
+	flow->client_port = p->client_port;
+	flow->pool_port = p->pool_port;
+	flow->remote_port = p->remote_port;
+	flow->protocol = p->protocol;
+	flow->direction = p->direction;
+	flow->traffic_class = p->traffic_class;
+	flow->session_flags = p->session_flags;
+	flow->epoch = config->epoch;
+	flow->routes = route_changes();
+	flow->second = p->second;
+	flow->mtu = mtu;
+	flow->ifindex = ifindex;
+	flow->hop = *hop;
+}
