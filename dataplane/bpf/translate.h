@@ -26,10 +26,15 @@ static __always_inline int checksum_offset(__u8 protocol)
 static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, const void *head,
 				    __u32 length)
 {
-	if (p->l3 == ETH_HLEN)
-		return bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(__be16), head,
-					   sizeof(__be16) + length, 0);
-	return bpf_skb_store_bytes(skb, p->l3, head + sizeof(__be16), length, 0);
+	void *to;
+
+	if (p->l3 != ETH_HLEN)
+		return bpf_skb_store_bytes(skb, p->l3, head + sizeof(__be16), length, 0);
+	to = header_at(skb, ETH_HLEN - sizeof(__be16), sizeof(__be16) + length);
+	if (!to)
+		return -1;
+	__builtin_memcpy(to, head, sizeof(__be16) + length);
+	return 0;
 }
 
 /* Whether the kernel has a running sum of the packet (CHECKSUM_COMPLETE), to be kept right. */
@@ -49,11 +54,17 @@ static __always_inline void write_ether_type(struct __sk_buff *skb, const struct
 static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u32 checksum,
 					 __be16 old, __be16 new, __u64 flags)
 {
+	__be16 *to;
+
 	if (old == new)
 		return 0;
 	if (bpf_l4_csum_replace(skb, checksum, old, new, flags | sizeof(new)))
 		return -1;
-	return bpf_skb_store_bytes(skb, field, &new, sizeof(new), 0);
+	to = header_at(skb, field, sizeof(new));
+	if (!to)
+		return -1;
+	*to = new;
+	return 0;
 }
 
 /* Ports or identifier, and the checksum. `change` is what the addresses changed by. */
