@@ -1,0 +1,341 @@
+"""RFC 6146: bindings, sessions, filtering, policy and fragments around RFC 7915's translation.
+
+Nothing expires here: the test's timers are longer than the test.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Any, Literal
+
+from tests.dataplane.reference import icmp
+from tests.dataplane.reference.headers import (
+    ICMP,
+    ICMPV6,
+    SHORTEST,
+    TCP,
+    UDP,
+    Header4,
+    Header6,
+    Refused,
+    embed,
+    extract,
+    has_unexpired_source_route,
+)
+from tests.dataplane.reference.policy import NEVER_A_CLIENT, NEVER_A_SOURCE, Policy, within
+from tests.dataplane.reference.stateless import Client, Outcome, Public, Stateless
+
+_MOST_HELD = 8
+_FIN, _SYN, _RST = 1, 2, 4
+
+Session = tuple[int, Public, IPv4Address, int]
+"""Protocol, pool address and port, remote address and port (0 for ICMP)."""
+
+
+@dataclass
+class Packet:
+    """What is known of a fragmented packet."""
+
+    fate: Literal["", "translate", "pass", "drop"] = ""
+    end: Any = None
+    """Our address, or the client's."""
+    to_ourselves: bool = False
+    waiting: int = 0
+    released: bool = False
+
+
+@dataclass
+class Nat64:
+    """One translator's view of the world."""
+
+    prefix: IPv6Network
+    policy: Policy
+    claim: Callable[[int, Client], Public]
+    """The port that the translator under test has picked for a new binding."""
+    copy_traffic_class: bool = True
+    address_dependent: bool = False
+    lowest_ipv6_mtu: int = 1280
+    link_mtu: int = 1500
+    outside: dict[tuple[int, Client], Public] = field(default_factory=dict)
+    inside: dict[tuple[int, Public], Client] = field(default_factory=dict)
+    sessions: dict[Session, bool] = field(default_factory=dict)
+    """Whether it counts yet: a filtered SYN's does once the client has sent something."""
+    contacts: set[tuple[int, Public, IPv4Address]] = field(default_factory=set)
+    packets: dict[tuple[object, ...], Packet] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stateless = Stateless(self.prefix, self.copy_traffic_class)
+
+    # ---- IPv6 to IPv4 ------------------------------------------------------------------------
+
+    def from_ipv6(
+        self, packet: bytes, ttl: int, *, behind_uplink: bool = False, segment: int = 0
+    ) -> Outcome:
+        """What becomes of a packet of the IPv6 side; `ttl` is what its TTL becomes, `segment` the
+        payload of the segments that it is to be cut into."""
+        if len(packet) < 40:
+            raise Refused("truncated")
+        if packet[0] >> 4 != 6:
+            raise Refused("malformed")
+        source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+        if destination not in self.prefix:
+            raise Refused("passed")
+        if source in self.prefix:
+            raise Refused("source_in_prefix")
+        head = Header6.read(packet, whole=True)
+        if head.next_header not in (TCP, UDP, ICMPV6):
+            raise Refused("unknown_transport")
+        protocol = ICMP if head.next_header == ICMPV6 else head.next_header
+        if head.is_fragment and protocol == ICMP:
+            raise Refused("icmp_fragment")
+        known = self._known(head, (source, destination, head.fragment_id, protocol))
+        remote = extract(self.prefix, destination)
+        payload = head.payload(packet)
+        if head.offset:
+            pool = self._later(known)
+            out = self.stateless.header_to_ipv4(head, ttl, protocol, pool, remote, payload)
+            return out._replace(to_ourselves=known.to_ourselves)
+        if len(payload) < SHORTEST[head.next_header]:
+            raise Refused("fragment_unexpected" if head.is_fragment else "truncated")
+        if protocol == ICMP and payload[0] < 128:
+            return self._error_from_ipv6(head, payload, ttl)
+        if protocol == ICMP and payload[0] not in (128, 129):
+            raise Refused("icmp_type")
+        if head.is_fragment:
+            self._first(known)
+        try:
+            public, to_ourselves = self._open_from_ipv6(
+                protocol, head, payload, remote, behind_uplink=behind_uplink
+            )
+        except Refused:
+            known.fate = "drop"
+            raise
+        known.fate, known.end, known.to_ourselves = "translate", public[0], to_ourselves
+        body = self.stateless.transport_to_ipv4(payload, head, public, remote, inner=False)
+        on_wire = 20 + _header_length(protocol, payload) + segment if segment else None
+        out = self.stateless.header_to_ipv4(
+            head, ttl, protocol, public[0], remote, body, on_wire=on_wire
+        )
+        return out._replace(to_ourselves=to_ourselves)
+
+    def _open_from_ipv6(
+        self,
+        protocol: int,
+        head: Header6,
+        payload: bytes,
+        remote: IPv4Address,
+        *,
+        behind_uplink: bool,
+    ) -> tuple[Public, bool]:
+        """The client's binding, and whether the remote end is one of ours too."""
+        port, remote_port = _ports(protocol, payload)
+        client = (head.source, port)
+        hairpin = protocol != ICMP and (protocol, (remote, remote_port)) in self.inside
+        public = self.outside.get((protocol, client))
+        is_syn = protocol == TCP and _is_syn(payload)
+        if public and (key := (protocol, public, remote, remote_port)) in self.sessions:
+            if is_syn:
+                self.contacts.add((protocol, public, remote))
+            self.sessions[key] = True
+            return public, hairpin
+        if within(head.source, NEVER_A_CLIENT):
+            raise Refused("source_illegal")
+        if protocol == TCP and not is_syn and not public:
+            raise Refused("tcp_without_session")
+        self.policy.check(
+            self.prefix, protocol, head.source, remote, hairpin, behind_uplink=behind_uplink
+        )
+        if not public:
+            public = self.claim(protocol, client)
+            assert (protocol, public) not in self.inside, f"{public} is somebody's already"
+            self.outside[protocol, client] = public
+            self.inside[protocol, public] = client
+        if protocol != TCP or is_syn:
+            self.sessions[protocol, public, remote, remote_port] = True
+            self.contacts.add((protocol, public, remote))
+        return public, hairpin
+
+    def _error_from_ipv6(self, head: Header6, message: bytes, ttl: int) -> Outcome:
+        if (message[0], message[1]) not in icmp.ERRORS_TO_IPV4:
+            raise Refused("icmp_type")
+        quoted = message[8:]
+        if len(quoted) < 40 or quoted[0] >> 4 != 6:
+            raise Refused("icmp_inner_malformed")
+        if IPv6Address(quoted[8:24]) not in self.prefix:
+            raise Refused("icmp_without_session")
+        try:
+            inner = Header6.read(quoted, whole=False)
+        except Refused:
+            raise Refused("icmp_inner_malformed") from None
+        start = quoted[inner.start :]
+        if inner.offset or len(start) < 8 or inner.next_header not in (TCP, UDP, ICMPV6):
+            raise Refused("icmp_inner_malformed")
+        protocol = ICMP if inner.next_header == ICMPV6 else inner.next_header
+        if protocol == ICMP and start[0] < 128:
+            raise Refused("icmp_error_in_error")
+        if protocol == ICMP and start[0] not in (128, 129):
+            raise Refused("icmp_inner_malformed")
+        remote_port, port = _ports(protocol, start, back=True)
+        public = self.outside.get((protocol, (inner.destination, port)))
+        remote = extract(self.prefix, inner.source)
+        if not public or (protocol, public, remote, remote_port) not in self.sessions:
+            raise Refused("icmp_without_session")
+        ours = protocol != ICMP and remote in self.policy.pool
+        mtu = 0xFFFF if ours else self.link_mtu
+        out = self.stateless.error_to_ipv4(head, message, inner, public, ttl, mtu)
+        return out._replace(to_ourselves=ours)
+
+    # ---- IPv4 to IPv6 ------------------------------------------------------------------------
+
+    def from_ipv4(
+        self, packet: bytes, hop_limit: int, *, from_ourselves: bool = False, segment: int = 0
+    ) -> Outcome:
+        """What becomes of a packet of the IPv4 side; `hop_limit` is what its hop limit becomes."""
+        head = Header4.read(packet, whole=True)
+        protocol, payload = head.protocol, head.payload(packet)
+        if protocol not in (TCP, UDP, ICMP):
+            raise Refused("passed")
+        known = self._known(head, (head.source, head.destination, head.identification, protocol))
+        source = embed(self.prefix, head.source)
+        if head.offset:
+            if head.destination not in self.policy.pool:
+                raise Refused("passed")
+            client = self._later(known)
+            self._check_options(head, packet)
+            later = self.stateless.header_to_ipv6(head, hop_limit, source, client, payload)
+            return Outcome(later, in_fragments=self._is_too_long(head, segment))
+        if len(payload) < SHORTEST[protocol]:
+            if head.is_fragment and protocol != ICMP and head.destination in self.policy.pool:
+                self._first(known)
+                known.fate = "pass"
+            raise Refused("passed")
+        if protocol == ICMP and payload[0] not in (0, 8):
+            if head.is_fragment:
+                raise Refused("passed")
+            link_mtu = 0xFFFF if from_ourselves else self.link_mtu
+            return self._error_from_ipv4(head, packet, hop_limit, link_mtu)
+        if head.is_fragment and head.destination in self.policy.pool:
+            self._first(known)
+        try:
+            client_at = self._open_from_ipv4(head, payload, from_ourselves)
+            if head.is_fragment and protocol == ICMP:
+                raise Refused("icmp_fragment")
+            if head.is_fragment and protocol == UDP and payload[6:8] == b"\0\0":
+                raise Refused("udp_zero_checksum_fragment")
+            self._check_options(head, packet)
+        except Refused as refused:
+            known.fate = "pass" if refused.reason == "passed" else "drop"
+            raise
+        known.fate, known.end = "translate", client_at[0]
+        body = self.stateless.transport_to_ipv6(payload, head, client_at, source, inner=False)
+        out = self.stateless.header_to_ipv6(head, hop_limit, source, client_at[0], body)
+        return Outcome(out, in_fragments=self._is_too_long(head, segment))
+
+    def _open_from_ipv4(self, head: Header4, payload: bytes, from_ourselves: bool) -> Client:
+        protocol = head.protocol
+        remote_port, port = _ports(protocol, payload, back=True)
+        public = (head.destination, port)
+        key = (protocol, public, head.source, remote_port)
+        client = self.inside.get((protocol, public))
+        if not client:
+            raise Refused("passed")
+        forged = head.source in self.policy.pool and not from_ourselves
+        if key in self.sessions:
+            if forged:
+                raise Refused("source_illegal")
+            if not self.sessions[key]:
+                raise Refused("filtered")
+            return client
+        if forged or within(head.source, NEVER_A_SOURCE):
+            raise Refused("source_illegal")
+        hairpin = protocol != ICMP and (protocol, (head.source, remote_port)) in self.inside
+        self.policy.check(self.prefix, protocol, client[0], head.source, hairpin)
+        is_syn = protocol == TCP and _is_syn(payload)
+        strange = (protocol, public, head.source) not in self.contacts
+        if self.address_dependent and strange:
+            if is_syn:
+                self.sessions[key] = False
+            raise Refused("filtered")
+        if protocol != TCP or is_syn:
+            self.sessions[key] = True
+        return client
+
+    def _error_from_ipv4(
+        self, head: Header4, packet: bytes, hop_limit: int, link_mtu: int
+    ) -> Outcome:
+        message = head.payload(packet)
+        quoted = message[8:]
+        inner = Header4.read(quoted, whole=False)
+        start = quoted[inner.size :]
+        if inner.offset or len(start) < 8 or inner.protocol not in (TCP, UDP, ICMP):
+            raise Refused("passed")
+        if inner.protocol == ICMP and start[0] not in (0, 8):
+            raise Refused("passed")
+        port, remote_port = _ports(inner.protocol, start)
+        public = (inner.source, port)
+        if (inner.protocol, public, inner.destination, remote_port) not in self.sessions:
+            raise Refused("passed")
+        client = self.inside[inner.protocol, public]
+        if within(head.source, NEVER_A_SOURCE):
+            raise Refused("source_illegal")
+        self._check_options(head, packet, answerable=False)
+        # RFC 6052 section 3.1: the well-known prefix can't name a private router.
+        router = head.source
+        if self.policy.refusal(self.prefix, router) == "destination_not_global":
+            router = inner.destination
+        source = embed(self.prefix, router)
+        mtus = (link_mtu, self.link_mtu)
+        return self.stateless.error_to_ipv6(head, message, inner, client, source, hop_limit, mtus)
+
+    def _check_options(self, head: Header4, packet: bytes, *, answerable: bool = True) -> None:
+        if has_unexpired_source_route(packet[20 : head.size]):
+            raise Refused("source_route", answerable=answerable and not head.offset)
+
+    def _is_too_long(self, head: Header4, segment: int) -> bool:
+        if segment or (head.df and not head.is_fragment) or head.ttl <= 1:
+            return False
+        return 40 + 8 * head.is_fragment + head.length > self.lowest_ipv6_mtu
+
+    # ---- fragments ---------------------------------------------------------------------------
+
+    def _known(self, head: Header4 | Header6, key: tuple[object, ...]) -> Packet:
+        return self.packets.setdefault(key, Packet()) if head.is_fragment else Packet()
+
+    def _later(self, known: Packet) -> Any:
+        """The end that the first fragment has led to."""
+        if known.fate == "pass":
+            raise Refused("passed")
+        if known.fate == "drop":
+            raise Refused("fragment_unexpected")
+        if not known.fate:
+            if known.waiting == _MOST_HELD:
+                raise Refused("fragment_buffer_full")
+            known.waiting += 1
+            raise Refused("held")
+        return known.end
+
+    def _first(self, known: Packet) -> None:
+        """The first fragment sends round itself and those that wait for it, once."""
+        if known.waiting and not known.released:
+            known.waiting, known.released = 0, True
+            raise Refused("held")
+
+
+def _ports(protocol: int, payload: bytes, *, back: bool = False) -> tuple[int, int]:
+    """Source and destination port; an ICMP query's identifier is the client's."""
+    if protocol == ICMP:
+        identifier = int.from_bytes(payload[4:6], "big")
+        return (0, identifier) if back else (identifier, 0)
+    source, destination = struct.unpack("!HH", payload[:4])
+    return source, destination
+
+
+def _is_syn(payload: bytes) -> bool:
+    return bool(payload[13] & _SYN and not payload[13] & (_FIN | _RST))
+
+
+def _header_length(protocol: int, payload: bytes) -> int:
+    return (payload[12] >> 4) * 4 if protocol == TCP else SHORTEST[protocol]
