@@ -225,28 +225,32 @@ struct fragment {
 	union addr6 client;
 	__be32 pool;
 	__u32 expires;
+	__u32 released; /* those held for it have been sent round */
 	__be16 client_port;
+	__u16 identification; /* that it has in IPv6; from IPv4 only */
 	__u8 fate;
 	__u8 hairpin;
-	__u8 released; /* those held for it have been sent round */
-	__u8 pad[3];
+	__u8 pad[6];
 };
 
-/* Fragments that came before the first one, kept until it does. */
+/* Fragments that came before the first one, kept until it does. Long ones take several entries, so
+ * that the common ones take little memory: the kernel allots the same to each. */
 #define HELD_PER_PACKET 8
+#define HELD_PARTS	6
 #define HELD_BYTES	1500
 
 struct held_key {
 	struct fragment_key packet;
-	__u32 index, pad;
+	__u32 index;
+	__u32 part;
 };
 
 struct held {
-	__u32 expires;
-	__u32 length;
+	__u32 expires; /* in part 0; 0: not all parts are there, or somebody takes it away */
+	__u32 length;  /* of all parts */
 	__u8 direction;
 	__u8 pad[3];
-	__u8 bytes[HELD_BYTES]; /* from the IP header on */
+	__u8 bytes[HELD_BYTES]; /* part 0 begins with the IP header */
 };
 
 /* What nat64_sweep is to look through. */

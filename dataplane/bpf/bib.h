@@ -27,6 +27,16 @@ static __always_inline bool extend(__u32 *where, __u32 expires)
 	return true; /* others keep it alive faster than we can */
 }
 
+/* Become the one who may remove an entry, if it has expired `before`, or regardless of that. */
+static __always_inline bool take_over(__u32 *expires, __u32 before, bool regardless)
+{
+	__u32 seen = *(volatile __u32 *)expires;
+
+	if (!seen || (seen > before && !regardless))
+		return false;
+	return __sync_val_compare_and_swap(expires, seen, 0) == seen;
+}
+
 static __always_inline void bib6_key_of(const struct packet *p, struct bib6_key *key)
 {
 	key->client = p->client;

@@ -57,14 +57,7 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 inline_step int translate_later_fragment_6to4(struct __sk_buff *skb, const struct config *config,
 					      struct packet *p)
 {
-	switch (fragment_fate(p)) {
-	case FRAGMENT_TRANSLATE:
-		break;
-	case FRAGMENT_DROP:
-		return COUNT_dropped_fragment_unexpected;
-	default:
-		STEP(hold_fragment(skb, p));
-	}
+	STEP(later_fragment(skb, p));
 	count(DIR_6TO4, COUNT_fragments_translated);
 	return header_to_ipv4(skb, config, p);
 }
@@ -98,7 +91,7 @@ inline_step int translate_6to4(struct __sk_buff *skb, const struct config *confi
 	}
 	stop = find_session_of_ipv6(skb, config, p);
 	if (is_fragment(p)) {
-		remember_fragment(p, stop ? FRAGMENT_DROP : FRAGMENT_TRANSLATE);
+		remember_fragment(p, stop ? FRAGMENT_DROP : FRAGMENT_TRANSLATE, 0);
 		STEP(release_fragments(skb, p));
 		if (!stop)
 			count(DIR_6TO4, COUNT_fragments_translated);

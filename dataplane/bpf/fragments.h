@@ -45,13 +45,16 @@ __noinline int fragment_fate(struct packet *p)
 	} else {
 		p->client = known->client;
 		p->client_port = known->client_port;
+		p->identification = known->identification;
 	}
 	if (known->hairpin)
 		p->flags |= PACKET_HAIRPIN;
 	return known->fate;
 }
 
-__noinline int remember_fragment(struct packet *p, int fate)
+/* Note for the other fragments what the first one led to. `identification` is what they are to have
+ * where they become IPv6. */
+__noinline int remember_fragment(struct packet *p, int fate, __u32 identification)
 {
 	struct fragment known = {};
 	struct fragment_key key;
@@ -68,6 +71,7 @@ __noinline int remember_fragment(struct packet *p, int fate)
 	known.client = p->client;
 	known.client_port = p->client_port;
 	known.pool = p->pool;
+	known.identification = identification;
 	known.fate = fate;
 	known.hairpin = !!(p->flags & PACKET_HAIRPIN);
 	before = bpf_map_lookup_elem(&fragments, &key);
@@ -78,13 +82,44 @@ __noinline int remember_fragment(struct packet *p, int fate)
 								      : GO_ON;
 }
 
+/* How many bytes of a fragment of `length` are in `part`; 0 behind its end. */
+static __always_inline __u32 part_length(__u32 length, __u32 part)
+{
+	__u32 at = part * HELD_BYTES;
+
+	if (length <= at)
+		return 0;
+	return length - at < HELD_BYTES ? length - at : HELD_BYTES;
+}
+
+/* For who has taken it over. Part 0 goes last: as long as it is there, nobody uses its index. */
+static __always_inline void drop_held(struct held_key *key)
+{
+	int part;
+
+	for (part = HELD_PARTS - 1; part >= 0; part--) {
+		key->part = part;
+		bpf_map_delete_elem(&held, key);
+	}
+}
+
+static __always_inline int load_part(struct __sk_buff *skb, const struct packet *p,
+				     struct held *copy, __u32 part)
+{
+	__u32 length = part_length(copy->length, part);
+
+	if (!within(&length, HELD_BYTES))
+		return -1;
+	return bpf_skb_load_bytes(skb, p->l3 + part * HELD_BYTES, copy->bytes, length);
+}
+
 /* Keep a fragment whose first one isn't here yet. */
 __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 {
 	struct held_key key = {};
 	struct config *config;
-	struct held *copy;
-	__u32 slot, zero = 0, length;
+	struct held *copy, *complete;
+	__u32 slot, zero = 0;
 	int i;
 
 	if (!p)
@@ -93,14 +128,13 @@ __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 	copy = bpf_map_lookup_elem(&holding, &zero);
 	if (!config || !copy)
 		return COUNT_dropped_internal;
-	length = p->l4 - p->l3 + p->length;
-	if (!within(&length, HELD_BYTES))
-		return COUNT_dropped_fragment_buffer_full;
-	if (bpf_skb_load_bytes(skb, p->l3, copy->bytes, length))
-		return COUNT_dropped_truncated;
-	copy->length = length;
+	copy->length = p->l4 - p->l3 + p->length;
 	copy->direction = p->direction;
-	copy->expires = expiry(config, TIMER_FRAGMENT, now_seconds());
+	copy->expires = 0;
+	if (copy->length > HELD_PARTS * HELD_BYTES)
+		return COUNT_dropped_fragment_buffer_full;
+	if (load_part(skb, p, copy, 0))
+		return COUNT_dropped_truncated;
 	fragment_key_of(p, &key.packet);
 	for (i = 0; i < HELD_PER_PACKET; i++) {
 		key.index = i;
@@ -109,49 +143,122 @@ __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 	}
 	if (i == HELD_PER_PACKET)
 		return COUNT_dropped_fragment_buffer_full;
+	complete = bpf_map_lookup_elem(&held, &key);
+	for (i = 1; i < HELD_PARTS && part_length(copy->length, i); i++) {
+		key.part = i;
+		if (load_part(skb, p, copy, i) ||
+		    bpf_map_update_elem(&held, &key, copy, BPF_NOEXIST)) {
+			drop_held(&key);
+			return COUNT_dropped_fragment_buffer_full;
+		}
+	}
+	if (!complete)
+		return COUNT_dropped_internal;
+	*(volatile __u32 *)&complete->expires = expiry(config, TIMER_FRAGMENT, now_seconds());
 	/* The first fragment may have come meanwhile, on another CPU, and found nothing held. */
-	if (fragment_fate(p)) {
-		if (!bpf_map_delete_elem(&held, &key))
-			return GO_ON;
+	if (fragment_fate(p) && take_over(&complete->expires, 0, true)) {
+		drop_held(&key);
+		return GO_ON;
 	}
 	return COUNT_held;
+}
+
+/* What becomes of a fragment without ports: GO_ON, held, or why it goes no further. */
+__noinline int later_fragment(struct __sk_buff *skb, struct packet *p)
+{
+	int fate = fragment_fate(p);
+
+	if (!fate) {
+		STEP(hold_fragment(skb, p));
+		fate = fragment_fate(p);
+	}
+	if (fate == FRAGMENT_PASS)
+		return COUNT_passed;
+	return fate == FRAGMENT_TRANSLATE ? GO_ON : COUNT_dropped_fragment_unexpected;
+}
+
+/* Make the packet, a first fragment, the one that is held at `index`. */
+__noinline int restore_held(struct __sk_buff *skb, struct packet *p, __u32 index)
+{
+	struct held_key key = {.index = index};
+	struct held *kept;
+	__u32 whole, length;
+	int i;
+
+	if (!p)
+		return -1;
+	fragment_key_of(p, &key.packet);
+	kept = bpf_map_lookup_elem(&held, &key);
+	if (!kept)
+		return -1;
+	whole = kept->length;
+	if (!whole || whole > HELD_PARTS * HELD_BYTES || bpf_skb_change_tail(skb, p->l3 + whole, 0))
+		return -1;
+	for (i = 0; i < HELD_PARTS; i++) {
+		length = part_length(whole, i);
+		if (!within(&length, HELD_BYTES))
+			break;
+		key.part = i;
+		kept = bpf_map_lookup_elem(&held, &key);
+		if (!kept || bpf_skb_store_bytes(skb, p->l3 + i * HELD_BYTES, kept->bytes, length,
+						 BPF_F_RECOMPUTE_CSUM))
+			return -1;
+	}
+	return 0;
+}
+
+/* Have the packet come once more to where it is. It is counted there. */
+static __always_inline bool send_round(struct __sk_buff *skb, const struct packet *p)
+{
+	if (p->direction == DIR_4TO6)
+		return !bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	/* positive: what our own program has done with it */
+	return bpf_clone_redirect(skb, skb->ifindex, 0) >= 0;
+}
+
+static __always_inline bool is_anything_held(struct held_key *key)
+{
+	int i;
+
+	for (i = 0; i < HELD_PER_PACKET; i++) {
+		key->index = i;
+		if (bpf_map_lookup_elem(&held, key))
+			return true;
+	}
+	return false;
 }
 
 /* Send round again this first fragment, and after it those that had to wait for it. */
 __noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
 {
-	__u32 ifindex = skb->ifindex;
-	__u64 flags = 0;
+	__u32 now = now_seconds();
 	struct held_key key = {};
 	struct fragment *known;
 	int i;
 
 	if (!p)
 		return GO_ON;
-	if (p->direction == DIR_4TO6)
-		flags = BPF_F_INGRESS;
 	fragment_key_of(p, &key.packet);
-	if (!bpf_map_lookup_elem(&held, &key))
+	if (!is_anything_held(&key))
 		return GO_ON;
 	known = bpf_map_lookup_elem(&fragments, &key.packet);
-	if (!known || known->released)
+	if (!known || __sync_val_compare_and_swap(&known->released, 0, 1))
 		return GO_ON; /* this is the packet's second time round */
-	known->released = 1;
-	if (bpf_clone_redirect(skb, ifindex, flags))
+	if (!send_round(skb, p))
 		return COUNT_dropped_internal;
 	for (i = 0; i < HELD_PER_PACKET; i++) {
 		struct held *waiting;
-		__u32 length;
 
 		key.index = i;
+		key.part = 0;
 		waiting = bpf_map_lookup_elem(&held, &key);
-		if (!waiting)
+		if (!waiting || waiting->expires <= now || !take_over(&waiting->expires, 0, true))
 			continue;
-		length = waiting->length;
-		if (within(&length, HELD_BYTES) && !bpf_skb_change_tail(skb, p->l3 + length, 0) &&
-		    !bpf_skb_store_bytes(skb, p->l3, waiting->bytes, length, BPF_F_RECOMPUTE_CSUM))
-			bpf_clone_redirect(skb, ifindex, flags);
-		bpf_map_delete_elem(&held, &key);
+		if (restore_held(skb, p, i) || !send_round(skb, p)) {
+			count(p->direction, COUNT_received);
+			count(p->direction, COUNT_dropped_internal);
+		}
+		drop_held(&key);
 	}
 	return COUNT_held; /* counted when they come round */
 }

@@ -55,18 +55,7 @@ static __always_inline bool is_pool_address(__u32 slot, __be32 address)
 inline_step int translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config,
 					      struct packet *p)
 {
-	switch (fragment_fate(p)) {
-	case FRAGMENT_TRANSLATE:
-		break;
-	case FRAGMENT_PASS:
-		return COUNT_passed;
-	case FRAGMENT_DROP:
-		return COUNT_dropped_fragment_unexpected;
-	default:
-		STEP(hold_fragment(skb, p));
-		if (!fragment_fate(p))
-			return COUNT_dropped_internal;
-	}
+	STEP(later_fragment(skb, p));
 	if (p->extensions)
 		STEP(check_options(skb, p));
 	pref64_embed(config, p->remote, &p->remote6);
@@ -132,7 +121,7 @@ inline_step int translate_4to6(struct __sk_buff *skb, const struct config *confi
 	if (!stop && p->extensions)
 		stop = check_options(skb, p);
 	if (is_fragment(p) && is_pool_address(slot, p->pool)) {
-		remember_fragment(p, fate_after(stop));
+		remember_fragment(p, fate_after(stop), p->identification);
 		STEP(release_fragments(skb, p));
 	}
 	if (stop)

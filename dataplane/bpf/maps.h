@@ -53,5 +53,12 @@ struct scratch {
 };
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 
+/* What all CPUs count together. */
+struct shared {
+	__u32 refragmented; /* packets given to the kernel to fragment */
+	__u32 pad;
+};
+MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
+
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);

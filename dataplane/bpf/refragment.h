@@ -59,32 +59,34 @@ static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct 
  * and it had better go whole. */
 __noinline int refragment(struct __sk_buff *skb, struct packet *p)
 {
+	__u32 slot, zero = 0, identification;
+	struct shared *all;
 	struct config *config;
-	__be16 id;
 	__be32 pool;
-	__u32 slot;
 
 	if (!p)
 		return COUNT_dropped_internal;
+	all = bpf_map_lookup_elem(&shared, &zero);
 	config = active_config(&slot);
-	if (!config)
+	if (!config || !all)
 		return COUNT_dropped_not_configured;
 	if (!fragmenter_is_routed(skb, config))
 		return GO_ON;
 	if (!is_later_fragment(p))
 		STEP(transport_to_ipv6(skb, p));
-	if (!is_fragment(p)) {
-		id = bpf_htons((__u16)p->identification);
-		p->identification = bpf_get_prandom_u32() & 0xffff;
-		if (replace_ip_field(skb, p, offsetof(struct iphdr, id), id,
-				     bpf_htons((__u16)p->identification), sizeof(id)))
-			return COUNT_dropped_internal;
-	}
+	/* All clients' packets have the same destination now, so the sender's identification
+	 * doesn't tell them apart. Until theirs comes again, 65536 packets later, the fragments are
+	 * through. */
+	identification = p->identification;
+	p->identification = __sync_fetch_and_add(&all->refragmented, 1) & 0xffff;
+	if (replace_ip_field(skb, p, offsetof(struct iphdr, id), bpf_htons((__u16)identification),
+			     bpf_htons((__u16)p->identification), sizeof(__be16)))
+		return COUNT_dropped_internal;
 	pool = p->pool;
 	p->pool = fragmenter(config);
 	if (replace_ip_field(skb, p, offsetof(struct iphdr, daddr), pool, p->pool, sizeof(pool)))
 		return COUNT_dropped_internal;
-	STEP(remember_fragment(p, FRAGMENT_TRANSLATE));
+	STEP(remember_fragment(p, FRAGMENT_TRANSLATE, identification));
 	if (ensure_ethernet_header(skb, p))
 		return COUNT_dropped_internal;
 	return COUNT_fragmented;

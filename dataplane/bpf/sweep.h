@@ -21,15 +21,6 @@ struct sweep_run {
 	__u32 left, removed;
 };
 
-static __always_inline bool take_over(__u32 *expires, __u32 before, bool regardless)
-{
-	__u32 seen = *(volatile __u32 *)expires;
-
-	if (!seen || (seen > before && !regardless))
-		return false;
-	return __sync_val_compare_and_swap(expires, seen, 0) == seen;
-}
-
 static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 {
 	struct port_block_key key = {.address = name->pool, .kind = PORTS_USABLE + slot};
@@ -210,14 +201,16 @@ static long sweep_held(struct bpf_map *map, const struct held_key *key, struct h
 		       struct sweep_run *run)
 {
 	__u8 direction = waiting->direction;
+	struct held_key name = *key;
 
 	(void)map;
-	if (waiting->expires > run->now) {
+	if (name.part)
+		return 0;
+	if (!take_over(&waiting->expires, run->now, false)) {
 		run->left++;
 		return 0;
 	}
-	if (bpf_map_delete_elem(&held, key))
-		return 0; /* released meanwhile */
+	drop_held(&name);
 	run->removed++;
 	count(direction, COUNT_received);
 	count(direction, COUNT_dropped_fragment_expired);

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP, IPOption_LSRR
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
+from nat64_dataplane.translator import abi
 from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
+from nat64_dataplane.translator.view import PoolRange
 from tests.dataplane.machine import (
     MAC,
     POD,
@@ -169,6 +171,70 @@ def test_fragments_out_of_order_to_ipv6(nat: Machine, order: tuple[int, ...]) ->
     again = [frame[14:] for frame in frames if frame[12:14] == b"\x08\x00"]
     got += [nat.from_internet(packet).packet for packet in again]
     assert bytes(reassembled6(got)[UDP].payload) == DATA
+
+
+def rounds(nat: Machine, link: str, pieces: list[Packet], order: list[int]) -> list[bytes]:
+    """Give the programs the pieces in that order; return what they send round again."""
+    give = nat.from_pod if link == "n64p-t" else nat.from_internet
+    kind = bytes.fromhex("86dd" if link == "n64p-t" else "0800")
+    with nat.capture(link) as frames:
+        for index in order:
+            assert "held" in give(pieces[index]).counted
+    own = IPv6Address(at(SERVER)).packed if link == "n64p-t" else POOL.packed
+    return [frame[14:] for frame in frames if frame[12:14] == kind and own in frame[:54]]
+
+
+def test_early_fragments_of_jumbo_frames_are_held_too(nat: Machine) -> None:
+    nat.node.ip("link set n64p-t mtu 9000")  # test runs take no more than 3 KB
+    data = DATA * 2
+    pieces = fragments6(data, size=2800)
+    got = [nat.from_pod(again).packet for again in rounds(nat, "n64p-t", pieces, [2, 1, 0])]
+    assert bytes(reassembled4(got)[UDP].payload) == data
+    pieces = fragments4(opened(nat), data, size=2800)
+    got = [nat.from_internet(again).packet for again in rounds(nat, "up0", pieces, [1, 2, 0])]
+    assert bytes(reassembled6(got)[UDP].payload) == data
+    assert not list(nat.datapath.map("held").items())
+
+
+def held(nat: Machine, index: int, part: int) -> bytes:
+    """The key of a part of a held fragment."""
+    (key,) = [
+        key
+        for key, _ in nat.datapath.map("held").items()
+        if abi.HELD_KEY.unpack(key)[1:] == (index, part)
+    ]
+    return key
+
+
+def test_held_fragments_are_released_whichever_of_them_was_withdrawn(nat: Machine) -> None:
+    pieces = fragments4(opened(nat), DATA)
+    for index in (1, 2):
+        assert "held" in nat.from_internet(pieces[index]).counted
+    nat.datapath.map("held").delete(held(nat, 0, 0))  # as its CPU does that meets the first one
+    assert rounds(nat, "up0", pieces, [0]) == [bytes(pieces[0]), bytes(pieces[2])]
+
+
+def test_held_fragment_that_cannot_go_round_is_counted(nat: Machine) -> None:
+    pieces = fragments4(opened(nat), DATA, size=2000)
+    assert "held" in nat.from_internet(pieces[1]).counted
+    key = held(nat, 0, 0)
+    value = nat.datapath.map("held").get(key)
+    assert value is not None
+    expires, _, direction, data = abi.HELD.unpack(value)
+    nat.datapath.map("held").set(key, abi.HELD.pack(expires, 1 << 20, direction, data))
+    out = nat.from_internet(pieces[0])
+    assert out.counted == {"held": 1, "received": 1, "dropped_internal": 1}
+    assert not list(nat.datapath.map("held").items())
+
+
+def test_fragment_that_expired_while_it_was_held_stays_behind(nat: Machine) -> None:
+    pieces = fragments4(opened(nat), DATA)
+    assert "held" in nat.from_internet(pieces[1]).counted
+    nat.datapath.travel(4)
+    assert rounds(nat, "up0", pieces, [0]) == [bytes(pieces[0])]
+    before = nat.datapath.counters()["dropped_fragment_expired_4to6"]
+    assert nat.datapath.sweep().removed_held == 1
+    assert nat.datapath.counters()["dropped_fragment_expired_4to6"] == before + 1
 
 
 def test_early_fragment_of_the_hosts_own_packet_reaches_it(nat: Machine) -> None:
@@ -346,6 +412,7 @@ def test_unmarked_packet_too_long_for_ipv6_is_fragmented_by_the_kernel(
     back = fragmenter.come_back(out.packet)
     assert len(back) == 2
     assert back[0].hlim == 49
+    assert back[0][IPv6ExtHdrFragment].id == 7
     assert bytes(reassembled6(back)[UDP].payload) == DATA[:1400]
 
 
@@ -382,6 +449,41 @@ def test_large_fragments_are_fragmented_further(fragmenter: Fragmenter) -> None:
             got.append(out.packet)
     assert len(got) == 5
     assert bytes(reassembled6(got)[UDP].payload) == DATA
+
+
+def test_fragments_of_one_id_to_two_addresses_of_the_pool_do_not_mix(
+    fragmenter: Fragmenter,
+) -> None:
+    """The sender's IDs are for one destination; the fragmenter's address is the same for all."""
+    nat = fragmenter.nat
+    second = IPv4Address("192.0.2.2")
+    nat.reset(tuple(PoolRange(address, 61001, 65535) for address in (POOL, second)))
+    clients: dict[str, tuple[str, int]] = {}
+    for host in range(0x10, 0x40):
+        pod = f"fd64:1::{host:x}"
+        packet = nat.from_pod(IPv6(src=pod, dst=at(SERVER)) / UDP(sport=4000, dport=53)).packet
+        clients[packet.src] = (pod, packet.sport)
+    assert clients.keys() == {str(POOL), str(second)}
+    for pod, _ in clients.values():
+        nat.node.ip(f"neigh replace {pod} lladdr 02:00:00:00:01:10 dev pod0 nud permanent")
+    sent = []
+    for address, (pod, port) in clients.items():
+        for piece in fragments4(port, DATA, size=1480)[:2]:
+            piece.dst = address
+            out = nat.from_internet(piece)
+            assert "fragmented" in out.counted
+            sent.append((pod, out.packet))
+    for pod, packet in sent:
+        back = fragmenter.come_back(packet)
+        assert {piece.dst for piece in back} == {pod}
+        assert {piece[IPv6ExtHdrFragment].id for piece in back} == {0x4321}
+
+
+def test_packets_at_the_fragmenter_have_ids_of_their_own(fragmenter: Fragmenter) -> None:
+    nat = fragmenter.nat
+    packet = reply(opened(nat), DATA[:1400], id=7)
+    ids = {nat.from_internet(packet).packet.id for _ in range(1500)}
+    assert len(ids) == 1500
 
 
 def test_long_ping_reply_is_fragmented_with_its_checksum_right(fragmenter: Fragmenter) -> None:
