@@ -7,8 +7,8 @@ import dns.rcode
 import pytest
 
 from nat64_dataplane.dns64 import wire
-from nat64_dataplane.dns64.rules import DNSSEC_ERRORS, Failed, Rule
-from tests.dns64.messages import Answers, empty, reply, run
+from nat64_dataplane.dns64.rules import DNSSEC_ERRORS, MAX_CHAIN, Failed, Rule
+from tests.dns64.messages import SOA, Answers, empty, reply, run
 
 V4 = "www.example. 300 IN A 198.51.100.7"
 V6 = "www.example. 300 IN AAAA 2001:db8::7"
@@ -88,7 +88,7 @@ def test_5_1_5_aliases_are_in_the_answer_and_followed_to_the_last_a() -> None:
     chain = ("www.example. 60 IN CNAME b.example.", "b.example. 50 IN CNAME c.example.")
     last = "c.example. 40 IN A 198.51.100.7"
     answers: Answers = {
-        ("www.example.", "AAAA"): reply("www.example.", "AAAA", *chain),
+        ("www.example.", "AAAA"): reply("www.example.", "AAAA", *chain, authority=[SOA]),
         ("www.example.", "A"): reply("www.example.", "A", *chain, last),
     }
     assert run(answers).lines == [*chain, "c.example. 40 IN AAAA 64:ff9b:1::c633:6407"]
@@ -101,7 +101,7 @@ def test_5_1_5_dname_and_its_cname_are_in_the_answer() -> None:
     )
     last = "www.other.test. 40 IN A 198.51.100.7"
     answers: Answers = {
-        ("www.example.", "AAAA"): reply("www.example.", "AAAA", *chain),
+        ("www.example.", "AAAA"): reply("www.example.", "AAAA", *chain, authority=[SOA]),
         ("www.example.", "A"): reply("www.example.", "A", *chain, last),
     }
     assert run(answers).lines == [*chain, "www.other.test. 40 IN AAAA 64:ff9b:1::c633:6407"]
@@ -111,6 +111,7 @@ def test_5_1_5_a_chain_that_upstream_leaves_open_is_followed() -> None:
     first, second = "www.example. 60 IN CNAME b.test.", "b.test. 50 IN CNAME c.test."
     answers: Answers = {
         ("www.example.", "AAAA"): reply("www.example.", "AAAA", first),
+        ("b.test.", "AAAA"): empty("b.test.", "AAAA"),
         ("www.example.", "A"): reply("www.example.", "A", first),
         ("b.test.", "A"): reply("b.test.", "A", second),
         ("c.test.", "A"): reply("c.test.", "A", "c.test. 40 IN A 198.51.100.7"),
@@ -119,11 +120,24 @@ def test_5_1_5_a_chain_that_upstream_leaves_open_is_followed() -> None:
     assert result.lines == [first, second, "c.test. 40 IN AAAA 64:ff9b:1::c633:6407"]
 
 
+def test_5_1_5_a_real_aaaa_behind_a_chain_that_upstream_leaves_open_is_the_answer() -> None:
+    first, last = "www.example. 60 IN CNAME b.test.", "b.test. 50 IN AAAA 2001:db8::7"
+    answers: Answers = {
+        ("www.example.", "AAAA"): reply("www.example.", "AAAA", first),
+        ("b.test.", "AAAA"): reply("b.test.", "AAAA", last),
+    }
+    result = run(answers)
+    assert (result.lines, result.rule) == ([first, last], Rule.REAL)
+    gone = dict(answers)
+    gone["b.test.", "AAAA"] = reply("b.test.", "AAAA", rcode=dns.rcode.NXDOMAIN, authority=[SOA])
+    assert (run(gone).rcode, run(gone).rule) == ("NXDOMAIN", Rule.NXDOMAIN)
+
+
 def test_5_1_5_a_chain_without_end_ends() -> None:
     def loop(name: str, rdtype: str) -> wire.Reply:
         return reply(name, rdtype, f"{name} 60 IN CNAME x{name}")
 
-    assert len(run(loop).asked) == 10
+    assert len(run(loop).asked) == 2 * (1 + MAX_CHAIN)
 
 
 def test_5_1_6_an_empty_a_reply_is_the_answer() -> None:
@@ -328,6 +342,28 @@ def test_5_3_1_ptr_under_a_prefix_is_a_cname_to_in_addr_arpa() -> None:
     ]
 
 
+@pytest.mark.parametrize("do", [False, True])
+def test_5_3_1_ptr_is_passed_to_clients_that_validate(do: bool) -> None:
+    passed: Answers = {(REVERSE, "PTR"): reply(REVERSE, "PTR", rcode=dns.rcode.NXDOMAIN)}
+    for options in ("ptr cname", "ptr local nat64.example.net"):
+        result = run(passed, REVERSE, "PTR", options=options, cd=True, do=do)
+        assert (result.rcode, result.rule) == ("NXDOMAIN", Rule.CHECKING_DISABLED)
+
+
+def test_5_3_1_ptr_with_break_dnssec_off_stays_as_it_is_where_it_is_signed() -> None:
+    proof = "0.0.ip6.arpa. 300 IN NSEC 1.0.ip6.arpa. NS RRSIG NSEC"
+    answers: Answers = {
+        (REVERSE, "PTR"): reply(REVERSE, "PTR", rcode=dns.rcode.NXDOMAIN, authority=[proof]),
+        (INVERSE, "PTR"): reply(INVERSE, "PTR", f"{INVERSE} 300 IN PTR www.example."),
+    }
+    off = "break_dnssec off"
+    signed = run(answers, REVERSE, "PTR", options=off, do=True)
+    assert (signed.rcode, signed.rule) == ("NXDOMAIN", Rule.SIGNED)
+    assert run(answers, REVERSE, "PTR", options=off).rule is Rule.PTR_CNAME
+    answers[REVERSE, "PTR"] = reply(REVERSE, "PTR", rcode=dns.rcode.NXDOMAIN)
+    assert run(answers, REVERSE, "PTR", options=off, do=True).rule is Rule.PTR_CNAME
+
+
 def test_5_3_1_ptr_keeps_the_rcode_of_the_ipv4_name() -> None:
     gone = reply(INVERSE, "PTR", rcode=dns.rcode.NXDOMAIN)
     assert run({(INVERSE, "PTR"): gone}, REVERSE, "PTR").rcode == "NXDOMAIN"
@@ -361,6 +397,19 @@ def test_rfc8880_ipv4only_arpa_is_answered_here_with_every_prefix() -> None:
         "2001:db8:64::c000:ab",
     ]
     assert result.asked == []
+
+
+def test_rfc8880_ipv4only_arpa_shows_no_prefix_that_is_for_a_range_only() -> None:
+    options = "prefix 64:ff9b:1::/96\nmap 10.0.0.0/8 2001:db8:64::/96"
+    lines = run({}, "ipv4only.arpa.", options=options).lines
+    assert [line.split()[-1] for line in lines] == ["64:ff9b:1::c000:aa", "64:ff9b:1::c000:ab"]
+
+
+def test_rfc8880_ipv4only_arpa_says_that_it_is_synthesized_to_who_asks_for_dnssec() -> None:
+    told = run({}, "ipv4only.arpa.", do=True).message.extended_errors()
+    assert [error.code for error in told] == [29]
+    assert not run({}, "ipv4only.arpa.").message.extended_errors()
+    assert not run({}, "ipv4only.arpa.", "A", do=True).message.extended_errors()
 
 
 def test_rfc8880_ipv4only_arpa_has_its_a_records_and_nothing_else() -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -26,10 +27,17 @@ ZONE = Zone.of(
     "v4.example. 300 IN A 198.51.100.7",
     "v6.example. 300 IN AAAA 2001:db8::1",
     "short.example. 1 IN A 198.51.100.7",
+    "v4.exempt.example. 300 IN A 198.51.100.8",
     "alias.example. 60 IN CNAME v4.example.",
     "7.100.51.198.in-addr.arpa. 300 IN PTR v4.example.",
     *(f"big.example. 300 IN A 192.0.2.{host}" for host in range(1, 120)),
 )
+
+
+def every_name(query: dns.message.Message, _proto: str) -> dns.message.Message:
+    """Every name has an A record and no AAAA."""
+    name = query.question[0].name.to_text()
+    return Zone.of(f"{name} 300 IN A 198.51.100.7")(query, _proto)
 
 
 @pytest.mark.parametrize("tcp", [False, True])
@@ -160,6 +168,30 @@ def test_without_acl_strangers_are_refused(upstream: StartUpstream, sidecar: Sta
     server = sidecar(f"cache\nforward . {upstream(ZONE)}", plugins=plugins)
     assert server.ask("v4.example").rcode() == dns.rcode.REFUSED
     assert server.metric("coredns_acl_blocked_requests_total") == 1
+
+
+def test_who_is_dropped_gets_no_error_either(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    plugins = PLUGINS + "acl {\ndrop net ::1\n}\n"
+    server = sidecar(f"cache\nforward . {upstream(ZONE)}", plugins=plugins)
+    server.write(f"example:PORT {{\n{plugins}forward . {upstream(ZONE)}\n}}\n")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: server.metric("coredns_plugin_enabled", zone="example.") > 0)
+    notify = dns.message.make_query("example", "SOA")
+    notify.set_opcode(dns.opcode.NOTIFY)
+    versioned = dns.message.make_query("v4.example", "AAAA", use_edns=1)
+    outside = dns.message.make_query("www.test", "AAAA")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.connect(("::1", server.port))
+        for query in (notify, versioned, outside):
+            client.send(query.to_wire())
+        client.send(struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\x03www")
+        eventually(lambda: server.metric("nat64_dns64_malformed_queries_total") == 1)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(512)
+    assert server.metric("coredns_acl_dropped_requests_total") == 2
 
 
 def test_acl_filters_drops_and_goes_by_type(upstream: StartUpstream, sidecar: StartSidecar) -> None:
@@ -307,6 +339,11 @@ def test_a_name_outside_every_zone_is_refused(
     server.write(f"example:PORT {{\n{PLUGINS}forward . {upstream(ZONE)}\n}}\n")
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: server.ask("www.test").rcode() == dns.rcode.REFUSED)
+    before = server.metric("coredns_dns_responses_total", zone="dropped", rcode="REFUSED")
+    assert before >= 1
+    server.ask("www.test", "MX", tcp=True)
+    labels = {"zone": "dropped", "proto": "tcp", "type": "MX"}
+    assert server.metric("coredns_dns_requests_total", **labels) == 1
 
 
 def test_log_lines_are_coredns_common_format(
@@ -384,13 +421,70 @@ def test_a_reload_changes_answers_and_a_bad_one_changes_nothing(
 
 
 def test_a_reload_loses_no_query(upstream: StartUpstream, sidecar: StartSidecar) -> None:
+    """Each reload has questions that came before it and are answered after it."""
+    answer = threading.Event()
+
+    def held(query: dns.message.Message, proto: str) -> dns.message.Message:
+        answer.wait(20)
+        return every_name(query, proto)
+
+    server = sidecar(f"cache\nforward . {upstream(held)} {{\nread_timeout 20s\n}}")
+    good = server.path.read_text()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        client.connect(("::1", server.port))
+        for number in range(5):
+            answer.clear()
+            names = [f"r{number}x{each}.example" for each in range(10)]
+            for name in names:
+                client.send(dns.message.make_query(name, "AAAA").to_wire())
+            eventually(lambda: server.metric("nat64_dns64_under_way") == 10)
+            hash_before = server.status()["corefile"]
+            server.write(good.replace("cache", f"cache {100 + number}"))
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda before=hash_before: server.status()["corefile"] != before)
+            client.send(dns.message.make_query("later.example", "AAAA").to_wire())
+            answer.set()
+            received = [dns.message.from_wire(client.recv(4096)) for _ in range(11)]
+            assert all(message.answer for message in received)
+            asked = {message.question[0].name.to_text() for message in received}
+            assert asked == {f"{name}." for name in (*names, "later.example")}
+
+
+def test_a_reload_that_adds_a_block_leaves_nothing_cached_for_its_names(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
     server = sidecar(f"cache\nforward . {upstream(ZONE)}")
     good = server.path.read_text()
-    for number in range(20):
-        server.write(good.replace("cache", f"cache {100 + number}"))
-        server.process.send_signal(signal.SIGHUP)
-        for _ in range(5):
-            assert server.ask("v4.example").answer
+    assert server.ask("v4.example").answer
+    assert server.ask("v4.example").answer
+    server.write(
+        good
+        + f"example:PORT {{\nbind ::1\nacl {{\nblock net *\n}}\nforward . {upstream(ZONE)}\n}}\n"
+    )
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: server.metric("coredns_plugin_enabled", zone="example.") > 0)
+    assert server.ask("v4.example").rcode() == dns.rcode.REFUSED
+
+
+def test_a_reload_with_what_no_one_foresaw_keeps_everything(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    """The Corefile becomes a directory, then text that is no text; then it is good again."""
+    server = sidecar(f"reload 2s 0s\ncache\nforward . {upstream(ZONE)}")
+    good, before = server.path.read_text(), server.status()["corefile"]
+    server.path.unlink()
+    server.path.mkdir()
+    eventually(lambda: "directory" in str(server.status()["reloadFailed"]))
+    failures = server.metric("coredns_reload_failed_total")
+    assert failures >= 1
+    server.path.rmdir()
+    server.path.write_bytes(b". {\xff}")
+    eventually(lambda: "UTF-8" in str(server.status()["reloadFailed"]))
+    assert server.ask("v4.example").answer
+    server.write(good.replace("cache", "cache 77"))
+    eventually(lambda: server.status()["corefile"] != before)
+    assert server.status()["reloadFailed"] is None
 
 
 def test_a_reload_to_a_taken_port_keeps_everything(
@@ -432,7 +526,7 @@ def test_without_translator_there_is_no_synthesis_and_it_says_why(
     upstream: StartUpstream, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     up, path = upstream(ZONE), tmp_path / "status.json"
-    dns64 = f"dns64 {{\nprefix 64:ff9b:1::/96\ntranslator {path}\n}}\n"
+    dns64 = f"dns64 {{\nprefix 64:ff9b:1::/96\nexempt exempt.example\ntranslator {path}\n}}\n"
     server = sidecar(f"cache\nforward . {up}", dns64=dns64)
     assert not server.ask("v4.example").answer
     assert server.ask("v6.example").answer
@@ -440,6 +534,11 @@ def test_without_translator_there_is_no_synthesis_and_it_says_why(
     code, text = server.get("/ready")
     assert (code, "doesn't exist" in text) == (503, True)
     assert server.metric("nat64_dns64_synthesis_enabled") == 0
+    assert not server.ask("v4.example").answer
+    assert not server.ask("none.example").answer
+    assert not server.ask("v4.example", cd=True).answer
+    assert not server.ask("v4.exempt.example").answer
+    # what has real AAAA, doesn't exist, is exempt or asked for with CD would not be synthesized
     assert server.metric("nat64_dns64_synthesis_withheld_total") == 3
     status_file(path, True, "")
     eventually(lambda: server.get("/ready")[0] == 200)
@@ -454,10 +553,36 @@ def test_without_translator_there_is_no_synthesis_and_it_says_why(
 def test_without_translator_it_can_fail_instead(
     upstream: StartUpstream, sidecar: StartSidecar, tmp_path: Path
 ) -> None:
-    dns64 = f"dns64 {{\nprefix 64:ff9b:1::/96\ntranslator {tmp_path}/none servfail\n}}\n"
+    path = tmp_path / "status.json"
+    dns64 = (
+        f"dns64 {{\nprefix 64:ff9b:1::/96\nexempt exempt.example\ntranslator {path} servfail\n}}\n"
+    )
     server = sidecar(f"cache\nforward . {upstream(ZONE)}", dns64=dns64)
     assert server.ask("v4.example").rcode() == dns.rcode.SERVFAIL
     assert server.ask("v4.example", "A").answer
+    assert server.ask("v4.exempt.example").rcode() == dns.rcode.NOERROR
+    status_file(path, True, "")
+    eventually(lambda: server.get("/ready")[0] == 200)
+    assert server.ask("v4.example").answer
+
+
+def test_the_cache_does_not_answer_for_a_translator_that_is_gone(
+    upstream: StartUpstream, sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    """An empty answer that is cached for clients without synthesis is not the answer to those who
+    are to be told SERVFAIL.
+    """
+    path = tmp_path / "status.json"
+    status_file(path, True, "")
+    dns64 = f"dns64 {{\nprefix 64:ff9b:1::/96\ntranslator {path} servfail\n}}\n"
+    plugins = PLUGINS.replace("bind ::1", "bind ::1 127.0.0.1")
+    server = sidecar(f"cache\nforward . {upstream(ZONE)}", dns64=dns64, plugins=plugins)
+    assert not server.ask("v4.example", address="127.0.0.1").answer  # IPv4 clients get no synthesis
+    status_file(path, False, "hook missing")
+    eventually(lambda: server.get("/ready")[0] == 503)
+    for _ in range(3):
+        assert server.ask("v4.example").rcode() == dns.rcode.SERVFAIL
+    assert server.metric("nat64_dns64_synthesis_withheld_total") == 3
 
 
 def test_loop_ends_a_process_that_forwards_to_itself(sidecar: StartSidecar) -> None:

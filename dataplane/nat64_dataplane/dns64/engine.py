@@ -255,20 +255,28 @@ class Engine:
             if sent:
                 return
             sent = True
-            if stale is not None and decision.answer.kind == ERROR:
-                self._send_stale(query, origin, stale)
-            else:
-                self._respond(query, origin, decision.answer)
+            failed = decision.answer.kind == ERROR
+            self._end(query, origin, decision.answer, stale if failed else None)
 
         def waited() -> None:
             nonlocal sent
-            assert stale is not None, "only a stale answer is waited with"
             sent = True
-            self._send_stale(query, origin, stale)
+            self._end(query, origin, failure(wire.SERVFAIL), stale)
 
         if stale is not None and settings is not None and settings.verify_timeout:
             timer = self._loop.call_later(settings.verify_timeout, waited)
         self.resolver.start(key, decided, query)
+
+    def _end(self, query: Query, origin: Origin, answer: Answer, stale: Entry | None) -> None:
+        """Answer who waited, with what is stale where that is given. Never raises."""
+        try:
+            if stale is not None:
+                self._send_stale(query, origin, stale)
+            else:
+                self._respond(query, origin, answer)
+        except Exception:  # a fault of ours costs this answer, not that there is one
+            faults.log("writing a response")
+            self._refuse(query, origin, wire.SERVFAIL)
 
     def _send_stale(self, query: Query, origin: Origin, entry: Entry) -> None:
         settings = self.resolver.stale
@@ -283,12 +291,7 @@ class Engine:
 
     def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
         limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
-        try:
-            response = respond(query, answer, limit)
-        except Exception:  # a fault of ours costs this answer, not that there is one
-            faults.log("writing a response")
-            self._refuse(query, origin, wire.SERVFAIL)
-            return
+        response = respond(query, answer, limit)
         if answer.kind == DENIAL and not answer.rcode and self._withheld(query, origin.client):
             self.stats.withheld += 1
         self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)

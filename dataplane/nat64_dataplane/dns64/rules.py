@@ -228,7 +228,8 @@ def _open_end(reply: Reply) -> bytes | None:
     """Return the name that a chain of aliases stops at, where nothing follows it."""
     if reply.authority or not reply.answer or reply.rcode:
         return None
-    if any(record.type not in (wire.CNAME, wire.DNAME, wire.RRSIG) for record in reply.answer):
+    aliases = (wire.CNAME, wire.DNAME, wire.RRSIG)
+    if any(record.type not in aliases or record.rdclass != wire.IN for record in reply.answer):
         return None
     last = [record for record in reply.answer if record.type == wire.CNAME]
     return wire.expand_name(reply.wire, last[-1].data).lower() if last else None

@@ -1,0 +1,116 @@
+"""One server block in the test's own process: its upstream's messages come from the test.
+
+All is real but the network: what would be received is handed over where it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from typing import cast
+
+from nat64_dataplane.dns64.batch import Receiver
+from nat64_dataplane.dns64.block import Block, Source, take
+from nat64_dataplane.dns64.datagrams import _Port
+from nat64_dataplane.dns64.engine import Engine
+from nat64_dataplane.dns64.entropy import Entropy
+from nat64_dataplane.dns64.exchange import Query
+from nat64_dataplane.dns64.limits import LIMITS, Limits
+from nat64_dataplane.dns64.settings import from_text
+from tests.dns64.conftest import DNS64
+
+HOST = socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
+"""A client as the kernel has it."""
+
+
+class Asker:
+    """A datagram of a client's, and what is sent back."""
+
+    def __init__(self, harness: Harness, message: bytes) -> None:
+        self.message = message
+        self.started = harness.loop.time()
+        self.answers: list[bytes | None] = []
+        self._harness = harness
+
+    def send(self, response: bytes | None) -> None:
+        self.answers.append(response)
+
+    def long_way(self) -> None:
+        source = Source("::1", 5353, "udp", "[::1]", self.send)
+        take(self._harness.block, self.message, source, self.started)
+
+
+class _Inbox:
+    """In the place of a Receiver: what the test says has come."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        self._messages = messages
+
+    def receive(self) -> list[bytes]:
+        return self._messages
+
+
+class Harness:
+    """An engine with one upstream, a socket that never answers."""
+
+    def __init__(self, stanzas: str = "cache", *, limits: Limits = LIMITS) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._blackhole = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        self._blackhole.bind(("::1", 0))
+        port = self._blackhole.getsockname()[1]
+        options = "max_connect_attempts 1\nmax_fails 0"
+        text = f". {{\n{DNS64}{stanzas}\nforward . [::1]:{port} {{\n{options}\n}}\n}}\n"
+        (server,) = from_text(text).servers
+        self.engine = Engine(server, Entropy(), lambda *_: None, limits=limits)
+        self.block = Block([self.engine])
+        self.upstream = self.engine.groups[0].servers[0].datagrams
+        self.upstream.mixes_case = False
+
+    def close(self) -> None:
+        self.engine.close()
+        self._blackhole.close()
+
+    def ask(self, message: bytes) -> Asker:
+        """Take a datagram as the UDP listener does."""
+        asker = Asker(self, message)
+        response = self.engine.hit(message, HOST, int(asker.started))
+        if response is not None:
+            asker.send(response)
+        elif not self.engine.quick(asker, HOST):
+            asker.long_way()
+        return asker
+
+    def open(self) -> list[tuple[bytes, Query]]:
+        """ID and query of what waits for upstream."""
+        return [(i, query) for port in self._ports() for i, (query, _) in port.pending.items()]
+
+    def deliver(self, messages: Iterable[bytes]) -> None:
+        """Receive messages from upstream, on the port on which their ID is open, else on any."""
+        for message in messages:
+            ports = self._ports()
+            port = next((port for port in ports if message[:2] in port.pending), ports[0])
+            port._receiver = cast(Receiver, _Inbox([message]))
+            port._readable()
+
+    def time_out(self) -> None:
+        """Let what waits for upstream be too late."""
+        while any(port.pending for port in self._ports()):
+            for port in self._ports():
+                pending, port.pending = port.pending, {}
+                for query, _ in pending.values():
+                    self.upstream.fail(query, "no reply in time")
+
+    def idle(self) -> bool:
+        """Whether nothing waits, by any count there is."""
+        resolver = self.engine.resolver
+        clients = self.engine.clients._known.values()
+        return not (
+            resolver._jobs
+            or resolver.under_way
+            or self.engine.groups[0].under_way
+            or any(client.under_way for client in clients)
+        )
+
+    def _ports(self) -> list[_Port]:
+        return [*self.upstream._ports, *self.upstream._retired]

@@ -1,0 +1,204 @@
+"""Whatever comes from upstream and whatever fails here: who asked gets one answer, and one only."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec
+
+import dns.message
+import dns.rcode
+import pytest
+
+from nat64_dataplane.dns64 import onepass, wire
+from nat64_dataplane.dns64.block import Block
+from nat64_dataplane.dns64.cache import Cache
+from nat64_dataplane.dns64.engine import Engine
+from nat64_dataplane.dns64.exchange import Query
+from nat64_dataplane.dns64.faults import faults
+from nat64_dataplane.dns64.group import Group, Tries
+from nat64_dataplane.dns64.job import Job
+from nat64_dataplane.dns64.stats import Stats
+from nat64_dataplane.dns64.udp import UdpListener
+from tests.dns64.inprocess import Asker, Harness
+from tests.dns64.messages import SOA, reply
+
+NAME = "www.example."
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a test in an event loop."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(60):
+                await test(*args, **kwargs)
+
+        asyncio.run(main())
+
+    return run
+
+
+def query(name: str = NAME, rdtype: str = "AAAA") -> bytes:
+    return dns.message.make_query(name, rdtype, use_edns=False).to_wire()
+
+
+def rcodes(*askers: Asker) -> list[str]:
+    """The RCODE of each one's only answer."""
+    assert [len(asker.answers) for asker in askers] == [1] * len(askers)
+    answers = [asker.answers[0] for asker in askers]
+    return [dns.rcode.to_text(dns.message.from_wire(a).rcode()) for a in answers if a]
+
+
+def to(harness: Harness, message: bytes) -> bytes:
+    """A reply with the ID that is open."""
+    ((ident, _),) = harness.open()
+    return ident + message[2:]
+
+
+EMPTY = reply(NAME, "AAAA", authority=[SOA]).wire
+WITH_A = reply(NAME, "A", f"{NAME} 60 IN A 198.51.100.7").wire
+UNUSUAL = reply(NAME, "A", f"{NAME} 60 IN A 198.51.100.7", authority=[SOA]).wire
+AT = 12 + len(NAME) + 5
+
+
+def no_data(mname: bytes, rname: bytes) -> bytes:
+    """A reply to the AAAA question with nothing but a SOA, whose names are these bytes."""
+    data = mname + rname + struct.pack("!5I", 1, 2, 3, 4, 5)
+    soa = b"\xc0\x0c" + struct.pack("!HHIH", wire.SOA, 1, 900, len(data)) + data
+    return struct.pack("!6H", 0, 0x8180, 1, 0, 1, 0) + EMPTY[12:AT] + soa
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(b"\xc0\xff", b"\0"), (b"\0", b"\x80"), (b"\3x", b"\0"), (b"\0", b"\0\0"), (b"\0", b"\5abc")],
+    ids=["pointer ahead", "no label type", "label past its end", "bytes left", "past the data"],
+)
+@in_loop
+async def test_a_malformed_soa_costs_one_answer_and_not_the_name(
+    names: tuple[bytes, bytes],
+) -> None:
+    assert onepass.no_data(no_data(b"\0", b"\0"), AT) == 900
+    assert onepass.no_data(no_data(*names), AT) is None
+    harness = Harness()
+    first, joined = harness.ask(query()), harness.ask(query())
+    harness.deliver([to(harness, no_data(*names))])
+    if harness.open():  # counted as no reply: A is asked, and that reply has no usual shape
+        harness.deliver([to(harness, UNUSUAL)])
+    assert rcodes(first, joined) == ["NOERROR"] * 2
+    assert harness.idle()
+    harness.close()
+
+
+@in_loop
+async def test_a_reply_that_ends_behind_its_question_is_malformed_and_no_fault() -> None:
+    cut = no_data(b"\0", b"\0")[:AT]
+    assert onepass.no_data(cut, AT) is None
+    harness, before = Harness(), faults.total
+    asker = harness.ask(query())
+    harness.deliver([to(harness, cut)])
+    harness.time_out()
+    assert rcodes(asker) == ["SERVFAIL"]
+    assert faults.total == before
+    assert harness.idle()
+    harness.close()
+
+
+PLACES: list[tuple[object, str]] = [
+    (onepass, "no_data"),
+    (onepass, "synthesized"),
+    (wire, "skip_name"),
+    (Cache, "put"),
+    (Cache, "find"),
+    (Query, "read"),
+    (Tries, "restart"),
+    (Tries, "succeeded"),
+    (Tries, "result"),
+    (Tries, "next"),
+    (Group, "passes_on"),
+    (Job, "_step"),
+    (Stats, "count"),
+    (Engine, "_respond"),
+]
+
+
+@pytest.mark.parametrize("usual", [True, False], ids=["usual", "unusual"])
+@pytest.mark.parametrize(("owner", "name"), PLACES, ids=[name for _, name in PLACES])
+@in_loop
+async def test_a_fault_anywhere_costs_no_more_than_one_answer(
+    owner: object, name: str, usual: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each place raises from the second message on; all who wait are answered all the same."""
+    harness = Harness()
+    askers = [harness.ask(query()) for _ in range(3)]
+    askers += [harness.ask(dns.message.make_query(NAME, "AAAA", use_edns=4).to_wire())]
+
+    def raises(*_: object, **__: object) -> object:
+        raise ZeroDivisionError(name)
+
+    monkeypatch.setattr(owner, name, raises)
+    with_a = WITH_A if usual else UNUSUAL
+    for message in (EMPTY, with_a, EMPTY, with_a):
+        if harness.open():
+            harness.deliver([to(harness, message)])
+    harness.time_out()
+    assert len(rcodes(*askers)) == len(askers)
+    assert harness.idle()
+    monkeypatch.undo()
+    harness.close()
+
+
+@in_loop
+async def test_one_datagram_that_fails_is_answered_and_does_not_cost_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = Harness()
+    listener = UdpListener("::1", 0, Block([harness.engine]))
+    real = Engine.hit
+
+    def hit(engine: Engine, message: bytes, host: bytes, now: int) -> bytes | None:
+        if b"bad" in message:
+            raise ZeroDivisionError("a fault")
+        return real(engine, message, host, now)
+
+    monkeypatch.setattr(Engine, "hit", hit)
+    names = ["ipv4only.arpa.", "bad.example.", "ipv4only.arpa."]
+    queries = [dns.message.make_query(name, "AAAA") for name in names]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(("::1", listener.port))
+        for each in queries:
+            client.send(each.to_wire())
+        loop = asyncio.get_running_loop()
+        received = [dns.message.from_wire(await loop.sock_recv(client, 512)) for _ in queries]
+    by_id = {message.id: message.rcode() for message in received}
+    wanted = [dns.rcode.NOERROR, dns.rcode.SERVFAIL, dns.rcode.NOERROR]
+    assert [by_id[each.id] for each in queries] == wanted
+    listener.close()
+    harness.close()
+
+
+@in_loop
+async def test_sends_that_fail_at_once_are_tried_again_and_again_until_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With max_connect_attempts 0, and a source address that this host hasn't."""
+    monkeypatch.setattr("nat64_dataplane.dns64.group.TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr("nat64_dataplane.dns64.group.ROUND_SECONDS", 0.0001)
+    harness = Harness()
+    group = harness.engine.groups[0]
+    monkeypatch.setattr(group, "tries", 1_000_000)
+    monkeypatch.setattr(harness.upstream, "_source", "2001:db8::1")
+    before = faults.total
+    askers = [harness.ask(query(name)) for name in (NAME, "x.example.")]
+    while not all(asker.answers for asker in askers):
+        await asyncio.sleep(0.01)
+    assert rcodes(*askers) == ["SERVFAIL"] * 2
+    assert faults.total == before
+    assert harness.idle()
+    harness.close()
