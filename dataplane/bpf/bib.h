@@ -141,7 +141,8 @@ static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32
 	struct bib6 entry = {};
 	int error;
 
-	if (find_binding(p, expires))
+	/* looked for already: without a pool address of its own, `p` has no binding */
+	if (p->pool && find_binding(p, expires))
 		return GO_ON;
 	STEP(client_port_taken(p, port_limit));
 	int refusal = claim_port(p, expires, now);

@@ -97,16 +97,18 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	return GO_ON;
 }
 
-/* Write the new expiry: the binding's first, so that it never dies before its session. */
+/* Write the new expiry: the binding's first, so that it never dies before its session. One that
+ * gets shorter is covered by the binding as it is. */
 static __noinline void refresh(struct session *session, const struct packet *p,
 			       const struct config *config, __u32 expires)
 {
-	if (!(session->flags & SESSION_OVERLOAD) && !bib4_extend(p, expires))
+	__u32 seen = *(volatile __u32 *)&session->expires;
+
+	if (expires > seen && !(session->flags & SESSION_OVERLOAD) && !bib4_extend(p, expires))
 		return;
 	if (keeps_contacts(config, p))
 		note_contact(p, expires);
 	/* a closing session must end earlier than it would have, so not extend() */
-	__u32 seen = *(volatile __u32 *)&session->expires;
 	if (seen)
 		__sync_val_compare_and_swap(&session->expires, seen, expires);
 }
