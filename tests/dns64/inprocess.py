@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, cast
 
 from nat64_dataplane.dns64.batch import Receiver
 from nat64_dataplane.dns64.block import Block, Source, take
@@ -22,6 +23,23 @@ from tests.dns64.conftest import DNS64
 
 HOST = socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
 """A client as the kernel has it."""
+
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a test in an event loop."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(60):
+                await test(*args, **kwargs)
+
+        asyncio.run(main())
+
+    return run
 
 
 class Asker:

@@ -11,7 +11,7 @@ from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.entry import VIEWS
 from nat64_dataplane.dns64.settings import from_text
 from nat64_dataplane.dns64.stats import MAX_KEYS, Stats
-from tests.dns64.messages import SOA, reply
+from tests.dns64.messages import SOA, empty, reply
 
 VIEW = VIEWS[True, False, False]
 
@@ -105,6 +105,38 @@ def test_what_is_disabled_is_not_kept() -> None:
     gone = from_reply(reply("no.b.example.", "AAAA", rcode=3, authority=[SOA]))
     store.put(question("no.b.example."), VIEW, gone, 100)
     assert store.entries(DENIAL) == 0
+
+
+def test_the_bound_of_denials_holds_too() -> None:
+    store = cache("denial 1024")
+    for number in range(3000):
+        name = f"n{number}.example."
+        store.put(question(name), VIEW, from_reply(empty(name, "AAAA")), 100)
+        assert store.entries(DENIAL) <= 1024
+    assert store.evictions[DENIAL] == 3000 - store.entries(DENIAL)
+    assert store.entries(SUCCESS) == 0
+    assert store.find(question("n2999.example."), VIEW, 100) is not None
+    assert store.find(question("n0.example."), VIEW, 100) is None
+
+
+def test_failures_are_bounded_too() -> None:
+    store = cache("servfail 5s")
+    for number in range(6000):
+        store.put(question(f"n{number}.example."), VIEW, failure(wire.SERVFAIL), 100)
+    assert store.entries(ERROR) <= 4096
+
+
+@pytest.mark.parametrize(("pause", "popular"), [(10, True), (11, False)])
+def test_what_is_asked_for_with_long_pauses_is_not_popular(pause: int, popular: bool) -> None:
+    """Prefetch takes what was asked for 3 times without a pause above 10 s, near its end."""
+    store = cache("prefetch 3 10s 90%")
+    store.put(question("www.example."), VIEW, positive(), 100)
+    now = 200
+    for _ in range(2):
+        now += pause
+        assert ttls(store, now)
+    # what is to be prefetched isn't answered from the hot path
+    assert (ttls(store, now + pause) == []) is popular
 
 
 def test_views_do_not_see_each_other() -> None:

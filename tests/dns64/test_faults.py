@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from functools import wraps
-from typing import ParamSpec
 
 import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import onepass, wire
+from nat64_dataplane.dns64 import names, onepass, wire
 from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.engine import Engine
@@ -21,27 +18,13 @@ from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group, Tries
 from nat64_dataplane.dns64.job import Job
+from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.udp import UdpListener
-from tests.dns64.inprocess import Asker, Harness
+from tests.dns64.inprocess import Asker, Harness, in_loop
 from tests.dns64.messages import SOA, reply
 
 NAME = "www.example."
-P = ParamSpec("P")
-
-
-def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run a test in an event loop."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def main() -> None:
-            async with asyncio.timeout(60):
-                await test(*args, **kwargs)
-
-        asyncio.run(main())
-
-    return run
 
 
 def query(name: str = NAME, rdtype: str = "AAAA") -> bytes:
@@ -75,19 +58,19 @@ def no_data(mname: bytes, rname: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "names",
+    "soa",
     [(b"\xc0\xff", b"\0"), (b"\0", b"\x80"), (b"\3x", b"\0"), (b"\0", b"\0\0"), (b"\0", b"\5abc")],
     ids=["pointer ahead", "no label type", "label past its end", "bytes left", "past the data"],
 )
 @in_loop
 async def test_a_malformed_soa_costs_one_answer_and_not_the_name(
-    names: tuple[bytes, bytes],
+    soa: tuple[bytes, bytes],
 ) -> None:
     assert onepass.no_data(no_data(b"\0", b"\0"), AT) == 900
-    assert onepass.no_data(no_data(*names), AT) is None
+    assert onepass.no_data(no_data(*soa), AT) is None
     harness = Harness()
     first, joined = harness.ask(query()), harness.ask(query())
-    harness.deliver([to(harness, no_data(*names))])
+    harness.deliver([to(harness, no_data(*soa))])
     if harness.open():  # counted as no reply: A is asked, and that reply has no usual shape
         harness.deliver([to(harness, UNUSUAL)])
     assert rcodes(first, joined) == ["NOERROR"] * 2
@@ -167,8 +150,8 @@ async def test_one_datagram_that_fails_is_answered_and_does_not_cost_the_others(
         return real(engine, message, host, now)
 
     monkeypatch.setattr(Engine, "hit", hit)
-    names = ["ipv4only.arpa.", "bad.example.", "ipv4only.arpa."]
-    queries = [dns.message.make_query(name, "AAAA") for name in names]
+    asked = ["ipv4only.arpa.", "bad.example.", "ipv4only.arpa."]
+    queries = [dns.message.make_query(name, "AAAA") for name in asked]
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
         client.connect(("::1", listener.port))
@@ -180,6 +163,36 @@ async def test_one_datagram_that_fails_is_answered_and_does_not_cost_the_others(
     wanted = [dns.rcode.NOERROR, dns.rcode.SERVFAIL, dns.rcode.NOERROR]
     assert [by_id[each.id] for each in queries] == wanted
     listener.close()
+    harness.close()
+
+
+class Given(Query):
+    """A query that keeps what came of it."""
+
+    __slots__ = ("came",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(names.from_text(name) + b"\0\x1c\0\1", do=False, cd=False)
+        self.came: list[wire.Reply | Failed] = []
+
+    def result(self, result: wire.Reply | Failed) -> None:
+        self.came.append(result)
+
+
+@in_loop
+async def test_a_query_with_little_time_left_is_not_kept_by_one_with_more() -> None:
+    harness = Harness()
+    now = harness.loop.time()
+    times = (30.0, 0.2, 40.0, 0.1, 0.0)
+    queries = [Given(f"n{number}.example.") for number in range(len(times))]
+    for each, seconds in zip(queries, times, strict=True):
+        harness.upstream.send(each, deadline=now + seconds)
+    while sum(len(each.came) for each in queries) < 3:
+        await asyncio.sleep(0.01)
+    assert [len(each.came) for each in queries] == [0, 1, 0, 1, 1]
+    assert len(harness.open()) == 2
+    harness.upstream.close()
+    assert [len(each.came) for each in queries] == [1] * 5
     harness.close()
 
 

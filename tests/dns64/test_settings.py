@@ -222,7 +222,7 @@ def test_the_smaller_stanzas() -> None:
     assert [str(address) for address in found.addresses] == ["::1", "127.0.0.1", "192.0.2.1"]
     assert found.consolidate[0].level == "warning"
     assert found.log[0].zone == "."
-    assert found.log[1].format.startswith("{remote}:{port} - {>id} {>opcode}")
+    assert found.log[1].format == f'{found.log[0].format} "{{>opcode}}" x'
     assert found.log[1].classes == {"denial", "error"}
     assert (settings.health, settings.lameduck) == (Listen("::1", 1), 5.0)
     assert (settings.ready, settings.prometheus) == (Listen("", 2), Listen("localhost", 3))
@@ -286,6 +286,13 @@ def test_the_smaller_stanzas() -> None:
         ("loop x", "2: loop: 'x' doesn't fit: write `loop`"),
         ("loop {\n}", "2: loop: takes no block"),
         ("forward a..b 192.0.2.1", "'a..b' is not a zone name"),
+        ("dns64 {\nexempt a\\9\n}", r"3: exempt: 'a\\\\9\.' is not a zone name: An escaped code"),
+        ("dns64 {\nptr local a\\300\n}", "3: ptr: .* is not a zone name"),
+        ("cache 60 a\\9", "2: cache: .* is not a zone name"),
+        ("forward \u200b.x 192.0.2.1", "2: forward: .* is not a zone name: IDNA"),
+        ("acl a\\9 {\nallow\n}", "2: acl: .* is not a zone name"),
+        ("log a\\9", "2: log: .* is not a zone name"),
+        ("forward . ::1 {\nhealth_check 1s domain a\\9\n}", "health_check: .* is not a zone name"),
     ],
 )
 def test_what_is_wrong_is_refused_with_line_and_rule(stanzas: str, problem: str) -> None:
@@ -298,6 +305,7 @@ def test_what_is_wrong_is_refused_with_line_and_rule(stanzas: str, problem: str)
     [
         ("", "1: no server block"),
         (". {\n}\n. {\n}\n", "3: dns://.:53 is served by two blocks"),
+        ("a\\9 {\n}\n", "1: 'a.*9.' is not a zone name: An escaped code"),
         ("tls://. {\n}\n", "1: tls://.:853: only plain dns:// is served"),
         ("a {\nbind ::1\n}\nb {\n}\n", "4: blocks on port 53 must have the same bind addresses"),
     ],

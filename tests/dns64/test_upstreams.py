@@ -172,6 +172,57 @@ def test_a_truncated_reply_is_fetched_over_tcp(
     assert [proto for name, _, proto in up.asked if name != "."] == ["udp", "tcp", "udp", "tcp"]
 
 
+def test_a_dead_tcp_connection_is_given_up_and_another_is_opened(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    """The peer is gone without a word: it takes queries, and says nothing more."""
+    up = upstream(ZONE)
+    server = sidecar(
+        f"forward . {up} {{\nforce_tcp\nread_timeout 500ms\nmax_fails 0\nexpire 300s\n}}"
+    )
+    assert server.ask("v1.example").answer
+    first = {port for port, _ in up.sources}
+    dead = up.sources[0][0]
+    up.answer = lambda query, proto: None if up.sources[-1][0] == dead else ZONE(query, proto)
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert len(first) == 1
+    assert server.metric("coredns_proxy_conn_cache_misses_total") == 2
+
+
+def test_a_connection_too_old_answers_what_waits_on_it_and_is_closed(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def answer(query: dns.message.Message, proto: str) -> dns.message.Message:
+        if query.question[0].name.to_text().startswith("v1"):
+            release.wait(30)
+        return ZONE(query, proto)
+
+    up = upstream(answer)
+    plain = up._serve_connection
+
+    def until_closed(connection: socket.socket, source: int) -> None:
+        plain(connection, source)
+        if (source, True) in {(port, ident == slow) for port, ident in up.sources}:
+            ended.set()
+
+    up._serve_connection = until_closed  # type: ignore[method-assign]
+    server = sidecar(f"forward . {up} {{\nforce_tcp\nread_timeout 20s\nexpire 1s\nmax_age 1s\n}}")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        client.connect(("::1", server.port))
+        client.send(dns.message.make_query("v1.example", "A").to_wire())
+        eventually(lambda: up.sources)
+        slow = up.sources[0][1]
+        time.sleep(1.1)  # past max_age
+        assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+        assert len({port for port, _ in up.sources}) == 2
+        release.set()
+        assert dns.message.from_wire(client.recv(4096)).answer
+    assert ended.wait(4), "the old connection stays open"
+
+
 def test_force_tcp_asks_over_tcp_only(upstream: StartUpstream, sidecar: StartSidecar) -> None:
     up = upstream(ZONE)
     server = sidecar(f"forward . {up} {{\nforce_tcp\n}}")
@@ -283,8 +334,10 @@ def test_ids_ports_and_letter_case_can_not_be_guessed(
 def test_an_upstream_that_folds_letter_case_is_asked_over_tcp_then_in_lower_case(
     upstream: StartUpstream, sidecar: StartSidecar
 ) -> None:
+    zone = [ZONE]
+
     def fold(query: dns.message.Message, proto: str) -> bytes:
-        response = ZONE(query, proto)
+        response = zone[0](query, proto)
         lower = dns.name.from_text(query.question[0].name.to_text().lower())
         response.question[0].name = lower
         for rrset in response.answer:
@@ -293,11 +346,54 @@ def test_an_upstream_that_folds_letter_case_is_asked_over_tcp_then_in_lower_case
 
     up = upstream(fold)
     server = sidecar(f"forward . {up}")
-    for number in range(1, 9):
-        assert server.ask(f"n{number}.example").answer
-    protos = [proto for _, _, proto in up.asked]
-    assert protos.count("tcp") <= 1
+    # long enough that no letter case chosen at random is the lower one
+    names = [f"{'letters' * 8}{number}.example" for number in range(8)]
+    for number, name in enumerate(names):
+        zone[0] = Zone.of(f"{name}. 300 IN {'A 192.0.2.1' if number % 2 else 'AAAA 2001:db8::1'}")
+        response = server.ask(name)
+        address = response.answer[0][0].to_text()
+        assert address == ("64:ff9b:1::c000:201" if number % 2 else "2001:db8::1")
+    protos = [proto for name, _, proto in up.asked if name != "."]
+    assert protos[:3] == ["udp", "tcp", "udp"]
+    assert protos.count("tcp") == 1
     assert all(q.question[0].name.to_text().islower() for q in up.queries[2:])
+
+
+def test_a_forged_denial_in_the_wrong_case_is_not_believed(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    """A forger who knows all but the letter case says that there is no AAAA. TCP says there is."""
+
+    def forged(query: dns.message.Message, proto: str) -> dns.message.Message:
+        if proto == "tcp":
+            return ZONE(query, proto)
+        question = query.question[0]
+        swapped = question.name.to_text().swapcase()
+        response = Zone.of("x.n7.example. 300 IN A 192.0.2.1")(query, proto)
+        response.question[0].name = dns.name.from_text(swapped)
+        return response
+
+    server = sidecar(f"cache\nforward . {upstream(forged)}")
+    assert texts(server.ask("n7.example").answer) == ["n7.example. 300 IN AAAA 2001:db8::7"]
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_an_upstream_that_answers_edns_with_a_bare_header_is_asked_without(
+    upstream: StartUpstream, sidecar: StartSidecar, tcp: bool
+) -> None:
+    """FORMERR without a question, as old servers say it."""
+
+    def old(query: dns.message.Message, proto: str) -> dns.message.Message | bytes:
+        if query.edns < 0:
+            return ZONE(query, proto)
+        return struct.pack("!6H", query.id, 0x8001, 0, 0, 0, 0)
+
+    up = upstream(old)
+    option = " {\nforce_tcp\n}" if tcp else ""
+    server = sidecar(f"cache\nforward . {up}{option}")
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    assert [query.edns for query in up.queries].count(0) == 1
+    assert server.metric("nat64_dns64_stray_replies_total") == 0
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.FORMERR, dns.rcode.NOTIMP])
