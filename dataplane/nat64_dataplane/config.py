@@ -156,7 +156,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
 class Limits(_Section, frozen=True, kw_only=True):
     """Bounds on state. `0` in a per-client limit means that there is none."""
 
-    sessions: Annotated[int, msgspec.Meta(ge=1024, le=16_777_216)] = 1_048_576
+    sessions: Annotated[int, msgspec.Meta(ge=1024, le=16_777_216)] = 262_144
     ports_per_client: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     new_sessions_per_second_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 

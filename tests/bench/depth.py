@@ -18,6 +18,7 @@ from tests.bench.subjects import Subject, subject
 from tests.dataplane.machine import POD, POOL, SERVER, at, machine
 from tests.lab.node import wait_for
 
+LIMIT = 1_048_576
 SESSIONS = (1_000, 100_000, 1_000_000)
 KEYS = (
     "pps_at_sessions",
@@ -36,7 +37,7 @@ Say = Callable[[str], None]
 def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
     """All of them, on a translator of its own."""
     found: dict[str, Any] = {"pps_at_sessions": {}}
-    with subject("ours") as ours:
+    with subject("ours", LIMIT) as ours:
         assert ours.translator
         # Sources of the spray need a way back, and no neighbour of their own.
         ours.forwarder.ip(f"route add {SPRAY_SOURCE}/80 via fd64:1::10")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from nat64_dataplane import pref64
+from nat64_dataplane.config import Limits
 from tests.bench import load
 from tests.lab.node import Lab, Node, wait_for
 from tests.lab.translator import Translator
@@ -22,7 +23,6 @@ SERVER_V4, SERVER_V6 = IPv4Address("198.51.100.10"), IPv6Address("fd64:2::10")
 SOURCES_V6 = [str(IPv6Address("fd64:1::1:0") + n) for n in range(32)]
 SOURCES_V4 = [str(IPv4Address("192.0.2.32") + n) for n in range(32)]
 POOL = "198.51.100.64/27"
-SESSIONS = 1_048_576
 LOAD = (sys.executable, "-m", load.__name__)
 
 
@@ -36,6 +36,8 @@ class Subject:
     server: Node
     host: str
     sources: list[str]
+    sessions: int
+    """Our translator's limit."""
     translator: Translator | None = field(default=None)
 
     def load(self, *words: object, timeout: float = 90) -> list[float]:
@@ -45,12 +47,12 @@ class Subject:
 
 
 @contextlib.contextmanager
-def subject(name: str) -> Iterator[Subject]:
+def subject(name: str, sessions: int = Limits().sessions) -> Iterator[Subject]:
     """Build the machines, have the forwarder do what `name` says, start the servers."""
     with Lab() as lab:
         client, forwarder, server = map(lab.node, ("client", "forwarder", "server"))
         _cables(client, forwarder, server)
-        built = Subject(name, client, forwarder, server, str(SERVER_V6), SOURCES_V6)
+        built = Subject(name, client, forwarder, server, str(SERVER_V6), SOURCES_V6, sessions)
         SETUPS[name](built, lab)
         _ends_at_the_wire(server, f"udp dport {load.DISCARD}")
         _ends_at_the_wire(client, f"udp sport {load.CALLS}")
@@ -94,7 +96,7 @@ def _ours(built: Subject, lab: Lab) -> None:
         built.forwarder,
         prefix=PREFIX,
         pools=[{"addresses": POOL, "ports": "1024-65535"}],
-        limits={"sessions": SESSIONS},
+        limits={"sessions": built.sessions},
     )
     lab.callback(built.translator.close)
     built.translator.started()

@@ -55,7 +55,7 @@ def test_status_counts_sessions_ports_and_drops(lab: Line, nat64: Translator) ->
     [status] = nat64.json("status")
     assert status["programmed"] is True
     assert status["sessions"] == 1
-    assert status["sessionLimit"] == 1_048_576
+    assert status["sessionLimit"] == 262_144
     [tcp] = [pool for pool in status["pools"] if pool["protocol"] == "tcp"]
     assert tcp == {"address": str(NODE_V4), "protocol": "tcp", "used": 1, "available": 4535}
     [drop] = [drop for drop in status["drops"] if drop["reason"] == "destination_special"]

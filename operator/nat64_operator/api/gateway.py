@@ -68,7 +68,7 @@ class Timeouts(Spec, frozen=True, kw_only=True):
 class Limits(Spec, frozen=True, kw_only=True):
     """Bounds on state."""
 
-    sessions: int = 1_048_576
+    sessions: int = 262_144
     ports_per_client: int = 0
     new_sessions_per_second_per_client: int = 0
 
