@@ -57,6 +57,54 @@ def test_why_there_is_no_synthesis(
     assert "real AAAA records" in explain(tmp_path, capsys, up, "v6.example")
 
 
+def corefile(tmp_path: Path, stanzas: str) -> str:
+    path = tmp_path / "Corefile"
+    path.write_text(f". {{\n{stanzas}\n}}\n")
+    return str(path)
+
+
+def test_each_forward_stanza_that_a_reply_passes_on_to_is_told(
+    upstream: StartUpstream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = upstream(Zone.of()), upstream(ZONE)
+    path = corefile(
+        tmp_path,
+        f"dns64 64:ff9b:1::/96\nforward . {first} {{\nnext NXDOMAIN\n}}\nforward . {second}",
+    )
+    assert cli.main(["explain", "v4.example", "--corefile", path]) == 0
+    told = capsys.readouterr().out
+    assert told.count("passes the question on to the next forward stanza") == 2
+    assert "v4.example. 300 IN AAAA 64:ff9b:1::c633:6407" in told
+    assert first.types() == second.types() == ["AAAA", "A"]
+
+
+def test_what_fails_for_want_of_a_translator(
+    upstream: StartUpstream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = tmp_path / "status.json"
+    path = corefile(
+        tmp_path,
+        f"dns64 {{\nexempt v6.example\ntranslator {status} servfail\n}}\n"
+        f"forward . {upstream(ZONE)}",
+    )
+    assert cli.main(["explain", "v4.example", "--corefile", path]) == 1
+    told = capsys.readouterr().out
+    assert "translator says servfail" in told
+    assert "answer       SERVFAIL" in told
+    assert "asked" not in told
+    assert cli.main(["explain", "v6.example", "--corefile", path]) == 0
+    assert cli.main(["explain", "v4.example", "--type", "A", "--corefile", path]) == 0
+
+
+def test_a_certificate_that_can_not_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = corefile(tmp_path, f"forward . tls://192.0.2.1 {{\ntls {tmp_path}/none.pem\n}}")
+    for command in (["explain", "v4.example"], ["run"]):
+        assert cli.main([*command, "--corefile", path]) > 0
+        assert f"tls {tmp_path}/none.pem: " in capsys.readouterr().err
+
+
 def test_an_upstream_that_does_not_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

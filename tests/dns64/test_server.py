@@ -390,6 +390,55 @@ def test_metrics_have_corednss_names(upstream: StartUpstream, sidecar: StartSide
     assert metric("coredns_cache_misses_total") == 2
     assert metric("coredns_cache_entries", type="success") == 1
     assert metric("coredns_proxy_request_duration_seconds_count", rcode="NOERROR") >= 2
+    assert "coredns_cache_drops_total{" in server.get("/metrics")[1]
+    assert "nat64_dns64_tcp_connections_refused_total{" in server.get("/metrics")[1]
+
+
+def test_cached_failures_are_hits_among_the_denials(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def fails(query: dns.message.Message, _proto: str) -> dns.message.Message:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.SERVFAIL)
+        return response
+
+    server = sidecar(f"cache {{\nservfail 300s\n}}\nforward . {upstream(fails)}")
+    for _ in range(4):
+        assert server.ask("v4.example", "A").rcode() == dns.rcode.SERVFAIL
+    assert server.metric("coredns_cache_hits_total", type="denial") == 3
+    assert server.metric("coredns_cache_misses_total") == 1
+    assert server.metric("coredns_cache_entries", type="denial") == 1
+
+
+def test_replies_to_other_questions_are_cache_drops(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    def other(query: dns.message.Message, proto: str) -> dns.message.Message:
+        response = ZONE(query, proto)
+        response.question[0].name = dns.name.from_text("v6.example.")
+        return response
+
+    body = f"cache\nforward . {upstream(other)} {{\nread_timeout 50ms\nmax_fails 0\n}}"
+    server = sidecar(body)
+    assert server.ask("v4.example", "A").rcode() == dns.rcode.SERVFAIL
+    assert server.metric("coredns_cache_drops_total") >= 1
+
+
+def test_runtime_metrics_are_shown_where_they_are_asked_for(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    server = sidecar(f"forward . {upstream(ZONE)}")
+    assert "python_gc_collections_total" not in server.get("/metrics")[1]
+    good = server.path.read_text()
+    listen = f"prometheus [::1]:{server.metrics_port}"
+    for runtime, wanted in ((" {\nruntime_metrics\n}", True), ("", False)):
+        server.write(good.replace(listen, listen + runtime))
+        server.process.send_signal(signal.SIGHUP)
+        eventually(
+            lambda wanted=wanted: (
+                ("python_gc_collections_total" in server.get("/metrics")[1]) is wanted
+            )
+        )
 
 
 def test_the_running_corefiles_hash_is_told(upstream: StartUpstream, sidecar: StartSidecar) -> None:

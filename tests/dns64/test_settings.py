@@ -210,7 +210,9 @@ def test_the_smaller_stanzas() -> None:
         ready :2 {
             monitor continuously
         }
-        prometheus localhost:3
+        prometheus localhost:3 {
+            runtime_metrics
+        }
         reload 10s 20s
         loop
         acl {
@@ -226,6 +228,7 @@ def test_the_smaller_stanzas() -> None:
     assert found.log[1].classes == {"denial", "error"}
     assert (settings.health, settings.lameduck) == (Listen("::1", 1), 5.0)
     assert (settings.ready, settings.prometheus) == (Listen("", 2), Listen("localhost", 3))
+    assert settings.runtime_metrics
     assert settings.reload is not None
     assert (settings.reload.interval, settings.reload.jitter) == (10.0, 5.0)
     assert found.loop

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nat64_dataplane.corefile import CorefileError
@@ -59,6 +59,7 @@ class App:
         self._registry.register(DnsCollector(self))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
+        self._runtime: GCCollector | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError at the start."""
@@ -132,11 +133,19 @@ class App:
             self._http.pop(place).close()
         for place, names in wanted.items():
             self._http[place].pages = {name: self._page(name) for name in names}
+        self._show_runtime(settings.runtime_metrics)
         for engine in old:
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, engine.close)
         for engine in engines:
             if engine.settings.loop:
                 LoopProbe(engine, self._loop_found).start()
+
+    def _show_runtime(self, wanted: bool) -> None:
+        if wanted and self._runtime is None:
+            self._runtime = GCCollector(self._registry)
+        elif not wanted and self._runtime is not None:
+            self._registry.unregister(self._runtime)
+            self._runtime = None
 
     async def close(self) -> None:
         """Close the listeners, wait for what is under way, close the rest."""

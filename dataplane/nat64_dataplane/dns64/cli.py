@@ -59,7 +59,7 @@ def _explain(settings: Settings, arguments: argparse.Namespace) -> int:
     request = Request(arguments.name, arguments.type, arguments.client, arguments.do, arguments.cd)
     try:
         return asyncio.run(explain(settings, request, print))
-    except (dns.exception.DNSException, ValueError) as error:
+    except (dns.exception.DNSException, ValueError, OSError) as error:
         print(f"nat64-dns64: {error}", file=sys.stderr)
         return 2
 

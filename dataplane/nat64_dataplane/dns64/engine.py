@@ -207,10 +207,9 @@ class Engine:
         """Whether a question that may be synthesized for isn't, for want of a translator."""
         if self.policy is None or self.watch.status.programmed:
             return False
-        if query.cd or (query.type, query.rdclass) != (wire.AAAA, wire.IN):
-            return False
-        served = client.family == 2 or self.policy.settings.allow_ipv4
-        return served and query.name not in self.policy.exempt
+        return self.policy.may_synthesize(
+            query.name, query.type, query.rdclass, cd=query.cd, family=client.family
+        )
 
     def _fails(self, query: Query, client: Client) -> bool:
         """Whether a question is to fail rather than to be answered without synthesis."""

@@ -14,14 +14,15 @@ import dns.message
 import dns.rdatatype
 
 from nat64_dataplane.dns64 import names, translator, wire
-from nat64_dataplane.dns64.answer import TCP_SIZE, Answer, respond
+from nat64_dataplane.dns64.answer import TCP_SIZE, Answer, respond, unprogrammed
 from nat64_dataplane.dns64.clients import Client, Clients
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.group import Group
 from nat64_dataplane.dns64.metrics import rcode_text
 from nat64_dataplane.dns64.policy import Policy
 from nat64_dataplane.dns64.rules import Ask, Decision, Failed, Question, resolve
-from nat64_dataplane.dns64.settings import Server, Settings
+from nat64_dataplane.dns64.settings import Server, Settings, Unprogrammed
+from nat64_dataplane.dns64.translator import UNCOUPLED, Status
 from nat64_dataplane.dns64.wire import Reply
 
 Say = Callable[[str], None]
@@ -54,9 +55,17 @@ async def explain(settings: Settings, request: Request, say: Say) -> int:
     say(f"client       {client.text}: {verdict}{_VERDICTS[verdict]}")
     if verdict != "allow":
         return 1
-    synthesize = _say_synthesis(server, client, say)
+    policy = Policy(server.dns64) if server.dns64 else None
+    synthesize, status = _say_synthesis(server, client, say)
     question = Question(name, rdtype, wire.IN, request.do, request.cd, synthesize)
-    decision = await _resolve(server, question, say)
+    if policy is not None and not status.programmed:
+        fails = policy.settings.unprogrammed is Unprogrammed.SERVFAIL
+        family = client.family
+        if fails and policy.may_synthesize(name, rdtype, wire.IN, cd=request.cd, family=family):
+            say("rule         translator says servfail while there is no translator")
+            _say_answer(question, unprogrammed(status), say)
+            return 1
+    decision = await _resolve(server, policy, question, say)
     say(f"rule         {decision.rule.value}")
     _say_answer(question, decision.answer, say)
     return 0 if decision.answer.counts[0] else 1
@@ -83,26 +92,27 @@ def _server(settings: Settings, name: bytes) -> Server | None:
     return None
 
 
-def _say_synthesis(server: Server, client: Client, say: Say) -> bool:
-    dns64 = server.dns64
+def _say_synthesis(server: Server, client: Client, say: Say) -> tuple[bool, Status]:
+    """Say whether this client's AAAA are synthesized. Returns it, and the translator's status."""
+    dns64, status = server.dns64, UNCOUPLED
     if dns64 is None:
         say("dns64        not in this server block: nothing is synthesized")
-        return False
+        return False, status
     prefixes = " ".join(str(prefix) for prefix in dns64.prefixes)
     if client.family == 1 and not dns64.allow_ipv4:
         say("dns64        off for IPv4 clients: allow_ipv4 would change that")
-        return False
+        return False, status
     if dns64.translator:
         status = translator.read(dns64.translator)
         if not status.programmed:
             say(f"dns64        off: the translator isn't programmed: {status.reason}")
-            return False
+            return False, status
         say(f"translator   programmed ({dns64.translator})")
     say(f"dns64        on, prefix {prefixes}")
-    return True
+    return True, status
 
 
-async def _resolve(server: Server, question: Question, say: Say) -> Decision:
+async def _resolve(server: Server, policy: Policy | None, question: Question, say: Say) -> Decision:
     loop = asyncio.get_running_loop()
     used: list[str] = []
 
@@ -112,25 +122,28 @@ async def _resolve(server: Server, question: Question, say: Say) -> Decision:
 
     entropy = Entropy()
     groups = [Group(forward, entropy, observe) for forward in server.forwards]
-    steps = resolve(Policy(server.dns64) if server.dns64 else None, question)
+    steps = resolve(policy, question)
     try:
         ask = next(steps)
         while True:
-            used.clear()
             say(f"asked        {names.to_text(ask.name)} {_type(ask.type)}: {ask.why}")
-            group = next((group for group in groups if group.serves(ask.name)), None)
-            result: Reply | Failed
-            if group is None:
-                result = Failed("no forward stanza is for this name", wire.REFUSED)
-            else:
+            result: Reply | Failed = Failed("no forward stanza is for this name", wire.REFUSED)
+            serving = [group for group in groups if group.serves(ask.name)]
+            for number, group in enumerate(serving, 1):
+                used.clear()
                 done: asyncio.Future[Reply | Failed] = loop.create_future()
                 tail = ask.type.to_bytes(2, "big") + question.rdclass.to_bytes(2, "big")
                 group.ask(ask.name + tail, do=question.do, cd=question.cd, done=done.set_result)
                 result = await done
-            for line in used:
-                say(f"  try        {line}")
-            for line in _result(ask, result):
-                say(f"  reply      {line}")
+                for line in used:
+                    say(f"  try        {line}")
+                _say_result(ask, result, say)
+                if isinstance(result, Failed) or not group.passes_on(result):
+                    break
+                if number < len(serving):
+                    say("  next       this reply passes the question on to the next forward stanza")
+            if not serving:
+                _say_result(ask, result, say)
             ask = steps.send(result)
     except StopIteration as end:
         decision = end.value
@@ -139,6 +152,11 @@ async def _resolve(server: Server, question: Question, say: Say) -> Decision:
     finally:
         for group in groups:
             group.close()
+
+
+def _say_result(ask: Ask, result: Reply | Failed, say: Say) -> None:
+    for line in _result(ask, result):
+        say(f"  reply      {line}")
 
 
 def _result(ask: Ask, result: Reply | Failed) -> Iterator[str]:

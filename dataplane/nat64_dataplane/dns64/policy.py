@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from nat64_dataplane import pref64
+from nat64_dataplane.dns64 import wire
 from nat64_dataplane.dns64.names import Zones
 from nat64_dataplane.dns64.settings import Dns64
 
@@ -22,6 +23,16 @@ class Policy:
         self.exempt = Zones(settings.exempt)
         self._excluded = [_mask(network) for network in settings.exclude_aaaa]
         self._memo: dict[bytes, tuple[bytes, ...]] = {}
+
+    def may_synthesize(
+        self, name: bytes, rdtype: int, rdclass: int, *, cd: bool, family: int
+    ) -> bool:
+        """Whether this question of a client of this family (1 for IPv4, 2 for IPv6) falls under
+        DNS64 at all, whatever upstream will say.
+        """
+        if cd or (rdtype, rdclass) != (wire.AAAA, wire.IN):
+            return False
+        return (family == 2 or self.settings.allow_ipv4) and name not in self.exempt
 
     def excluded(self, aaaa: bytes) -> bool:
         """Whether this AAAA is in an excluded range and counts as absent."""

@@ -239,6 +239,8 @@ class Settings:
     lameduck: float = 0.0
     ready: Listen | None = None
     prometheus: Listen | None = None
+    runtime_metrics: bool = False
+    """Show the interpreter's own counts too."""
     reload: Reload | None = None
     content_hash: str = ""
     """SHA-512 in hex over the Corefile and what it imports."""

@@ -152,11 +152,11 @@ def read_ready(line: Line) -> Listen:
     return listen
 
 
-def read_prometheus(line: Line) -> Listen:
-    """Read `prometheus`."""
-    for option in line.options({"runtime_metrics": "runtime_metrics"}):
-        option.flag()
-    return Listen(*line.listen("localhost", 9153))
+def read_prometheus(line: Line) -> tuple[Listen, bool]:
+    """Read `prometheus`; gives its address, and whether runtime metrics are asked for."""
+    options = line.options({"runtime_metrics": "runtime_metrics"})
+    runtime = [option.flag() for option in options]
+    return Listen(*line.listen("localhost", 9153)), any(runtime)
 
 
 def read_reload(line: Line) -> Reload:

@@ -54,6 +54,7 @@ def from_loaded(loaded: Loaded, read_file: ReadFile | None = None) -> Settings:
         lameduck=reader.lameduck,
         ready=reader.ready,
         prometheus=reader.prometheus,
+        runtime_metrics=reader.runtime_metrics,
         reload=reader.reload,
         content_hash=hashlib.sha512(text.encode()).hexdigest(),
     )
@@ -71,6 +72,7 @@ class _Reader:
     lameduck: float = 0.0
     ready: Listen | None = None
     prometheus: Listen | None = None
+    runtime_metrics: bool = False
     reload: Reload | None = None
     claimed: dict[tuple[str, int], str] = field(default_factory=dict)
 
@@ -113,7 +115,8 @@ class _Reader:
         for line in found["ready"]:
             self.ready = plugins.read_ready(line)
         for line in found["prometheus"]:
-            self.prometheus = plugins.read_prometheus(line)
+            self.prometheus, runtime = plugins.read_prometheus(line)
+            self.runtime_metrics |= runtime
         for line in found["reload"]:
             self.reload = plugins.read_reload(line)
         for line in found["loop"]:
