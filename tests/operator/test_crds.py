@@ -8,9 +8,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.cluster.run import ClusterError
 from tests.operator.conftest import Api, gateway, policy
+from tests.unit.policy_specs import specs
 
 pytestmark = pytest.mark.apiserver
 
@@ -238,7 +241,84 @@ BAD_POLICIES: list[Row] = [
         "spec.upstreams",
         "must have at most 15 items",
     ),
+    (
+        {"upstreams": ["/etc/resolv.conf", *(f"192.0.2.{n}" for n in range(12))]},
+        "spec.upstreams",
+        "must have at most 12 items where one is /etc/resolv.conf, which stands for up to 3",
+    ),
+    ({"upstreams": ["tls://dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["tls://2001:db8::53"]}, "spec.upstreams[0]", "tls://[2001:db8::53%dns"),
+    ({"upstreams": ["tls://192.0.2.1%"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["tls://192.0.2.999%x"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["tls://192.0.2.1:0"]}, "spec.upstreams[0]", "port must be within 1-65535"),
+    ({"upstreams": ["192.0.2.1%dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"upstreams": ["https://192.0.2.1"]}, "spec.upstreams[0]", "must be an IP address"),
+    ({"zones": [{"upstreams": ["192.0.2.1"]}]}, "spec.zones[0].name", "Required value"),
+    ({"zones": [{"name": "corp.example"}]}, "spec.zones[0].upstreams", "Required value"),
+    (
+        {"zones": [{"name": "corp.example", "upstreams": []}]},
+        "spec.zones[0].upstreams",
+        "should have at least 1 items",
+    ),
+    (
+        {"zones": [{"name": ".", "upstreams": ["192.0.2.1"]}]},
+        "spec.zones[0].name",
+        "must be a domain name",
+    ),
+    (
+        {"zones": [{"name": "corp.example", "upstreams": ["x"]}]},
+        "spec.zones[0].upstreams[0]",
+        "must be an IP address",
+    ),
+    (
+        {"zones": [{"name": "corp.example", "upstreams": ["192.0.2.1"]}] * 2},
+        "spec.zones[1]",
+        "Duplicate value",
+    ),
+    (
+        {"zones": [{"name": "a.example", "upstreams": ["192.0.2.1"], "passOn": ["NOERROR"]}]},
+        "spec.zones[0].passOn[0]",
+        'supported values: "NODATA", "NXDOMAIN"',
+    ),
+    (
+        {"forward": {"policy": "First"}},
+        "spec.forward.policy",
+        'supported values: "Sequential", "RoundRobin", "Random"',
+    ),
+    (
+        {"forward": {"healthCheck": {"intervalMilliseconds": 50}}},
+        "spec.forward.healthCheck.intervalMilliseconds",
+        "equal to 100",
+    ),
+    (
+        {"forward": {"healthCheck": {"domain": "a b"}}},
+        "spec.forward.healthCheck.domain",
+        "must be a domain name",
+    ),
+    ({"forward": {"maxFails": -1}}, "spec.forward.maxFails", "equal to 0"),
+    ({"forward": {"maxConnectAttempts": 101}}, "spec.forward.maxConnectAttempts", "equal to 100"),
+    ({"forward": {"maxConcurrent": 16385}}, "spec.forward.maxConcurrent", "equal to 16384"),
+    ({"forward": {"expireSeconds": 0}}, "spec.forward.expireSeconds", "equal to 1"),
+    (
+        {"forward": {"maxAgeSeconds": 5}},
+        "spec.forward.maxAgeSeconds",
+        "must be 0 (no limit), or not less than expireSeconds",
+    ),
+    (
+        {"forward": {"readTimeoutMilliseconds": 5001}},
+        "spec.forward.readTimeoutMilliseconds",
+        "equal to 5000",
+    ),
+    ({"forward": {"forceTCP": "yes"}}, "spec.forward.forceTCP", "must be of type boolean"),
+    ({"forward": {"failover": ["NOERROR"]}}, "spec.forward.failover[0]", "supported values"),
+    (
+        {"forward": {"tlsServerName": "*.example"}},
+        "spec.forward.tlsServerName",
+        "must be a domain name",
+    ),
+    ({"forward": {"timeout": 1}}, "spec.forward.timeout", "unknown field"),
     ({"allowedClients": ["2001:db8::1"]}, "spec.allowedClients[0]", "must be a range"),
+    ({"deniedClients": ["10.0.0.0"]}, "spec.deniedClients[0]", "must be a range"),
     ({"allowedClients": ["2001:db8::1/32"]}, "spec.allowedClients[0]", BEYOND),
     ({"translateAll": "no"}, "spec.translateAll", "must be of type boolean"),
     ({"excludeAAAA": ["10.0.0.0/8"]}, "spec.excludeAAAA[0]", IPV6_RANGE),
@@ -258,10 +338,71 @@ BAD_POLICIES: list[Row] = [
         "spec.mappings[0].range",
         IPV4_RANGE,
     ),
-    ({"ptr": "Local"}, "spec.ptr", 'supported values: "CNAME", "Off"'),
+    (
+        {"mappings": [{"range": "10.0.0.0/8", "prefix": "2001:db8::/96"}] * 2},
+        "spec.mappings[1]",
+        "Duplicate value",
+    ),
+    (
+        {
+            "mappings": [
+                {
+                    "range": "10.0.0.0/8",
+                    "prefix": "2001:db8::/96",
+                    "additionalPrefixes": ["2001:db8::/90"],
+                }
+            ]
+        },
+        "spec.mappings[0].additionalPrefixes[0]",
+        LENGTHS,
+    ),
+    ({"ptr": "No"}, "spec.ptr", 'supported values: "CNAME", "Local", "Off"'),
+    ({"ptr": "Local"}, "spec.ptrName", "is needed where ptr is Local"),
+    ({"ptrName": "a.example"}, "spec.ptrName", "'a.example' has no meaning with ptr CNAME"),
+    ({"ptr": "Local", "ptrName": "a b"}, "spec.ptrName", "must be a domain name"),
     ({"untranslated": "Drop"}, "spec.untranslated", 'supported values: "Passthrough", "ServFail"'),
     ({"cache": {"maxTTLSeconds": 0}}, "spec.cache.maxTTLSeconds", "equal to 1"),
     ({"cache": {"successEntries": 1}}, "spec.cache.successEntries", "equal to 1024"),
+    ({"cache": {"minTTLSeconds": 3601}}, "spec.cache.minTTLSeconds", "equal to 3600"),
+    ({"cache": {"denialMaxTTLSeconds": 0}}, "spec.cache.denialMaxTTLSeconds", "equal to 1"),
+    ({"cache": {"denialMinTTLSeconds": -1}}, "spec.cache.denialMinTTLSeconds", "equal to 0"),
+    ({"cache": {"servfailSeconds": 301}}, "spec.cache.servfailSeconds", "equal to 300"),
+    ({"cache": {"keepTTL": 1}}, "spec.cache.keepTTL", "must be of type boolean"),
+    ({"cache": {"prefetch": 10}}, "spec.cache.prefetch", "must be of type object"),
+    ({"cache": {"prefetch": {"percent": 9}}}, "spec.cache.prefetch.percent", "equal to 10"),
+    (
+        {"cache": {"prefetch": {"withinSeconds": 0}}},
+        "spec.cache.prefetch.withinSeconds",
+        "equal to 1",
+    ),
+    (
+        {"cache": {"serveStale": {"maxSeconds": 604801}}},
+        "spec.cache.serveStale.maxSeconds",
+        "equal to 604800",
+    ),
+    (
+        {"cache": {"serveStale": {"mode": "Always"}}},
+        "spec.cache.serveStale.mode",
+        'supported values: "Immediate", "Verify"',
+    ),
+    (
+        {"cache": {"serveStale": {"recheckSeconds": 301}}},
+        "spec.cache.serveStale.recheckSeconds",
+        "equal to 300",
+    ),
+    (
+        {"cache": {"disable": {"denial": ["a b"]}}},
+        "spec.cache.disable.denial[0]",
+        "must be a domain name",
+    ),
+    ({"log": {"classes": ["All"]}}, "spec.log.classes[0]", '"Success", "Denial", "Error"'),
+    ({"log": {"names": ["{"]}}, "spec.log.names[0]", "must be a domain name"),
+    ({"log": {"format": "JSON"}}, "spec.log.format", 'supported values: "Common", "Combined"'),
+    (
+        {"log": {"consolidateErrorsSeconds": -1}},
+        "spec.log.consolidateErrorsSeconds",
+        "equal to 0",
+    ),
     ({"logQueries": "Some"}, "spec.logQueries", 'supported values: "None", "Errors", "All"'),
     ({"ttl": 5}, "spec.ttl", "unknown field"),
 ]
@@ -328,6 +469,22 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
 GOOD_POLICIES: list[dict[str, Any]] = [
     {},
     {"upstreams": ["/etc/resolv.conf", "192.0.2.1:5353", "[2001:db8::1]:53", "2001:db8::2"]},
+    {"upstreams": ["tls://192.0.2.1", "tls://192.0.2.1:853", "tls://192.0.2.2%dns.example:853"]},
+    {
+        "upstreams": [
+            "tls://[2001:db8::1]",
+            "tls://[2001:db8::2%dns.example]:853",
+            "192.0.2.9:00053",
+        ]
+    },
+    {"upstreams": ["/etc/resolv.conf", *(f"192.0.2.{n}" for n in range(11))]},
+    {"upstreams": [f"192.0.2.{n}" for n in range(15)]},
+    {"zones": [{"name": "corp.example", "upstreams": ["192.0.2.1"], "passOn": ["NODATA"]}]},
+    {"forward": {"maxAgeSeconds": 10, "healthCheck": {"domain": "."}}},
+    {"forward": {"tlsServerName": "dns.example.", "failover": ["SERVFAIL"]}},
+    {"ptr": "Local", "ptrName": "nat64.example"},
+    {"cache": {"prefetch": {"queries": 10}, "serveStale": {"maxSeconds": 86400}}},
+    {"log": {"classes": ["Denial"], "names": ["corp.example"]}},
     {"excludeAAAA": []},
     {"excludeAAAA": ["::ffff:0:0/96", "2001:db8::/32"]},
     {"exemptZones": ["corp.example.", "_tcp.example", "x"]},
@@ -350,6 +507,16 @@ def test_a_good_policy_is_accepted(api: Api, spec: dict[str, Any]) -> None:
     api.control_plane.kubectl(
         "create", "--dry-run=server", "-f", "-", input=json.dumps(policy(**spec))
     )
+
+
+@settings(deadline=None, max_examples=25)
+@given(drawn=st.lists(specs("dns64policies"), min_size=8, max_size=8))
+def test_what_the_unit_tests_draw_is_what_the_api_server_takes(
+    api: Api, drawn: list[dict[str, Any]]
+) -> None:
+    policies = [policy(f"p{n}", **spec) for n, spec in enumerate(drawn)]
+    items = {"apiVersion": "v1", "kind": "List", "items": policies}
+    api.control_plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(items))
 
 
 def test_short_names_and_the_category_work(api: Api) -> None:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat64_dataplane import config
-from nat64_dataplane.dns64 import settings as dns64_settings
 from nat64_operator.api.gateway import (
     DERIVED_PORTS,
     Gateway,
@@ -20,41 +19,8 @@ from nat64_operator.api.gateway import (
     derived_ports,
 )
 from nat64_operator.api.policy import Policy, PolicySpec
-from nat64_operator.render.sidecar import clients_config, render_corefile
-from nat64_operator.settings import Settings
-
-SETTINGS = Settings(dataplane_image="dataplane:test")
-CRDS = Path(__file__).parents[2] / "crds"
-
-
-def schema(plural: str) -> dict[str, Any]:
-    crd = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
-    [version] = crd["spec"]["versions"]
-    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return found
-
-
-def defaulted(schema: dict[str, Any], value: Any = None) -> Any:
-    """What the API server makes of a value: defaults filled in, level by level."""
-    if value is None:
-        value = schema.get("default")
-    if isinstance(value, dict) and "properties" in schema:
-        filled = dict(value)
-        for name, child in schema["properties"].items():
-            found = defaulted(child, value.get(name))
-            if found is not None:
-                filled[name] = found
-        return filled
-    return value
-
-
-def fields(schema: dict[str, Any], path: str = "spec") -> Iterator[tuple[str, dict[str, Any]]]:
-    yield path, schema
-    for name, child in schema.get("properties", {}).items():
-        yield from fields(child, f"{path}.{name}")
-    if "items" in schema:
-        yield from fields(schema["items"], f"{path}[]")
-
+from nat64_operator.render.sidecar import render_corefile
+from tests.unit.policy_specs import defaulted, fields, fields_set, schema
 
 KINDS = {"nat64gateways": GatewaySpec, "dns64policies": PolicySpec}
 
@@ -190,73 +156,11 @@ def test_a_given_port_wins() -> None:
     assert made.ports.translator == derived_ports("x")[0]
 
 
-ipv4 = st.sampled_from(["10.0.0.0/8", "198.51.100.0/24", "192.0.2.1/32", "0.0.0.0/0"])
-ipv6 = st.sampled_from(["2001:db8::/32", "fd00::/8", "::ffff:0:0/96", "::/0"])
-pref64 = st.sampled_from(["64:ff9b:1::/96", "2001:db8:64::/48", "2001:db8::/64"])
-upstream = st.sampled_from(["/etc/resolv.conf", "192.0.2.1", "2001:db8::1", "[2001:db8::1]:5353"])
-policy_specs = st.fixed_dictionaries(
-    {},
-    optional={
-        "upstreams": st.lists(upstream, max_size=4, unique=True),
-        "allowedClients": st.lists(ipv4 | ipv6, max_size=4, unique=True),
-        "translateAll": st.booleans(),
-        "allowIPv4Clients": st.booleans(),
-        "excludeAAAA": st.lists(ipv6, max_size=3, unique=True),
-        "excludeA": st.lists(ipv4, max_size=3, unique=True),
-        "exemptZones": st.lists(
-            st.sampled_from(["cluster.local", "corp.example.", "_tcp.x"]), unique=True
-        ),
-        "mappings": st.lists(
-            st.fixed_dictionaries({"range": ipv4, "prefix": pref64}),
-            max_size=3,
-            unique_by=lambda mapping: mapping["range"],
-        ),
-        "ptr": st.sampled_from(["CNAME", "Off"]),
-        "breakDNSSEC": st.booleans(),
-        "untranslated": st.sampled_from(["Passthrough", "ServFail"]),
-        "cache": st.fixed_dictionaries(
-            {},
-            optional={
-                "maxTTLSeconds": st.sampled_from([1, 4, 5, 3600, 86400]),
-                "successEntries": st.sampled_from([1024, 10_000_000]),
-                "denialEntries": st.sampled_from([1024, 10_000_000]),
-            },
-        ),
-        "logQueries": st.sampled_from(["None", "Errors", "All"]),
-    },
-)
-
-
-@given(spec=policy_specs, clients=st.lists(ipv4 | ipv6 | st.just("192.0.2.7"), max_size=3))
-def test_whatever_a_policy_can_say_the_sidecar_accepts(
-    spec: dict[str, Any], clients: list[str]
-) -> None:
-    policy = msgspec.convert(spec, PolicySpec)
-    made = gateway(policy={"allowNonGlobal": policy.translate_all})
-    shared = clients_config(clients, SETTINGS)["data"]["clients"]
-    text = render_corefile(made.config(), made.ports, policy, policy.upstreams)
-    text = text.replace("import clients", shared)
-    [server] = dns64_settings.from_text(text).servers
-    assert server.port == 6464
-    assert server.dns64 is not None
-    assert server.dns64.translate_all == policy.translate_all
-    assert {str(range_) for range_ in server.dns64.exclude_a} == set(policy.exclude_a)
-
-
 def test_pools_are_what_the_crd_says() -> None:
     assert GatewaySpec().pools == (Pool(),)
 
 
 STORED = Path(__file__).parent / "stored"
-
-
-def fields_set(spec: Any, path: str = "spec") -> set[str]:
-    if isinstance(spec, dict):
-        inner = (fields_set(value, f"{path}.{key}") for key, value in spec.items())
-        return {path}.union(*inner)
-    if isinstance(spec, list) and spec and isinstance(spec[0], dict):
-        return {path}.union(*(fields_set(item, f"{path}[]") for item in spec))
-    return {path}
 
 
 @pytest.mark.parametrize(
@@ -304,12 +208,17 @@ def test_a_policy_stored_by_the_first_release_reads_the_same() -> None:
         "allow_ipv4",
         "exclude_aaaa ::ffff:0:0/96 2001:db8:bad::/48",
         "exclude_a 10.0.0.0/8",
-        "map 172.16.0.0/12 64:ff9b:1:1::/96",
+        "map 172.16.0.0/12 64:ff9b:1:1::/96 2001:db8:64::/96",
         "exempt cluster.local corp.example",
-        "ptr off",
+        "ptr local nat64.example",
         "break_dnssec off",
         "translator /run/nat64-operator/default/status.json servfail",
-        "success 2048",
+        "success 2048 60 0",
+        "forward corp.example tls://192.0.2.99%dns.example {",
+        "health_check 1000ms no_rec domain health.example",
+        "serve_stale 86400s verify 1800ms 30s 5s",
+        "log corp.example {combined} {",
+        "block net 2001:db8:7:1::/64",
         "forward . 2001:db8::53 192.0.2.53:5353 {",
         "allow net 2001:db8:7::/48",
     ):
