@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define NAT64_ABI 1
+#define NAT64_ABI 2
 
 union addr6 {
 	__u8 bytes[16];
@@ -50,7 +50,7 @@ struct config {
 	__u32 flags;
 	__u32 pool_ranges;
 	__u32 interface;	    /* nat64-NAME */
-	__u32 peer;		    /* the other end of its veth pair */
+	__u32 inbound_sessions;	    /* how many may have been opened from IPv4 */
 	__u32 timeout[TIMER_SLOTS]; /* seconds */
 	__u32 lowest_ipv6_mtu;
 	__u32 ports_per_client;		 /* 0: no limit */
@@ -146,6 +146,7 @@ struct session_key {
 #define SESSION_OVERLOAD  (1 << 2) /* has no BIB entry: shares its port, see `overloads` */
 #define SESSION_CONTACT	  (1 << 3) /* remote_port 0: the client has talked to this address */
 #define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: counts once the client sends one */
+#define SESSION_INBOUND	  (1 << 5) /* opened from IPv4 */
 
 struct session {
 	union addr6 client;
@@ -169,10 +170,10 @@ struct overload_key {
 
 /* Per-client limits (RFC 6888). */
 struct client {
-	__u32 ports;  /* BIB entries held */
-	__u32 tokens; /* new sessions still allowed in `second` */
+	__u32 ports;	      /* BIB entries held */
+	__u32 tokens;	      /* new sessions still allowed in `second` */
+	__u32 inbound_tokens; /* likewise of those opened from IPv4 */
 	__u32 second;
-	__u32 pad;
 };
 
 /* Policy tries: the config slot comes first in the data, so that a switch is atomic. */

@@ -51,6 +51,7 @@
 	X(dropped_session_table_full)                                                              \
 	X(dropped_client_port_limit)                                                               \
 	X(dropped_client_session_rate)                                                             \
+	X(dropped_inbound_session_limit)                                                           \
 	X(dropped_icmp_type)                                                                       \
 	X(dropped_icmp_without_session)                                                            \
 	X(dropped_icmp_error_in_error)                                                             \

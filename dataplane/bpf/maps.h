@@ -55,8 +55,8 @@ MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 
 /* What all CPUs count together. */
 struct shared {
-	__u32 refragmented; /* packets given to the kernel to fragment */
-	__u32 pad;
+	__u32 refragmented;	/* packets given to the kernel to fragment */
+	__u32 inbound_sessions; /* opened from IPv4; each sweep counts them anew */
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 

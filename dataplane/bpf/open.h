@@ -6,17 +6,19 @@
 #include "overload.h"
 #include "session.h"
 
-/* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. */
+/* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. There is one for
+ * each side, so that strangers don't use up the client's own. */
 static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 now)
 {
 	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
 	struct client *client;
+	__u32 *tokens;
 
 	if (!rate)
 		return GO_ON;
 	client = bpf_map_lookup_elem(&clients, &address);
 	if (!client) {
-		struct client fresh = {.tokens = rate, .second = now};
+		struct client fresh = {.tokens = rate, .inbound_tokens = rate, .second = now};
 
 		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
 		client = bpf_map_lookup_elem(&clients, &address);
@@ -25,12 +27,26 @@ static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 
 	}
 	if (client->second != now) {
 		client->second = now;
-		client->tokens = rate;
+		client->tokens = client->inbound_tokens = rate;
 	}
-	if (!client->tokens)
+	tokens = p->direction == DIR_6TO4 ? &client->tokens : &client->inbound_tokens;
+	if (!*tokens)
 		return COUNT_dropped_client_session_rate;
-	client->tokens--;
+	--*tokens;
 	return GO_ON;
+}
+
+/* Anybody may send to a mapped port, each from as many addresses as he can forge. What the table
+ * holds of that is bounded, so that clients can always open theirs. */
+static __noinline int stranger_may_open(const struct packet *p, const struct config *config,
+					__u32 now)
+{
+	__u32 zero = 0;
+	struct shared *all = bpf_map_lookup_elem(&shared, &zero);
+
+	if (!all || all->inbound_sessions >= config->inbound_sessions)
+		return COUNT_dropped_inbound_session_limit;
+	return client_may_open(p, config->session_rate_per_client, now);
 }
 
 /* A packet from the IPv6 side that has no session. */
@@ -123,7 +139,7 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	}
 	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !(binding->flags & BIB_STATIC) &&
 	    !knows_contact(p, now)) {
-		if (p->protocol == IPPROTO_TCP) {
+		if (p->protocol == IPPROTO_TCP && !stranger_may_open(p, config, now)) {
 			/* remembered for a while: the client may be opening from its side too */
 			p->session_flags = SESSION_PENDING;
 			insert_session(p, TCP_V4_INIT, expiry(config, TIMER_TCP_INCOMING_SYN, now),
@@ -131,6 +147,7 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 		}
 		return COUNT_dropped_filtered;
 	}
+	STEP(stranger_may_open(p, config, now));
 	expires = expiry(config, timer_of(p->protocol, state), now);
 	if (!bib4_extend(p, expires))
 		return COUNT_passed;

@@ -19,8 +19,6 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
  * endpoint-independent, and nobody can connect to it. */
 __noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
 {
-	struct session fresh = {.state = TCP_V6_INIT, .expires = expires, .created = now};
-	struct session_key key;
 	struct pool_range *range;
 	struct config *config;
 	__u32 slot, index;
@@ -39,13 +37,7 @@ __noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
 		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
 	p->generation = bpf_get_prandom_u32();
 	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
-	fresh.client = p->client;
-	fresh.client_port = p->client_port;
-	fresh.flags = p->session_flags;
-	fresh.generation = p->generation;
-	fresh.epoch = config->epoch;
-	session_key_of(p, &key);
-	return bpf_map_update_elem(&sessions, &key, &fresh, BPF_NOEXIST) ? AGAIN : GO_ON;
+	return insert_session(p, TCP_V6_INIT, expires, config->epoch, now);
 }
 
 __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
@@ -61,7 +53,7 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	for (i = 0; i < LEND_TRIES && result == AGAIN; i++)
 		result = lend_port(p, expires, now);
 	if (result)
-		return COUNT_dropped_ports_exhausted;
+		return result == AGAIN ? COUNT_dropped_ports_exhausted : result;
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
@@ -70,9 +62,9 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	if (error) {
 		session_key_of(p, &session_key);
 		bpf_map_delete_elem(&sessions, &session_key);
+		count(DIR_6TO4, COUNT_sessions_closed);
 		return refused_insertion(error);
 	}
-	count(DIR_6TO4, COUNT_sessions_opened);
 	count(DIR_6TO4, COUNT_ports_lent);
 	return GO_ON;
 }

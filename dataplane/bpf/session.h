@@ -56,10 +56,21 @@ static __always_inline bool keeps_contacts(const struct config *config, const st
 	return config->flags & CONFIG_ADDRESS_DEPENDENT && p->protocol != IPPROTO_ICMP;
 }
 
-/* Insert the session of `p`, over an expired one of the same key if need be. */
+static __always_inline void count_inbound(void)
+{
+	__u32 zero = 0;
+	struct shared *all = bpf_map_lookup_elem(&shared, &zero);
+
+	if (all)
+		__sync_fetch_and_add(&all->inbound_sessions, 1);
+}
+
+/* Insert the session of `p`, over an expired one of the same key if need be. AGAIN: it was to
+ * borrow a port that is in use towards this remote end. */
 static __noinline int insert_session(const struct packet *p, __u8 state, __u32 expires, __u16 epoch,
 				     __u32 now)
 {
+	bool borrows = p->session_flags & SESSION_OVERLOAD;
 	struct session fresh = {};
 	struct session_key key;
 	struct session *old;
@@ -71,6 +82,8 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	fresh.client_port = p->client_port;
 	fresh.state = state;
 	fresh.flags = p->session_flags;
+	if (p->direction == DIR_4TO6)
+		fresh.flags |= SESSION_INBOUND;
 	fresh.generation = p->generation;
 	fresh.expires = expires;
 	fresh.epoch = epoch;
@@ -79,13 +92,15 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	if (error == -EEXIST) {
 		old = bpf_map_lookup_elem(&sessions, &key);
 		seen = old ? *(volatile __u32 *)&old->expires : 0;
+		if (borrows && (!seen || seen > now))
+			return AGAIN;
 		if (!seen || (seen > now && old->generation == p->generation))
 			return GO_ON; /* being removed, or another CPU was first */
 		if (seen > now && old->flags & SESSION_OVERLOAD)
 			return COUNT_dropped_ports_exhausted; /* our port, lent out to this remote
 							       */
 		if (__sync_val_compare_and_swap(&old->expires, seen, 0) != seen)
-			return GO_ON;
+			return borrows ? AGAIN : GO_ON;
 		count(p->direction, COUNT_sessions_closed);
 		error = bpf_map_update_elem(&sessions, &key, &fresh, BPF_ANY);
 		if (error)
@@ -94,6 +109,8 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	if (error)
 		return refused_insertion(error);
 	count(p->direction, COUNT_sessions_opened);
+	if (fresh.flags & SESSION_INBOUND)
+		count_inbound();
 	return GO_ON;
 }
 

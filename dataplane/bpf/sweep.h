@@ -14,11 +14,11 @@
 struct bpf_map;
 
 #define GRACE  2  /* seconds between dead to packets and taken away */
-#define LINGER 60 /* seconds: longer than the agent rests between sweeps of a full table */
+#define LINGER 60 /* seconds: longer than a sweep and the agent's LONGEST_PAUSE after it */
 
 struct sweep_run {
 	__u32 now, slot, purge, hold;
-	__u32 left, removed;
+	__u32 left, removed, inbound;
 };
 
 static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
@@ -133,6 +133,8 @@ static long sweep_session(struct bpf_map *map, const struct session_key *key,
 		       run->purge && binding_is_lost(key, session, run->slot))) {
 		note_need(key, session);
 		run->left++;
+		if (session->flags & SESSION_INBOUND)
+			run->inbound++;
 		return 0;
 	}
 	if (!(session->flags & SESSION_CONTACT))
@@ -218,7 +220,7 @@ static long sweep_held(struct bpf_map *map, const struct held_key *key, struct h
 }
 
 static __always_inline void sweep_state(struct sweep_run *run, struct sweep *report,
-					struct counters *here)
+					struct counters *here, struct shared *all)
 {
 	run->left = run->removed = 0;
 	bpf_for_each_map_elem(&bib4, sweep_binding, run, 0);
@@ -228,8 +230,9 @@ static __always_inline void sweep_state(struct sweep_run *run, struct sweep *rep
 	if (run->purge)
 		bpf_for_each_map_elem(&bib6, sweep_bib6, run, 0);
 
-	run->left = run->removed = 0;
+	run->left = run->removed = run->inbound = 0;
 	bpf_for_each_map_elem(&sessions, sweep_session, run, 0);
+	all->inbound_sessions = run->inbound;
 	report->sessions = run->left;
 	report->removed_sessions = run->removed;
 	here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
@@ -257,18 +260,20 @@ static __always_inline int sweep_all(void)
 	struct config *config;
 	struct sweep *report;
 	struct counters *here;
+	struct shared *all;
 	__u32 zero = 0;
 
+	all = bpf_map_lookup_elem(&shared, &zero);
 	report = bpf_map_lookup_elem(&sweep, &zero);
 	here = counters_here();
 	config = active_config(&run.slot);
-	if (!report || !here || !config)
+	if (!all || !report || !here || !config)
 		return TC_ACT_SHOT;
 	run.now = report->now = now_seconds();
 	run.purge = report->what & SWEEP_PURGE;
 	run.hold = report->hold;
 	if (report->what & SWEEP_STATE)
-		sweep_state(&run, report, here);
+		sweep_state(&run, report, here, all);
 	if (report->what & SWEEP_FRAGMENTS)
 		sweep_fragments(&run, report);
 	return TC_ACT_OK;

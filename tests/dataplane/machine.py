@@ -147,7 +147,6 @@ class Machine:
         return HostView(
             interface_index=self.interface,
             interface_mac=MAC,
-            peer_index=_index("n64p-t"),
             uplinks=(Uplink(self.uplink, 1500, "up0"),),
             pool=self.pool,
             local_addresses=frozenset({POOL, IPv4Address("192.0.0.8")}),

@@ -26,7 +26,6 @@ POOL = IPv4Address("192.0.2.1")
 HOST = HostView(
     interface_index=1,
     interface_mac=bytes(6),
-    peer_index=2,
     uplinks=(),
     pool=(PoolRange(POOL, 61001, 65535),),
     local_addresses=frozenset({POOL}),

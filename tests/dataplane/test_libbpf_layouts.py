@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nat64_dataplane.bpf import OBJECT, Object
-from nat64_dataplane.translator import abi, counters, settings
+from nat64_dataplane.translator import abi, agent, counters, settings
 
 SOURCE = Path(__file__).parents[2] / "dataplane/bpf"
 
@@ -91,6 +91,14 @@ def test_constants_agree() -> None:
     assert defined["HELD_BYTES"] == abi.HELD_BYTES
     assert "FRAGMENTER_BASE 0xf0400000U" in header("refragment.h")
     assert int(settings.fragmentation_address(0)) == 0xF0400000
+
+
+def test_bindings_linger_longer_than_any_pause_between_sweeps() -> None:
+    found = re.search(r"#define LINGER (\d+)", header("sweep.h"))
+    assert found
+    for took in (0.001, 1, 3, 10):
+        assert took + agent.pause_after(took) < int(found[1])
+    assert agent.pause_after(0.001) < agent.pause_after(1) < agent.LONGEST_PAUSE
 
 
 LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {

@@ -13,6 +13,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
 from nat64_dataplane.config import Limits
+from nat64_dataplane.translator.abi import SessionFlag
 from nat64_dataplane.translator.view import PoolRange
 from tests.dataplane.machine import (
     OTHER,
@@ -41,6 +42,15 @@ def shared() -> Iterator[Machine]:
 def nat(shared: Machine) -> Machine:
     shared.reset()
     return shared
+
+
+@pytest.fixture
+def small(nat: Machine) -> Iterator[Machine]:
+    """A translator of no more than 1024 sessions."""
+    built = Machine(Limits(sessions=1024))
+    built.reset(limits={"sessions": 1024})
+    yield built
+    built.close()
 
 
 def send(
@@ -381,26 +391,63 @@ def test_address_that_leaves_the_pool_takes_its_sessions_along(nat: Machine) -> 
     assert {usage.address for usage in nat.datapath.usage()} == {IPv4Address("192.0.2.9")}
 
 
-def test_session_table_limit_refuses_the_new_and_spares_the_old(nat: Machine) -> None:
-    small = Machine(Limits(sessions=1024))
-    try:
-        small.reset()
-        opened: list[Packet] = []
-        for i in range(1200):
-            out = small.from_pod(
-                IPv6(src=f"fd64:1::{i:x}", dst=at(SERVER)) / UDP(sport=9, dport=53)
-            )
-            if out.translated:
-                opened.append(out.packet)
-            else:
-                assert out.counted.get("dropped_session_table_full"), out.counted
-        assert len(opened) >= 1000
-        for packet in opened[::97]:
-            back = IP(src=str(SERVER), dst=packet.src) / UDP(sport=53, dport=packet.sport)
-            assert small.from_internet(back).translated
-        assert small.datapath.session_count() == len(opened)
-    finally:
-        small.close()
+def test_session_table_limit_refuses_the_new_and_spares_the_old(small: Machine) -> None:
+    opened: list[Packet] = []
+    for i in range(1200):
+        out = small.from_pod(IPv6(src=f"fd64:1::{i:x}", dst=at(SERVER)) / UDP(sport=9, dport=53))
+        if out.translated:
+            opened.append(out.packet)
+        else:
+            assert out.counted.get("dropped_session_table_full"), out.counted
+    assert len(opened) >= 1000
+    for packet in opened[::97]:
+        back = IP(src=str(SERVER), dst=packet.src) / UDP(sport=53, dport=packet.sport)
+        assert small.from_internet(back).translated
+    assert small.datapath.session_count() == len(opened)
+
+
+def knock(nat: Machine, port: int, number: int) -> Out:
+    """A stranger's packet to a mapped port, from an address of its own."""
+    return receive(nat, port, src=f"198.18.{number >> 8}.{number & 255}")
+
+
+def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: Machine) -> None:
+    port = send(small, 4000).packet.sport
+    knocks = [knock(small, port, number) for number in range(1000)]
+    assert [out.translated for out in knocks] == [True] * 768 + [False] * 232
+    assert {out.dropped for out in knocks[768:]} == {"inbound_session_limit"}
+    assert all(send(small, 5000 + i).translated for i in range(200))
+    small.datapath.travel(200)
+    assert all(knock(small, port, number).translated for number in range(10))  # live on
+    small.datapath.travel(110)
+    small.datapath.sweep()
+    assert knock(small, port, 2000).translated
+    assert sum(SessionFlag.INBOUND in each.flags for each in small.datapath.sessions()) == 11
+
+
+def test_filtered_syns_are_bounded_like_sessions(small: Machine) -> None:
+    small.reset(limits={"sessions": 1024}, filtering="AddressDependent")
+    port = syn(small, 4000).packet.sport
+    for number in range(1000):
+        source = f"198.18.{number >> 8}.{number & 255}"
+        opening = IP(src=source, dst=str(POOL)) / TCP(sport=9, dport=port, flags="S")
+        assert small.from_internet(opening).dropped == "filtered"
+    assert small.datapath.session_count() == 1 + 768
+    assert all(syn(small, 5000 + i).translated for i in range(100))
+
+
+def test_new_sessions_a_second_are_limited_for_each_side_apart(nat: Machine) -> None:
+    nat.reset(limits={"newSessionsPerSecondPerClient": 5})
+    port = send(nat, 4000).packet.sport
+    began = nat.datapath.now()
+    outs = [knock(nat, port, number) for number in range(60)]
+    for i in range(4):
+        assert send(nat, 5000 + i).translated  # strangers have not used up the client's own
+    seconds = nat.datapath.now() - began + 1
+    assert sum(out.translated for out in outs) <= 5 * seconds
+    refused = [out for out in outs if not out.translated]
+    assert refused or seconds >= 12
+    assert all(out.dropped == "client_session_rate" for out in refused)
 
 
 def syn(nat: Machine, port: int, *, to: object = SERVER, pod: object = POD) -> Out:
@@ -456,6 +503,36 @@ def test_lent_ports_come_back(nat: Machine) -> None:
     for name in ("overloads", "sessions", "bib4", "bib6"):
         assert not list(nat.datapath.map(name).items()), name
     assert nat.datapath.session_count() == before
+
+
+def test_expired_session_does_not_keep_a_port_from_being_lent(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    syn(nat, 5000)
+    assert syn(nat, 6000, to=OTHER).translated
+    assert syn(nat, 6001, to=OTHER).counted.get("dropped_ports_exhausted")
+    nat.datapath.travel(250)  # and no sweep
+    again = syn(nat, 6001, to=OTHER)
+    assert again.counted.get("ports_lent") == 1
+    assert again.counted.get("sessions_closed") == 1
+    back = nat.from_internet(
+        IP(src=str(OTHER), dst=str(POOL)) / TCP(sport=80, dport=61000, flags="SA")
+    )
+    assert back.packet[TCP].dport == 6001
+
+
+def test_full_table_is_no_lack_of_ports(small: Machine) -> None:
+    small.configure((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
+    syn(small, 5000)
+    reasons = []
+    for port in range(1, 1201):
+        out = small.from_pod(
+            IPv6(src=str(POD2), dst=at(OTHER)) / TCP(sport=6000, dport=port, flags="S")
+        )
+        if not out.translated:
+            reasons += [name for name in out.counted if name.startswith("dropped_")]
+    assert len(reasons) > 100
+    assert set(reasons) == {"dropped_session_table_full"}
+    assert small.datapath.session_count() == len(list(small.datapath.map("sessions").items()))
 
 
 def test_ports_are_not_lent_unless_told_so_nor_for_udp(nat: Machine) -> None:

@@ -482,8 +482,8 @@ def test_fragments_of_one_id_to_two_addresses_of_the_pool_do_not_mix(
 def test_packets_at_the_fragmenter_have_ids_of_their_own(fragmenter: Fragmenter) -> None:
     nat = fragmenter.nat
     packet = reply(opened(nat), DATA[:1400], id=7)
-    ids = {nat.from_internet(packet).packet.id for _ in range(1500)}
-    assert len(ids) == 1500
+    ids = {nat.from_internet(packet).packet.id for _ in range(700)}
+    assert len(ids) == 700
 
 
 def test_long_ping_reply_is_fragmented_with_its_checksum_right(fragmenter: Fragmenter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -64,7 +65,7 @@ def test_no_room_for_an_ethernet_header_is_a_drop(nat: Machine) -> None:
         for size, outcome in ((1000, "translated"), (16040, "dropped_internal")):
             before = nat.datapath.counters()
             os.write(fd, bytes(packet / bytes(size - 28)))
-            counted = wait_for("count", lambda seen=before: moved(nat, seen, "4to6") or None)
+            counted = wait_for("count", functools.partial(moved, nat, before, "4to6"))
             assert counted.pop("received") == counted.pop(outcome) == 1
             assert not counted.keys() - {"sent_fast", "sent_kernel"}
     finally:

@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-ABI = 1
+ABI = 2
 """NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
 
 CONFIG_SLOTS = 2
@@ -67,6 +67,7 @@ class SessionFlag(enum.IntFlag):
     OVERLOAD = 4
     CONTACT = 8
     PENDING = 16
+    INBOUND = 32
 
 
 class UplinkFlag(enum.IntFlag):

@@ -39,7 +39,9 @@ _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
 _CONFIG_POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
-_SWEEP_SHARE = 0.05  # of one CPU, at most
+_SWEEP_SHARE = 0.05  # of one CPU, unless that would be too seldom
+LONGEST_PAUSE = 30.0
+"""Seconds between two sweeps. LINGER in dataplane/bpf/sweep.h counts on it."""
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +201,7 @@ class Agent:
                 continue
             took = time.monotonic() - start
             self.state.sweeps.add(result, took)
-            pause = max(_SWEEP_SECONDS, took / _SWEEP_SHARE)
+            pause = pause_after(took)
 
     async def _watch_file(self) -> None:
         while True:
@@ -232,6 +234,11 @@ class Agent:
         if why != self.state.config_error:
             self.state.config_error = why
             log.warning("config refused, the last good one stays: %s", why)
+
+
+def pause_after(took: float) -> float:
+    """Seconds to rest after a sweep of `took` seconds."""
+    return min(max(_SWEEP_SECONDS, took / _SWEEP_SHARE), LONGEST_PAUSE)
 
 
 def _starting(config: Config) -> Status:

@@ -36,6 +36,7 @@ DROP_REASONS: Mapping[str, str] = {
     "session_table_full": "limits.sessions reached",
     "client_port_limit": "limits.portsPerClient reached",
     "client_session_rate": "limits.newSessionsPerSecondPerClient reached",
+    "inbound_session_limit": "three quarters of limits.sessions were opened from IPv4",
     "icmp_type": "ICMP type or code that has no counterpart",
     "icmp_without_session": "ICMP error about a packet that we didn't translate",
     "icmp_error_in_error": "ICMP error about an ICMP error",

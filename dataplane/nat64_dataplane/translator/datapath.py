@@ -165,15 +165,14 @@ class Datapath:
         active, _, _ = self._control()
         return list(portmap.usage(self._maps["ports"].items(), active))
 
-    def sweep(self, *, fragments_only: bool = False) -> SweepResult:
+    def sweep(self) -> SweepResult:
         """Take away what has expired. Harmless at any time and from several processes.
 
         Looking through the tables of state takes time in proportion to their limit, some 30 ns
-        an entry, even where nothing expires: every half minute is often enough, as packets don't
-        wait for it. Fragments are few and live for seconds: `fragments_only` costs next to nothing.
+        an entry, even where nothing expires.
         """
         what = abi.Sweep.FRAGMENTS
-        if not fragments_only and self._has_state():
+        if self._has_state():
             what |= abi.Sweep.STATE
         return self._sweep(what)
 

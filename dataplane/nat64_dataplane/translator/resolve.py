@@ -108,7 +108,6 @@ def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
     return HostView(
         interface_index=interface.index if interface else 0,
         interface_mac=interface.mac if interface else b"",
-        peer_index=interface.peer if interface else 0,
         uplinks=uplinks(config, facts),
         pool=pool_ranges(config, facts),
         local_addresses=frozenset(

@@ -121,7 +121,7 @@ def _config(config: Config, host: HostView, epoch: int, *, raw_uplinks: bool) ->
         flags,
         len(host.pool),
         host.interface_index,
-        host.peer_index,
+        limits.sessions * 3 // 4,  # opened from IPv4: the rest is for those whom the node serves
         *timers,
         config.lowest_ipv6_mtu,
         limits.ports_per_client,

@@ -36,7 +36,6 @@ class HostView:
 
     interface_index: int
     interface_mac: bytes
-    peer_index: int
     uplinks: tuple[Uplink, ...]
     pool: tuple[PoolRange, ...]
     local_addresses: frozenset[IPv4Address]

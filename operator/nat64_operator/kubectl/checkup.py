@@ -23,6 +23,8 @@ _DROP_REMEDIES = {
     "`kubectl nat64 bib --node` for the pod",
     "client_session_rate": "a pod opens connections faster than "
     "spec.limits.newSessionsPerSecondPerClient",
+    "inbound_session_limit": "IPv4 hosts flood a mapped port, or spec.limits.sessions is too low: "
+    "`nat64-translator sessions` on the node says which",
     "not_configured": "packets came before the first config: harmless unless it goes on",
     "internal": "a kernel helper failed: look at the node's memory, then report it",
     "source_denied": "senders outside spec.policy.allowedSources",
