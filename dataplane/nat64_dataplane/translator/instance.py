@@ -46,6 +46,7 @@ class Instance:
         """Bring the node to `config`. Raises DataplaneError; what was done stays."""
         if config.limits.sessions != self._sessions:
             return self._resize(config)
+        self._datapath.note_route_change()  # it may be why we were woken
         settled = self._supervisor.reconcile(config)
         self._finish_move()
         return settled
