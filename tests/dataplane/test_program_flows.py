@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -110,7 +111,7 @@ def test_a_reset_of_the_other_side_ends_the_note(nat: Machine) -> None:
             IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=443, dport=port, flags=flags)
         )
 
-    def state() -> str:
+    def state() -> Any:
         [session] = nat.datapath.sessions()
         return session.state
 

@@ -15,6 +15,7 @@ from tests.kernels import emulator, kernel
 RELEASES = ("bookworm",)
 TESTS = (
     "tests/dataplane/test_program_bindings.py",
+    "tests/dataplane/test_program_flows.py",
     "tests/dataplane/test_program_fragments.py",
     "tests/dataplane/test_program_icmp_errors.py",
     "tests/dataplane/test_program_policy.py",
