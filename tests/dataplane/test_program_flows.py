@@ -69,9 +69,9 @@ def test_flows_that_share_a_note_don_t_mix(nat: Machine) -> None:
                 port = out(nat, pod, sport).packet[UDP].sport
                 assert ports.setdefault((pod, sport), port) == port
     assert len(set(ports.values())) == len(ports)
-    for (pod, sport), port in ports.items():
+    for (client, sport), port in ports.items():
         answer = back(nat, port).packet
-        assert (answer[IPv6].dst, answer[UDP].dport) == (str(pod), sport)
+        assert (answer[IPv6].dst, answer[UDP].dport) == (str(client), sport)
 
 
 def test_a_change_of_policy_holds_at_once(nat: Machine) -> None:
