@@ -116,6 +116,7 @@ class Machine:
         self.datapath = Datapath.open(None, "t", limits or Limits(sessions=65536))
         self.config = Config(name="t", prefix=PREFIX)
         self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
+        self.uplinks: tuple[Uplink, ...] = (Uplink(self.uplink, 1500, "up0"),)
 
     def reset(self, pool: tuple[PoolRange, ...] = (POOL_RANGE,), **config: Any) -> Config:
         """Forget all state, then `configure`."""
@@ -147,7 +148,7 @@ class Machine:
         return HostView(
             interface_index=self.interface,
             interface_mac=MAC,
-            uplinks=(Uplink(self.uplink, 1500, "up0"),),
+            uplinks=self.uplinks,
             pool=self.pool,
             local_addresses=frozenset({POOL, IPv4Address("192.0.0.8")}),
         )

@@ -98,7 +98,7 @@ def from_client(rng: Random, prefix: IPv6Network, bindings: list[Binding]) -> Se
     ours = [binding for binding in bindings if binding[0] == protocol]
     if ours and rng.random() < 0.2:
         _, (remote, other) = rng.choice(ours)
-        other += rng.random() < 0.1  # a neighbour of it, which is nobody's
+        other = min(other + (rng.random() < 0.1), 65535)  # or its neighbour, which is nobody's
     destination = _with_suffix(rng, prefix, embed(prefix, remote))
     if rng.random() < 0.02:
         destination = IPv6Address("fd64:5::5")
@@ -157,7 +157,7 @@ def to_pool(rng: Random, bindings: list[Binding]) -> Sent:
     protocol, (address, port) = rng.choice(bindings)
     source = rng.choice(REMOTES) if rng.random() < 0.95 else rng.choice([*OUT_OF_BOUNDS, address])
     kind = rng.choice([0, 8]) if protocol == ICMP else 0
-    port += rng.random() < 0.05
+    port = min(port + (rng.random() < 0.05), 65535)
     first, second = (port, kind) if protocol == ICMP else (rng.choice(PORTS), port)
     body = payload(rng)
     segment = rng.randint(100, 1440) if protocol != ICMP and rng.random() < 0.1 else 0
