@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         if options.command == "uninstall":
-            return uninstall.run(connect(), options.timeout)
+            labelled = options.namespace if options.label_namespace == "true" else ""
+            return uninstall.run(connect(), options.timeout, labelled)
         if options.command == "verify":
             return verify.run(options.prefix, options.connect)
         return run(options)
@@ -86,6 +87,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         confirm_seconds=options.confirm_seconds,
         removal_seconds=options.removal_seconds,
         corefile_seconds=options.corefile_seconds,
+        drain_seconds=options.drain_seconds,
+        retry_seconds=options.retry_seconds,
     )
 
 
@@ -128,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--corefile-seconds", 10, "how often CoreDNS's configuration is read again")
+    _flag(runs, "--drain-seconds", 120, "how long CoreDNS has to forget sidecars before they go")
+    _flag(runs, "--retry-seconds", 900, "how long a Corefile that was put back is left alone")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
     _flag(runs, "--lease", "false", "true: act only while holding a Lease, for several replicas")
     _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")
@@ -136,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     leaves.add_argument("-v", "--verbose", action="store_true", help="log every step")
     leaves.add_argument("--timeout", type=int, default=600, help="seconds to wait [600]")
+    _flag(leaves, "--namespace", "nat64-system", "where the operator is")
+    _flag(leaves, "--label-namespace", "false", "true: take back the labels that `run` set there")
     checks = commands.add_parser(
         "verify", help="in a pod: resolve and connect through NAT64, and say what was seen"
     )

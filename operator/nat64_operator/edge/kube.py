@@ -146,8 +146,10 @@ class Kube:
         return True
 
     def label_namespace(self, name: str, label: str, value: str) -> None:
-        """Set a label of a namespace. Raises ApiException, a conflict, where it is another's."""
-        metadata = {"name": name, "labels": {label: value}}
+        """Set a label of a namespace, or, with an empty value, take back what was set here. Raises
+        ApiException, a conflict, where it is another's.
+        """
+        metadata = {"name": name, "labels": {label: value} if value else {}}
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         # A manager for each label: to apply one is not to give up another.
         query = {"fieldManager": f"{FIELD_MANAGER}-{label.rpartition('/')[2]}"}

@@ -11,6 +11,7 @@ from kubernetes import client
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.edge.operate import PSA_LABEL, PSA_MODES
 from nat64_operator.reconcile.actions import Delete
 from nat64_operator.reconcile.world import get
 from nat64_operator.render.manifest import Ref
@@ -19,8 +20,10 @@ KINDS = (policy_api.KIND, gateway_api.KIND)
 """Policies first: CoreDNS must not point to sidecars that go."""
 
 
-def run(kube: Kube, timeout: float) -> int:
-    """Delete all, wait, and say what is waited for. Returns the exit code."""
+def run(kube: Kube, timeout: float, labelled: str) -> int:
+    """Delete all, wait, and say what is waited for; then take the Pod Security labels back from the
+    namespace where the operator set them. Returns the exit code.
+    """
     deadline = time.monotonic() + timeout
     said = ""
     while True:
@@ -29,7 +32,9 @@ def run(kube: Kube, timeout: float) -> int:
         except TROUBLE as error:
             waiting = f"the API server ({say(error)})"
         if not waiting:
-            print("nat64-operator: no gateway and no policy is left")
+            print("nat64-operator: no gateway and no policy is left", flush=True)
+            if labelled:
+                _take_labels_back(kube, labelled)
             return 0
         if waiting != said:
             print(f"nat64-operator: waiting for {waiting}", flush=True)
@@ -51,6 +56,14 @@ def _go_on(kube: Kube) -> str:
         if not obj["metadata"].get("deletionTimestamp"):
             kube.perform(Delete(Ref.of(obj), obj["metadata"]["uid"]))
     return "; ".join(_describe(obj) for obj in left)
+
+
+def _take_labels_back(kube: Kube, namespace: str) -> None:
+    for mode in PSA_MODES:
+        try:
+            kube.label_namespace(namespace, f"{PSA_LABEL}/{mode}", "")
+        except TROUBLE as error:
+            print(f"nat64-operator: label {PSA_LABEL}/{mode} stays: {say(error)}", file=sys.stderr)
 
 
 def _all(kube: Kube, kind: str) -> list[dict[str, Any]]:

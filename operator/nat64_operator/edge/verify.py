@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 
 from nat64_operator.edge import dns
@@ -52,6 +53,11 @@ def _steps(prefix: str, connect: str) -> Iterator[str]:
         raise VerificationError(
             f"no connection to {host} port {port}: {error}. See: kubectl get nat64gateway -o yaml"
         ) from error
+    if ip_address(peer) not in IPv6Network(prefix):
+        raise VerificationError(
+            f"{host} was reached at {peer}, which is not under {prefix}: it has IPv6 of its own "
+            "and that proves nothing. Set helmTest.connect to a name that has IPv4 only"
+        )
     yield f"connected to {host} port {port} at {peer}"
 
 
