@@ -82,13 +82,9 @@ def test_every_option_of_the_sidecar_has_an_example_that_it_takes(heading: str) 
         from_text(f". {{\n{stanza} {{\n{stale}{example}\n}}\n}}")
 
 
-OTHER = "### The other stanzas"
-
-
 def test_every_other_stanza_has_an_example_that_the_sidecar_takes() -> None:
-    rows = {
-        words(row[0])[0]: words(row[2])[0] for row in table("dns64.md", "### The other stanzas")
-    }
+    found = table("dns64.md", "### The other stanzas")
+    rows = [(words(form)[0], words(example)[0]) for form, _, example in found]
     assert {form.split()[0] for form, _ in rows} == set(FORMS) - {"dns64", "forward", "cache"}
     for form, example in rows:
         assert example.split()[0] == form.split()[0]
