@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from nat64_operator.reconcile.actions import (
     SetStatus,
     WriteCorefile,
 )
+from nat64_operator.render.gateway import nodes_by_name
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
+from nat64_operator.status import timestamp
 
 SETTINGS = Settings(dataplane_image="dataplane:test")
 NAMESPACE = SETTINGS.namespace
@@ -53,7 +56,9 @@ class Simulation:
         self.events: list[Emit] = []
         self.refuse: Callable[[Any], bool] = lambda _: False
         self._numbers = itertools.count(2)
+        self.refused: dict[Ref, str] = {}
         self._answers: dict[str, Answer] = {}
+        self._left_behind: dict[str, float] = {}
 
     def create(self, kind: str, name: str, **spec: Any) -> None:
         number = next(self._numbers)
@@ -77,22 +82,24 @@ class Simulation:
     def delete(self, kind: str, name: str) -> None:
         obj = self.custom[kind][name]
         if obj["metadata"].get("finalizers"):
-            obj["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+            obj["metadata"]["deletionTimestamp"] = timestamp(self.now)
         else:
             del self.custom[kind][name]
 
     def world(self) -> World:
         ready = {
-            ref.name: self.sidecars * self._rolled_out(ref.name.removesuffix("-dns"))
+            ref.name: self.sidecars * len(self._rolled_out(ref.name.removesuffix("-dns")))
             for ref in self.owned
             if ref.kind == "Service"
         }
         pods = {
-            ref.name.removeprefix("nat64-"): (Pod("node1", _removes(obj), True),)
+            ref.name.removeprefix("nat64-"): tuple(
+                Pod(node, _removes(obj), True) for node in self._scheduled(obj)
+            )
             for ref, obj in self.owned.items()
             if ref.kind == "DaemonSet"
         }
-        return copy.deepcopy(
+        world = copy.deepcopy(
             World(
                 now=self.now,
                 settings=SETTINGS,
@@ -108,15 +115,22 @@ class Simulation:
                 },
                 answers=self._answers,
                 pods={**pods, **self.seen_pods},
+                refused=self.refused,
+                left_behind=self._left_behind,
             )
         )
+        gone = world.gateways_left_behind()
+        self._left_behind = {name: self._left_behind.get(name, self.now) for name in gone}
+        return world
 
     def step(self) -> Plan:
         """Decide once and carry it out; nodes and DNS follow at once."""
         plan = reconcile(self.world())
+        for defect in plan.defects:
+            raise defect.error
         for group in plan.groups:
             for action in group.actions:
-                if self.refuse(action):
+                if self.refuse(action) or self._is_late(action):
                     break
                 self._perform(action)
         for question in plan.questions:
@@ -128,11 +142,12 @@ class Simulation:
         if self.rolls_out:
             for obj in self.owned.values():
                 if obj["kind"] == "DaemonSet":
+                    nodes = len(self._scheduled(obj))
                     obj["status"] = {
                         "observedGeneration": obj["metadata"]["generation"],
-                        "desiredNumberScheduled": 1,
-                        "updatedNumberScheduled": 1,
-                        "numberReady": 1,
+                        "desiredNumberScheduled": nodes,
+                        "updatedNumberScheduled": nodes,
+                        "numberReady": nodes,
                     }
         self.now += 1
         return plan
@@ -183,9 +198,27 @@ class Simulation:
         }
         return owned, self.corefile and self.text()
 
-    def _rolled_out(self, name: str) -> bool:
+    def _rolled_out(self, name: str) -> list[str]:
         found = self.owned.get(Ref("DaemonSet", name, NAMESPACE))
-        return bool(found and found.get("status") and not _removes(found))
+        good = found and found.get("status") and not _removes(found)
+        return self._scheduled(found) if found and good else []
+
+    def _scheduled(self, daemon_set: Object) -> list[str]:
+        """The nodes that a DaemonSet selects: all that are there, by labels or by names."""
+        named = nodes_by_name(daemon_set)
+        selector = daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
+        return [
+            node.name
+            for node in self.nodes.values()
+            if node.matches(selector) and (not named or node.name in named)
+        ]
+
+    def _is_late(self, action: Any) -> bool:
+        """Whether a Corefile was written since it was looked at, which is a conflict."""
+        if not isinstance(action, WriteCorefile) or not action.resource_version:
+            return False
+        found = self.corefile if action.name == COREDNS[1] else self.custom_files
+        return not found or action.resource_version != found["metadata"]["resourceVersion"]
 
     def _perform(self, action: Any) -> None:
         version = str(next(self._numbers))
@@ -204,15 +237,24 @@ class Simulation:
                 if old and "status" in old:
                     new["status"] = old["status"]
                 if ref.kind == "Service":
-                    new["spec"]["clusterIP"] = f"fd00::{len(ref.name):x}"
+                    new["spec"]["clusterIP"] = f"fd00::{zlib.crc32(ref.name.encode()) & 0xFFFF:x}"
+                if old and "managedFields" in old["metadata"]:
+                    new["metadata"]["managedFields"] = old["metadata"]["managedFields"]
                 self.owned[ref] = new
             case Replace(manifest, version_seen):
                 found = self.owned[Ref.of(manifest)]
                 assert found["metadata"]["resourceVersion"] == version_seen
+                found["metadata"].pop("managedFields", None)
+                found["metadata"]["resourceVersion"] = version
+                if "data" in manifest:
+                    found["data"] = copy.deepcopy(manifest["data"])
+                    return
                 address = found["spec"].get("clusterIP")
                 found["spec"] = copy.deepcopy(manifest["spec"])
                 found["spec"] |= {"clusterIP": address} if address else {}
                 found["metadata"]["generation"] += 1
+            case Delete(ref, _) if (ref.namespace, ref.name) == CUSTOM:
+                self.custom_files = None
             case Delete(ref, uid):
                 if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
                     del self.owned[ref]
@@ -227,10 +269,8 @@ class Simulation:
                 found = self.corefile if name == COREDNS[1] else self.custom_files
                 if not version_seen:
                     assert found is None
-                    metadata = {"namespace": namespace, "name": name}
+                    metadata = {"namespace": namespace, "name": name, "uid": f"uid-{version}"}
                     found = self.custom_files = {"metadata": metadata, "data": {}}
-                else:
-                    assert version_seen == found["metadata"]["resourceVersion"]
                 found["metadata"]["resourceVersion"] = version
                 found["data"] = {**found["data"], key: text}
                 if not text:

@@ -192,6 +192,42 @@ class Gateway(Resource, frozen=True):
             raise InvalidObjectError(f"spec: {error}") from error
 
 
+def check(gateway: Gateway, translator: config.Config) -> None:
+    """What a config must be that is to be carried out and the API server can't compare, as ports
+    that were not given are derived. Raises InvalidObjectError.
+    """
+    _check_ports(gateway.ports, translator)
+    _check_static_mappings(translator)
+
+
+def _check_ports(ports: Ports, translator: config.Config) -> None:
+    taken: dict[int, str] = {}
+    for field, port in ports.all().items():
+        if port in taken:
+            raise InvalidObjectError(
+                f"spec.hostPorts: {taken[port]} and {field} are both {port}: each needs its own"
+            )
+        taken[port] = field
+        for pool in translator.pools:
+            if pool.network is None and pool.port_range.first <= port <= pool.port_range.last:
+                raise InvalidObjectError(
+                    f"spec.pools: ports {pool.ports} of the node's own address hold {port}, which "
+                    f"is spec.hostPorts.{field}: a port may be in one only"
+                )
+
+
+def _check_static_mappings(translator: config.Config) -> None:
+    seen = set()
+    for mapping in translator.static_mappings:
+        place = mapping.protocol, mapping.address, mapping.port
+        if place in seen:
+            raise InvalidObjectError(
+                f"spec.staticMappings: {mapping.protocol.upper()} {mapping.address} port "
+                f"{mapping.port} is there twice: it can lead to one client only"
+            )
+        seen.add(place)
+
+
 def derived_ports(name: str) -> tuple[int, ...]:
     """The ports that a gateway of this name has when its spec gives none."""
     if name == DEFAULT_NAME:

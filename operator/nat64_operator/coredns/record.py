@@ -57,6 +57,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """When `state` began, in seconds since 1970."""
     over: str = ""
     """The resourceVersion that the Corefile had when it was written."""
+    made: bool = False
+    """Whether there was no such ConfigMap before, so that none is left behind, either."""
     reverts: int = 0
     """How often others have put the original back since it last held for long."""
     confirmed: bool = False

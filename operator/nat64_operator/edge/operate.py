@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -68,7 +67,7 @@ async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
     said: set[str] = set()
     for kind in (gateway_api.KIND, policy_api.KIND):
         while True:
-            loop.alive = time.monotonic()
+            loop.touch()
             try:
                 if await asyncio.to_thread(kube.serves, kind):
                     break
@@ -125,7 +124,7 @@ async def _watch(store: Store, loop: Loop, namespace: str) -> None:
                 await supervisor
         if not stop.is_set():
             return
-        loop.resync()
+        loop.reader.again()
         await asyncio.sleep(AGAIN_SECONDS)
 
 
@@ -139,7 +138,7 @@ async def _supervise(loop: Loop, stop: asyncio.Event) -> None:
         names = [task.get_name() for task in asyncio.all_tasks()]
         if "stop-flag checker" not in names:  # kopf is about to stop
             return
-        watches, expected = _watches(names), len(WATCHED) - len(loop.missing)
+        watches, expected = _watches(names), len(WATCHED) - len(loop.reader.missing)
         was_low, low = low, 0 < watches < expected
         if was_low and low:
             log.warning("%d of %d watches are there: watching anew", watches, expected)

@@ -4,13 +4,17 @@ it doesn't, and names the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple, Self
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.reconcile.world import World
+from nat64_operator.render.gateway import node_selector
+
+Range = tuple[int, int, int, int]
+"""First and last address, first and last port."""
 
 
 class Claim(NamedTuple):
@@ -22,8 +26,10 @@ class Claim(NamedTuple):
     host_ports: dict[int, str]
     node_pools: tuple[tuple[int, int], ...]
     """First and last port of each pool on the node's own address."""
-    ranges: tuple[tuple[int, int, int, int], ...]
-    """First and last address, first and last port of each pool with addresses of its own."""
+    ranges: tuple[Range, ...]
+    """Each pool with addresses of its own."""
+    static: tuple[Range, ...]
+    """Each static mapping."""
 
     @classmethod
     def of(cls, gateway: Gateway, translator: config.Config) -> Self:
@@ -44,6 +50,10 @@ class Claim(NamedTuple):
             {port: field for field, port in gateway.ports.all().items()},
             tuple(node_pools),
             tuple(ranges),
+            tuple(
+                (int(mapping.address), int(mapping.address), mapping.port, mapping.port)
+                for mapping in translator.static_mappings
+            ),
         )
 
 
@@ -64,12 +74,43 @@ def between_gateways(
 
 
 def _conflict(claim: Claim, other: Claim, world: World) -> tuple[str, str] | None:
-    if shared := _shared_range(claim, other):
+    if shared := _shared(claim.ranges, other.ranges):
         return "PoolConflict", f"spec.pools: {_name(other)} has {shared} too: {_ONE_POOL}"
+    if shared := _shared(claim.static, (*other.ranges, *other.static)):
+        return "PoolConflict", f"spec.staticMappings: {_name(other)} has {shared}: {_ONE_POOL}"
+    if shared := _shared(claim.ranges, other.static):
+        return (
+            "PoolConflict",
+            f"spec.pools: {_name(other)} has a static mapping of {shared}: {_ONE_POOL}",
+        )
     found = _conflict_on_one_node(claim, other)
     # Nodes are compared last: there are few conflicts and there may be thousands of nodes.
     if found and not _apart(claim, other, world):
         return found
+    return _conflict_at_a_node(claim, other, world)
+
+
+def _conflict_at_a_node(claim: Claim, other: Claim, world: World) -> tuple[str, str] | None:
+    """One has a node's own address by the word `node`, the other has it written down."""
+    for spelt, by_word in ((claim, other), (other, claim)):
+        candidates = [
+            (first, last)
+            for first, last, low, high in (*spelt.ranges, *spelt.static)
+            if any(_overlap((low, high), ports) for ports in by_word.node_pools)
+        ]
+        if not candidates:
+            continue
+        both = world.select(node_selector(spelt.gateway.spec.node_selector)) & world.select(
+            node_selector(by_word.gateway.spec.node_selector)
+        )
+        for name in sorted(both):
+            for address in world.nodes[name].ipv4:
+                if any(first <= int(address) <= last for first, last in candidates):
+                    return (
+                        "PoolConflict",
+                        f"spec.pools: {_name(other)} has {address}, which is node {name!r}'s "
+                        f"own address, with some of these ports too: {_ONE_POOL}",
+                    )
     return None
 
 
@@ -122,10 +163,12 @@ def _apart(claim: Claim, other: Claim, world: World) -> bool:
     return bool(a) and bool(b) and a.isdisjoint(b)
 
 
-def _shared_range(claim: Claim, other: Claim) -> str | None:
-    for first, last, low, high in claim.ranges:
-        for start, end, bottom, top in other.ranges:
+def _shared(mine: Iterable[Range], theirs: Sequence[Range]) -> str | None:
+    for first, last, low, high in mine:
+        for start, end, bottom, top in theirs:
             if _overlap((first, last), (start, end)) and _overlap((low, high), (bottom, top)):
+                if (start, bottom) == (end, top):
+                    return f"{IPv4Address(start)} port {bottom}"
                 return f"{IPv4Address(start)}-{IPv4Address(end)} with ports {bottom}-{top}"
     return None
 

@@ -198,13 +198,22 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
     elif keep is not None:
         actions += repair(keep.manifest(policy, world.settings), live)
     if step.write is not None:
-        actions.append(
-            WriteCorefile(file.namespace, file.name, file.key, step.write, file.resource_version)
-        )
+        actions.append(_write(step.write, file, keep, world))
     if step.warning:
         subject = Ref(KIND, policy)
         actions.append(Emit(subject, uid, True, f"Corefile{step.reason}", step.warning[:1024]))
     return actions
+
+
+def _write(text: str, file: File, record: Record | None, world: World) -> Action:
+    """Write a file. A ConfigMap that we made goes with the last of it that was ours."""
+    found = world.corefiles.get((file.namespace, file.name))
+    if not text and record is not None and record.made and found is not None:
+        keys = {*(found.get("data") or {}), *(found.get("binaryData") or {})}
+        if keys == {file.key}:
+            ref = Ref("ConfigMap", file.name, file.namespace)
+            return Delete(ref, found["metadata"]["uid"], file.resource_version)
+    return WriteCorefile(file.namespace, file.name, file.key, text, file.resource_version)
 
 
 def _place(record: Record) -> Place:

@@ -157,6 +157,7 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
     for gateway in known:
         try:
             configs[gateway.name] = translator = gateway.config()
+            gateway_api.check(gateway, translator)
             good.append((gateway, translator))
         except InvalidObjectError as error:
             configs[gateway.name] = Refusal("Invalid", str(error))
