@@ -111,6 +111,12 @@ def test_a_row_that_says_yes_names_a_test() -> None:
             assert "test_" in cells[2], line
 
 
+def test_every_drop_reason_is_asserted_by_a_test_of_the_programs() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests/dataplane").glob("test_program_*"))
+    asserted = set(re.findall(r'"(?:dropped_)?(\w+?)(?:_6to4|_4to6)?"', tests))
+    assert not DROP_REASONS.keys() - asserted
+
+
 def test_every_drop_reason_is_on_the_dataplane_page() -> None:
     page = (ROOT / "docs/dataplane.md").read_text()
     for reason, text in DROP_REASONS.items():
