@@ -87,6 +87,7 @@ def apply_chart(api: Api, *flags: str) -> list[dict[str, Any]]:
     helm = binaries.ensure("helm")["helm"]
     argv: list[str | Path] = [helm, "template", "nat64-operator"]
     argv += [REPO / "charts/nat64-operator", "-n", NAMESPACE]
+    argv += ["--set=coreDNS.createCustomConfigMap=true"]  # for the mode Import
     done = subprocess.run([*argv, *flags], check=True, capture_output=True, text=True)
     objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
     wanted = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")

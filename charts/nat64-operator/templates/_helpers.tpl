@@ -23,6 +23,18 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- end }}
 
+{{- /* Fails where another release has the cluster's objects, and says which. */ -}}
+{{- define "nat64.onlyRelease" -}}
+{{- with lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "nat64-operator" -}}
+{{- $owner := .metadata.annotations | default dict -}}
+{{- $name := index $owner "meta.helm.sh/release-name" | default "" -}}
+{{- $namespace := index $owner "meta.helm.sh/release-namespace" | default "" -}}
+{{- if or (ne $name $.Release.Name) (ne $namespace $.Release.Namespace) -}}
+{{- fail (printf "nat64-operator is in this cluster already, as release %q in namespace %q. One serves the whole cluster: upgrade that one, or uninstall it first." $name $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "nat64.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

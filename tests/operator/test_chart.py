@@ -1,0 +1,208 @@
+"""The chart as Helm renders it, with values that people set, and the values that it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import binaries
+from tests.operator.conftest import NAMESPACE, REPO
+
+pytestmark = pytest.mark.apiserver
+
+CHART = REPO / "charts" / "nat64-operator"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def helm(*flags: str) -> subprocess.CompletedProcess[str]:
+    program = binaries.ensure("helm")["helm"]
+    argv = [program, "template", "nat64-operator", CHART, f"--namespace={NAMESPACE}", *flags]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+def render(*flags: str) -> dict[tuple[str, str], Any]:
+    done = helm(*flags)
+    assert done.returncode == 0, done.stderr
+    objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+    found = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
+    assert len(found) == len(objects), "two objects with one name"
+    return found
+
+
+def operator(chart: dict[tuple[str, str], Any]) -> Any:
+    [container] = chart["Deployment", "nat64-operator"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def environment(container: Any) -> dict[str, str]:
+    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
+
+
+def test_images_are_those_of_the_charts_version_by_default() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    container = operator(render())
+    assert container["image"] == f"nat64-operator/operator:{version}"
+    image = environment(container)["NAT64_DATAPLANE_IMAGE"]
+    assert image == f"nat64-operator/dataplane:{version}"
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    flags = [
+        f"--set={part}.image.{key}={value}"
+        for part in ("operator", "dataplane")
+        for key, value in (("digest", DIGEST), ("tag", "9.9"))
+    ]
+    chart = render(*flags)
+    container = operator(chart)
+    assert container["image"] == f"nat64-operator/operator@{DIGEST}"
+    image = environment(container)["NAT64_DATAPLANE_IMAGE"]
+    assert image == f"nat64-operator/dataplane@{DIGEST}"
+    job = chart["Job", "nat64-operator-uninstall"]["spec"]["template"]["spec"]["containers"][0]
+    [test] = chart["Pod", "nat64-operator-verify"]["spec"]["containers"]
+    assert job["image"] == test["image"] == container["image"]
+
+
+def test_one_replica_neither_has_a_lease_nor_a_disruption_budget() -> None:
+    chart = render()
+    deployment = chart["Deployment", "nat64-operator"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    assert environment(operator(chart))["NAT64_LEASE"] == "false"
+    assert not {kind for kind, _ in chart} & {"Lease", "PodDisruptionBudget"}
+    role = chart["Role", "nat64-operator"]
+    assert not any("leases" in rule["resources"] for rule in role["rules"])
+
+
+def test_two_replicas_share_a_lease_on_two_nodes() -> None:
+    chart = render("--set=operator.replicas=2")
+    deployment = chart["Deployment", "nat64-operator"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (2, "RollingUpdate")
+    assert "podAntiAffinity" in deployment["template"]["spec"]["affinity"]
+    assert environment(operator(chart))["NAT64_LEASE"] == "true"
+    # What goes with the release is what they use.
+    assert ("Lease", "nat64-operator") in chart
+    selector = chart["PodDisruptionBudget", "nat64-operator"]["spec"]["selector"]
+    assert selector == deployment["selector"]
+    rules = chart["Role", "nat64-operator"]["rules"]
+    leases = [(r.get("resourceNames"), r["verbs"]) for r in rules if "leases" in r["resources"]]
+    assert leases == [(None, ["create"]), (["nat64-operator"], ["get", "patch"])]
+
+
+@pytest.mark.parametrize(
+    ("value", "variable"),
+    [
+        ("confirmSeconds=77", "NAT64_CONFIRM_SECONDS=77"),
+        ("removalSeconds=77", "NAT64_REMOVAL_SECONDS=77"),
+        ("corefileSeconds=77", "NAT64_COREFILE_SECONDS=77"),
+        ("drainSeconds=77", "NAT64_DRAIN_SECONDS=77"),
+        ("retrySeconds=77", "NAT64_RETRY_SECONDS=77"),
+        ("clusterDNS=[2001:db8::53]:5353", "NAT64_CLUSTER_DNS=[2001:db8::53]:5353"),
+    ],
+)
+def test_a_time_reaches_the_operator(value: str, variable: str) -> None:
+    name, _, expected = variable.partition("=")
+    assert environment(operator(render(f"--set=operator.{value}")))[name] == expected
+
+
+def test_creating_config_maps_beside_coredns_is_granted_on_request_only() -> None:
+    def creates(*flags: str) -> bool:
+        role = render(*flags)["Role", "nat64-operator-coredns"]
+        assert role["metadata"]["namespace"] == "kube-system"
+        return any("create" in rule["verbs"] for rule in role["rules"])
+
+    assert not creates()
+    assert creates("--set=coreDNS.createCustomConfigMap=true")
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
+def test_a_monitor_selects_ports_that_the_pods_have(kind: str) -> None:
+    value = kind[0].lower() + kind[1:]
+    chart = render(
+        f"--set=monitoring.{value}.enabled=true",
+        f"--set=monitoring.{value}.labels.release=prometheus",
+        f"--set=monitoring.{value}.interval=15s",
+    )
+    ports = {"operator": {"health"}, "dataplane": {"metrics", "dns-metrics"}}
+    deployment = chart["Deployment", "nat64-operator"]["spec"]["template"]["metadata"]["labels"]
+    # The labels of agents are the operator's business: render/names.py.
+    pods = {"operator": deployment, "dataplane": {"app.kubernetes.io/name": "nat64-gateway"}}
+    for what, names in ports.items():
+        monitor = chart[kind, f"nat64-{what}"]
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+        spec = monitor["spec"]
+        endpoints = spec["podMetricsEndpoints" if kind == "PodMonitor" else "endpoints"]
+        assert {e["port"] for e in endpoints} == names
+        assert {e["interval"] for e in endpoints} == {"15s"}
+        assert all(e["relabelings"][0]["targetLabel"] == "node" for e in endpoints)
+        selected = spec["selector"]["matchLabels"]
+        if kind == "ServiceMonitor":
+            service = chart["Service", f"nat64-{what}-metrics"]
+            assert selected.items() <= service["metadata"]["labels"].items()
+            assert {p["name"] for p in service["spec"]["ports"]} == names
+            selected = service["spec"]["selector"]
+        assert selected.items() <= pods[what].items()
+    other = ({"PodMonitor", "ServiceMonitor"} - {kind}).pop()
+    assert not any(found == other for found, _ in chart)
+
+
+def test_rules_link_to_their_runbooks() -> None:
+    on = "--set=monitoring.prometheusRule.enabled=true"
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+
+    def rules(*flags: str) -> Any:
+        [group] = render(on, *flags)["PrometheusRule", "nat64-operator"]["spec"]["groups"]
+        return group["rules"]
+
+    assert [rule["alert"] for rule in rules()] == [alert["alert"] for alert in alerts]
+    for rule, alert in zip(rules(), alerts, strict=True):
+        assert rule["expr"] == alert["expr"]
+        assert rule["annotations"]["runbook"] == f"docs/alerts.md#{rule['alert'].lower()}"
+        assert "runbook_url" not in rule["annotations"]
+    for rule in rules("--set=monitoring.prometheusRule.runbookBase=https://docs.example/alerts"):
+        url = f"https://docs.example/alerts#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == url
+
+
+def test_the_dashboard_arrives_whole() -> None:
+    config_map = render("--set=monitoring.dashboard.enabled=true")["ConfigMap", "nat64-dashboard"]
+    source = json.loads((CHART / "files" / "dashboard.json").read_text())
+    assert json.loads(config_map["data"]["nat64.json"]) == source
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_nothing_for_monitoring_is_there_by_default() -> None:
+    kinds = {kind for kind, _ in render()}
+    assert not kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "Service", "ConfigMap"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("replica=2", "replica"),
+        ("operator.replica=2", "replica"),
+        ("operator.image.tags=x", "tags"),
+        ("dataplane.translator.cpu=1", "cpu"),
+        ("monitoring.serviceMonitor.on=true", "on"),
+        ("uninstall.timeout=1", "timeout"),
+        ("operator.replicas=-1", "replicas"),
+        ("operator.replicas=two", "replicas"),
+        ("operator.image.digest=sha256:0123", "digest"),
+        ("operator.image.pullPolicy=Sometimes", "pullPolicy"),
+        ("operator.confirmSeconds=1", "confirmSeconds"),
+        ("operator.corefileSeconds=0", "corefileSeconds"),
+        ("operator.clusterDNS=dns.example", "clusterDNS"),
+        ("helmTest.connect=host-without-port", "connect"),
+        ("monitoring.podMonitor.interval=fast", "interval"),
+        ("monitoring.prometheusRule.runbookBase=docs/alerts.md", "runbookBase"),
+        ("coreDNS.createCustomConfigMap=maybe", "createCustomConfigMap"),
+        ("uninstall.timeoutSeconds=5", "timeoutSeconds"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(flag: str, named: str) -> None:
+    done = helm(f"--set={flag}")
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
+    assert named in done.stderr
