@@ -1,46 +1,62 @@
-# Both images of the product. BASE is any image of Debian 12 or later; where no registry is at hand,
-# tests/cluster makes one with debootstrap. APT_CONFIG and PIP_CONFIG_FILE may name files that are
-# there only while building, and say how the builder reaches its package indexes.
+# Both images of the product. BASE is any image of Debian 12 or later, and only builds: what it builds
+# with stays behind. Where no registry is at hand, tests/cluster makes one with debootstrap. APT_CONFIG
+# and PIP_CONFIG_FILE may name files that are there only while building, and say how the builder
+# reaches its package indexes.
 #
-#   docker build --target operator  -t nat64-operator/operator:dev  .
-#   docker build --target dataplane -t nat64-operator/dataplane:dev .
+#   docker build --target operator  -t nat64-operator/operator:0.1.0  .
+#   docker build --target dataplane -t nat64-operator/dataplane:0.1.0 .
+#
+# Each image has its bill of materials in /usr/share/sbom; to get it beside the build:
+#
+#   docker build --target operator-sbom --output build/sbom .
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS runtime
-ARG APT_CONFIG
-RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
-ENV PATH=/opt/nat64/bin:$PATH
-
-# What pip is to install, in files of their own: other changes to pyproject.toml cost nothing.
-FROM runtime AS requirements
-WORKDIR /requirements
-COPY pyproject.toml requirements.lock ./
-RUN list() { python3 -c "import tomllib; t = tomllib.load(open('pyproject.toml', 'rb')); p = t['project']; print('\n'.join($1))"; } \
- && list "t['build-system']['requires']" > build.txt \
- && list "p['dependencies'] + p['optional-dependencies']['operator']" > operator.txt \
- && list "p['dependencies'] + p['optional-dependencies']['dataplane']" > dataplane.txt
-
-FROM runtime AS build
+FROM ${BASE} AS build
 ARG APT_CONFIG
 ARG PIP_CONFIG_FILE
 RUN apt-get update \
- && apt-get install -y --no-install-recommends clang libbpf-dev linux-libc-dev make python3-pip python3-venv
-ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore
-COPY --from=requirements /requirements/build.txt /requirements/requirements.lock /requirements/
-RUN pip install -c /requirements/requirements.lock -r /requirements/build.txt \
+ && apt-get install -y --no-install-recommends \
+      clang libbpf-dev linux-libc-dev make python3-pip python3-venv
+# A compiled module is the same bytes in every build, and is never compiled again.
+ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
+    PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 \
+    INSTALL="pip --python /opt/nat64/bin/python install --no-deps --no-compile" \
+    COMPILE="python3 -m compileall -q --invalidation-mode unchecked-hash"
+COPY requirements/build.lock /requirements/
+RUN pip install --require-hashes --no-deps -r /requirements/build.lock \
  && python3 -m venv --without-pip /opt/nat64
 
+# Debian's Python and the libraries that it needs; then, for the translator, libbpf.
+FROM build AS roots
+ARG APT_CONFIG
+COPY scripts/image-root /usr/local/bin/
+RUN image-root /python - python3 \
+ && image-root /libbpf /python libbpf1 \
+ && $COMPILE -s /python -p / /python/usr/lib/python3* \
+ && mkdir -m 1777 /python/tmp \
+ && mkdir -p /python/etc \
+ && echo 'hosts: files dns' > /python/etc/nsswitch.conf \
+ && echo 'root:x:0:0:root:/:/sbin/nologin' > /python/etc/passwd \
+ && echo 'nat64:x:65532:65532:nat64:/:/sbin/nologin' >> /python/etc/passwd \
+ && printf 'root:x:0:\nnat64:x:65532:\n' > /python/etc/group
+
+# The Kubernetes client comes twice, and is most of the image: the asynchronous one is not used, and what
+# is left is generated code, which is kept compiled only.
 FROM build AS operator-dependencies
 ARG PIP_CONFIG_FILE
-COPY --from=requirements /requirements/operator.txt /requirements/
-RUN pip --python /opt/nat64/bin/python install -c /requirements/requirements.lock -r /requirements/operator.txt
+COPY requirements/operator.lock /requirements/
+RUN $INSTALL --require-hashes -r /requirements/operator.lock \
+ && cd /opt/nat64/lib/python3*/site-packages/kubernetes \
+ && rm -rf aio \
+ && $COMPILE -b client/api client/models \
+ && find client/api client/models -name '*.py' -delete \
+ && $COMPILE /opt/nat64/lib
 
 FROM build AS dataplane-dependencies
 ARG PIP_CONFIG_FILE
-COPY --from=requirements /requirements/dataplane.txt /requirements/
-RUN pip --python /opt/nat64/bin/python install -c /requirements/requirements.lock -r /requirements/dataplane.txt
+COPY requirements/dataplane.lock /requirements/
+RUN $INSTALL --require-hashes -r /requirements/dataplane.lock \
+ && $COMPILE /opt/nat64/lib
 
 # Our own package, with the eBPF program compiled into it. It goes on top of either environment: what
 # changes with every commit is a layer of a megabyte.
@@ -49,20 +65,46 @@ WORKDIR /src
 COPY . .
 RUN make --assume-old=deps bpf \
  && pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheel . \
- && pip --python /opt/nat64/bin/python install --no-index --no-deps --prefix /package /wheel/*.whl
+ && $INSTALL --no-index --prefix /package /wheel/*.whl \
+ && $COMPILE -s /package -p /opt/nat64 /package/lib
+
+FROM build AS operator-bill
+ARG VERSION=0.1.0
+COPY --from=roots /python/var /python/var
+COPY --from=operator-dependencies /opt/nat64 /opt/nat64
+COPY scripts/sbom.py /
+RUN mkdir /sbom && python3 /sbom.py nat64-operator ${VERSION} /opt/nat64 /python > /sbom/operator.cdx.json
+
+FROM build AS dataplane-bill
+ARG VERSION=0.1.0
+COPY --from=roots /python/var /python/var
+COPY --from=roots /libbpf/var /libbpf/var
+COPY --from=dataplane-dependencies /opt/nat64 /opt/nat64
+COPY scripts/sbom.py /
+RUN mkdir /sbom && python3 /sbom.py nat64-dataplane ${VERSION} /opt/nat64 /python /libbpf > /sbom/dataplane.cdx.json
+
+FROM scratch AS operator-sbom
+COPY --from=operator-bill /sbom /
+
+FROM scratch AS dataplane-sbom
+COPY --from=dataplane-bill /sbom /
+
+FROM scratch AS runtime
+COPY --from=roots /python /
+ENV PATH=/opt/nat64/bin:/usr/bin:/bin
+USER 65532:65532
 
 FROM runtime AS operator
 COPY --from=operator-dependencies /opt/nat64 /opt/nat64
+COPY --from=operator-bill /sbom /usr/share/sbom
 COPY --from=package /package /opt/nat64
-USER 65532:65532
 ENTRYPOINT ["nat64-operator"]
 
-# One image, two programs: nat64-translator and nat64-dns64. The pod says which.
+# One image, two programs: nat64-translator and nat64-dns64. The pod says which, and that the translator
+# is root on its node.
 FROM runtime AS dataplane
-ARG APT_CONFIG
-RUN apt-get update \
- && apt-get install -y --no-install-recommends libbpf1 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+COPY --from=roots /libbpf /
 COPY --from=dataplane-dependencies /opt/nat64 /opt/nat64
+COPY --from=dataplane-bill /sbom /usr/share/sbom
 COPY --from=package /package /opt/nat64
 ENTRYPOINT ["nat64-translator"]

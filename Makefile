@@ -24,7 +24,8 @@ $(VENV)/.stamp: pyproject.toml requirements.lock | deps
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11: set PYTHON=..."; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[operator,dataplane,dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 include dataplane/bpf/bpf.mk
@@ -92,8 +93,9 @@ cluster-shell: $(VENV)/.stamp ## A shell on a node: make cluster-shell NODE=node
 cluster-images: setup ## Build both images and import them into the cluster
 	@$(PY) -m tests.cluster images
 
-lock: $(VENV)/.stamp ## Pin what is installed now as requirements.lock
-	$(BIN)/pip freeze --exclude-editable | LC_ALL=C sort -f > requirements.lock
+lock: $(VENV)/.stamp ## Pin versions and hashes of what pip installs; UPGRADE=1 for the newest
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(PY) -m scripts.lock $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove what builds made in the tree
 	rm -rf build dist $(BPF_OBJECT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -7,6 +7,7 @@ and is in no image.
 
 import ast
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster import archive as tars
 from tests.cluster import binaries
 from tests.cluster.node import Node
 from tests.cluster.paths import CACHE, HERE, REPO
@@ -24,6 +26,8 @@ from tests.cluster.run import ClusterError, locked, run, say
 
 # Without a host's name before them, containerd would look for these in a public registry.
 PREFIX = "localhost/nat64-operator"
+# Where the bills of materials of the product's images are put beside the build.
+BILLS = REPO / "build" / "sbom"
 _BUILD_CONFIG = "/run/build-config"
 # Seconds for which another process may still want to import an archive.
 _IN_USE = 600
@@ -58,7 +62,7 @@ _PRODUCT_INPUTS = tuple(
     REPO / name
     for name in (
         *("Dockerfile", ".dockerignore", "Makefile", "README.md", "LICENSE", "pyproject.toml"),
-        *("requirements.lock", "crds", "operator", "dataplane"),
+        *("requirements", "scripts/image-root", "scripts/sbom.py", "crds", "operator", "dataplane"),
     )
 )
 PRODUCT = tuple(
@@ -88,6 +92,8 @@ def ensure(images: Iterable[Image]) -> dict[Image, Path]:
                 if not archive.exists():
                     _build(image, archive)
         archives[image] = archive
+        if image in PRODUCT:
+            _write_bill(image, archive)
     return archives
 
 
@@ -101,7 +107,9 @@ def load(node: Node, archives: dict[Image, Path]) -> None:
             mark.write_text(archive.name)
 
 
+@functools.cache
 def _hash(image: Image) -> str:
+    """Once in a process: an image keeps its name where someone edits the tree meanwhile."""
     digest = hashlib.sha256(_base_name().encode())
     for top in image.inputs:
         for path in sorted(_files(top)):
@@ -121,7 +129,24 @@ def _files(top: Path) -> list[Path]:
 def _build(image: Image, archive: Path) -> None:
     say(f"building the image {image.name} ...")
     began = time.monotonic()
-    base = _base()
+    _base()
+    build_into(CACHE / "storage", image, archive)
+    for old in archive.parent.glob(f"{image.target}-*.tar"):
+        if old.stat().st_mtime < time.time() - _IN_USE:
+            old.unlink()
+    size = archive.stat().st_size / 2**20
+    say(f"built {image.name} in {time.monotonic() - began:.0f} s ({size:.0f} MiB)")
+
+
+def _write_bill(image: Image, archive: Path) -> None:
+    bill = BILLS / f"{image.target}.cdx.json"
+    if not bill.exists() or bill.stat().st_mtime < archive.stat().st_mtime:
+        BILLS.mkdir(parents=True, exist_ok=True)
+        bill.write_bytes(tars.read(archive, f"usr/share/sbom/{bill.name}"))
+
+
+def build_into(storage: Path, image: Image, archive: Path) -> None:
+    """Build an image with what a storage has of the same steps already, and write its archive."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     with _scratch() as folder:
         context = image.dockerfile.parent
@@ -131,18 +156,22 @@ def _build(image: Image, archive: Path) -> None:
             for path in image.inputs:
                 shutil.copy(path, context)
         options = _lend_package_indexes(folder / "build-config")
-        options += ["--build-arg", f"BASE={base}", "--target", image.target]
+        options += ["--build-arg", f"BASE={_base_name()}", "--target", image.target]
         options += ["--file", str(image.dockerfile), "--tag", image.name]
-        _buildah("build", "--layers", "--isolation=chroot", "--pull-never", *options, str(context))
+        # Every build of the same input is the same image, to the last bit.
+        options += ["--timestamp", "0", "--layers", "--isolation=chroot", "--pull-never"]
+        _buildah("build", *options, str(context), storage=storage)
     unfinished = archive.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
-    _buildah("push", image.name, f"docker-archive:{unfinished}:{image.name}")
-    for old in archive.parent.glob(f"{image.target}-*.tar"):
-        if old.stat().st_mtime < time.time() - _IN_USE:
-            old.unlink()
+    _buildah("push", image.name, f"docker-archive:{unfinished}:{image.name}", storage=storage)
     unfinished.rename(archive)
-    size = archive.stat().st_size / 1e6
-    say(f"built {image.name} in {time.monotonic() - began:.0f} s ({size:.0f} MB)")
+
+
+def lend_base(storage: Path) -> None:
+    """Give another storage the image that all others are built on."""
+    with _scratch() as folder:
+        _buildah("push", _base(), f"oci-archive:{folder}/base.tar:{_base_name()}")
+        _buildah("pull", f"oci-archive:{folder}/base.tar:{_base_name()}", storage=storage)
 
 
 def _base() -> str:
@@ -252,13 +281,12 @@ def _pip_settings(folder: Path) -> list[str]:
     return [f"{key} = {value}" for key, value in settings.items()]
 
 
-def _buildah(*args: str) -> str:
-    """Run buildah with its storage in the cache and its mounts in a namespace of its own."""
-    storage = CACHE / "storage"
+def _buildah(*args: str, storage: Path = CACHE / "storage") -> str:
+    """Run buildah with its mounts in a namespace of its own."""
     storage.mkdir(parents=True, exist_ok=True)
     policy = storage / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     places = [f"--root={storage}/root", f"--runroot={storage}/run", "--storage-driver=overlay"]
-    if args[0] in {"build", "push"}:
+    if args[0] in {"build", "pull", "push"}:
         args = (args[0], "--signature-policy", str(policy), *args[1:])
     return run(["unshare", "--mount", "buildah", *places, *args])
