@@ -24,7 +24,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Translator]]:
         yield built, nat64
 
 
-def _without_gso(lab: Line) -> None:
+def without_gso(lab: Line) -> None:
     """Have both ends send every TCP segment as a packet of its own."""
     lab.pod.ip("link set eth0 gso_max_segs 1")
     lab.internet.ip("link set router0 gso_max_segs 1")
@@ -34,7 +34,7 @@ def _without_gso(lab: Line) -> None:
 def test_a_megabyte_up_and_down(narrow: tuple[Line, Translator], gso: bool, tmp_path: Path) -> None:
     lab, _ = narrow
     if not gso:
-        _without_gso(lab)
+        without_gso(lab)
     body = tmp_path / "body"
     body.write_bytes(pattern(MEGABYTE))
     digest = hashlib.sha256(body.read_bytes()).hexdigest()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
+from nat64_dataplane import pref64
 from tests.lab.node import wait_for
 from tests.lab.servers import pattern
-from tests.lab.topology import ECHO_PORT, NODE_V4, POD, SERVER, SERVER_V4, Line
+from tests.lab.topology import ECHO_PORT, NODE_V4, POD, PREFIX, SERVER, SERVER_V4, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
@@ -107,7 +109,7 @@ def test_a_closed_tcp_port_refuses_at_once(lab: Line, nat64: Translator) -> None
 
 
 def test_the_node_itself_reaches_ipv4_through_the_prefix(lab: Line, nat64: Translator) -> None:
-    lab.node.ip("addr add fd64:1::2/128 dev lo")
+    lab.node.ip("addr add fd64:1::2/128 dev lo nodad")
     out = lab.node.run(
         "curl", "-gsS", "--max-time", "5", "--interface", "fd64:1::2", lab.url("peer")
     )
@@ -144,3 +146,41 @@ def test_the_command_line_shows_the_session(lab: Line, nat64: Translator) -> Non
 def test_what_is_translated_is_counted(lab: Line, nat64: Translator) -> None:
     lab.curl("ok")
     assert nat64.metric("nat64_sessions") >= 1
+
+
+_DROPPED = """
+import socket, sys
+server, metadata = sys.argv[1:]
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for _ in range(3):
+    try:
+        udp.sendto(b"?", (metadata, 80))
+    except OSError:
+        pass  # told of the one before
+sctp = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 132)
+for _ in range(2):
+    sctp.sendto(bytes(16), (server, 0))
+"""
+
+
+def test_drops_are_the_same_as_a_metric_and_on_the_command_line(
+    lab: Line, nat64: Translator
+) -> None:
+    metadata = pref64.embed(PREFIX, IPv4Address("169.254.169.254"))
+    lab.pod.run(sys.executable, "-c", _DROPPED, str(SERVER), str(metadata))
+    shown = {row["counter"]: row for row in nat64.json("drops")}
+    assert shown["dropped_destination_special"]["6to4"] == 3
+    assert shown["dropped_unknown_transport"]["6to4"] == 2
+    reasons = [name for name in shown if name.startswith("dropped_")]
+    assert len(reasons) > 20
+    for name in reasons:
+        for direction in ("6to4", "4to6"):
+            as_metric = nat64.metric(
+                "nat64_dropped_packets_total",
+                direction=direction,
+                reason=name.removeprefix("dropped_"),
+            )
+            assert shown[name][direction] == as_metric, (name, direction)
+    table = nat64.run("drops", "--name", nat64.name)
+    assert "dropped_destination_special" in table
+    assert "loopback, link-local, multicast or reserved IPv4 destination" in table

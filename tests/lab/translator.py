@@ -116,14 +116,17 @@ class Translator:
     def metric(self, name: str, **labels: str) -> float:
         """One sample of /metrics, summed over the labels that aren't given."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        total = 0.0
         code, body = self.get("metrics")
         assert code == 200, (code, body, self.log())
-        for line in body.splitlines():
-            series, _, value = line.rpartition(" ")
-            if series.partition("{")[0] == name and all(label in series for label in wanted):
-                total += float(value)
-        return total
+        samples = [
+            line.rpartition(" ")[::2]
+            for line in body.splitlines()
+            if line.partition("{")[0] == name
+        ]
+        assert samples, f"no metric {name}"
+        return sum(
+            float(value) for series, value in samples if all(label in series for label in wanted)
+        )
 
     def close(self) -> None:
         """Delete the scratch files; the node ends the processes."""
