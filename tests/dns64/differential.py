@@ -44,6 +44,14 @@ mapped4 IN AAAA ::ffff:198.51.100.11
 mixed IN A 198.51.100.12
 mixed IN AAAA ::ffff:198.51.100.12
 mixed IN AAAA 2001:db8::12
+far IN A 192.175.48.7
+far-many IN A 192.175.48.1
+far-many IN A 192.31.196.2
+far-some IN A 192.175.48.9
+far-some IN A 198.51.100.16
+far-alias 60 IN CNAME far-many
+far-mapped IN A 192.175.48.11
+far-mapped IN AAAA ::ffff:192.175.48.11
 tree IN DNAME other
 v4.other IN A 198.51.100.13
 v6.other IN AAAA 2001:db8::13
@@ -60,7 +68,7 @@ NAMES = [
     *("alias6", "alias-dual", "alias-chain", "alias-none", "alias-text", "mapped", "mapped4"),
     *("mixed", "tree", "v4.tree", "v6.tree", "x.tree", "v4.other", "text", "mail", "service"),
     *("empty", "b.empty", "a.b.empty", "x.wild", "y.x.wild", "https", "big", "missing", "V4"),
-    "Alias-Chain",
+    *("Alias-Chain", "far", "far-many", "far-some", "far-alias", "far-mapped"),
 ]
 TYPES = ("AAAA", "A", "ANY", "MX", "TXT", "CNAME", "NS", "SOA", "HTTPS", "DS")
 
@@ -119,7 +127,11 @@ def cases(names: list[str], types: tuple[str, ...] = TYPES) -> Iterator[Case]:
         yield Case(name, "AAAA", rdclass="CH")
 
 
-def ask(case: Case, port: int, timeout: float = 20.0) -> dns.message.Message | str:
+Outcome = dns.message.Message | str
+"""A response, or what came in its place."""
+
+
+def ask(case: Case, port: int, timeout: float = 20.0) -> Outcome:
     """The response, or what came instead."""
     query = case.query()
     send = dns.query.tcp if case.tcp else dns.query.udp
@@ -129,10 +141,10 @@ def ask(case: Case, port: int, timeout: float = 20.0) -> dns.message.Message | s
         return type(error).__name__
 
 
-def differences(ours: dns.message.Message | str, theirs: dns.message.Message | str) -> set[str]:
+def differences(ours: Outcome, theirs: Outcome) -> set[str]:
     """The parts of the response that differ, by name."""
     if isinstance(ours, str) or isinstance(theirs, str):
-        return set() if ours == theirs else {"outcome"}
+        return {"outcome"}  # no reply is never right, not even twice
     found = {
         name
         for name in ("AA", "TC", "RD", "RA", "AD", "CD")
@@ -149,7 +161,7 @@ def differences(ours: dns.message.Message | str, theirs: dns.message.Message | s
     if ours.flags & theirs.flags & dns.flags.TC:
         return found  # what is left of a truncated response means nothing
     for section in ("answer", "authority", "additional"):
-        mine, other = _records(ours, section), _records(theirs, section)
+        mine, other = records(ours, section), records(theirs, section)
         if set(mine) != set(other):
             found.add(section)
         elif mine != other:
@@ -157,7 +169,8 @@ def differences(ours: dns.message.Message | str, theirs: dns.message.Message | s
     return found
 
 
-def _records(message: dns.message.Message, section: str) -> dict[str, int]:
+def records(message: dns.message.Message, section: str) -> dict[str, int]:
+    """The records of a section, each with its TTL."""
     return {
         f"{rrset.name} {dns.rdatatype.to_text(rrset.rdtype)} {data}".lower(): rrset.ttl
         for rrset in getattr(message, section)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, cast
 
+from nat64_dataplane.dns64 import names
 from nat64_dataplane.dns64.batch import Receiver
 from nat64_dataplane.dns64.block import Block, Source, take
 from nat64_dataplane.dns64.datagrams import _Port
@@ -18,7 +19,10 @@ from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.limits import LIMITS, Limits
+from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.settings import from_text
+from nat64_dataplane.dns64.streams import Streams
+from nat64_dataplane.dns64.wire import Reply
 from tests.dns64.conftest import DNS64
 
 HOST = socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
@@ -69,6 +73,34 @@ class _Inbox:
         return self._messages
 
 
+class _Offline:
+    """In the place of Streams: what is asked over TCP waits until the test says that it failed."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Query] = []
+
+    def send(self, query: Query, *, deadline: float) -> None:
+        del deadline
+        query.waits = True
+        self.waiting.append(query)
+
+    def close(self) -> None:
+        self.waiting.clear()
+
+
+class Given(Query):
+    """A query that keeps what came of it."""
+
+    __slots__ = ("came",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(names.from_text(name) + b"\0\x1c\0\1", do=False, cd=False)
+        self.came: list[Reply | Failed] = []
+
+    def result(self, result: Reply | Failed) -> None:
+        self.came.append(result)
+
+
 class Harness:
     """An engine with one upstream, a socket that never answers."""
 
@@ -82,7 +114,10 @@ class Harness:
         (server,) = from_text(text).servers
         self.engine = Engine(server, Entropy(), lambda *_: None, limits=limits)
         self.block = Block([self.engine])
-        self.upstream = self.engine.groups[0].servers[0].datagrams
+        upstream = self.engine.groups[0].servers[0]
+        self.upstream = upstream.datagrams
+        self._streams = _Offline()
+        upstream.streams = cast(Streams, self._streams)
         self.upstream.mixes_case = False
 
     def close(self) -> None:
@@ -113,7 +148,10 @@ class Harness:
 
     def time_out(self) -> None:
         """Let what waits for upstream be too late."""
-        while any(port.pending for port in self._ports()):
+        while self._streams.waiting or any(port.pending for port in self._ports()):
+            asked, self._streams.waiting = self._streams.waiting, []
+            for query in asked:
+                query.finish(Failed("no reply in time"))
             for port in self._ports():
                 pending, port.pending = port.pending, {}
                 for query, _ in pending.values():

@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import names, onepass, wire
+from nat64_dataplane.dns64 import onepass, wire
 from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.engine import Engine
@@ -18,10 +18,9 @@ from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group, Tries
 from nat64_dataplane.dns64.job import Job
-from nat64_dataplane.dns64.rules import Failed
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.udp import UdpListener
-from tests.dns64.inprocess import Asker, Harness, in_loop
+from tests.dns64.inprocess import Asker, Given, Harness, in_loop
 from tests.dns64.messages import SOA, reply
 
 NAME = "www.example."
@@ -164,19 +163,6 @@ async def test_one_datagram_that_fails_is_answered_and_does_not_cost_the_others(
     assert [by_id[each.id] for each in queries] == wanted
     listener.close()
     harness.close()
-
-
-class Given(Query):
-    """A query that keeps what came of it."""
-
-    __slots__ = ("came",)
-
-    def __init__(self, name: str) -> None:
-        super().__init__(names.from_text(name) + b"\0\x1c\0\1", do=False, cd=False)
-        self.came: list[wire.Reply | Failed] = []
-
-    def result(self, result: wire.Reply | Failed) -> None:
-        self.came.append(result)
 
 
 @in_loop

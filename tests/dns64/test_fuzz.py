@@ -1,7 +1,7 @@
 """Damaged and arbitrary bytes, by the hundred thousand: nothing crashes or answers wrongly.
 
 The messages come from a generator with a fixed seed, so that a failure comes back. A full run has
-220,000 of them; `NAT64_FUZZ` sets another number.
+220,000 of them, with those of `test_fuzz_server`; `NAT64_FUZZ` sets another number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nat64_dataplane.dns64.rules import Failed, Question, resolve
 from tests.dns64.messages import SOA, policy, reply, run
 
 INPUTS = int(os.environ.get("NAT64_FUZZ", "220000"))
-EACH = INPUTS // 4
+EACH = INPUTS // 8
 NAME = "www.example."
 PREFIX_BYTES = bytes.fromhex("0064ff9b0001000000000000")
 SIGNATURE = "A 13 2 300 20300101000000 20200101000000 1 example. c2ln"

@@ -144,13 +144,15 @@ class _Connection(asyncio.Protocol):
         if self._owner.block.may_answer(self._source.host):
             take(self._owner.block, message, self._source, self._loop.time())
         else:
+            self._buffer.clear()
             self.abort()
 
     def _send(self, response: bytes | None) -> None:
         self._open -= 1
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         if response is None:
+            self._buffer.clear()
             self._transport.close()
             return
         self._transport.write(len(response).to_bytes(2, "big") + response)
