@@ -9,6 +9,7 @@
 #include "packet.h"
 
 #define MAX_EXTENSIONS	    8
+#define LONGEST_LENGTH	    0xffff
 #define MAX_EXTENSION_BYTES 512
 #define TCP_LENGTH_OFFSET   12
 #define TCP_FLAGS_OFFSET    13
@@ -170,10 +171,18 @@ inline_step int parse_ipv6(struct __sk_buff *skb, struct packet *p)
 /* What follows the addresses, once they are known to concern us. */
 inline_step int parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
 {
+	/* A train of more than 64 KiB (BIG TCP) says no length. Only its segments' counts from
+	 * here. */
+	bool big = !p->length && skb->gso_size && skb->len > LONGEST_LENGTH;
+
+	if (big)
+		p->length = LONGEST_LENGTH;
 	if (p->l3 + sizeof(struct ipv6hdr) + p->length > skb->len)
 		return COUNT_dropped_truncated;
 	if (is_extension(p->protocol))
 		STEP(skip_extensions(skb, p));
+	if (big)
+		p->length = LONGEST_LENGTH;
 	if (p->protocol == IPPROTO_ICMP)
 		return COUNT_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
 	if (p->protocol == IPPROTO_ICMPV6)

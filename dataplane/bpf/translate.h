@@ -113,8 +113,11 @@ inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *confi
 		struct iphdr ip;
 	} head = {.type = bpf_htons(ETH_P_IP)};
 
-	if (total > 0xffff)
-		return COUNT_dropped_too_big;
+	if (total > LONGEST_LENGTH) {
+		if (!skb->gso_size || p->protocol != IPPROTO_TCP)
+			return COUNT_dropped_too_big;
+		total = 0; /* of a train of TCP, the kernel knows the length itself */
+	}
 	if (p->extensions) {
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
 			return COUNT_dropped_internal;
