@@ -1,18 +1,22 @@
-"""What live flows lose when something happens to the agent or to the node: nothing."""
+"""What live flows lose when something happens to the agent or to the node: nothing, save where a
+test says what."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import subprocess
+import sys
 import time
+from ipaddress import IPv4Address
 
 import pytest
 
+from nat64_dataplane import pref64
 from tests.lab import flows
-from tests.lab.node import wait_for
+from tests.lab.node import Lab, Node, wait_for
 from tests.lab.servers import pattern
-from tests.lab.topology import NODE_V4, ROUTER_V4, Line
+from tests.lab.topology import NODE_V4, PREFIX, ROUTER_V4, SERVER_V4, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
@@ -87,15 +91,52 @@ def test_another_size_at_a_restart_takes_every_session_along(lab: Line, nat64: T
     flows.end_all(live)
 
 
-def test_maps_of_another_layout_are_left_behind_and_the_log_says_why(lab: Line) -> None:
-    one = Translator(lab.node)
-    lab.node.run("mkdir", "-p", "/sys/fs/bpf/nat64-operator/default/0123456789ab")
-    one.started()
-    assert "sessions start anew" in one.log()
-    assert "are missing there" in one.log()
-    assert "0123456789ab" not in lab.node.run("ls", "/sys/fs/bpf/nat64-operator/default")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("mv $pins/$maps $pins/0123456789ab", "their layout is of another version"),
+        ("mv $pins/$maps $pins/0123456789ab; rm $pins/*/bib6", "maps bib6 are missing there"),
+    ],
+    ids=["another version", "incomplete"],
+)
+def test_maps_of_another_layout_are_left_behind_and_the_log_says_why(
+    lab: Line, nat64: Translator, change: str, reason: str
+) -> None:
+    """Lost: every session. TCP hears nothing more, UDP gets a binding of the new maps at once."""
+    live = flows.start_all(lab.pod, patience=3)
+    nat64.stop()
+    maps = "pins=/sys/fs/bpf/nat64-operator/default; maps=$(ls $pins | grep -v links); "
+    nat64.node.run("sh", "-c", maps + change)
+    nat64.start()
+    nat64.wait_ready()
+    assert "sessions start anew, those of 0123456789ab stay behind: " + reason in nat64.log()
+    assert "0123456789ab" not in nat64.node.run("ls", "/sys/fs/bpf/nat64-operator/default")
     assert lab.curl("ok") == "ok"
-    one.close()
+    live[0].gone()
+    flows.end_without_tcp(live)
+
+
+_MANY = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for port in range(20000, 21100):
+    s.sendto(b"", (sys.argv[1], port))
+"""
+
+
+def test_fewer_sessions_than_there_are_start_anew_and_the_log_says_why(
+    lab: Line, nat64: Translator
+) -> None:
+    """Lost: every session, while the old programs never stop before the new ones run."""
+    live = flows.start_all(lab.pod, patience=3)
+    unanswered = pref64.embed(PREFIX, IPv4Address("203.0.113.99"))
+    lab.pod.run(sys.executable, "-c", _MANY, str(unanswered))
+    nat64.configure(limits={"sessions": 1024})
+    wait_for("smaller maps", lambda: nat64.metric("nat64_sessions_max") == 1024)
+    assert "and limits.sessions is 1024" in nat64.log()
+    assert lab.curl("ok") == "ok"
+    live[0].gone()
+    flows.end_without_tcp(live)
 
 
 def test_a_changed_timeout_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
@@ -113,11 +154,43 @@ def test_a_pool_that_grows_disturbs_no_flow(lab: Line, nat64: Translator) -> Non
     flows.end_all(live)
 
 
-def test_a_changed_default_route_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
-    live = flows.start_all(lab.pod)
-    lab.node.ip(f"route replace default via {ROUTER_V4} dev eth0 src {NODE_V4} mtu 1400")
-    time.sleep(1)
-    flows.end_all(live)
+def test_flows_follow_a_changed_default_route_to_another_router(
+    lab: Line, nat64: Translator
+) -> None:
+    """Lost: nothing. What the second router's link carries is what the flows send."""
+    with Lab() as more:
+        second = more.node("second")
+        lab.node.join(second, "eth1", "node0")
+        second.join(lab.internet, "eth0", "router1")
+        second.sysctl(net__ipv4__ip_forward=1)
+        second.ip(
+            "addr add 198.51.101.254/24 dev node0",
+            "addr add 192.0.2.1/24 dev eth0",
+            f"route add {NODE_V4}/32 via 198.51.101.1 dev node0",
+            f"route add {SERVER_V4}/32 via 192.0.2.10 dev eth0",
+        )
+        lab.internet.ip(
+            "addr add 192.0.2.10/24 dev router1",
+            f"route add {NODE_V4}/32 via 192.0.2.1 src {SERVER_V4}",
+        )
+        way = f"default via 198.51.101.254 dev eth1 src {NODE_V4}"
+        lab.node.ip("addr add 198.51.101.1/24 dev eth1", f"route add {way} metric 9")
+        wait_for("second uplink", lambda: "eth0, eth1" in nat64.get("readyz")[1])
+
+        def carried(router: Node) -> int:
+            shown = json.loads(router.run("ip", "-s", "-j", "link", "show", "node0"))
+            return int(shown[0]["stats64"]["rx"]["packets"])
+
+        live = flows.start_all(lab.pod)
+        assert carried(lab.router) > 20
+        unused = carried(second)
+        lab.node.ip(f"route replace {way}")
+        wait_for("flows on the second router", lambda: carried(second) > unused + 100)
+        time.sleep(1.5)  # for what a flow has noted of its way
+        before, after = carried(lab.router), carried(second)
+        wait_for("more of them", lambda: carried(second) > after + 100)
+        assert carried(lab.router) < before + 10, "the old way is left to its ARP"
+        flows.end_all(live)
 
 
 def test_another_uplink_that_comes_and_goes_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
@@ -140,8 +213,9 @@ def test_a_deleted_link_is_back_before_tcp_gives_up(lab: Line, nat64: Translator
 
 
 def test_with_the_address_its_tcp_flows_go_and_udp_moves_on(lab: Line, nat64: Translator) -> None:
-    """Lost: what was bound to the address itself. UDP gets a binding at the new one at once."""
-    _, udp = flows.start_all(lab.pod)
+    """Lost: what was bound to the address itself: TCP hears nothing more, UDP gets a binding at the
+    new one at once."""
+    live = flows.start_all(lab.pod, patience=3)
     lab.node.ip(
         "addr add 198.51.100.77/24 dev eth0",
         f"route replace default via {ROUTER_V4} dev eth0 src 198.51.100.77",
@@ -151,9 +225,8 @@ def test_with_the_address_its_tcp_flows_go_and_udp_moves_on(lab: Line, nat64: Tr
     lab.node.run("ip", "route", "replace", "default", "via", str(ROUTER_V4), "dev", "eth0")
     wait_for("new address", lambda: "198.51.100.77" in nat64.get("readyz")[1])
     assert lab.curl("peer").split()[0] == "198.51.100.77"
-    time.sleep(1)
-    seen = udp.end()
-    assert seen["alive"], f"UDP did not move on: {seen}"
+    live[0].gone()
+    flows.end_without_tcp(live)
     assert "198.51.100.1:" not in str(nat64.json("bib")), "no binding of the old address is left"
 
 

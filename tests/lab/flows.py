@@ -1,8 +1,8 @@
 """Live flows for a lab's pod: they notice every byte and datagram that is lost.
 
-`python -m tests.lab.flows tcp|udp HOST PORT` runs until a line comes on standard input, then says
-what it saw. TCP sends numbered blocks to an echo server and checks what comes back; UDP sends a
-numbered datagram every 5 ms.
+`python -m tests.lab.flows tcp|udp HOST PORT PATIENCE` runs until a line comes on standard input,
+then says what it saw. TCP sends numbered blocks to an echo server and checks what comes back; it
+gives up when nothing has come for PATIENCE seconds. UDP sends a numbered datagram every 5 ms.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from tests.lab.topology import ECHO_PORT, SERVER
 
 _BLOCK = 4096
 _UDP_PAUSE = 0.005
-_TCP_PATIENCE = PATIENCE
 
 
 class Flow:
-    """A flow that runs on a node in the background."""
+    """A flow that runs on a node in the background. `patience` is TCP's, in seconds."""
 
-    def __init__(self, node: Node, kind: str, host: str = str(SERVER)) -> None:
+    def __init__(
+        self, node: Node, kind: str, host: str = str(SERVER), patience: float = PATIENCE
+    ) -> None:
         self.kind = kind
         self._process = node.start(
             sys.executable,
@@ -37,6 +38,7 @@ class Flow:
             kind,
             host,
             str(ECHO_PORT),
+            str(patience),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -51,13 +53,18 @@ class Flow:
         found: dict[str, Any] = json.loads(out)
         return found
 
+    def gone(self) -> None:
+        """Wait until it has given up by itself, as TCP does."""
+        wait_for("end of the flow", lambda: self._process.poll() is not None)
+
     def moves(self) -> None:
         """Wait a moment, so that what comes next happens while it runs."""
         time.sleep(0.3)
 
 
-def _tcp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
-    connection = socket.create_connection((host, port), timeout=_TCP_PATIENCE)
+def _tcp(host: str, port: int, patience: float, stopped: threading.Event) -> dict[str, Any]:
+    connection = socket.create_connection((host, port), timeout=PATIENCE)
+    connection.settimeout(patience)
     print("running", flush=True)
     blocks, stall, error = 0, 0.0, ""
     try:
@@ -80,7 +87,7 @@ def _tcp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
     return {"blocks": blocks, "stall": round(stall, 3), "error": error}
 
 
-def _udp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
+def _udp(host: str, port: int, _: float, stopped: threading.Event) -> dict[str, Any]:
     connection = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     connection.connect((host, port))
     connection.setblocking(False)
@@ -111,7 +118,7 @@ def _udp(host: str, port: int, stopped: threading.Event) -> dict[str, Any]:
 
 
 def main() -> None:
-    kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    kind, host, port, patience = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     stopped = threading.Event()
 
     def wait() -> None:
@@ -120,12 +127,12 @@ def main() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     run = _tcp if kind == "tcp" else _udp
-    print(json.dumps(run(host, port, stopped)), flush=True)
+    print(json.dumps(run(host, port, patience, stopped)), flush=True)
 
 
-def start_all(node: Node, host: str = str(SERVER)) -> list[Flow]:
+def start_all(node: Node, host: str = str(SERVER), patience: float = PATIENCE) -> list[Flow]:
     """One TCP and one UDP flow, both under way."""
-    flows = wait_for("flows", lambda: [Flow(node, kind, host) for kind in ("tcp", "udp")])
+    flows = wait_for("flows", lambda: [Flow(node, kind, host, patience) for kind in ("tcp", "udp")])
     flows[0].moves()
     return flows
 
@@ -146,6 +153,17 @@ def end_all(flows: list[Flow], *, gap: bool = False) -> None:
             assert seen["sent"] > 20, seen
             assert seen["alive"], seen
             assert gap or not seen["lost"], seen
+
+
+def end_without_tcp(flows: list[Flow]) -> None:
+    """End them; AssertionError where TCP still works, or UDP doesn't arrive again.
+
+    TCP can't go on where its mapping is gone: it hears nothing more, not even an error.
+    """
+    tcp, udp = (flow.end() for flow in flows)
+    assert tcp["blocks"] > 3, f"it never worked: {tcp}"
+    assert tcp["error"] == "timed out", tcp
+    assert udp["alive"], f"UDP did not move on: {udp}"
 
 
 if __name__ == "__main__":
