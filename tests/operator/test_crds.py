@@ -5,6 +5,8 @@ value and the rule.
 """
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +25,14 @@ IPV6_RANGE = "must be an IPv6 range"
 IPV4_RANGE = "must be an IPv4 range"
 
 Row = tuple[dict[str, Any], str, str]
+
+STATIC = {
+    "protocol": "TCP",
+    "client": "2001:db8::1",
+    "clientPort": 443,
+    "address": "203.0.113.1",
+    "port": 443,
+}
 
 BAD_GATEWAYS: list[Row] = [
     ({"prefix": "2001:db8::/90"}, "spec.prefix", LENGTHS),
@@ -174,6 +184,28 @@ BAD_GATEWAYS: list[Row] = [
         {"limits": {"newSessionsPerSecondPerClient": 1000001}},
         "spec.limits.newSessionsPerSecondPerClient",
         "equal to 1000000",
+    ),
+    *(
+        ({"pools": pools}, "spec.pools", "a port of an address may be in one pool only")
+        for pools in (
+            [{}, {}],
+            [{"ports": "100-200"}, {"ports": "200"}],
+            [{"addresses": "203.0.113.0/28"}, {"addresses": "203.0.113.8/29"}],
+            [{"addresses": "203.0.113.8/29"}, {"addresses": "203.0.113.0/28"}],
+            [{"addresses": "203.0.113.9"}, {"addresses": "203.0.113.8/29", "ports": "1-65535"}],
+            [{}, {"addresses": "203.0.113.1"}, {"addresses": "203.0.113.1"}],
+        )
+    ),
+    ({"hostPorts": {"dns": 99, "dnsReady": 99}}, "spec.hostPorts", "two are the same"),
+    (
+        {"hostPorts": {"translator": 6500}, "pools": [{"ports": "6000-7000"}]},
+        "spec.hostPorts",
+        "a pool of the node's own address has one of these ports too",
+    ),
+    (
+        {"staticMappings": [STATIC, {**STATIC, "clientPort": 8443}]},
+        "spec.staticMappings[1]",
+        'Duplicate value: {"address":"203.0.113.1","port":443,"protocol":"TCP"}',
     ),
     ({"hostPorts": {"dns": 0}}, "spec.hostPorts.dns", "equal to 1"),
     ({"hostPorts": {"translator": 65536}}, "spec.hostPorts.translator", "equal to 65535"),
@@ -414,6 +446,30 @@ def test_there_are_enough_rows_to_believe_in() -> None:
     assert len(BAD_GATEWAYS) + len(BAD_POLICIES) >= 80
 
 
+# Where the API server's own words don't hold the value: of a type, a length or a count.
+WITHOUT_VALUE = (
+    *("must be of type", "may not be more than", "should be at least 1 chars", "items"),
+    "unknown field",
+)
+
+
+def value_at(spec: dict[str, Any], field: str) -> Any:
+    """What stands in a field; nothing where the field isn't there."""
+    found: Any = spec
+    for step in re.findall(r"[^.\[\]]+", field.removeprefix("spec")):
+        found = found[int(step)] if isinstance(found, list) else (found or {}).get(step)
+    return found
+
+
+def names_value(message: str, spec: dict[str, Any], field: str, says: str) -> bool:
+    """Whether a message holds the value that it is about, where that is one value."""
+    value = value_at(spec, field)
+    if value is None or isinstance(value, dict | list) or any(w in says for w in WITHOUT_VALUE):
+        return True
+    # A rule about several fields has no one value; its message compares them.
+    return str(value) in message or f"Invalid value: {says}" in message
+
+
 def refused(api: Api, obj: dict[str, Any]) -> str:
     with pytest.raises(ClusterError) as caught:
         api.control_plane.kubectl(
@@ -431,6 +487,7 @@ def test_a_bad_gateway_is_refused_with_field_and_rule(
     message = refused(api, gateway(**spec))
     assert field in message
     assert says in message
+    assert names_value(message, spec, field, says)
 
 
 @pytest.mark.parametrize(
@@ -442,6 +499,7 @@ def test_a_bad_policy_is_refused_with_field_and_rule(
     message = refused(api, policy(**spec))
     assert field in message
     assert says in message
+    assert names_value(message, spec, field, says)
 
 
 @pytest.mark.parametrize("make", [gateway, policy])
@@ -460,6 +518,10 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
     {"prefix": "2001:db8:1:2:3:5::/96"},
     {"prefix": "2001:db8:1:2:ff:5::/96"},
     {"pools": [{"addresses": "203.0.113.8/29", "ports": "4000"}, {}]},
+    {"pools": [{"ports": "100-200"}, {"ports": "201-300"}, {"addresses": "203.0.113.1"}]},
+    {"pools": [{"addresses": f"203.0.113.{n}"} for n in range(64)]},
+    {"hostPorts": {"dns": 6464, "dnsReady": 6466}, "pools": [{"ports": "6467-6500"}]},
+    {"staticMappings": [STATIC, {**STATIC, "protocol": "UDP"}, {**STATIC, "port": 444}]},
     {"uplinks": ["eth0.100", "bond0"]},
     {"tolerations": []},
     {"tolerations": [{"key": "a", "value": "b", "effect": "NoSchedule"}]},
@@ -517,6 +579,73 @@ def test_what_the_unit_tests_draw_is_what_the_api_server_takes(
     policies = [policy(f"p{n}", **spec) for n, spec in enumerate(drawn)]
     items = {"apiVersion": "v1", "kind": "List", "items": policies}
     api.control_plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(items))
+
+
+LATER: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({"interfaceName": "a"}, {"interfaceName": "b"}, "spec.interfaceName", "can't be changed"),
+    ({}, {"interfaceName": "b"}, "spec.interfaceName", "'b' can't be set later"),
+    ({"interfaceName": "a"}, {}, "spec.interfaceName", "'a' can't be taken away"),
+    ({"interfaceName": "a"}, {"prefix": "::/96"}, "spec.prefix", "can't be routed"),
+]
+"""The spec before, the spec that is refused after it, the field, and what the message says."""
+
+
+@pytest.fixture
+def stored(api: Api) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Stores a gateway `stored`; gone afterwards."""
+
+    def store(spec: dict[str, Any]) -> None:
+        api.control_plane.kubectl("create", "-f", "-", input=json.dumps(gateway("stored", **spec)))
+
+    yield store
+    api.delete("nat64gateway", "stored")
+
+
+@pytest.mark.parametrize(("before", "after", "field", "says"), LATER, ids=[str(r) for r in LATER])
+def test_a_bad_change_is_refused_with_field_and_rule(
+    api: Api,
+    stored: Callable[[dict[str, Any]], None],
+    before: dict[str, Any],
+    after: dict[str, Any],
+    field: str,
+    says: str,
+) -> None:
+    stored(before)
+    with pytest.raises(ClusterError) as caught:
+        api.control_plane.kubectl(
+            "replace", "--dry-run=server", "-f", "-", input=json.dumps(gateway("stored", **after))
+        )
+    assert field in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_an_interface_name_can_t_be_changed_by_way_of_none(
+    api: Api, stored: Callable[[dict[str, Any]], None]
+) -> None:
+    stored({"interfaceName": "a"})
+    for value in (None, "b"):
+        with pytest.raises(ClusterError):
+            api.patch("nat64gateway/stored", body={"spec": {"interfaceName": value}})
+    assert api.get("nat64gateway", "stored")["spec"]["interfaceName"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"interfaceName": "a"}, {"interfaceName": "a", "prefix": "64:ff9b:1::/96"}),
+        ({}, {"timeouts": {"udpSeconds": 600}}),
+        ({"staticMappings": [STATIC]}, {"staticMappings": [{**STATIC, "clientPort": 444}]}),
+    ],
+    ids=str,
+)
+def test_a_good_change_is_accepted(
+    api: Api,
+    stored: Callable[[dict[str, Any]], None],
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    stored(before)
+    api.control_plane.kubectl("replace", "-f", "-", input=json.dumps(gateway("stored", **after)))
 
 
 def test_short_names_and_the_category_work(api: Api) -> None:

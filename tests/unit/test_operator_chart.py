@@ -1,7 +1,10 @@
 """The chart and the CRDs it carries."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,6 +15,30 @@ CHART = REPO / "charts" / "nat64-operator"
 def test_the_charts_crds_are_copies_of_the_one_source() -> None:
     source = {path.name: path.read_text() for path in (REPO / "crds").iterdir()}
     assert {p.name: p.read_text() for p in (CHART / "files" / "crds").iterdir()} == source
+
+
+def leaves(field: dict[str, Any], path: str = "spec") -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Every field that holds a value, with whether it is required."""
+    inner = field.get("items", field)
+    for name, child in inner.get("properties", {}).items():
+        where = f"{path}.{name}"
+        if not child.get("properties"):
+            yield where, child, name in inner.get("required", ())
+        yield from leaves(child, where)
+
+
+def test_every_field_says_its_default_and_an_example() -> None:
+    """What has a fixed set of values shows them by itself; what is required has no default."""
+    crd = yaml.safe_load((REPO / "crds" / "nat64gateways.yaml").read_text())
+    [version] = crd["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    found = list(leaves(spec))
+    assert len(found) > 30
+    for path, field, required in found:
+        words = field["description"].lower()
+        assert required or re.search(r"\b(default|by default)\b", words), path
+        closed = "enum" in field or field.get("type") == "boolean"
+        assert closed or " as in " in words, path
 
 
 def test_a_crd_outlives_the_release() -> None:
