@@ -47,8 +47,8 @@ class _IoVec(ctypes.Structure):
     _fields_: ClassVar = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr."""
+class _Header(ctypes.Structure):
+    """struct msghdr."""
 
     _fields_: ClassVar = [
         ("name", ctypes.c_void_p),
@@ -58,8 +58,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     ]
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_: ClassVar = [("header", _Header), ("sent", ctypes.c_uint)]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,7 +82,7 @@ class Messages:
         vector = ctypes.addressof(self._vectors)
         step = ctypes.sizeof(_IoVec)
         self._messages = (_Message * self.count)(
-            *(_Message(None, 0, vector + index * step, 1) for index in range(self.count))
+            *(_Message(_Header(None, 0, vector + index * step, 1)) for index in range(self.count))
         )
         self._data = data
 
@@ -260,16 +265,16 @@ def call(host: str, seconds: float) -> int:
 
 def spray(device: str, mac: str, host: str, seconds: float, flows: int, packets: int) -> int:
     """Datagrams of so many flows in turn, as frames. Returns how many were sent."""
-    frames = bytearray()
-    for frame in _frames(bytes.fromhex(mac.replace(":", "")), IPv6Address(host), flows):
-        frames += frame
-    messages = Messages(frames, len(frames) // flows)
+    gateway = bytes.fromhex(mac.replace(":", ""))
+    data = bytearray().join(frames(gateway, IPv6Address(host), flows))
+    messages = Messages(data, len(data) // flows)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((device, 0))
         return messages.send(sock, time.monotonic() + seconds, packets or float("inf"))
 
 
-def _frames(mac: bytes, host: IPv6Address, flows: int) -> Iterable[bytes]:
+def frames(mac: bytes, host: IPv6Address, flows: int) -> Iterable[bytes]:
+    """One frame a flow, to a gateway's address; each flow has a source address and port."""
     length = 8 + len(PAYLOAD)
     link = mac + bytes(6) + b"\x86\xdd"
     head = link + struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64)
