@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import struct
@@ -47,6 +48,45 @@ def test_a_lost_upstream_is_passed_over(upstream: StartUpstream, sidecar: StartS
     started = time.monotonic()
     assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
     assert time.monotonic() - started < 3
+
+
+def test_an_upstream_that_loses_every_other_datagram_costs_time_and_no_answer(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    asked = itertools.count()
+
+    def lossy(query: dns.message.Message, proto: str) -> dns.message.Message | None:
+        return ZONE(query, proto) if next(asked) % 2 else None
+
+    up = upstream(lossy)
+    server = sidecar(
+        f"cache\nforward . {up} {{\nread_timeout 100ms\nmax_fails 0\nmax_connect_attempts 20\n}}"
+    )
+    for number in range(10):
+        assert server.ask(f"v{number}.example").answer[0].ttl == 300
+    assert len(up.types()) > 20
+    assert server.metric("nat64_dns64_under_way") == 0
+
+
+def test_a_reply_that_comes_too_late_is_a_stray_and_the_next_try_answers(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    late = threading.Event()
+
+    def delayed(query: dns.message.Message, proto: str) -> dns.message.Message:
+        late.wait(20)
+        return ZONE(query, proto)
+
+    slow, quick = upstream(delayed), upstream(ZONE)
+    server = sidecar(
+        f"cache\nforward . {slow} {quick} {{\n"
+        "policy sequential\nread_timeout 200ms\nmax_fails 0\n}"
+    )
+    assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
+    late.set()
+    strays = "nat64_dns64_stray_replies_total"
+    eventually(lambda: server.metric(strays, to=str(slow)) == 2)
+    assert server.ask("v7.example").answer[0][0].to_text() == "64:ff9b:1::c633:6407"
 
 
 def test_a_closed_port_is_passed_over_at_once(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import bare_error, refusal
-from nat64_dataplane.dns64.engine import Engine, Origin
+from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.faults import faults
-
-Send = Callable[[bytes | None], None]
-"""Sends a response; None where there is none to send."""
+from nat64_dataplane.dns64.origin import Origin, Send
 
 
 class Source(NamedTuple):

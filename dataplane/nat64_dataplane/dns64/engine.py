@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import NamedTuple
 
 from nat64_dataplane.dns64 import names, wire
 from nat64_dataplane.dns64.answer import (
@@ -32,8 +30,9 @@ from nat64_dataplane.dns64.entry import VIEWS, Entry, View
 from nat64_dataplane.dns64.faults import faults
 from nat64_dataplane.dns64.group import Group, Observe
 from nat64_dataplane.dns64.limits import LIMITS, Limits
+from nat64_dataplane.dns64.origin import Origin, count, event
 from nat64_dataplane.dns64.policy import Policy
-from nat64_dataplane.dns64.querylog import Event, QueryLog
+from nat64_dataplane.dns64.querylog import QueryLog
 from nat64_dataplane.dns64.quick import Asker, question_of
 from nat64_dataplane.dns64.resolver import Resolver
 from nat64_dataplane.dns64.rules import Decision
@@ -41,20 +40,6 @@ from nat64_dataplane.dns64.settings import Server, Unprogrammed
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.translator import Watch
 from nat64_dataplane.dns64.wire import Query
-
-Send = Callable[[bytes | None], None]
-
-
-class Origin(NamedTuple):
-    """Where a query came from, and how to answer it."""
-
-    client: Client
-    port: int
-    proto: str
-    size: int
-    started: float
-    local: str
-    send: Send
 
 
 class Engine:
@@ -300,42 +285,12 @@ class Engine:
     ) -> None:
         origin.send(response)
         try:
-            self._count(query, origin, response, kind, synthesized=synthesized)
+            seconds = self._loop.time() - origin.started
+            count(self.stats, query, origin, response, seconds, synthesized=synthesized)
+            if self.log:
+                self.log.write(event(query, origin, response, kind, seconds))
         except Exception:  # it is sent: nothing may send it again
             faults.log("counting a response")
-
-    def _count(
-        self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
-    ) -> None:
-        seconds = self._loop.time() - origin.started
-        stats = self.stats
-        stats.seconds.observe(seconds)
-        key = (
-            stats.zone_of(query.name),
-            origin.proto,
-            origin.client.family,
-            query.type,
-            query.edns is not None and query.edns.do,
-            response[3] & wire.RCODE_MASK,
-            synthesized,
-            origin.size,
-            len(response),
-        )
-        stats.count(key)
-        if self.log:
-            self.log.write(
-                Event(
-                    query,
-                    origin.client,
-                    origin.port,
-                    origin.proto,
-                    origin.size,
-                    response,
-                    kind,
-                    seconds,
-                    origin.local,
-                )
-            )
 
 
 def _same_answers(old: Server, new: Server) -> bool:
