@@ -20,7 +20,11 @@ from nat64_dataplane.translator.metrics import Collector
 from nat64_dataplane.translator.portmap import PoolUsage
 from nat64_dataplane.translator.rundir import Status
 from nat64_dataplane.translator.state import State
+from nat64_operator.edge import metrics as operator_metrics
+from nat64_operator.edge.metrics import Objects
+from nat64_operator.edge.store import Store
 from scripts import reference
+from tests.unit.operator_simulation import SETTINGS
 
 REPO = Path(__file__).parents[2]
 DOCS = sorted((REPO / "docs").glob("*.md"))
@@ -64,7 +68,9 @@ async def exported() -> set[str]:
     status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="", since=0)
     app = App(Path("Corefile"), settings.from_text(COREFILE))
     translator = Collector(State(Config(name="default"), status), Kernel())
-    return names(translator.collect()) | names(DnsCollector(app).collect())
+    operator = [*operator_metrics.REGISTRY.collect(), *Objects(Store(SETTINGS)).collect()]
+    ours = {name for name in names(operator) if name.startswith("nat64_")}
+    return names(translator.collect()) | names(DnsCollector(app).collect()) | ours
 
 
 def test_every_metric_is_documented_and_every_documented_metric_is_exported() -> None:
