@@ -58,7 +58,9 @@ def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
 
 
 def map_bytes(one: Subject) -> int:
-    """Kernel memory of every map of the translator, as the kernel accounts for it."""
+    """Kernel memory of every map of the translator, as the kernel accounts for it: elements and
+    buckets, without what the allocator rounds up to.
+    """
     assert one.translator
     maps = json.loads(one.forwarder.run("bpftool", "-f", "-j", "map", "show"))
     mine = f"/{one.translator.name}/"

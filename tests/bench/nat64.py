@@ -110,28 +110,27 @@ def machine() -> dict[str, Any]:
         ),
         platform.machine(),
     )
-    tayga = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Version}", "tayga"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
         "cpu": model,
         "cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "tayga": tayga,
-        "commit": commit,
+        "versions": _versions(),
+        "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load_average_at_start": os.getloadavg()[0],
     }
+
+
+def _versions() -> dict[str, str]:
+    wanted = ("${Package} ${Version}\\n", "clang", "iproute2", "libbpf1", "nftables", "tayga")
+    lines = _output("dpkg-query", "-W", "-f", *wanted).splitlines()
+    return dict(line.split(" ") for line in lines)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -148,8 +148,6 @@ def _ends_at_the_wire(node: Node, what: str) -> None:
 
 def _track(built: Subject, chain: str) -> None:
     built.forwarder.run("nft", "-f", "-", input=f"table inet bench {{ {chain} }}\n")
-    # The table of tracked flows has one size for the whole machine; closed ones leave it early.
-    built.forwarder.sysctl(net__netfilter__nf_conntrack_tcp_timeout_close=1)
 
 
 SETUPS: dict[str, Callable[[Subject, Lab], None]] = {
