@@ -89,11 +89,11 @@ def wire(case: Case) -> Step:
         if record is not None and record.state is not State.DRAINING:
             known = edits.find(file.mode, record.original), edits.find(file.mode, record.applied)
             return _continue(case, record, current, *known)
+        if case.edit is None:
+            return Step(False, "SidecarsNotReady", f"{_no_sidecar(case)} yet")
+        return _begin(case, case.edit, current)
     except UnsupportedCorefileError as error:
         return Step(False, "CorefileUnsupported", f"{file.where}: {error}")
-    if case.edit is None:
-        return Step(False, "SidecarsNotReady", f"{_no_sidecar(case)} yet")
-    return _begin(case, case.edit, current)
 
 
 def unwire(case: Case) -> Step:
