@@ -19,8 +19,8 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 def helm(*flags: str) -> subprocess.CompletedProcess[str]:
-    program = binaries.ensure("helm")["helm"]
-    argv = [program, "template", "nat64-operator", CHART, f"--namespace={NAMESPACE}", *flags]
+    program = str(binaries.ensure("helm")["helm"])
+    argv = [program, "template", "nat64-operator", str(CHART), f"--namespace={NAMESPACE}", *flags]
     return subprocess.run(argv, capture_output=True, text=True)
 
 

@@ -19,6 +19,9 @@ from nat64_dataplane.translator.metrics import Collector
 from nat64_dataplane.translator.portmap import PoolUsage
 from nat64_dataplane.translator.rundir import Status
 from nat64_dataplane.translator.state import State
+from nat64_operator.edge import metrics
+from nat64_operator.edge.store import Store
+from tests.unit.operator_simulation import SETTINGS
 
 REPO = Path(__file__).parents[2]
 CHART = REPO / "charts" / "nat64-operator"
@@ -55,6 +58,14 @@ def translator() -> str:
     return exposition.decode()
 
 
+def operator() -> str:
+    store = Store(SETTINGS)
+    conditions = [{"type": "Ready", "status": "True"}]
+    metadata = {"name": "default", "uid": "1", "resourceVersion": "1"}
+    store.put({"kind": "NAT64Gateway", "metadata": metadata, "status": {"conditions": conditions}})
+    return metrics.text(store).decode()
+
+
 def series(text: str) -> Iterator[tuple[str, set[str]]]:
     for line in text.splitlines():
         found = re.match(r"^([a-z0-9_]+)(?:\{(.*)\})? ", line)
@@ -70,6 +81,8 @@ def families_of_the_sidecar() -> set[str]:
 
 EXPORTED: dict[str, set[str]] = {}
 for _name, _labels in series(translator()):
+    EXPORTED.setdefault(_name, set()).update(_labels)
+for _name, _labels in series(operator()):
     EXPORTED.setdefault(_name, set()).update(_labels)
 SIDECAR = families_of_the_sidecar()
 

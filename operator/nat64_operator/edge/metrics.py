@@ -35,6 +35,8 @@ FAILURES = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+for _kind in ("pass", "action", "decision"):
+    FAILURES.labels(_kind)  # an increase is seen only from a series that is there before
 LAST_PASS = Gauge(
     "nat64_operator_last_pass_timestamp_seconds",
     "When a pass last came to its end.",
