@@ -78,9 +78,10 @@ class _Offline:
 
     def __init__(self) -> None:
         self.waiting: list[Query] = []
+        self.deadlines: list[float] = []
 
     def send(self, query: Query, *, deadline: float) -> None:
-        del deadline
+        self.deadlines.append(deadline)
         query.waits = True
         self.waiting.append(query)
 
@@ -116,8 +117,8 @@ class Harness:
         self.block = Block([self.engine])
         upstream = self.engine.groups[0].servers[0]
         self.upstream = upstream.datagrams
-        self._streams = _Offline()
-        upstream.streams = cast(Streams, self._streams)
+        self.streams = _Offline()
+        upstream.streams = cast(Streams, self.streams)
         self.upstream.mixes_case = False
 
     def close(self) -> None:
@@ -148,8 +149,8 @@ class Harness:
 
     def time_out(self) -> None:
         """Let what waits for upstream be too late."""
-        while self._streams.waiting or any(port.pending for port in self._ports()):
-            asked, self._streams.waiting = self._streams.waiting, []
+        while self.streams.waiting or any(port.pending for port in self._ports()):
+            asked, self.streams.waiting = self.streams.waiting, []
             for query in asked:
                 query.finish(Failed("no reply in time"))
             for port in self._ports():

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from pathlib import Path
 
 import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import onepass, wire
+from nat64_dataplane.dns64 import onepass, settings, wire
+from nat64_dataplane.dns64.app import App
 from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.cache import Cache
 from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.exchange import Query
 from nat64_dataplane.dns64.faults import faults
-from nat64_dataplane.dns64.group import Group, Tries
+from nat64_dataplane.dns64.group import UNLIMITED, Group, Tries
 from nat64_dataplane.dns64.job import Job
 from nat64_dataplane.dns64.stats import Stats
 from nat64_dataplane.dns64.udp import UdpListener
@@ -109,29 +111,31 @@ PLACES: list[tuple[object, str]] = [
 ]
 
 
-@pytest.mark.parametrize("usual", [True, False], ids=["usual", "unusual"])
+@pytest.mark.parametrize("comes", ["usual", "unusual", "nothing"])
 @pytest.mark.parametrize(("owner", "name"), PLACES, ids=[name for _, name in PLACES])
 @in_loop
 async def test_a_fault_anywhere_costs_no_more_than_one_answer(
-    owner: object, name: str, usual: bool, monkeypatch: pytest.MonkeyPatch
+    owner: object, name: str, comes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each place raises from the second message on; all who wait are answered all the same."""
+    """Once all have asked, each place raises; the short way and the long one are under way."""
     harness = Harness()
     askers = [harness.ask(query()) for _ in range(3)]
-    askers += [harness.ask(dns.message.make_query(NAME, "AAAA", use_edns=4).to_wire())]
+    signed = dns.message.make_query(NAME, "AAAA", want_dnssec=True).to_wire()
+    askers += [harness.ask(signed) for _ in range(2)]
 
     def raises(*_: object, **__: object) -> object:
         raise ZeroDivisionError(name)
 
-    monkeypatch.setattr(owner, name, raises)
-    with_a = WITH_A if usual else UNUSUAL
-    for message in (EMPTY, with_a, EMPTY, with_a):
-        if harness.open():
-            harness.deliver([to(harness, message)])
-    harness.time_out()
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, raises)
+        for _ in range(4):
+            for ident, asked in harness.open() if comes != "nothing" else ():
+                with_a = WITH_A if comes == "usual" else UNUSUAL
+                message = EMPTY if asked.question[-3] == wire.AAAA else with_a
+                harness.deliver([ident + message[2:]])
+        harness.time_out()
     assert len(rcodes(*askers)) == len(askers)
     assert harness.idle()
-    monkeypatch.undo()
     harness.close()
 
 
@@ -182,16 +186,15 @@ async def test_a_query_with_little_time_left_is_not_kept_by_one_with_more() -> N
     harness.close()
 
 
+@pytest.mark.parametrize("tries", [5000, UNLIMITED])
 @in_loop
-async def test_sends_that_fail_at_once_are_tried_again_and_again_until_time_is_up(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_sends_that_fail_at_once_are_tried_again_until_tries_or_time_are_up(
+    tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With max_connect_attempts 0, and a source address that this host hasn't."""
+    """The source address is none of this host's. `max_connect_attempts 0` is UNLIMITED."""
     monkeypatch.setattr("nat64_dataplane.dns64.group.TOTAL_SECONDS", 0.5)
-    monkeypatch.setattr("nat64_dataplane.dns64.group.ROUND_SECONDS", 0.0001)
     harness = Harness()
-    group = harness.engine.groups[0]
-    monkeypatch.setattr(group, "tries", 1_000_000)
+    monkeypatch.setattr(harness.engine.groups[0], "tries", tries)
     monkeypatch.setattr(harness.upstream, "_source", "2001:db8::1")
     before = faults.total
     askers = [harness.ask(query(name)) for name in (NAME, "x.example.")]
@@ -201,3 +204,40 @@ async def test_sends_that_fail_at_once_are_tried_again_and_again_until_time_is_u
     assert faults.total == before
     assert harness.idle()
     harness.close()
+
+
+@in_loop
+async def test_a_reply_in_the_wrong_case_gives_no_more_time_than_there_is() -> None:
+    harness = Harness()
+    harness.upstream.mixes_case = True
+    asker = harness.ask(query("a-name-with-letters.example."))
+    end = harness.loop.time() + 0.25
+    ((ident, asked),) = harness.open()
+    asked.end = end
+    folded = reply("a-name-with-letters.example.", "AAAA", authority=[SOA]).wire
+    harness.deliver([ident + folded[2:]])
+    assert harness.streams.deadlines == [end]
+    harness.time_out()
+    assert rcodes(asker) == ["SERVFAIL"]
+    harness.close()
+
+
+@in_loop
+async def test_a_reload_that_fails_in_a_way_no_one_foresaw_is_told_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Corefile"
+    path.write_text(". {\nforward . ::1\n}\n")
+    app = App(path, settings.from_file(path))
+
+    def raises(_path: Path) -> object:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(settings, "from_file", raises)
+    before = faults.total
+    await app.reload()
+    assert (app.reload_failures, faults.total) == (1, before + 1)
+    assert app.reload_error == f"{path}: internal error: ZeroDivisionError: a fault"
+    monkeypatch.undo()
+    await app.reload()
+    assert app.reload_error is None

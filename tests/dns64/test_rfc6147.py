@@ -75,6 +75,17 @@ def test_5_1_4_of_mixed_aaaa_only_the_good_ones_are_the_answer() -> None:
     assert (result.rule, result.lines) == (Rule.REAL_FILTERED, [V6])
 
 
+def test_5_1_4_the_signature_over_all_aaaa_goes_with_those_that_are_excluded() -> None:
+    mapped = "www.example. 300 IN AAAA ::ffff:198.51.100.7"
+    signature = SIGNATURE.replace("RRSIG A", "RRSIG AAAA")
+    signed: Answers = {
+        ("www.example.", "AAAA"): reply("www.example.", "AAAA", mapped, V6, signature)
+    }
+    assert run(signed, do=True).lines == [V6]
+    whole: Answers = {("www.example.", "AAAA"): reply("www.example.", "AAAA", V6, signature)}
+    assert len(run(whole, do=True).lines) == 2
+
+
 def test_5_1_4_the_exclusion_set_can_be_chosen() -> None:
     answers = nodata_then(V4)
     answers["www.example.", "AAAA"] = reply("www.example.", "AAAA", V6)
