@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import checkup, doctor, overlap
+from nat64_operator.kubectl import checkup, doctor, overlap, wired
 from nat64_operator.kubectl.agents import Agent, Report, parse
 from nat64_operator.kubectl.output import Paint
 from nat64_operator.kubectl.steps import Result
@@ -51,7 +51,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_good_node_has_nothing_but_good_news() -> None:
-    steps = [*checkup.examine(NODE), *checkup.room(STATUS)]
+    steps = [*checkup.examine(NODE, AGENT), *checkup.room(STATUS, AGENT)]
     assert {step.result for step in steps} == {Result.OK}
     assert {step.name for step in steps} == {
         *("kernel", "sysctls", "IPv4 uplink", "routes", "translator"),
@@ -67,9 +67,8 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
 @pytest.mark.parametrize(
     ("changes", "result", "says"),
     [
-        ({"kernel": "5.10.0-8"}, Result.STOP, "5.10.0-8 is too old"),
         ({"bpffs": False}, Result.STOP, "no bpffs"),
-        ({"kernel": "5.15.0-91-generic"}, Result.NOTE, "older than any"),
+        ({"kernel": "5.15.0-91-generic"}, Result.NOTE, "older than 6.1"),
         ({"sysctls": FORWARDING}, Result.STOP, "forwarding is 0"),
         ({"sysctls": {}}, Result.STOP, "forwarding is None"),
         (
@@ -104,14 +103,14 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
 def test_what_is_wrong_with_a_node_is_found_with_a_remedy(
     changes: dict[str, Any], result: Result, says: str
 ) -> None:
-    found = [s for s in checkup.examine(node(**changes)) if s.result is not Result.OK]
+    found = [s for s in checkup.examine(node(**changes), AGENT) if s.result is not Result.OK]
     [step] = [s for s in found if says in s.text]
     assert step.result is result
     assert step.remedy
 
 
 def test_an_old_kernel_that_will_do_is_said() -> None:
-    first = next(iter(checkup.examine(node(kernel="6.1.0-18-amd64"))))
+    first = next(iter(checkup.examine(node(kernel="6.1.0-18-amd64"), AGENT)))
     assert first.result is Result.OK
     assert "clsact" in first.text
 
@@ -132,13 +131,13 @@ def test_an_old_kernel_that_will_do_is_said() -> None:
     ],
 )
 def test_what_fills_up_is_found_with_a_remedy(changes: dict[str, Any], says: str) -> None:
-    found = [s for s in checkup.room({**STATUS, **changes}) if s.result is not Result.OK]
+    found = [s for s in checkup.room({**STATUS, **changes}, AGENT) if s.result is not Result.OK]
     assert [says in step.text and bool(step.remedy) for step in found] == [True]
 
 
 def test_drops_that_are_the_policys_own_doing_are_no_finding() -> None:
     drops = [{"reason": "destination_special", "packets": 7, "meaning": "metadata"}]
-    assert all(s.result is Result.OK for s in checkup.room({**STATUS, "drops": drops}))
+    assert all(s.result is Result.OK for s in checkup.room({**STATUS, "drops": drops}, AGENT))
 
 
 def workload(image: str, namespace: str = "kube-system") -> dict[str, Any]:
@@ -198,7 +197,7 @@ def test_ciliums_own_nat64_is_named() -> None:
     ],
 )
 def test_the_wiring_of_coredns_is_judged(text: str, results: list[str]) -> None:
-    steps = list(doctor.wiring(text, "fd00::53", "kube-system/coredns"))
+    steps = list(wired.forward(text, "fd00::53", "kube-system/coredns"))
     assert [step.result.value for step in steps] == results
     assert all(step.remedy for step in steps if step.result is not Result.OK)
 
@@ -218,7 +217,7 @@ def probe(**aaaa: Any) -> Report:
     ],
 )
 def test_the_clusters_dns_must_synthesize(report: Report, result: Result) -> None:
-    assert doctor.synthesis(report).result is result
+    assert doctor.synthesis(report, [("dns", "coredns")]).result is result
 
 
 def gateway(ready: str = "True") -> dict[str, Any]:
@@ -226,7 +225,7 @@ def gateway(ready: str = "True") -> dict[str, Any]:
     return {
         "kind": "NAT64Gateway",
         "metadata": {"name": "default"},
-        "status": {"conditions": [condition], "dnsAddress": "fd00::53"},
+        "status": {"conditions": [condition], "dnsAddress": "fd00::53", "prefix": "64:ff9b::/96"},
     }
 
 
@@ -243,7 +242,7 @@ def facts(**changes: Any) -> doctor.Facts:
         "nodes": [{"metadata": {"name": "node1"}}],
         "workloads": [],
         "cilium": None,
-        "corefiles": {place: COREFILE.format(upstreams="[fd00::53]:53")},
+        "corefiles": {place: {"Corefile": COREFILE.format(upstreams="[fd00::53]:53")}},
         "inspections": [Report(AGENT, NODE, "")],
         "statuses": [Report(AGENT, [STATUS], "")],
         "probe": probe(addresses=["64:ff9b::c000:aa"]),
@@ -275,6 +274,63 @@ def test_a_broken_cluster_is_not(changes: dict[str, Any], says: str) -> None:
     sections = doctor.judge(facts(**changes))
     assert not doctor.is_well(sections)
     assert says in " ".join(doctor.text(sections, Paint(False)).split())
+
+
+IMPORTS = COREFILE.format(upstreams="/etc/resolv.conf\n    import custom/*.override")
+PLAIN = COREFILE.format(upstreams="/etc/resolv.conf")
+PLUGIN = PLAIN.replace("    cache", "    dns64 PREFIX\n    cache")
+OURS, ANOTHER = PLUGIN.replace("PREFIX", "64:ff9b::/96"), PLUGIN.replace("PREFIX", "2001:db8::/96")
+OVERRIDE = {"nat64-default.override": "forward . [fd00::53]:53\n"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "corefile", "custom", "result", "says"),
+    [
+        ("Plugin", OURS, None, "ok", "own dns64 for 64:ff9b::/96"),
+        (
+            "Plugin",
+            ANOTHER,
+            None,
+            "stop",
+            "not the gateway's prefix 64:ff9b",
+        ),
+        ("Plugin", PLAIN, None, "stop", "has no `dns64` stanza"),
+        ("Plugin", "nonsense {", None, "stop", "can't be read"),
+        ("Import", IMPORTS, OVERRIDE, "ok", "imports nat64-default.override"),
+        ("Import", IMPORTS, {}, "stop", "has no key nat64-default.override"),
+        ("Import", PLAIN, OVERRIDE, "stop", "imports no `*.override`"),
+        ("Manual", COREFILE.format(upstreams="192.0.2.1 [fd00::53]:53"), None, "ok", "names the"),
+        ("Manual", OURS, None, "ok", "names the sidecars, or"),
+        ("Manual", PLAIN, None, "note", "names the sidecars nowhere"),
+    ],
+)
+def test_each_mode_is_judged_by_what_it_does(
+    mode: str, corefile: str, custom: dict[str, str] | None, result: str, says: str
+) -> None:
+    asked = {**policy(), "spec": {"coreDNS": {"mode": mode, "namespace": "dns"}}}
+    files: dict[Any, Any] = {("dns", "coredns"): {"Corefile": corefile}}
+    if custom is not None:
+        files[("dns", "coredns-custom")] = custom
+    sections = doctor.judge(facts(policies=[asked], corefiles=files))
+    [found] = [c for c in doctor.plain(sections) if c["name"] == "wiring"]
+    assert found["result"] == result
+    assert says in found["text"]
+    assert "dns/coredns" in found["text"]
+
+
+def test_remedies_name_the_pod_and_its_namespace() -> None:
+    agent = AGENT._replace(namespace="elsewhere", pod="nat64-x")
+    broken = [Report(agent, None, "its pod is Pending")]
+    for changes in (
+        {"inspections": broken},
+        {
+            "inspections": [Report(agent, NODE, "")],
+            "statuses": [Report(agent, [{**STATUS, "programmed": False}], "")],
+        },
+    ):
+        checks = doctor.plain(doctor.judge(facts(**changes)))
+        remedies = [c["remedy"] for c in checks if c["name"] in ("agent", "translator")]
+        assert [("-n elsewhere" in r, "nat64-x" in r) for r in remedies] == [(True, True)]
 
 
 def test_without_a_policy_there_is_a_note() -> None:

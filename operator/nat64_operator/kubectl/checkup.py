@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from nat64_operator.kubectl.agents import TRANSLATOR, Agent
 from nat64_operator.kubectl.overlap import MODULES
 from nat64_operator.kubectl.status import FULL_PERCENT
 from nat64_operator.kubectl.steps import Step, note, ok, stop
 
-OLDEST_KERNEL = (5, 15)
-KNOWN_KERNEL = (6, 1)
-"""From here on the programs are known to load."""
+OLDEST_KERNEL = (6, 1)
+"""The oldest that the programs are loaded on when they are tested."""
 TCX_KERNEL = (6, 6)
 LEAST_UPLINK_MTU = 1260
 
@@ -33,7 +33,7 @@ _DROP_REMEDIES = {
 }
 
 
-def examine(found: dict[str, Any]) -> Iterator[Step]:
+def examine(found: dict[str, Any], agent: Agent) -> Iterator[Step]:
     """What `nat64-translator inspect` said about a node."""
     yield _kernel(found["kernel"])
     if not found["bpffs"]:
@@ -50,7 +50,7 @@ def examine(found: dict[str, Any]) -> Iterator[Step]:
         yield stop("IPv4 uplink", f"{problem['reason']}: {problem['message']}", _UPLINK_REMEDY)
     if not found["problems"]:
         yield from _uplinks(found)
-    yield from _routes(found)
+    yield from _routes(found, _log_of(agent))
     for module in found["modules"]:
         if module in MODULES:
             yield stop(
@@ -60,10 +60,10 @@ def examine(found: dict[str, Any]) -> Iterator[Step]:
             )
 
 
-def room(status: dict[str, Any]) -> Iterator[Step]:
+def room(status: dict[str, Any], agent: Agent) -> Iterator[Step]:
     """What `nat64-translator status` said about a node."""
     if not status["programmed"]:
-        yield stop("translator", status["reason"] or "not programmed", _TRANSLATOR_REMEDY)
+        yield stop("translator", status["reason"] or "not programmed", _log_of(agent))
         return
     yield ok("translator", "programmed")
     for pool in status.get("pools") or ():
@@ -91,16 +91,19 @@ _UPLINK_REMEDY = (
     "give the node IPv4: an address and a default route; or name spec.uplinks and spec.pools; or "
     "keep the gateway off this node by spec.nodeSelector"
 )
-_TRANSLATOR_REMEDY = "the pod's log says more: `kubectl -n nat64-system logs POD -c translator`"
+
+
+def _log_of(agent: Agent) -> str:
+    log = f"kubectl -n {agent.namespace} logs {agent.pod} -c {TRANSLATOR}"
+    return f"the pod's log says more: `{log}`"
 
 
 def _kernel(release: str) -> Step:
     numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
     if numbers < OLDEST_KERNEL:
-        return stop("kernel", f"Linux {release} is too old", "Linux 6.1 or newer")
-    if numbers < KNOWN_KERNEL:
-        text = f"Linux {release} is older than any that the programs were loaded on"
-        return note("kernel", text, "Linux 6.1 or newer")
+        oldest = ".".join(map(str, OLDEST_KERNEL))
+        text = f"Linux {release} is older than {oldest}, the oldest that is tested"
+        return note("kernel", text, f"Linux {oldest} or newer")
     if numbers < TCX_KERNEL:
         return ok("kernel", f"Linux {release}; programs are attached by clsact, not by tcx (6.6)")
     return ok("kernel", f"Linux {release}")
@@ -159,16 +162,16 @@ def _uplinks(found: dict[str, Any]) -> Iterator[Step]:
             yield stop("IPv4 uplink", f"{uplink['name']} is down", "set it up")
 
 
-def _routes(found: dict[str, Any]) -> Iterator[Step]:
+def _routes(found: dict[str, Any], log: str) -> Iterator[Step]:
     link = next((one for one in found["links"] if one["name"] == found["interface"]), None)
     if link is None or not link["up"]:
         state = "is not there" if link is None else "is down"
-        yield stop("routes", f"the interface {found['interface']} {state}", _TRANSLATOR_REMEDY)
+        yield stop("routes", f"the interface {found['interface']} {state}", log)
     ours = [route for route in found["prefixRoutes"] if route["ours"]]
     if ours:
         yield ok("routes", f"{found['prefix']} leads to {found['interface']}")
     else:
-        yield stop("routes", f"no route of ours for {found['prefix']}", _TRANSLATOR_REMEDY)
+        yield stop("routes", f"no route of ours for {found['prefix']}", log)
     for route in found["prefixRoutes"]:
         if not route["ours"]:
             yield note(

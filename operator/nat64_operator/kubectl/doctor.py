@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from nat64_operator.coredns import line
-from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.kubectl import checkup, overlap
+from nat64_operator.kubectl import checkup, overlap, wired
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.answers import Json
 from nat64_operator.kubectl.output import Paint, Tone
@@ -29,8 +27,8 @@ class Facts(NamedTuple):
     nodes: list[Json]
     workloads: list[Json]
     cilium: Json | None
-    corefiles: Mapping[tuple[str, str], str]
-    """By namespace and name of the ConfigMap: those that the policies name."""
+    corefiles: Mapping[tuple[str, str], Mapping[str, str]]
+    """What CoreDNS's ConfigMaps hold, by namespace and name: those that the policies name."""
     inspections: list[Report]
     statuses: list[Report]
     probe: Report | None
@@ -147,51 +145,19 @@ def _unread(facts: Facts) -> Iterator[Step]:
 
 
 def _coredns(facts: Facts) -> Iterator[Step]:
-    addresses = {
-        obj["metadata"]["name"]: (obj.get("status") or {}).get("dnsAddress")
-        for obj in facts.gateways
-    }
+    gateways = {obj["metadata"]["name"]: obj for obj in facts.gateways}
     for policy in facts.policies:
-        spec = policy.get("spec") or {}
-        core = spec.get("coreDNS") or {}
-        if core.get("mode", "Forward") != "Forward":
-            continue
-        place = (core.get("namespace", "kube-system"), core.get("configMapName", "coredns"))
-        gateway = (spec.get("gatewayRef") or {}).get("name", "default")
+        place = wired.place_of(policy)
         if place in facts.corefiles:
-            yield from wiring(facts.corefiles[place], addresses.get(gateway), "/".join(place))
+            gateway = gateways.get(wired.gateway_of(policy), {})
+            yield from wired.judge(policy, gateway.get("status") or {}, facts.corefiles)
     if facts.probe is not None:
-        yield synthesis(facts.probe)
+        yield synthesis(facts.probe, {wired.place_of(policy) for policy in facts.policies})
 
 
-def wiring(text: str, address: str | None, place: str) -> Iterator[Step]:
-    """Whether a Corefile's `forward .` line sends names to the sidecars first."""
-    try:
-        found = line.find(text)
-    except UnsupportedCorefileError as error:
-        yield stop("wiring", f"{place}: {error}", "spec.coreDNS.mode Manual, and wire it yourself")
-        return
-    first = found.upstreams[0] if found.upstreams else "nothing"
-    if address and first == line.upstream(address):
-        yield ok("wiring", f"{place} forwards to the sidecars at {address} first")
-    else:
-        yield stop(
-            "wiring",
-            f"{place} line {found.stanza.line} forwards to {first} first, not to the sidecars at "
-            f"{address or 'any address'}",
-            "the DNS64Policy's conditions say why the operator left it so",
-        )
-    block = found.tree.find_block(".", 53)
-    if block is not None and any(block.find("dns64")):
-        yield note(
-            "wiring",
-            f"{place} has CoreDNS's own dns64 too: both synthesize",
-            "remove it from the Corefile, or use spec.coreDNS.mode Plugin",
-        )
-
-
-def synthesis(report: Report) -> Step:
-    """Whether the cluster's DNS synthesizes, as asked from a node."""
+def synthesis(report: Report, places: Iterable[tuple[str, str]]) -> Step:
+    """Whether the cluster's DNS synthesizes, as asked from a node. `places` has its ConfigMaps."""
+    namespace = min((namespace for namespace, _ in places), default="kube-system")
     node = report.agent.node
     if report.error:
         return note("synthesis", f"{node} could not ask the cluster's DNS: {report.error}")
@@ -200,7 +166,7 @@ def synthesis(report: Report) -> Step:
         return stop(
             "synthesis",
             f"the cluster's DNS {six['server']} does not answer {node}: {six['error']}",
-            "`kubectl -n kube-system get pods -l k8s-app=kube-dns`",
+            f"`kubectl -n {namespace} get pods -l k8s-app=kube-dns`",
         )
     if six["addresses"]:
         found = ", ".join(sorted(six["addresses"], key=ip_address))
@@ -209,14 +175,16 @@ def synthesis(report: Report) -> Step:
         "synthesis",
         f"the cluster's DNS has no IPv6 address for {PROBE_NAME} ({six['rcode']})",
         "where the wiring above is good, CoreDNS has not read its new Corefile yet (a minute or "
-        "two), or has no `reload`: `kubectl -n kube-system rollout restart deployment coredns`",
+        f"two), or has no `reload`: `kubectl -n {namespace} rollout restart deployment coredns`",
     )
 
 
 def _node(report: Report, status: Report | None) -> Iterator[Step]:
     if report.error:
-        yield stop("agent", report.error, "`kubectl -n nat64-system describe pod` for the pod")
+        agent = report.agent
+        describe = f"`kubectl -n {agent.namespace} describe pod {agent.pod}`"
+        yield stop("agent", report.error, describe)
         return
     if status is not None and not status.error:
-        yield from checkup.room(status.data[0])
-    yield from checkup.examine(report.data)
+        yield from checkup.room(status.data[0], report.agent)
+    yield from checkup.examine(report.data, report.agent)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
-from nat64_operator.kubectl import agents, doctor, trace
+from nat64_operator.kubectl import agents, doctor, trace, wired
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
 from nat64_operator.kubectl.answers import ClusterError, Json
 from nat64_operator.kubectl.cluster import Cluster
@@ -101,14 +101,13 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
     for kind in ("DaemonSet", "Deployment"):
         read = partial(cluster.items, f"/apis/apps/v1/{kind.lower()}s")
         workloads += [{**item, "kind": kind} for item in some(read, f"{kind}s", unread)]
-    corefiles: dict[tuple[str, str], str] = {}
-    for policy in wanted:
-        core = policy["spec"].get("coreDNS") or {}
-        place = (core.get("namespace", "kube-system"), core.get("configMapName", "coredns"))
+    corefiles: dict[tuple[str, str], dict[str, str]] = {}
+    places = {wired.place_of(policy) for policy in wanted} | set(map(wired.custom_of, wanted))
+    for place in sorted(place for place in places if place is not None):
         get = partial(cluster.get, "/api/v1/namespaces/{}/configmaps/{}".format(*place))
         config_map = maybe(get, "/".join(place), unread)
         if config_map is not None:
-            corefiles[place] = config_map.get("data", {}).get("Corefile", "")
+            corefiles[place] = config_map.get("data") or {}
     found = some(partial(agents.find, cluster, namespace), "agents", unread)
     inspections = agents.ask_all(cluster, found, lambda _: ("inspect",))
     return doctor.Facts(

@@ -154,8 +154,8 @@ def _packets(node: str, way: dict[str, Any]) -> Step:
         return stop(
             "packets",
             f"packets to {target} leave {node} as IPv4, and no answer comes back",
-            "look on the IPv4 side: a firewall or cloud security group that drops the node's "
-            "ports 61001-65535, a route back, the server itself",
+            "look on the IPv4 side: a firewall or cloud security group that drops the ports of "
+            "the NAT64Gateway's spec.pools, a route back, the server itself",
             counted,
         )
     return stop(
