@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-from tests.lab.topology import ECHO_PORT, NODE_V4, SERVER, Line
+from tests.lab.probes import udp_echo
+from tests.lab.topology import NODE_V4, SERVER, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
-
-_ECHO = """
-import socket, sys
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.settimeout(5)
-s.connect((sys.argv[1], int(sys.argv[2])))
-for size in map(int, sys.argv[3:]):
-    sent = bytes(i % 251 for i in range(size))
-    s.send(sent)
-    assert s.recv(65535) == sent, size
-print("ok")
-"""
 
 
 @pytest.mark.parametrize("size", [1473, 3000, 9000, 20000])
 def test_a_large_datagram_and_its_echo_arrive_whole(
     lab: Line, nat64: Translator, size: int
 ) -> None:
-    out = lab.pod.run(sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT), str(size))
-    assert "ok" in out
+    assert udp_echo(lab.pod, size)
 
 
 def test_a_large_ping_is_answered(lab: Line, nat64: Translator) -> None:
@@ -42,7 +28,6 @@ def test_a_reply_that_fits_ipv4_only_teaches_the_server_the_path(
     lab: Line, nat64: Translator
 ) -> None:
     """1472 bytes fill an IPv4 packet of 1500 with DF set: 1520 as IPv6, so the first is lost."""
-    command = (sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT), "1472")
-    lab.pod.run(*command, check=False)
-    assert "ok" in lab.pod.run(*command)
+    udp_echo(lab.pod, 1472, check=False)
+    assert udp_echo(lab.pod, 1472)
     assert "mtu 1480" in lab.internet.run("ip", "route", "get", str(NODE_V4))

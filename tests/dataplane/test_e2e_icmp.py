@@ -2,86 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
+from collections.abc import Iterator
 from ipaddress import IPv4Address
-from typing import IO
 
 import pytest
 
 from nat64_dataplane import pref64
-from tests.lab.topology import ECHO_PORT, NODE_V4, PREFIX, ROUTER_V4, SERVER, Line
-from tests.lab.translator import Translator
+from tests.lab.probes import probe
+from tests.lab.topology import NODE_V4, POD, PREFIX, ROUTER_V4, SERVER, Line
+from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
 
-# Bind at an echo server, say where from, then tell what comes to that binding.
-_BOUND = """
-import json, socket, sys, time
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.settimeout(20)
-s.sendto(b"hello", (sys.argv[1], int(sys.argv[2])))
-s.recv(100)
-print("bound", flush=True)
-data, peer = s.recvfrom(100)
-print(json.dumps([data.decode(), peer[0], peer[1]]), flush=True)
-"""
 
-# Send with this TTL, and tell who sent an ICMP error about it.
-_PROBE = """
-import socket, sys
-IP_RECVERR, MSG_ERRQUEUE = 11, 0x2000
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(3)
-s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, int(sys.argv[3]))
-s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-s.connect((sys.argv[1], int(sys.argv[2])))
-s.send(b"probe")
-try:
-    s.recv(100)
-except OSError as error:
-    _, ancillary, _, _ = s.recvmsg(100, 256, MSG_ERRQUEUE)
-    data = ancillary[0][2]
-    print(data[5], data[6], socket.inet_ntoa(data[20:24]))
-"""
+@pytest.fixture
+def traced(lab: Line) -> Iterator[Line]:
+    """The lab with a translator and a port of the pod open to the internet."""
+    mapping = {
+        "protocol": "udp",
+        "client": str(POD),
+        "clientPort": 7777,
+        "address": str(NODE_V4),
+        "port": 7777,
+    }
+    with translator(lab.node, staticMappings=[mapping]):
+        yield lab
 
 
-def hop(lab: Line, limit: int) -> str:
-    return lab.pod.run(
-        "ping", "-6", "-n", "-c", "1", "-W", "2", "-t", str(limit), str(SERVER), check=False
-    )
+def test_route_traced_from_the_pod_shows_each_hop(traced: Line) -> None:
+    echo = 7
+    assert probe(traced.pod, SERVER, echo, 1)[:3] == ["error", "3", "0"]  # the node, in IPv6
+    router = str(pref64.embed(PREFIX, ROUTER_V4))
+    assert probe(traced.pod, SERVER, echo, 2) == ["error", "3", "0", router]
+    assert probe(traced.pod, SERVER, echo, 3)[0] == "answer"
 
 
-def bound(lab: Line, nat64: Translator) -> tuple[IO[str], str, str]:
-    """Have the pod bind a UDP port: what it tells later, the pool address, and the port there."""
-    words = (sys.executable, "-c", _BOUND, str(SERVER), str(ECHO_PORT))
-    pod = lab.pod.start(*words, stdout=subprocess.PIPE)
-    assert pod.stdout
-    assert pod.stdout.readline() == "bound\n"
-    (binding,) = [b for b in nat64.json("bib") if b["protocol"] == "udp"]
-    address, _, port = binding["address"].partition(":")
-    return pod.stdout, address, port
-
-
-def test_traceroute_from_ipv6_shows_each_hop(lab: Line, nat64: Translator) -> None:
-    assert "From fd64:1::1 icmp_seq=1 Time exceeded" in hop(lab, 1), "the node, as IPv6 router"
-    router = pref64.embed(PREFIX, ROUTER_V4)
-    assert f"From {router} icmp_seq=1 Time exceeded" in hop(lab, 2), "the IPv4 router"
-    assert "1 received" in hop(lab, 3)
-
-
-def test_traceroute_from_ipv4_shows_each_hop(lab: Line, nat64: Translator) -> None:
-    told, address, port = bound(lab, nat64)
-
-    def probe(ttl: int) -> str:
-        return lab.internet.run(sys.executable, "-c", _PROBE, address, port, str(ttl), check=False)
-
-    assert probe(1).split() == ["11", "0", "203.0.113.1"], "the IPv4 router"
-    assert probe(2).split() == ["11", "0", str(NODE_V4)], "the node, as IPv4 router"
-    assert probe(3) == "", "no error: it arrives"
-    data, _, _ = json.loads(told.readline())
-    assert data == "probe", "endpoint-independent filtering: another source port gets through"
+def test_route_traced_from_the_internet_shows_each_hop(traced: Line) -> None:
+    assert probe(traced.internet, NODE_V4, 7777, 1)[:3] == ["error", "11", "0"]  # the router
+    assert probe(traced.internet, NODE_V4, 7777, 2) == ["error", "11", "0", str(NODE_V4)]
+    # the third is the pod: nobody listens there, and it says so
+    assert probe(traced.internet, NODE_V4, 7777, 3) == ["error", "3", "3", str(NODE_V4)]
 
 
 def test_an_unreachable_ipv4_network_is_told_as_no_route(lab: Line, nat64: Translator) -> None:
@@ -103,18 +64,61 @@ def test_what_must_never_be_reached_through_a_prefix_is_refused_at_once(
     assert lab.curl("ok") == "ok"
 
 
-def test_two_clients_meet_at_a_pool_address(lab: Line, nat64: Translator) -> None:
-    """Hairpinning (RFC 6146 section 3.8): seen from each other, both are at the pool address."""
-    told, address, port = bound(lab, nat64)
-    target = pref64.embed(PREFIX, IPv4Address(address))
-    lab.pod.run(
-        sys.executable,
-        "-c",
-        "import socket,sys; s=socket.socket(socket.AF_INET6, socket.SOCK_DGRAM);"
-        "s.sendto(b'hairpin', (sys.argv[1], int(sys.argv[2])))",
-        str(target),
-        port,
-    )
-    data, peer, _ = json.loads(told.readline())
-    assert data == "hairpin"
-    assert peer == str(target)
+_HAIRPIN = """
+import socket, sys
+host, port, answers = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "answers"
+client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+client.settimeout(3)
+if answers:
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", port))
+    server.settimeout(3)
+client.connect((host, port))
+client.send(b"there")
+if answers:
+    data, peer = server.recvfrom(100)
+    server.sendto(data + b" and back", peer)
+    print(client.recv(100).decode(), "from", peer[0])
+else:
+    try:
+        client.recv(100)
+    except ConnectionRefusedError:
+        print("refused")
+"""
+
+
+def test_hairpin_by_way_of_lo(traced: Line) -> None:
+    own = str(pref64.embed(PREFIX, NODE_V4))
+    out = traced.pod.run(sys.executable, "-c", _HAIRPIN, own, "7777", "answers")
+    assert out.strip() == f"there and back from {own}"
+
+
+def test_closed_port_refuses_through_a_hairpin(traced: Line) -> None:
+    own = str(pref64.embed(PREFIX, NODE_V4))
+    assert traced.pod.run(sys.executable, "-c", _HAIRPIN, own, "7777", "").strip() == "refused"
+
+
+_SCTP = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+s.settimeout(5)
+s.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+s.connect((sys.argv[1], 0))
+s.send(bytes(16))
+try:
+    s.recv(100)
+except OSError:
+    _, ancillary, _, _ = s.recvmsg(100, 256, 0x2000)  # MSG_ERRQUEUE
+    data = ancillary[0][2]
+    print(data[5], data[6], socket.inet_ntoa(data[20:24]))
+"""
+
+
+def test_other_transports_from_ipv4_are_told_protocol_unreachable(lab: Line) -> None:
+    """At the node's own address and at a pool that is routed to it (RFC 6146 section 3.5)."""
+    lab.router.ip(f"route add 192.0.2.8/29 via {NODE_V4}")
+    with translator(lab.node, pools=[{}, {"addresses": "192.0.2.8/29"}]):
+        for address in (str(NODE_V4), "192.0.2.9"):
+            told = lab.internet.run(sys.executable, "-c", _SCTP, address).split()
+            assert told[:2] == ["3", "2"], (address, told)
+            assert told[2] in (address, str(NODE_V4))

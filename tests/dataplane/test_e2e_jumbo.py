@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.test_e2e_fragments import _ECHO
 from tests.dataplane.test_e2e_mtu import without_gso
+from tests.lab.probes import udp_echo
 from tests.lab.servers import pattern
 from tests.lab.topology import ECHO_PORT, SERVER, Line, line
 from tests.lab.translator import Translator, translator
@@ -67,8 +67,7 @@ def test_jumbo_segments_of_tcp_both_ways(
 
 
 def test_jumbo_datagrams_and_pings_go_whole(jumbo: Line, nat64: Translator) -> None:
-    command = (sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT))
-    assert "ok" in jumbo.pod.run(*command, "8900", "8952")
+    assert udp_echo(jumbo.pod, 8900, 8952)
     assert nat64.metric("nat64_fragments_translated_total") == 0
     out = jumbo.pod.run("ping", "-6", "-n", "-c", "2", "-i", "0.2", "-s", "8900", str(SERVER))
     assert "2 received" in out
@@ -79,5 +78,4 @@ def test_jumbo_datagrams_and_pings_go_whole(jumbo: Line, nat64: Translator) -> N
 
 @pytest.mark.parametrize("size", [8980, 20000, 60000])
 def test_fragments_as_large_as_the_links(jumbo: Line, nat64: Translator, size: int) -> None:
-    out = jumbo.pod.run(sys.executable, "-c", _ECHO, str(SERVER), str(ECHO_PORT), str(size))
-    assert "ok" in out
+    assert udp_echo(jumbo.pod, size)

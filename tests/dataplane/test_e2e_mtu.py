@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.servers import pattern
-from tests.lab.topology import SERVER, Line, line
+from tests.lab.topology import SERVER, SERVER_V4, Line, line
 from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
@@ -57,3 +59,59 @@ def test_the_nodes_own_narrow_uplink_is_told_by_the_kernel() -> None:
         lab.pod.run("ping", "-6", "-c", "1", "-s", "1452", "-M", "do", str(SERVER), check=False)
         assert "mtu 1320" in lab.pod.run("ip", "-6", "route", "get", str(SERVER))
         assert lab.curl("ok") == "ok"
+
+
+# Ten datagrams in one segmented send (UDP_SEGMENT), each way; the receiver counts what arrives.
+SEGMENTED = """
+import socket, sys
+role, host, port, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+sock = socket.socket(family, socket.SOCK_DGRAM)
+sock.settimeout(10)
+def burst(send):
+    sock.setsockopt(socket.IPPROTO_UDP, 103, size)
+    send(b"".join(bytes((i,)) * size for i in range(10)))
+def collect():
+    got = [sock.recvfrom(65536) for _ in range(10)]
+    assert sorted(data for data, _ in got) == [bytes((i,)) * size for i in range(10)]
+    return got[0][1]
+if role == "server":
+    sock.bind((host, port))
+    print("ready", flush=True)
+    while True:
+        peer = collect()
+        burst(lambda data: sock.sendto(data, peer))
+else:
+    sock.connect((host, port))
+    burst(sock.send)
+    collect()
+    print("ten each way")
+"""
+
+
+@pytest.mark.parametrize("size", [100, 1200, 1440])
+def test_segmented_udp_both_ways(lab: Line, nat64: Translator, size: int) -> None:
+    server = lab.internet.start(
+        sys.executable,
+        "-c",
+        SEGMENTED,
+        "server",
+        str(SERVER_V4),
+        "9999",
+        str(size),
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout
+    assert server.stdout.readline().strip() == "ready"
+    client = ("-c", SEGMENTED, "client", str(SERVER), "9999", str(size))
+    assert lab.pod.run(sys.executable, *client).strip() == "ten each way"
+
+
+def test_upload_over_a_path_of_576_that_the_server_does_not_know_of() -> None:
+    """The server offers large segments. The pod can't go below 1280, so routers must fragment."""
+    with line(path_mtu=576) as lab, translator(lab.node):
+        default = lab.internet.run("ip", "route", "show", "default").strip()
+        lab.internet.ip(f"route replace {default} advmss 1460")
+        assert lab.curl("sink", "--data-binary", "x" * 100_000).split()[0] == "100000"
+        counters = lab.router.run("nstat", "-az", "IpFragOKs")
+        assert int(counters.split()[-2]) > 50, counters

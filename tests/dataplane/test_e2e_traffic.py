@@ -11,6 +11,7 @@ import pytest
 
 from nat64_dataplane import pref64
 from tests.lab.node import wait_for
+from tests.lab.probes import udp_echo
 from tests.lab.servers import pattern
 from tests.lab.topology import ECHO_PORT, NODE_V4, POD, PREFIX, SERVER, SERVER_V4, Line
 from tests.lab.translator import Translator
@@ -18,18 +19,6 @@ from tests.lab.translator import Translator
 pytestmark = pytest.mark.root
 
 MEGABYTE = 1_000_000
-
-_UDP_ECHO = """
-import socket, sys
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.settimeout(5)
-s.connect((sys.argv[1], int(sys.argv[2])))
-for size in map(int, sys.argv[3:]):
-    sent = bytes(i % 251 for i in range(size))
-    s.send(sent)
-    assert s.recv(65535) == sent, size
-print("ok")
-"""
 
 _UDP_REFUSED = """
 import socket, sys
@@ -82,8 +71,7 @@ def test_full_segments_take_the_fast_path(lab: Line, nat64: Translator, tmp_path
 
 
 def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
-    sizes = ("0", "1", "100", "1452")
-    assert "ok" in lab.pod.run(sys.executable, "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
+    assert udp_echo(lab.pod, 0, 1, 100, 1452)
 
 
 def test_ping_is_answered(lab: Line, nat64: Translator) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.dataplane.test_agent_life import footprint
-from tests.dataplane.test_e2e_traffic import _UDP_ECHO, MEGABYTE
+from tests.dataplane.test_e2e_traffic import MEGABYTE
 from tests.lab import topology
 from tests.lab.flows import Flow
 from tests.lab.node import wait_for
+from tests.lab.probes import udp_echo
 from tests.lab.servers import pattern
-from tests.lab.topology import ECHO_PORT, NODE_V4, SERVER, Line, line
+from tests.lab.topology import NODE_V4, SERVER, Line, line
 from tests.lab.translator import Translator
 
 _VERSION = tuple(int(part) for part in platform.release().split(".")[:2])
@@ -43,8 +43,7 @@ def test_the_agent_falls_back_to_clsact_and_traffic_passes(lab: Line, tmp_path: 
     assert "nat64:default" in lab.node.run("tc", "filter", "show", "dev", "eth0", "ingress")
     assert "nat64:default" in lab.node.run("tc", "filter", "show", "dev", "nat64-default", "egress")
 
-    sizes = ("0", "1", "100", "1452")
-    assert "ok" in lab.pod.run(sys.executable, "-c", _UDP_ECHO, str(SERVER), str(ECHO_PORT), *sizes)
+    assert udp_echo(lab.pod, 0, 1, 100, 1452)
     out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.2", "-W", "10", str(SERVER))
     assert "3 received" in out
     assert lab.curl("peer").split()[0] == str(NODE_V4)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -108,6 +109,15 @@ class Node:
             f"link set {here} up",
         )
         peer.ip(f"link set {there} up")
+
+    def join_raw(self, peer: Node, here: str, there: str, mtu: int = 1500) -> None:
+        """Lay a cable without Ethernet headers to `peer` and bring both ends up."""
+        command = (sys.executable, "-m", "tests.lab.cable", here, str(peer.pid), there)
+        cable = self.start(*command, stdout=subprocess.PIPE)
+        assert cable.stdout
+        assert cable.stdout.readline() == "laid\n"
+        self.ip(f"link set {here} up mtu {mtu}")
+        peer.ip(f"link set {there} up mtu {mtu}")
 
     def close(self) -> None:
         """End everything on this node; raise AssertionError where a process stayed in it."""

@@ -1,5 +1,7 @@
+import re
 from ipaddress import IPv6Network
 
+import msgspec
 import pytest
 
 from nat64_dataplane import config
@@ -53,7 +55,6 @@ def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
         ("name: a\npools: [{addresses: 127.0.0.1}]", "loopback"),
         ("name: a\npools: []", "pools"),
         ("name: a\npools: [{}, {ports: '65535'}]", "overlap"),
-        ("name: a\ntimeouts: {udp: 5}", "timeouts.udp: 5: .*>= 120"),
         ("name: a\ntimeouts: {udpp: 500}", "udpp"),
         ("name: a\nfiltering: Open", "filtering: .*'Open'"),
         ("name: a\ninterface: a-name-beyond-15-bytes", "at most 15"),
@@ -62,3 +63,29 @@ def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
 def test_bad_input_names_field_value_and_rule(text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         config.parse(text)
+
+
+MINIMA = {
+    "udp": 120,
+    "icmp": 1,
+    "tcpEstablished": 7200,
+    "tcpTransitory": 240,
+    "tcpIncomingSyn": 6,
+    "fragment": 2,
+}
+
+
+@pytest.mark.parametrize("timer", MINIMA)
+def test_no_timer_is_shorter_than_rfc_6146_allows(timer: str) -> None:
+    """Section 4; ICMP has a default there, and no minimum but to exist."""
+    least = MINIMA[timer]
+    field = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", timer)
+    for seconds in (least, least + 1):
+        parsed = config.parse(f"name: a\ntimeouts: {{{timer}: {seconds}}}")
+        assert getattr(parsed.timeouts, field) == seconds
+    with pytest.raises(ConfigError, match=rf"timeouts\.{timer}: {least - 1}: .*>= {least}"):
+        config.parse(f"name: a\ntimeouts: {{{timer}: {least - 1}}}")
+
+
+def test_every_timer_has_its_minimum_tested() -> None:
+    assert len(MINIMA) == len(msgspec.structs.fields(config.Timeouts))

@@ -1,0 +1,56 @@
+"""What a lab's nodes try out: small programs that run on a node and print what they have seen."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.lab.node import Node
+from tests.lab.topology import ECHO_PORT, SERVER
+
+_UDP_ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+for size in map(int, sys.argv[3:]):
+    sent = bytes(i % 251 for i in range(size))
+    s.send(sent)
+    assert s.recv(65535) == sent, size
+print("ok")
+"""
+
+_PROBE = """
+import socket, sys
+host, port, hops = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+six = ":" in host
+family = socket.AF_INET6 if six else socket.AF_INET
+probe = socket.socket(family, socket.SOCK_DGRAM)
+if six:
+    probe.setsockopt(socket.IPPROTO_IPV6, 25, 1)  # IPV6_RECVERR
+    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+else:
+    probe.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    probe.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+probe.settimeout(3)
+probe.connect((host, port))
+probe.send(b"probe")
+try:
+    print("answer", probe.recv(100).decode())
+except OSError:
+    _, controls, _, _ = probe.recvmsg(100, 500, 0x2000)  # MSG_ERRQUEUE
+    data = controls[0][2]
+    kind, code = data[5], data[6]
+    offender = data[24:40] if six else data[20:24]
+    print("error", kind, code, socket.inet_ntop(family, offender))
+"""
+
+
+def udp_echo(node: Node, *sizes: int, host: object = SERVER, check: bool = True) -> bool:
+    """Whether datagrams of these sizes come back from the echo server as they went."""
+    command = (sys.executable, "-c", _UDP_ECHO, str(host), str(ECHO_PORT), *map(str, sizes))
+    return "ok" in node.run(*command, check=check)
+
+
+def probe(node: Node, host: object, port: int, hops: int) -> list[str]:
+    """Send a datagram that may take so many hops: `error TYPE CODE WHO`, or `answer TEXT`."""
+    return node.run(sys.executable, "-c", _PROBE, str(host), str(port), str(hops)).split()
