@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.dataplane import test_program_fuzz, test_program_property
+from tests.dataplane import test_program_fuzz, test_program_property, test_program_raw
 from tests.dataplane.machine import Machine, machine
 
 pytestmark = pytest.mark.root
@@ -26,3 +26,10 @@ def test_programs_do_what_the_reference_predicts(nat: Machine, seed: int) -> Non
 
 def test_bent_packets_do_no_harm(nat: Machine) -> None:
     test_program_fuzz.feed(nat, Random(1), 100)
+
+
+def test_raw_packets_become_what_the_reference_predicts(nat: Machine) -> None:
+    tun = test_program_raw.Tun(nat)
+    world = test_program_property.World(nat, tun)
+    test_program_property.play(world, Random(1), 50)
+    tun.close()
