@@ -290,6 +290,19 @@ def test_an_object_of_another_version_is_left_alone_and_said() -> None:
     assert simulation.everything() == before
 
 
+def test_a_policy_of_another_version_leaves_the_sidecars_as_they_are() -> None:
+    simulation = settled(wired=False)
+    spec = {"exemptZones": ["corp.example"], "coreDNS": {"mode": "Manual"}}
+    simulation.create("DNS64Policy", "default", **spec)
+    simulation.settle()
+    before = simulation.everything()
+    assert "exempt corp.example" in simulation.owned[SIDECAR]["data"]["Corefile"]
+    simulation.edit("DNS64Policy", "default", **spec, ptr="Mirror")
+    simulation.settle()
+    assert simulation.condition("DNS64Policy", "default", "Accepted")[1] == "Invalid"
+    assert simulation.everything() == before
+
+
 CONFLICTS: list[tuple[str, dict[str, Any]]] = [
     ("PrefixConflict", {"pools": [{"ports": "100-200"}]}),
     ("PrefixConflict", {"prefix": "64:ff9b::/96", "nodeSelector": {"a": "b"}}),

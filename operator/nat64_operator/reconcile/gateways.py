@@ -51,6 +51,8 @@ class Sidecars(NamedTuple):
 
     policy: PolicySpec
     upstreams: Sequence[str]
+    corefile: str = ""
+    """What they have now, where that is to stay: their policy can't be read."""
 
 
 def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
@@ -189,7 +191,7 @@ def _apply(
     sidecars: Sidecars,
     world: World,
 ) -> list[Action]:
-    corefile = sidecar.render_corefile(
+    corefile = sidecars.corefile or sidecar.render_corefile(
         translator, gateway.ports, sidecars.policy, sidecars.upstreams
     )
     wanted = [

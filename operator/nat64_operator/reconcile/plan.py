@@ -6,7 +6,7 @@ differs, and empty where nothing does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from nat64_operator import status
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
-from nat64_operator.api.gateway import Gateway
+from nat64_operator.api.gateway import DEFAULT_NAME, Gateway
 from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
@@ -24,7 +24,7 @@ from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, r
 from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import Observed, Refusal, Sidecars
-from nat64_operator.reconcile.world import World
+from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names, sidecar
 from nat64_operator.render.manifest import Ref
 
@@ -107,12 +107,15 @@ def reconcile(world: World) -> Plan:
         made.outcome(Ref(policy_api.KIND, name), partial(_forget_policy, name, world))
 
     serving = {p.spec.gateway_ref.name: p for p in live if p.name not in refused}
+    unread = _gateways_of(world.policies.keys() - {policy.name for policy in parsed}, world)
     wired = corefiles.wired_gateways(parsed, world)
     for name, seen in observed.items():
         subject = Ref(gateway_api.KIND, name)
         if seen.gateway.meta.deleting:
             made.leaving(subject, partial(gateways.remove, seen.gateway, name in wired, world))
-        elif group := made.attempt(subject, partial(_keep, seen, serving.get(name), world)):
+            continue
+        keep = partial(_keep, seen, serving.get(name), name in unread, world)
+        if group := made.attempt(subject, keep):
             made.group(group)
     for name in sorted(world.gateways_left_behind()):
         made.leaving(Ref(gateway_api.KIND, name), partial(_forget_gateway, name, world))
@@ -175,12 +178,21 @@ def _clients(ref: Ref, world: World) -> Group:
     return Group(ref, tuple(repair(sidecar.clients_config(ranges, world.settings), live)))
 
 
-def _keep(observed: Observed, policy: Policy | None, world: World) -> Group:
-    """Keep a gateway running."""
+def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World) -> Group:
+    """Keep a gateway running. Its sidecars keep what they have while their policy is `unread`."""
     sidecars = Sidecars(PolicySpec(), ())
     if policy is not None:
         sidecars = Sidecars(policy.spec, corefiles.upstreams(policy, world))
+    elif unread:
+        live = world.find("ConfigMap", names.sidecar_config(observed.gateway.name))
+        sidecars = sidecars._replace(corefile=get(live, "data", names.COREFILE) or "")
     return gateways.reconcile(observed, sidecars, world)
+
+
+def _gateways_of(policies_by_name: Iterable[str], world: World) -> set[str]:
+    """The gateways that policies which can't be read are about."""
+    specs = (world.policies[name] for name in policies_by_name)
+    return {str(get(obj, "spec", "gatewayRef", "name") or DEFAULT_NAME) for obj in specs}
 
 
 def _forget_gateway(name: str, world: World) -> Group:
