@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
@@ -23,6 +25,7 @@ import yaml
 
 from nat64_dataplane import pref64
 from tests.cluster import ControlPlane, binaries
+from tests.operator.faults import FaultProxy
 
 REPO = Path(__file__).parents[2]
 NAMESPACE = "nat64-system"
@@ -136,12 +139,19 @@ def cluster_dns(_cluster_dns: ClusterDns) -> ClusterDns:
     return _cluster_dns
 
 
+def free_address() -> str:
+    """An address on loopback that nothing listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 class Operator:
     """The operator as a process."""
 
     def __init__(self, kubeconfig: Path, log: Path, dns: str) -> None:
         self.kubeconfig, self._log, self._dns = kubeconfig, log, dns
         self._process: subprocess.Popen[bytes] | None = None
+        self.health = ""
 
     def start(self, *flags: str) -> None:
         """Start it, if it isn't running."""
@@ -149,7 +159,9 @@ class Operator:
             return
         argv = [str(Path(sys.executable).with_name("nat64-operator")), "run", "-v"]
         argv += ["--dataplane-image=dataplane:test", f"--namespace={NAMESPACE}"]
-        argv += [f"--cluster-dns={self._dns}", "--health=", "--corefile-seconds=2", *flags]
+        self.health = free_address()
+        argv += [f"--cluster-dns={self._dns}", f"--health={self.health}", "--corefile-seconds=2"]
+        argv += flags
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         with self._log.open("ab") as log:
             argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
@@ -165,6 +177,16 @@ class Operator:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Ask its health port; status 0 while it doesn't listen."""
+        try:
+            with urllib.request.urlopen(f"http://{self.health}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
 
     def log(self) -> str:
         return self._log.read_text()
@@ -192,6 +214,21 @@ def operator(
     running.stop()
     if (tmp_path / "operator.log").exists():
         print(running.log()[-6000:])  # pytest shows it where the test failed
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, operator: Operator) -> Iterator[FaultProxy]:
+    """The operator's way to the API server."""
+    kubeconfig = yaml.safe_load(operator.kubeconfig.read_text())
+    ca = operator.kubeconfig.with_name("ca.crt")
+    ca.write_bytes(Path(control_plane.folder / "pki" / "ca.crt").read_bytes())
+    running = FaultProxy(control_plane.url, ca)
+    for entry in kubeconfig["clusters"]:
+        entry["cluster"] = {"server": running.url}
+    operator.kubeconfig.write_text(yaml.safe_dump(kubeconfig))
+    yield running
+    operator.stop()
+    running.stop()
 
 
 @pytest.fixture
@@ -259,7 +296,7 @@ def condition(obj: Any, type_: str) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def eventually(what: Callable[[], Any], timeout: float = 30, about: str = "") -> Any:
+def eventually(what: Callable[[], Any], timeout: float = 60, about: str = "") -> Any:
     """Wait until it holds, and return what it returned."""
     deadline = time.monotonic() + timeout
     while True:

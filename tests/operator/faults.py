@@ -17,6 +17,9 @@ from aiohttp import web
 # Headers that belong to one connection, not to what is said over it.
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host", "content-encoding"}
 
+STUCK_SECONDS = 25
+"""Longer than the operator waits for an answer."""
+
 
 class FaultProxy:
     """Plain HTTP on loopback; hands on to the API server, or doesn't."""
@@ -26,8 +29,12 @@ class FaultProxy:
         self.rates: dict[int, float] = {}
         """How often a request is answered with this status instead."""
         self.slow_seconds = 0.0
+        self.stuck: set[str] = set()
+        """Resources whose changes are answered only after the operator has given up."""
         self.down = False
         """Connections are accepted and cut."""
+        self.missing: set[str] = set()
+        """Resources that the API server doesn't know: it answers 404."""
         self.expire_watches = False
         """Every watch ends at once, with 410 Gone."""
         self.times: list[float] = []
@@ -78,11 +85,15 @@ class FaultProxy:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if self.missing & set(request.path.split("/")):
+            return _refusal(404)
         for status, rate in self.rates.items():
             if status == 409 and request.method == "GET":
                 continue  # no conflict without a write
             if self._random.random() < rate:
                 return _refusal(status)
+        if request.method == "PATCH" and self.stuck & set(request.path.split("/")):
+            await asyncio.sleep(STUCK_SECONDS)
         if self.slow_seconds and not watch:
             await asyncio.sleep(self._random.random() * self.slow_seconds)
         if watch and self.expire_watches:
@@ -125,6 +136,9 @@ def _refusal(status: int) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/json", headers=headers)
 
 
+REASONS = {404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests"}
+
+
 def _status(code: int) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -132,6 +146,8 @@ def _status(code: int) -> dict[str, Any]:
         "status": "Failure",
         "code": code,
         "message": f"a fault: {code}",
-        "reason": {409: "Conflict", 410: "Expired", 429: "TooManyRequests"}.get(code, "Fault"),
+        "reason": {404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests"}.get(
+            code, "Fault"
+        ),
         "metadata": {},
     }

@@ -26,6 +26,14 @@ IPV4_RANGE = "must be an IPv4 range"
 
 Row = tuple[dict[str, Any], str, str]
 
+OVERLAPS: list[list[dict[str, str]]] = [
+    [{}, {}],
+    [{"ports": "100-200"}, {"ports": "200"}],
+    [{"addresses": "203.0.113.0/28"}, {"addresses": "203.0.113.8/29"}],
+    [{"addresses": "203.0.113.8/29"}, {"addresses": "203.0.113.0/28"}],
+    [{"addresses": "203.0.113.9"}, {"addresses": "203.0.113.8/29", "ports": "1-65535"}],
+    [{}, {"addresses": "203.0.113.1"}, {"addresses": "203.0.113.1"}],
+]
 STATIC = {
     "protocol": "TCP",
     "client": "2001:db8::1",
@@ -185,17 +193,7 @@ BAD_GATEWAYS: list[Row] = [
         "spec.limits.newSessionsPerSecondPerClient",
         "equal to 1000000",
     ),
-    *(
-        ({"pools": pools}, "spec.pools", "a port of an address may be in one pool only")
-        for pools in (
-            [{}, {}],
-            [{"ports": "100-200"}, {"ports": "200"}],
-            [{"addresses": "203.0.113.0/28"}, {"addresses": "203.0.113.8/29"}],
-            [{"addresses": "203.0.113.8/29"}, {"addresses": "203.0.113.0/28"}],
-            [{"addresses": "203.0.113.9"}, {"addresses": "203.0.113.8/29", "ports": "1-65535"}],
-            [{}, {"addresses": "203.0.113.1"}, {"addresses": "203.0.113.1"}],
-        )
-    ),
+    *(({"pools": pools}, "spec.pools", "a port of an address may be in one") for pools in OVERLAPS),
     ({"hostPorts": {"dns": 99, "dnsReady": 99}}, "spec.hostPorts", "two are the same"),
     (
         {"hostPorts": {"translator": 6500}, "pools": [{"ports": "6000-7000"}]},

@@ -1,14 +1,10 @@
 """An API server that is slow, refuses, forgets or is away: nothing is lost, nothing hammered."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 
 from nat64_dataplane import config
-from tests.cluster import ControlPlane
 from tests.operator.conftest import (
     NAMESPACE,
     PREFIX,
@@ -31,21 +27,6 @@ from tests.operator.test_flow import (
 pytestmark = pytest.mark.apiserver
 
 AWAY_SECONDS = 60
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane, operator: Operator) -> Iterator[FaultProxy]:
-    """The operator's way to the API server."""
-    kubeconfig = yaml.safe_load(operator.kubeconfig.read_text())
-    ca = operator.kubeconfig.with_name("ca.crt")
-    ca.write_bytes(Path(control_plane.folder / "pki" / "ca.crt").read_bytes())
-    running = FaultProxy(control_plane.url, ca)
-    for entry in kubeconfig["clusters"]:
-        entry["cluster"] = {"server": running.url}
-    operator.kubeconfig.write_text(yaml.safe_dump(kubeconfig))
-    yield running
-    operator.stop()
-    running.stop()
 
 
 @pytest.fixture
@@ -84,8 +65,29 @@ def test_refusals_and_slow_answers_only_delay(
     cluster_dns.synthesizes = True
     eventually(lambda: is_ready(cluster, "dns64policy"), 120, about="policy Ready")
     assert operator.running
-    assert proxy.count(30) < 300, "hammered"
+    made = proxy.count(30)
+    assert made < 120, f"{made} requests in 30 s"
     assert f"[{service_address(cluster)}]:53" in the_corefile(cluster)
+
+
+def test_an_answer_that_comes_too_late_holds_up_one_object_only(
+    running: tuple[Api, Operator, FaultProxy],
+) -> None:
+    api, operator, proxy = running
+    proxy.stuck = {"daemonsets"}
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 888}}})
+
+    def timed_out() -> bool:
+        return "Read timed out" in operator.log()
+
+    eventually(timed_out, 90, about="the operator gives up waiting")
+    assert operator.ask("/healthz")[0] == 200
+    # Late, and not lost: the change was made all the same, and nobody makes it a hundred times.
+    eventually(lambda: udp_timeout(api) == 888, 90, about="the change is there")
+    proxy.stuck = set()
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 889}}})
+    eventually(lambda: udp_timeout(api) == 889, 90, about="the next one, too")
+    assert operator.running
 
 
 def test_a_minute_without_api_server_loses_nothing(
@@ -100,7 +102,7 @@ def test_a_minute_without_api_server_loses_nothing(
     time.sleep(AWAY_SECONDS)
     tried = proxy.count(time.monotonic() - began)
     assert operator.running, operator.log()
-    assert tried < AWAY_SECONDS * 4, f"{tried} attempts while it was away"
+    assert tried < AWAY_SECONDS * 2, f"{tried} attempts while it was away"
     proxy.down = False
     eventually(lambda: api.get("service", "nat64-default-dns"), 60, about="service is back")
     eventually(lambda: udp_timeout(api) == 777, 60, about="the change is there")
@@ -114,7 +116,8 @@ def test_expired_watches_lose_nothing(running: tuple[Api, Operator, FaultProxy])
     eventually(lambda: udp_timeout(api) == 555, 60, about="the change is there")
     time.sleep(10)
     assert operator.running, operator.log()
-    assert proxy.count(10) < 200, "hammered"
+    made = proxy.count(10)
+    assert made < 150, f"{made} requests in 10 s"
     proxy.expire_watches = False
     api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 556}}})
     eventually(lambda: udp_timeout(api) == 556, 60, about="the next one, too")

@@ -99,6 +99,15 @@ def the_corefile(api: Api) -> str:
     return text
 
 
+def events_of(api: Api, uid: str, reason: str) -> list[Any]:
+    """The Events with a reason about one object, and not about another of its name."""
+    return [
+        event
+        for event in api.items("events", namespace="default")
+        if event["involvedObject"].get("uid") == uid and event["reason"] == reason
+    ]
+
+
 def is_ready(api: Api, kind: str, name: str = "default") -> bool:
     return condition(api.get(kind, name), "Ready")[0] == "True"
 
@@ -240,7 +249,7 @@ def test_a_gateway_waits_for_coredns_to_be_unwired(
 
     eventually(unwired, about="policy says why")
     eventually(lambda: the_corefile(api) == SAMPLE.read_text(), about="Corefile restored")
-    assert condition(api.get("dns64policy", "default"), "Ready")[0] == "False"
+    eventually(lambda: not is_ready(api, "dns64policy"), about="policy is not Ready")
 
 
 def test_a_node_that_is_not_ready_is_not_waited_for(
@@ -261,51 +270,107 @@ def test_a_node_that_is_not_ready_is_not_waited_for(
         return "remove" in spec["containers"][0]["command"]
 
     eventually(rolled, about="the DaemonSet's last form")
+    uid = api.get("nat64gateway", "default")["metadata"]["uid"]
     roll_out(api)
     eventually(lambda: api.get("nat64gateway", "default") is None, about="gateway gone")
-    events = api.items("events", namespace="default")
-    said = [e["message"] for e in events if e["reason"] == "NodesNotCleaned"]
-    assert any("node1" in message for message in said)
+    events = eventually(lambda: events_of(api, uid, "NodesNotCleaned"), about="the Event")
+    assert "node1" in events[0]["message"]
 
 
-@pytest.mark.parametrize(
-    ("what", "change"),
-    [
-        ("service/nat64-default-dns", {"spec": {"selector": {"app.kubernetes.io/name": "x"}}}),
-        ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}}),
-        (
-            "daemonset/nat64-default",
-            {"spec": {"template": {"spec": {"hostNetwork": False, "dnsPolicy": "ClusterFirst"}}}},
-        ),
-        ("daemonset/nat64-default", {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}}),
-        (
-            "daemonset/nat64-default",
-            {"spec": {"template": {"spec": {"nodeSelector": {"nobody": "here"}}}}},
-        ),
-        ("service/nat64-default-dns", {"spec": {"selector": {"nobody": "here"}}}),
-    ],
-)
+def contents(api: Api, what: str) -> Any:
+    """What of an object is ours."""
+    found = api.get(*what.split("/"))
+    if found is None:
+        return None
+    spec = found.get("spec")
+    return spec, found.get("data"), found.get("binaryData"), found["metadata"]["labels"]
+
+
+def pod_edit(**fields: Any) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": fields}}}
+
+
+TO_TRANSLATOR: list[dict[str, Any]] = [
+    {"args": ["--other"]},
+    {"env": [{"name": "LD_PRELOAD", "value": "/tmp/x"}]},
+    {"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}},
+    {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
+    {"securityContext": {"privileged": True, "allowPrivilegeEscalation": None}},
+    {"resources": {"limits": {"cpu": "1m"}}},
+    {"image": "other"},
+]
+SERVICE = "service/nat64-default-dns"
+DAEMON_SET = "daemonset/nat64-default"
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]
+        }
+    }
+}
+EDITS: list[tuple[str, dict[str, Any]]] = [
+    (SERVICE, {"spec": {"selector": {"app.kubernetes.io/name": "x"}}}),
+    (SERVICE, {"spec": {"selector": {"nobody": "here"}}}),
+    (SERVICE, {"spec": {"sessionAffinity": "ClientIP"}}),
+    (SERVICE, {"spec": {"externalIPs": ["2001:db8::9"]}}),
+    ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}}),
+    ("configmap/nat64-default-dns64", {"data": {"clients": "acl {\n}\n"}}),
+    ("configmap/nat64-default-dns64", {"binaryData": {"x": "AAAA"}}),
+    ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}, "immutable": True}),
+    ("configmap/nat64-clients", {"data": {"clients": "acl {\n}\n"}}),
+    ("configmap/nat64-default-nodes", {"data": {"nodes": "other"}}),
+    ("configmap/nat64-wiring-default", {"data": {"foreign": "x"}}),
+    (DAEMON_SET, pod_edit(hostNetwork=False, dnsPolicy="ClusterFirst")),
+    (DAEMON_SET, {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}}),
+    (DAEMON_SET, pod_edit(nodeSelector={"nobody": "here"})),
+    (DAEMON_SET, pod_edit(hostPID=True)),
+    (DAEMON_SET, pod_edit(affinity=AFFINITY)),
+    (DAEMON_SET, {"spec": {"template": {"metadata": {"labels": {"sidecar-injection": "on"}}}}}),
+]
+
+
+@pytest.mark.parametrize(("what", "change"), EDITS, ids=str)
 def test_drift_is_repaired(
     running: tuple[Api, Operator, ClusterDns], what: str, change: dict[str, Any]
 ) -> None:
     api, _, _ = running
-    kind, name = what.split("/")
-
-    def without_versions() -> Any:
-        found = api.get(kind, name)
-        return found and (
-            found["spec"] if "spec" in found else found["data"],
-            found["metadata"]["labels"],
-        )
-
-    before = without_versions()
+    before = contents(api, what)
     api.patch(what, body=change)
-    eventually(lambda: without_versions() == before, about=f"{what} repaired")
+    eventually(lambda: contents(api, what) == before, about=f"{what} repaired")
+
+
+def test_what_is_done_to_a_container_is_undone(running: tuple[Api, Operator, ClusterDns]) -> None:
+    api, _, _ = running
+    before = contents(api, DAEMON_SET)
+    for change in TO_TRANSLATOR:
+        containers = [{"name": "translator", **change}]
+        body = {"spec": {"template": {"spec": {"containers": containers}}}}
+        patch = ("patch", DAEMON_SET, "--type=strategic", "-p", json.dumps(body))
+        api.control_plane.kubectl("-n", NAMESPACE, *patch)
+        eventually(lambda: contents(api, DAEMON_SET) == before, about=f"{change} undone")
+
+
+def test_a_restart_that_someone_asks_for_is_left(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    api.control_plane.kubectl("-n", NAMESPACE, "rollout", "restart", DAEMON_SET)
+    api.patch(SERVICE, body={"spec": {"sessionAffinity": "ClientIP"}})
+    eventually(
+        lambda: api.get("service", "nat64-default-dns")["spec"]["sessionAffinity"] == "None",
+        about="what is drift is repaired meanwhile",
+    )
+    annotations = api.get("daemonset", "nat64-default")["spec"]["template"]["metadata"]
+    assert "kubectl.kubernetes.io/restartedAt" in annotations["annotations"]
 
 
 @pytest.mark.parametrize(
     "what",
-    ["daemonset/nat64-default", "service/nat64-default-dns", "configmap/nat64-default-dns64"],
+    [
+        *("daemonset/nat64-default", "service/nat64-default-dns", "configmap/nat64-default-dns64"),
+        *("configmap/nat64-clients", "configmap/nat64-default-nodes"),
+        "configmap/nat64-wiring-default",
+    ],
 )
 def test_what_is_deleted_comes_back(running: tuple[Api, Operator, ClusterDns], what: str) -> None:
     api, _, _ = running
@@ -316,6 +381,26 @@ def test_what_is_deleted_comes_back(running: tuple[Api, Operator, ClusterDns], w
         lambda: (api.get(kind, name) or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid,
         about=f"{what} is back",
     )
+
+
+def test_what_cleans_the_nodes_that_a_gateway_left_is_repaired(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, _ = running
+    api.patch("nat64gateway/default", body={"spec": {"nodeSelector": {"nowhere": "yes"}}})
+    leaving = "daemonset/nat64-default-leaving"
+    before = eventually(lambda: contents(api, leaving), about=leaving)
+    for change in (pod_edit(hostPID=True), pod_edit(affinity=AFFINITY), pod_edit(affinity=None)):
+        api.patch(leaving, body=change)
+        eventually(lambda: contents(api, leaving) == before, about=f"{change} undone")
+    uid = api.get(*leaving.split("/"))["metadata"]["uid"]
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", leaving)
+
+    def is_back() -> bool:
+        found = api.get(*leaving.split("/"))
+        return found is not None and found["metadata"]["uid"] != uid
+
+    eventually(is_back, about="it is back")
 
 
 def test_a_deleted_config_comes_back(running: tuple[Api, Operator, ClusterDns]) -> None:
@@ -337,7 +422,11 @@ def test_a_changed_spec_is_a_new_config_and_the_old_one_goes_after_the_rollout(
         return digest != old and digest
 
     new = eventually(changed, about="a new hash")
-    assert condition(api.get("nat64gateway", "default"), "Programmed")[1] == "RollingOut"
+
+    def rolling() -> bool:
+        return condition(api.get("nat64gateway", "default"), "Programmed")[1] == "RollingOut"
+
+    eventually(rolling, about="says that it rolls out")
     assert api.get("configmap", f"nat64-default-{old}") is not None
     roll_out(api)
     eventually(lambda: api.get("configmap", f"nat64-default-{old}") is None, about="old one gone")
@@ -367,11 +456,15 @@ def test_a_line_that_others_changed_is_left_and_said(
         lambda: condition(api.get("dns64policy", "default"), "Programmed")[1] == "EditedByOthers",
         about="the condition",
     )
+    uid = api.get("dns64policy", "default")["metadata"]["uid"]
     api.delete("dns64policy", "default")
     eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
     assert the_corefile(api) == foreign
-    events = api.items("events", namespace="default")
-    assert any("left as it is" in e["message"] for e in events)
+
+    def said() -> bool:
+        return any("left as it is" in e["message"] for e in events_of(api, uid, "CorefileRestored"))
+
+    eventually(said, about="the Event")
 
 
 def test_a_reverted_line_is_written_again_and_a_fight_is_left(
@@ -448,21 +541,28 @@ def test_an_unconfirmed_edit_is_put_back(
 def test_coredns_is_not_wired_before_a_sidecar_is_ready(cluster: Api, operator: Operator) -> None:
     cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
-    eventually(
-        lambda: (
-            condition(cluster.get("dns64policy", "default"), "Programmed")[1] == "SidecarsNotReady"
-        ),
-        about="waits",
-    )
-    assert the_corefile(cluster) == SAMPLE.read_text()
+
+    def waits() -> bool:
+        found = condition(cluster.get("dns64policy", "default"), "Programmed")
+        return found[:2] == ("False", "SidecarsNotReady")
+
+    eventually(waits, about="waits")
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
     sidecars_ready(cluster, ready=False)
+    # What was told after it shows in the status: so it was seen, and was no reason to write.
+    roll_out(cluster)
+    eventually(lambda: is_ready(cluster, "nat64gateway"), about="the rollout is seen")
+    assert waits()
     assert the_corefile(cluster) == SAMPLE.read_text()
+    sidecars_ready(cluster)
+    eventually(lambda: the_corefile(cluster) != SAMPLE.read_text(), about="wired with the first")
 
 
 def test_manual_mode_changes_nothing_and_shows_the_stanza(cluster: Api, operator: Operator) -> None:
     cluster.apply(gateway(prefix=PREFIX), policy(coreDNS={"mode": "Manual", "failMode": "Fail"}))
     operator.start()
-    eventually(lambda: cluster.get("service", "nat64-default-dns"), about="service")
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
+    roll_out(cluster)
     sidecars_ready(cluster)
     eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready")
     stanza = eventually(
@@ -487,7 +587,7 @@ def test_conflicts_name_the_older_object_which_keeps_working(
 
     eventually(lambda: accepted("nat64gateway", "second")[1] == "PrefixConflict")
     assert "NAT64Gateway 'default'" in accepted("nat64gateway", "second")[2]
-    assert accepted("nat64gateway", "default")[0] == "True"
+    eventually(lambda: accepted("nat64gateway", "default")[0] == "True")
     assert cluster.get("daemonset", "nat64-second") is None
     eventually(lambda: accepted("dns64policy", "b")[1] == "GatewayConflict")
     assert "DNS64Policy 'a'" in accepted("dns64policy", "b")[2]

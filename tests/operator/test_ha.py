@@ -53,7 +53,9 @@ def test_the_other_takes_over_when_the_active_one_is_killed(
     assert " Apply " not in second.log()
     first.stop()
     cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 402}}})
-    eventually(lambda: timeout_in_config(cluster) == 402, timeout=60, about="the second takes over")
+    eventually(
+        lambda: timeout_in_config(cluster) == 402, timeout=120, about="the second takes over"
+    )
     assert "holding the lease" in second.log()
     first.start("--lease=true")
     cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 403}}})

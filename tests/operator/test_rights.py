@@ -4,13 +4,14 @@ Everything that the operator does is done once under the shipped rights; the API
 says what was asked for.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,19 +22,37 @@ from tests.operator.conftest import (
     Api,
     ClusterDns,
     Operator,
+    apply_chart,
     eventually,
     gateway,
     policy,
 )
-from tests.operator.test_flow import agent_pod, is_ready, roll_out, sidecars_ready, the_corefile
+from tests.operator.test_flow import (
+    agent_pod,
+    events_of,
+    is_ready,
+    roll_out,
+    sidecars_ready,
+    the_corefile,
+)
 
 pytestmark = pytest.mark.apiserver
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:nat64-operator"
 K3S = Path(__file__).parents[1] / "unit" / "corefiles" / "k3s"
 
-Right = tuple[str, str, str, str]
-"""Namespace (empty: all), API group, resource with subresource, verb."""
+
+class Right(NamedTuple):
+    """What may be asked for, or was."""
+
+    where: str
+    """The namespace; empty for all, and for objects without one."""
+    group: str
+    resource: str
+    """With its subresource."""
+    verb: str
+    name: str
+    """The one object; empty for any."""
 
 
 def granted(chart: list[dict[str, Any]]) -> set[Right]:
@@ -43,10 +62,17 @@ def granted(chart: list[dict[str, Any]]) -> set[Right]:
             continue
         where = obj["metadata"].get("namespace", "")
         for rule in obj["rules"]:
-            for group in rule["apiGroups"]:
-                for resource in rule["resources"]:
-                    rights |= {(where, group, resource, verb) for verb in rule["verbs"]}
+            parts = rule["apiGroups"], rule["resources"], rule["verbs"]
+            for group, resource, verb in itertools.product(*parts):
+                for name in rule.get("resourceNames", [""]):
+                    rights.add(Right(where, group, resource, verb, name))
     return rights
+
+
+def covers(right: Right, used: Right) -> bool:
+    """Whether a right that is granted is one that was used."""
+    same = right[1:4] == used[1:4]
+    return same and right.where in ("", used.where) and right.name in ("", used.name)
 
 
 def asked(lines: list[str]) -> Iterator[tuple[Right, int]]:
@@ -56,18 +82,20 @@ def asked(lines: list[str]) -> Iterator[tuple[Right, int]]:
         if entry["user"]["username"] != ACCOUNT or not about:
             continue
         resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
-        where = about.get("namespace", "")
+        where = about.get("namespace", "") if resource != "namespaces" else NAMESPACE
         code = entry["responseStatus"]["code"]
-        right = where, about.get("apiGroup", ""), resource, entry["verb"]
+        # What is made has its name in the body, where no right looks at it.
+        name = "" if entry["verb"] == "create" else about.get("name", "")
+        right = Right(where, about.get("apiGroup", ""), resource, entry["verb"], name)
         yield right, code
         if entry["verb"] == "patch" and code == 201:  # applying what isn't there makes it
-            yield (*right[:3], "create"), code
+            yield right._replace(verb="create", name=""), code
 
 
 def test_no_rule_has_a_wildcard_or_secrets(chart: list[dict[str, Any]]) -> None:
-    for _, group, resource, verb in granted(chart):
-        assert "*" not in (group, resource, verb)
-        assert resource != "secrets"
+    for right in granted(chart):
+        assert "*" not in right
+        assert right.resource != "secrets"
 
 
 def test_the_agents_account_has_no_rights_and_no_token(chart: list[dict[str, Any]]) -> None:
@@ -82,22 +110,41 @@ def test_the_agents_account_has_no_rights_and_no_token(chart: list[dict[str, Any
     assert subjects == {"nat64-operator"}
 
 
+@pytest.fixture
+def whole_chart(cluster: Api, chart: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The chart with all that needs rights switched on."""
+    yield apply_chart(cluster, "--set=operator.replicas=2")
+    apply_chart(cluster)
+    cluster.control_plane.kubectl("-n", NAMESPACE, "delete", "lease", "--all")
+
+
 def test_what_is_granted_is_what_is_used(
     cluster: Api,
     operator: Operator,
     cluster_dns: ClusterDns,
-    chart: list[dict[str, Any]],
+    whole_chart: list[dict[str, Any]],
 ) -> None:
     audit = cluster.control_plane.audit_log
     assert audit is not None
     before = len(audit.read_text().splitlines())
     cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start("--label-namespace=true")
+    operator.start("--label-namespace=true", "--lease=true")
     eventually(lambda: cluster.get("daemonset", "nat64-default"))
     roll_out(cluster)
     sidecars_ready(cluster)
     cluster_dns.synthesizes = True
     eventually(lambda: is_ready(cluster, "dns64policy"), about="Forward")
+    uid = cluster.get("dns64policy", "default")["metadata"]["uid"]
+    for _ in range(2):
+        sidecars_ready(cluster, ready=False)
+        eventually(lambda: not is_ready(cluster, "dns64policy"), about="not Ready")
+        sidecars_ready(cluster)
+        eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready again")
+
+    def counted() -> bool:
+        return any(event["count"] > 1 for event in events_of(cluster, uid, "SidecarsNotReady"))
+
+    eventually(counted, about="an Event is counted")
     corefile = {"data": {"Corefile": K3S.read_text()}}
     cluster.patch("dns64policy/default", body={"spec": {"coreDNS": {"mode": "Import"}}})
     eventually(lambda: the_corefile(cluster) == SAMPLE.read_text(), about="the line is put back")
@@ -106,6 +153,14 @@ def test_what_is_granted_is_what_is_used(
         lambda: cluster.get("configmap", "coredns-custom", namespace="kube-system"),
         about="Import makes the ConfigMap",
     )
+    body = {"spec": {"coreDNS": {"failMode": "Fail"}}}
+    cluster.patch("dns64policy/default", body=body)
+
+    def rewritten() -> bool:
+        found = cluster.get("configmap", "coredns-custom", namespace="kube-system")
+        return "/etc/resolv.conf" not in str(found["data"])
+
+    eventually(rewritten, about="Import changes the ConfigMap")
     cluster_dns.synthesizes = False
     agent_pod(cluster, "node1", removing=False)
 
@@ -121,15 +176,11 @@ def test_what_is_granted_is_what_is_used(
         roll_out(cluster)
         agent_pod(cluster, "node1", removing=True)
         assert process.wait(90) == 0
-    cluster.delete("configmap", "coredns-custom", namespace="kube-system")
+    assert cluster.get("configmap", "coredns-custom", namespace="kube-system") is None
 
     seen = list(asked(audit.read_text().splitlines()[before:]))
     assert [right for right, code in seen if code == 403] == []
     used = {right for right, _ in seen}
-    rights = granted(chart)
-    everywhere = {right[1:] for right in rights if not right[0]}
-    # Objects without a namespace are granted by a ClusterRole; the rest where they are.
-    missing = {right for right in used if right not in rights and right[1:] not in everywhere}
-    assert missing == set()
-    unused = rights - used - {("", *right) for right in {u[1:] for u in used}}
-    assert unused == set()
+    rights = granted(whole_chart)
+    assert {right for right in used if not any(covers(r, right) for r in rights)} == set()
+    assert {right for right in rights if not any(covers(right, u) for u in used)} == set()
