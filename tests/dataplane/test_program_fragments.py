@@ -482,8 +482,9 @@ def test_fragments_of_one_id_to_two_addresses_of_the_pool_do_not_mix(
 def test_packets_at_the_fragmenter_have_ids_of_their_own(fragmenter: Fragmenter) -> None:
     nat = fragmenter.nat
     packet = reply(opened(nat), DATA[:1400], id=7)
-    ids = {nat.from_internet(packet).packet.id for _ in range(700)}
-    assert len(ids) == 700
+    ids = [nat.from_internet(packet).packet.id for _ in range(50)]
+    steps = {(later - earlier) % 65536 for earlier, later in itertools.pairwise(ids)}
+    assert steps == {1}  # so none comes again before all others have
 
 
 def test_long_ping_reply_is_fragmented_with_its_checksum_right(fragmenter: Fragmenter) -> None:
