@@ -46,6 +46,7 @@ POOLS = (
     PoolRange(POOL, 61001, 65535),
     PoolRange(IPv4Address("192.0.2.2"), 2000, 2999),
 )
+FEW_PORTS = (PoolRange(POOL, 61001, 61002),)
 DENIED = "198.18.0.0/15"
 LONG_TIMERS = {
     "udp": 86400,
@@ -75,7 +76,7 @@ class World:
         nat.node.ip(
             f"route replace {self.fragmenter}/32 dev nat64-t mtu lock {self.mtu}",
             "route replace fd64::/16 dev pod0",
-            *(f"addr replace {pool.address}/24 dev up0" for pool in POOLS),
+            *(f"addr replace {each.address}/24 dev up0" for each in POOLS),
         )
 
     def start(self, rng: Random) -> None:
@@ -84,8 +85,9 @@ class World:
         copied, address_dependent = rng.random() < 0.5, rng.random() < 0.3
         sources = ("fd64:1::/64", "fe80::/10") if rng.random() < 0.2 else ()
         lowest = rng.choice([1280, 1280, 1400])
+        self.pools = FEW_PORTS if rng.random() < 0.15 else POOLS
         config = self.nat.reset(
-            pool=POOLS,
+            pool=self.pools,
             prefix=str(prefix),
             copyTrafficClass=copied,
             filtering="AddressDependent" if address_dependent else "EndpointIndependent",
@@ -97,7 +99,7 @@ class World:
         self.reference = Nat64(
             prefix,
             Policy(
-                pool=frozenset(each.address for each in POOLS),
+                pool=frozenset(each.address for each in self.pools),
                 local=self.nat.host.local_addresses,
                 denied=(IPv4Network(DENIED),),
                 sources=tuple(IPv6Network(text) for text in sources),
@@ -106,6 +108,7 @@ class World:
             copied,
             address_dependent,
             lowest,
+            ports=sum(each.last - each.first + 1 for each in self.pools),
         )
 
     def claim(self, protocol: int, client: Client) -> Public:
@@ -114,8 +117,8 @@ class World:
         got = self.seen.frame[14:]
         where = 24 if protocol == ICMP else 20
         address, port = IPv4Address(got[12:16]), int.from_bytes(got[where : where + 2], "big")
-        assert any(r.address == address and r.first <= port <= r.last for r in POOLS)
-        if protocol == UDP:
+        assert any(r.address == address and r.first <= port <= r.last for r in self.pools)
+        if protocol == UDP and self.pools == POOLS:  # enough of either parity
             assert port % 2 == client[1] % 2, "RFC 6146 section 3.5.1.1: parity"
         for (_, other), public in self.reference.outside.items():
             assert other[0] != client[0] or public[0] == address, "RFC 4787 REQ-2: paired"
@@ -367,6 +370,7 @@ EVERY_END = {
     "icmp_inner_malformed",
     "icmp_type",
     "icmp_without_session",
+    "ports_exhausted",
     "routing_header",
     "source_behind_uplink",
     "source_denied",

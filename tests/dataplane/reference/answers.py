@@ -18,6 +18,7 @@ def to_ipv6(packet: bytes, refused: Refused) -> bytes | None:
         "destination_special": (1, 1),
         "destination_local": (1, 1),
         "destination_not_global": (1, 1),
+        "ports_exhausted": (1, 3),
         "routing_header": (4, 0),
     }.get(refused.reason, (0, 0))
     client = IPv6Address(packet[8:24])

@@ -59,6 +59,8 @@ class Nat64:
     address_dependent: bool = False
     lowest_ipv6_mtu: int = 1280
     link_mtu: int = 1500
+    ports: int = 65535
+    """How many each protocol has in the pool."""
     outside: dict[tuple[int, Client], Public] = field(default_factory=dict)
     inside: dict[tuple[int, Public], Client] = field(default_factory=dict)
     sessions: dict[Session, bool] = field(default_factory=dict)
@@ -149,6 +151,8 @@ class Nat64:
             self.prefix, protocol, head.source, remote, hairpin, behind_uplink=behind_uplink
         )
         if not public:
+            if sum(held == protocol for held, _ in self.inside) >= self.ports:
+                raise Refused("ports_exhausted")
             public = self.claim(protocol, client)
             assert (protocol, public) not in self.inside, f"{public} is somebody's already"
             self.outside[protocol, client] = public
