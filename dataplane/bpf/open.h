@@ -137,11 +137,12 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 			return GO_ON;
 		}
 	}
+	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
 	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !(binding->flags & BIB_STATIC) &&
 	    !knows_contact(p, now)) {
 		if (p->protocol == IPPROTO_TCP && !stranger_may_open(p, config, now)) {
 			/* remembered for a while: the client may be opening from its side too */
-			p->session_flags = SESSION_PENDING;
+			p->session_flags |= SESSION_PENDING;
 			insert_session(p, TCP_V4_INIT, expiry(config, TIMER_TCP_INCOMING_SYN, now),
 				       config->epoch, now);
 		}
@@ -151,7 +152,6 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	expires = expiry(config, timer_of(p->protocol, state), now);
 	if (!bib4_extend(p, expires))
 		return COUNT_passed;
-	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
 	p->flags |= PACKET_SLOW; /* see use_session: the client hasn't answered yet */
 	return insert_session(p, state, expires, config->epoch, now);
 }

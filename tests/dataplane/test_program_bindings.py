@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -113,6 +113,22 @@ def test_address_dependent_filtering_of_tcp_lets_a_simultaneous_open_through(nat
     assert nat.from_internet(syn).translated
     states = {session.remote_port: session.state for session in nat.datapath.sessions()}
     assert states == {80: "V6_INIT", 81: "ESTABLISHED"}
+
+
+def test_simultaneous_open_of_two_clients_goes_through_a_hairpin(nat: Machine) -> None:
+    """Both filter by address, and each has yet to talk to the other one's pool address."""
+    nat.reset(filtering="AddressDependent")
+    ports = {pod: syn(nat, 4000, pod=pod).packet.sport for pod in (POD, POD2)}
+
+    def dial(pod: IPv6Address, other: IPv6Address) -> Out:
+        packet = IPv6(src=str(pod), dst=at(POOL)) / TCP(sport=4000, dport=ports[other], flags="S")
+        out = nat.from_pod(packet)
+        assert "hairpinned" in out.counted
+        return nat.from_internet(out.packet, ifindex=1, ingress_ifindex=1)
+
+    assert dial(POD, POD2).dropped == "filtered"
+    assert dial(POD2, POD).translated
+    assert dial(POD, POD2).translated
 
 
 def test_incoming_syn_is_remembered_for_six_seconds(nat: Machine) -> None:
