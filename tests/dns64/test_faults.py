@@ -186,6 +186,25 @@ async def test_a_query_with_little_time_left_is_not_kept_by_one_with_more() -> N
     harness.close()
 
 
+@in_loop
+async def test_a_response_that_can_not_be_sent_costs_the_others_nothing() -> None:
+    harness = Harness()
+    listener = UdpListener("::1", 0, Block([harness.engine]))
+    name = socket.inet_pton(socket.AF_INET6, "::1").rjust(24, b"\0") + bytes(4)
+    before = faults.total
+    listener.send(name, b"", bytes(100_000))
+    assert faults.total == before + 1
+    asked = dns.message.make_query("ipv4only.arpa.", "AAAA")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(("::1", listener.port))
+        client.send(asked.to_wire())
+        received = await asyncio.get_running_loop().sock_recv(client, 512)
+    assert dns.message.from_wire(received).id == asked.id
+    listener.close()
+    harness.close()
+
+
 @pytest.mark.parametrize("tries", [5000, UNLIMITED])
 @in_loop
 async def test_sends_that_fail_at_once_are_tried_again_until_tries_or_time_are_up(

@@ -168,8 +168,11 @@ def test_noise_is_no_message() -> None:
                 continue
 
 
-def test_responses_keep_to_the_clients_size_whatever_it_says() -> None:
-    big = reply(NAME, "AAAA", *(f"{NAME} 9 IN AAAA 2001:db8::{n:x}" for n in range(200)))
+@pytest.mark.parametrize(("records", "errors"), [(200, 0), (1, 300), (0, 9000), (20, 150)])
+def test_responses_keep_to_the_clients_size_whatever_it_says(records: int, errors: int) -> None:
+    """Nor does it matter how much upstream has to say about errors."""
+    lines = [f"{NAME} 9 IN AAAA 2001:db8::{n:x}" for n in range(records)]
+    big = reply(NAME, "AAAA", *lines, rcode=0 if records else 3, ede=[15] * errors)
     result = run(lambda _name, _type: big, NAME)
     for size in (0, 1, 511, 512, 513, 1231, 1232, 1233, 4096, 65535):
         query = wire.parse_query(dns.message.make_query(NAME, "AAAA", payload=size).to_wire())

@@ -102,10 +102,14 @@ class UdpListener:
         take(self.block, asker.message, source, asker.started)
 
     def send(self, name: bytes, control: bytes, response: bytes | None) -> None:
-        """Send together what the replies of one wakeup have made answers of."""
+        """Send together what the replies of one wakeup have made answers of. Never raises."""
         if response is None:
             return
-        self._batch.queue(response, name, control)
+        try:
+            self._batch.queue(response, name, control)
+        except Exception:  # it is lost, as UDP may lose it
+            faults.log("sending a response")
+            return
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
