@@ -28,6 +28,7 @@ from tests.cluster.run import ClusterError, locked, run, say
 PREFIX = "localhost/nat64-operator"
 # Where the bills of materials of the product's images are put beside the build.
 BILLS = REPO / "build" / "sbom"
+_STORAGE = CACHE / "storage"
 _BUILD_CONFIG = "/run/build-config"
 # Seconds for which another process may still want to import an archive.
 _IN_USE = 600
@@ -130,7 +131,7 @@ def _build(image: Image, archive: Path) -> None:
     say(f"building the image {image.name} ...")
     began = time.monotonic()
     _base()
-    build_into(CACHE / "storage", image, archive)
+    build_into(_STORAGE, image, archive)
     for old in archive.parent.glob(f"{image.target}-*.tar"):
         if old.stat().st_mtime < time.time() - _IN_USE:
             old.unlink()
@@ -148,7 +149,7 @@ def _write_bill(image: Image, archive: Path) -> None:
 def build_into(storage: Path, image: Image, archive: Path) -> None:
     """Build an image with what a storage has of the same steps already, and write its archive."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch() as folder:
+    with _scratch(storage) as folder:
         context = image.dockerfile.parent
         if image.dockerfile.parent == HERE:  # only what the image is made from
             context = folder / "context"
@@ -169,7 +170,7 @@ def build_into(storage: Path, image: Image, archive: Path) -> None:
 
 def lend_base(storage: Path) -> None:
     """Give another storage the image that all others are built on."""
-    with _scratch() as folder:
+    with _scratch(storage) as folder:
         _buildah("push", _base(), f"oci-archive:{folder}/base.tar:{_base_name()}")
         _buildah("pull", f"oci-archive:{folder}/base.tar:{_base_name()}", storage=storage)
 
@@ -205,9 +206,9 @@ def _base() -> str:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def _scratch(storage: Path = _STORAGE) -> Iterator[Path]:
     """An empty folder that goes afterwards, or before the next build if this one is killed."""
-    folder = CACHE / "scratch"
+    folder = storage / "scratch"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     yield folder
@@ -281,7 +282,7 @@ def _pip_settings(folder: Path) -> list[str]:
     return [f"{key} = {value}" for key, value in settings.items()]
 
 
-def _buildah(*args: str, storage: Path = CACHE / "storage") -> str:
+def _buildah(*args: str, storage: Path = _STORAGE) -> str:
     """Run buildah with its mounts in a namespace of its own."""
     storage.mkdir(parents=True, exist_ok=True)
     policy = storage / "policy.json"

@@ -1,8 +1,12 @@
 """The internet: an authoritative DNS server (NSD), and what `internet/server.py` serves."""
 
+import contextlib
+import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tests.cluster.network import (
     DNS_IPV4,
@@ -12,12 +16,16 @@ from tests.cluster.network import (
     HTTP_IPV6,
     INTERNET,
     existing,
+    processes,
 )
 from tests.cluster.node import detach
 from tests.cluster.paths import HERE, STATE
 from tests.cluster.run import ClusterError, run, wait_for
 
 _ZONES = {".": "root.zone", "internet.example": "internet.example.zone"}
+_OUTAGE = (
+    "add table inet outage\nadd chain inet outage input { type filter hook input priority 0; }"
+)
 _NSD = """\
 server:
   ip-address: {DNS_IPV4}
@@ -59,13 +67,44 @@ class Internet:
         for name, file in _ZONES.items():
             config += f'zone:\n  name: "{name}"\n  zonefile: "{file}"\n'
         (folder / "nsd.conf").write_text(config)
-        detach(
-            [*self.enter(), "nsd", "-d", "-c", str(folder / "nsd.conf")], self.log_folder / "dns"
-        )
+        self._start_dns()
         servers = [DNS_IPV4, DNS_IPV6, HTTP_IPV4, HTTP_IPV4_OTHER, HTTP_IPV6]
         script = [sys.executable, "-u", str(HERE / "internet" / "server.py"), *servers]
         detach([*self.enter(), *script], self.log_folder / "http")
         wait_for(f"the internet's servers (see {self.log_folder})", self.answers, timeout=15)
+
+    @contextlib.contextmanager
+    def dns_outage(self, *, silent: bool) -> Iterator[None]:
+        """For a while DNS refuses, as its server has ended; or, silent, every question is lost."""
+        if silent:
+            rule = "add rule inet outage input th dport 53 drop"
+            self.run(["nft", "-f", "-"], input=f"{_OUTAGE}\n{rule}\n")
+        else:
+            for pid in self._dns_servers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for("the internet's DNS to end", lambda: not self._dns_servers(), timeout=10)
+        try:
+            yield
+        finally:
+            if silent:
+                self.run(["nft", "delete", "table", "inet", "outage"])
+            else:
+                self._start_dns()
+                wait_for("the internet's DNS to be back", self.answers, timeout=15)
+
+    def _start_dns(self) -> None:
+        config = str(STATE / "internet" / "nsd.conf")
+        detach([*self.enter(), "nsd", "-d", "-c", config], self.log_folder / "dns")
+
+    def _dns_servers(self) -> list[int]:
+        """NSD's processes, which call themselves `nsd: main` and the like."""
+        found = []
+        for pid in processes(INTERNET):
+            with contextlib.suppress(FileNotFoundError):
+                if (Path("/proc") / str(pid) / "comm").read_text().startswith("nsd"):
+                    found.append(pid)
+        return found
 
     def answers(self) -> bool:
         """Whether both servers listen."""

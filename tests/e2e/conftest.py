@@ -17,7 +17,7 @@ def cluster() -> Iterator[Cluster]:
     """Both nodes, the control plane, CoreDNS and the internet: see tests/cluster/README.md."""
     cluster = Cluster()
     was_up = not cluster.problems()
-    cluster.up()
+    cluster.up(audit=True)
     yield cluster
     if not was_up:
         cluster.down()

@@ -1,4 +1,4 @@
-"""The product's images: small, without a shell, with a bill of materials, the same when built anew."""
+"""The images: small, without a shell, with a bill of materials, the same when built anew."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
 
 import pytest
 
+from tests.cluster import images
 from tests.cluster.paths import REPO
-from tests.cluster.product import KINDS, NAMESPACE, PREFIX, RELEASE, Product
-from tests.cluster.run import wait_for
+from tests.cluster.product import GATEWAY, KINDS, NAMESPACE, PREFIX, RELEASE, Product
+from tests.cluster.run import CommandError, wait_for
+from tests.e2e.flow import live_flow
 from tests.e2e.test_product import (
     IPV4_ONLY,
     NODES,
@@ -61,26 +61,77 @@ def test_helm_test_resolves_and_connects_from_an_ipv6_only_pod(product: Product)
 
 
 def test_an_upgrade_and_a_rollback_lose_no_flow(product: Product) -> None:
-    size, rate = 120_000_000, 1_000_000
-    before = rollout(product)
-    with running_pod(product.cluster, "upgrade", "node2") as pod:
-        result: list[str] = []
-        url = f"http://{IPV4_ONLY}/bytes/{size}?rate={rate}"
-        script = f"curl -sS --max-time 240 '{url}' | sha256sum"
-        transfer = threading.Thread(target=lambda: result.append(pod.sh(script, check=False)))
-        transfer.start()
-        upgrade(product, "--set=dataplane.translator.resources.requests.cpu=21m")
-        wait_for("the operator to roll it out", lambda: generation(product) > before, timeout=60)
+    """To images of another tag and to other resources, and back."""
+    before = generation(product)
+    old = images_of_agents(product)
+    flags = [f"--set={image.target}.image.tag={again(product, image)}" for image in images.PRODUCT]
+    with running_pod(product.cluster, "upgrade", "node2") as pod, live_flow(pod, "upgrade") as flow:
+        upgrade(product, "--set=dataplane.translator.resources.requests.cpu=21m", *flags)
+        wait_for("the operator to roll it out", lambda: generation(product) > before, timeout=120)
         upgraded = rollout(product)
-        assert transfer.is_alive(), "the transfer was over before the upgrade was"
-        product.cluster.helm("rollback", RELEASE, f"--namespace={NAMESPACE}", "--wait")
-        wait_for("the operator to roll it back", lambda: generation(product) > upgraded, timeout=60)
+        assert not images_of_agents(product) & old
+        flow.goes_on()
+        where = (f"--namespace={NAMESPACE}", "--wait", "--timeout=180s")
+        product.cluster.helm("rollback", RELEASE, *where)
+        wait_for(
+            "the operator to roll it back", lambda: generation(product) > upgraded, timeout=120
+        )
         rollout(product)
-        transfer.join()
-    pattern = bytes(range(256))
-    expected = hashlib.sha256((pattern * (size // 256 + 1))[:size]).hexdigest()
-    assert [line.split()[0] for line in result] == [expected]
+        assert images_of_agents(product) == old
+        flow.goes_on()
     product.wait_ready()
+
+
+def again(product: Product, image: images.Image) -> str:
+    """Give an image another tag on both nodes, as a later version would have."""
+    for node in product.cluster.nodes:
+        node.ctr("images", "tag", "--force", image.name, f"{image.name}-again")
+    return f"{image.tag}-again"
+
+
+def images_of_agents(product: Product) -> set[str]:
+    """What the agents' pods run."""
+    path = "jsonpath={.items[*].spec.containers[*].image}"
+    what = ("get", "pods", "-l", "app.kubernetes.io/name=nat64-gateway", "-o", path)
+    return set(product.cluster.kubectl("-n", NAMESPACE, *what).split())
+
+
+def test_another_operator_takes_over_from_the_active_one_when_it_is_killed(
+    product: Product,
+) -> None:
+    kubectl = product.cluster.kubectl
+    upgrade(product, "--set=operator.replicas=2")
+
+    def holder() -> str:
+        path = "jsonpath={.spec.holderIdentity}"
+        lease = ("-n", NAMESPACE, "get", "lease", "nat64-operator", "-o", path)
+        return kubectl(*lease).rsplit("-", 2)[0]  # the pod's name, a process, a random number
+
+    wait_for("an operator to hold the lease", lambda: bool(holder()), timeout=60)
+    active = holder()
+    before = generation(product)
+    with (
+        running_pod(product.cluster, "handover", "node2") as pod,
+        live_flow(pod, "handover") as flow,
+    ):
+        kubectl("-n", NAMESPACE, "delete", "pod", active, "--grace-period=0", "--force")
+        changed = {**GATEWAY, "spec": {**GATEWAY["spec"], "timeouts": {"udpSeconds": 301}}}
+        product.apply(changed)
+        wait_for("another to act", lambda: generation(product) > before, timeout=120)
+        assert holder() not in ("", active)
+        rollout(product)
+        flow.goes_on()
+    product.apply()
+    upgrade(product, "--set=operator.replicas=1")
+    product.wait_ready()
+
+
+def test_a_second_release_is_refused_by_the_name_of_the_first(product: Product) -> None:
+    argv = ("install", "another", CHART, "--namespace=elsewhere", "--create-namespace")
+    with pytest.raises(CommandError) as refused:
+        product.cluster.helm(*argv, "--set=crds.install=false")
+    assert f'release "{RELEASE}" in namespace "{NAMESPACE}"' in str(refused.value)
+    product.cluster.kubectl("delete", "namespace", "elsewhere", "--ignore-not-found")
 
 
 def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product) -> None:
@@ -111,8 +162,12 @@ def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product)
 def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product) -> None:
     """Last in the file: it takes the product away and puts it back for whoever comes after."""
     cluster = product.cluster
+    upgrade(product, "--set=operator.replicas=2")
+    path = "jsonpath={.metadata.labels}"
+    labels = ("get", "namespace", NAMESPACE, "-o", path)
+    assert "pod-security.kubernetes.io/enforce" in cluster.kubectl(*labels)
     try:
-        cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=400s")
+        cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=12m")
         for kind in KINDS:
             assert cluster.kubectl("get", kind, "-o", "name").strip() == ""
         for name in NODES:
@@ -121,14 +176,19 @@ def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product)
                 assert trace not in left, left
         assert corefile(cluster) == original_corefile()
         # Helm doesn't wait for the pods of what it deletes.
-        cluster.kubectl(
-            "-n", NAMESPACE, "wait", "pod", "--all", "--for=delete", "--timeout=60s", check=False
+        wait_for("our pods to be gone", lambda: product.pods() == [], timeout=90)
+        what = (
+            "daemonsets,deployments,configmaps,services,serviceaccounts,roles,rolebindings,jobs,"
+            "pods,leases,endpointslices,poddisruptionbudgets"
         )
-        what = "daemonsets,deployments,configmaps,services,serviceaccounts,roles,jobs,pods"
         names = cluster.kubectl("-n", NAMESPACE, "get", what, "-o", "name").split()
         assert set(names) <= {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+        assert "pod-security" not in cluster.kubectl(*labels)
         for where in ("kube-system", "default"):
-            assert "nat64" not in cluster.kubectl("-n", where, "get", "roles,rolebindings")
+            theirs = "roles,rolebindings,configmaps,services,leases"
+            assert "nat64" not in cluster.kubectl("-n", where, "get", theirs, "-o", "name")
+        maps = cluster.kubectl("-n", "kube-system", "get", "configmaps", "-o", "name")
+        assert "coredns-custom" not in maps
         assert "nat64" not in cluster.kubectl("get", "clusterroles,clusterrolebindings")
     finally:
         product.install()

@@ -2,6 +2,8 @@
 
 GET  /             `client ADDRESS`, the address that the server saw, and what was asked for
 GET  /bytes/N      N bytes; with ?rate=R no more than R bytes a second
+GET  /stream/NAME  bytes without end, at most ?rate=R a second, until /stop/NAME is fetched, which
+                   says how many there were, and their SHA-256
 POST, PUT          the number of bytes received and their SHA-256
 UDP port 7         every datagram comes back as it came
 UDP port 1007      every datagram is answered by the client's address and port
@@ -9,14 +11,43 @@ UDP port 1007      every datagram is answered by the client's address and port
 
 import hashlib
 import http.server
+import random
 import socket
 import socketserver
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 _BLOCK = bytes(range(256)) * 256
+
+
+class Stream:
+    """What is sent until someone says stop."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.over = threading.Event()
+        self._digest = hashlib.sha256()
+        self._stopping = threading.Event()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Random bytes, so that one lost or repeated would be seen."""
+        while not self._stopping.is_set():
+            block = random.randbytes(8192)
+            self._digest.update(block)
+            self.sent += len(block)
+            yield block
+
+    def stop(self) -> str:
+        """End it; say what was sent in all."""
+        self._stopping.set()
+        self.over.wait(60)
+        return f"sent {self.sent}\nsha256 {self._digest.hexdigest()}\n"
+
+
+_streams: dict[str, Stream] = {}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -24,9 +55,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        rate = float(parse_qs(url.query).get("rate", ["inf"])[0])
         if url.path.startswith("/bytes/"):
-            rate = float(parse_qs(url.query).get("rate", ["inf"])[0])
             self._send_bytes(int(url.path.removeprefix("/bytes/")), rate)
+        elif url.path.startswith("/stream/"):
+            self._stream(url.path.removeprefix("/stream/"), rate)
+        elif url.path.startswith("/stop/"):
+            self._reply(_streams[url.path.removeprefix("/stop/")].stop())
         else:
             self._reply(f"client {self._client()}\npath {self.path}\nhost {self.headers['Host']}\n")
 
@@ -57,6 +92,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _stream(self, name: str, rate: float) -> None:
+        stream = _streams[name] = Stream()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        began = time.monotonic()
+        try:
+            for block in stream.blocks():
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+                time.sleep(max(0.0, began + stream.sent / rate - time.monotonic()))
+            self.wfile.write(b"0\r\n\r\n")
+        finally:
+            stream.over.set()
 
     def _send_bytes(self, count: int, rate: float) -> None:
         self.send_response(200)
