@@ -24,8 +24,8 @@ struct flow {
 	__u16 epoch; /* of the config */
 	__u32 routes, moves;
 	__u32 second;
-	__u32 mtu;     /* of the route */
-	__u32 ifindex; /* 0: nothing is noted here */
+	__u32 mtu; /* of the route */
+	__u32 ifindex;
 	struct bpf_redir_neigh hop;
 };
 
