@@ -16,7 +16,7 @@ ARG APT_CONFIG
 ARG PIP_CONFIG_FILE
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      clang libbpf-dev linux-libc-dev make python3-pip python3-venv
+      ca-certificates clang libbpf-dev linux-libc-dev make python3-pip python3-venv
 # A compiled module is the same bytes in every build, and is never compiled again.
 ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 \
@@ -103,6 +103,9 @@ ENTRYPOINT ["nat64-operator"]
 # One image, two programs: nat64-translator and nat64-dns64. The pod says which, and that the translator
 # is root on its node.
 FROM runtime AS dataplane
+# Whom the sidecar trusts when it asks an upstream over TLS.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 COPY --from=roots /libbpf /
 COPY --from=dataplane-dependencies /opt/nat64 /opt/nat64
 COPY --from=dataplane-bill /sbom /usr/share/sbom

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ def test_its_bill_of_materials_lists_every_package(archives: dict[str, Path], ta
 def test_its_bill_of_materials_is_beside_the_build(archives: dict[str, Path], target: str) -> None:
     beside = json.loads((images.BILLS / f"{target}.cdx.json").read_text())
     assert beside == bill(archives, target)
+
+
+def test_the_sidecar_knows_whom_to_trust_when_it_asks_over_tls(archives: dict[str, Path]) -> None:
+    found = archives["dataplane"]
+    environment = dict(entry.split("=", 1) for entry in archive.config(found)["Env"])
+    bundle = archive.read(found, environment["SSL_CERT_FILE"].removeprefix("/")).decode()
+    assert len(ssl.create_default_context(cadata=bundle).get_ca_certs()) > 100
 
 
 def test_two_builds_are_one_image(archives: dict[str, Path], tmp_path: Path) -> None:
