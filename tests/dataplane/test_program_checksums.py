@@ -2,7 +2,8 @@
 
 The kernel itself checks it after each run. Were it wrong, devices that sum, as many do, would make
 the kernel log "hw csum failure" and sum every packet again. Test runs can carry a sum since Linux
-6.11; on older kernels these tests are skipped, and nothing else shows it there.
+6.11, and in late releases of the stable ones before it, Debian 12's 6.1 among them; elsewhere these
+tests are skipped.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
 cd "$repo" || exit
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
+modprobe tun
 uname -r >$result/kernel
 # Through cat, because pytest would rewrite lines on a terminal.
 {
