@@ -263,6 +263,26 @@ def test_a_connection_too_old_answers_what_waits_on_it_and_is_closed(
     assert ended.wait(4), "the old connection stays open"
 
 
+def test_an_idle_connection_is_closed_and_the_next_question_opens_another(
+    upstream: StartUpstream, sidecar: StartSidecar
+) -> None:
+    up = upstream(ZONE)
+    ended: list[int] = []
+    plain = up._serve_connection
+
+    def until_closed(connection: socket.socket, source: int) -> None:
+        plain(connection, source)
+        ended.append(source)
+
+    up._serve_connection = until_closed  # type: ignore[method-assign]
+    server = sidecar(f"forward . {up} {{\nforce_tcp\nexpire 300ms\n}}")
+    assert server.ask("v1.example").answer
+    first = up.sources[-1][0]
+    eventually(lambda: first in ended, 4)  # the upstream itself would wait 5 seconds
+    assert server.ask("v2.example").answer
+    assert up.sources[-1][0] != first
+
+
 def test_force_tcp_asks_over_tcp_only(upstream: StartUpstream, sidecar: StartSidecar) -> None:
     up = upstream(ZONE)
     server = sidecar(f"forward . {up} {{\nforce_tcp\n}}")
@@ -603,12 +623,13 @@ def test_verify_asks_first_and_serves_stale_only_on_failure(
     assert 0.2 < time.monotonic() - started < 1.5
 
 
+@pytest.mark.parametrize("log", ["", "log\n"], ids=["fast path", "logged"])
 def test_popular_answers_are_fetched_before_they_expire(
-    upstream: StartUpstream, sidecar: StartSidecar
+    upstream: StartUpstream, sidecar: StartSidecar, log: str
 ) -> None:
     zone = Zone.of("p.example. 3 IN A 198.51.100.7")
     up = upstream(zone)
-    server = sidecar(f"cache {{\nsuccess 1024 3600 0\nprefetch 2 1m 50%\n}}\nforward . {up}")
+    server = sidecar(f"{log}cache {{\nsuccess 1024 3600 0\nprefetch 2 1m 50%\n}}\nforward . {up}")
     for _ in range(12):
         assert server.ask("p.example").answer[0].ttl > 0
         time.sleep(0.4)

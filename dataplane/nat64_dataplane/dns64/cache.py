@@ -112,10 +112,8 @@ class Cache:
         age = now - entry.stored
         if age >= shape.ttl:
             return None
-        if self._prefetch:
-            entry.seen(now, self._prefetch_pause)
-            if self.wants_prefetch(entry, now):
-                return None
+        if self._prefetch and self.wants_prefetch(entry, now):
+            return None
         if age != entry.age and self._ages:
             entry.count_down(age)
         if form is None:
@@ -167,8 +165,11 @@ class Cache:
         self._forms[opt] = _Form(limit, edns.do, reply)
 
     def wants_prefetch(self, entry: Entry, now: int) -> bool:
-        """Whether an entry is popular and near its end."""
-        if not self._prefetch or entry.hits < self._prefetch:
+        """Count that an entry is asked for. Whether it's popular by now, and near its end."""
+        if not self._prefetch:
+            return False
+        entry.seen(now, self._prefetch_pause)
+        if entry.hits < self._prefetch:
             return False
         left = entry.left(now)
         return left <= max(1, entry.shape.ttl * self.settings.prefetch_percent // 100)

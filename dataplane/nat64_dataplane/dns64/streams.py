@@ -18,6 +18,8 @@ from nat64_dataplane.dns64.settings import Upstream
 from nat64_dataplane.dns64.wire import Reply
 
 MAX_PENDING = 1024
+LOOK_SECONDS = 0.05
+"""The least between two looks at whether a connection is idle."""
 
 
 class _Connection(asyncio.Protocol):
@@ -37,6 +39,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
+        self._timer = owner.loop.call_later(owner.expire, self._idle)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -84,6 +87,15 @@ class _Connection(asyncio.Protocol):
         query.finish(Failed(f"{self._owner.upstream}: no reply in time"))
         self._close_if_done()
 
+    def _idle(self) -> None:
+        """Close where nothing was asked for as long as an idle connection is kept."""
+        left = self.last_used + self._owner.expire - self._owner.loop.time()
+        if left <= 0 and not self.pending:
+            self.close()
+        else:
+            again = left if left > 0 else self._owner.expire
+            self._timer = self._owner.loop.call_later(max(again, LOOK_SECONDS), self._idle)
+
     def _close_if_done(self) -> None:
         if self.replaced and not self.pending:
             self.close()
@@ -118,6 +130,7 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once: no reply is waited for, and a dead peer would never take the rest."""
         self.closed = True
+        self._timer.cancel()
         self._owner.connections.discard(self)
         if self._transport is not None:
             self._transport.abort()
@@ -145,7 +158,7 @@ class Streams:
         self.reused = 0
         self._source = source
         self._entropy = entropy
-        self._expire = expire
+        self.expire = expire
         self._max_age = max_age
         self._tls = tls
         self._name = server_name
@@ -172,9 +185,8 @@ class Streams:
         now = self.loop.time()
         current = self._connection
         if current is not None and not current.closed:
-            idle = not current.pending and now - current.last_used > self._expire
             old = self._max_age and now - current.born > self._max_age
-            if not idle and not old and len(current.pending) < MAX_PENDING:
+            if not old and len(current.pending) < MAX_PENDING:
                 self.reused += 1
                 return current
             current.replace()
