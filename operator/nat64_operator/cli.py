@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Watch and reconcile until told to stop."""
     lease = options.lease == "true"
-    asyncio.run(
+    return asyncio.run(
         operate.run(
             connect(LEASE_TIMEOUT if lease else TIMEOUT),
             _settings(options),
@@ -59,7 +59,6 @@ def run(options: argparse.Namespace) -> int:
             label_namespace=options.label_namespace == "true",
         )
     )
-    return 0
 
 
 def connect(timeout: tuple[int, int] = TIMEOUT) -> Kube:

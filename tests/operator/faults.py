@@ -29,6 +29,8 @@ class FaultProxy:
         self.rates: dict[int, float] = {}
         """How often a request is answered with this status instead."""
         self.slow_seconds = 0.0
+        self.failing: set[str] = set()
+        """Resources for which every answer is 503."""
         self.stuck: set[str] = set()
         """Resources whose changes are answered only after the operator has given up."""
         self.down = False
@@ -85,14 +87,15 @@ class FaultProxy:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        if self.missing & set(request.path.split("/")):
-            return _refusal(404)
+        words = set(request.path.split("/"))
+        if self.missing & words or self.failing & words:
+            return _refusal(404 if self.missing & words else 503)
         for status, rate in self.rates.items():
             if status == 409 and request.method == "GET":
                 continue  # no conflict without a write
             if self._random.random() < rate:
                 return _refusal(status)
-        if request.method == "PATCH" and self.stuck & set(request.path.split("/")):
+        if request.method == "PATCH" and self.stuck & words:
             await asyncio.sleep(STUCK_SECONDS)
         if self.slow_seconds and not watch:
             await asyncio.sleep(self._random.random() * self.slow_seconds)

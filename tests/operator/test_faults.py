@@ -17,6 +17,7 @@ from tests.operator.conftest import (
 )
 from tests.operator.faults import FaultProxy
 from tests.operator.test_flow import (
+    events_of,
     is_ready,
     roll_out,
     service_address,
@@ -68,6 +69,29 @@ def test_refusals_and_slow_answers_only_delay(
     made = proxy.count(30)
     assert made < 120, f"{made} requests in 30 s"
     assert f"[{service_address(cluster)}]:53" in the_corefile(cluster)
+
+
+def test_an_event_that_can_t_be_made_yet_is_made_later_and_once(
+    running: tuple[Api, Operator, FaultProxy],
+) -> None:
+    api, operator, proxy = running
+    proxy.failing = {"events"}
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 400}}})
+    eventually(lambda: not is_ready(api, "nat64gateway"), about="it rolls out")
+    roll_out(api)
+    eventually(lambda: is_ready(api, "nat64gateway"), about="statuses are written all the same")
+    eventually(lambda: "an Event can't be made yet" in operator.log(), about="said")
+    uid = api.get("nat64gateway", "default")["metadata"]["uid"]
+    before = {e["metadata"]["name"]: e["count"] for e in events_of(api, uid, "RollingOut")}
+    proxy.failing = set()
+
+    def made() -> bool:
+        now = {e["metadata"]["name"]: e["count"] for e in events_of(api, uid, "RollingOut")}
+        return bool(sum(now.values()) > sum(before.values()))
+
+    eventually(made, about="the Event")
+    known = sum(e["count"] for e in events_of(api, uid, "RollingOut"))
+    assert known == sum(before.values()) + 1
 
 
 def test_an_answer_that_comes_too_late_holds_up_one_object_only(

@@ -444,6 +444,24 @@ def test_what_others_edit_around_the_line_stays(
     assert the_corefile(api) == SAMPLE.read_text().replace("cache 30 {", "# ours\n    cache 60 {")
 
 
+def test_a_migration_that_rewrites_the_corefile_keeps_us_in_it_and_is_what_is_restored(
+    running: tuple[Api, Operator, ClusterDns],
+) -> None:
+    api, _, dns = running
+    migrated = SAMPLE.read_text().replace("cache 30 {", "cache 45 {").replace("    loop\n", "")
+    assert migrated != SAMPLE.read_text()
+    # kubeadm writes the whole object from what it knows, annotations and all.
+    api.control_plane.kubectl("replace", "-f", "-", input=yaml.safe_dump(coredns(migrated)))
+    line = f"forward . [{service_address(api)}]:53 /etc/resolv.conf"
+    eventually(lambda: line in the_corefile(api), about="we are in it again")
+    assert "cache 45 {" in the_corefile(api)
+    eventually(lambda: is_ready(api, "dns64policy"), about="confirmed")
+    api.delete("dns64policy", "default")
+    dns.synthesizes = False
+    eventually(lambda: api.get("dns64policy", "default") is None, about="policy gone")
+    assert the_corefile(api) == migrated
+
+
 def test_a_line_that_others_changed_is_left_and_said(
     running: tuple[Api, Operator, ClusterDns],
 ) -> None:

@@ -245,33 +245,30 @@ def test_health_is_served_before_the_api_server_is_there(
     assert 'nat64_operator_conditions{condition="Accepted",kind="NAT64Gateway"' in text
 
 
-def test_a_kind_that_is_not_known_for_a_while_stops_nothing_else(
+def test_a_kind_that_is_not_known_for_a_while_takes_nothing_away(
     cluster: Api, operator: Operator, proxy: FaultProxy
 ) -> None:
-    cluster.apply(gateway(prefix=PREFIX))
+    cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
     eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
-    proxy.missing = {"dns64policies"}
+    roll_out(cluster)
+    eventually(lambda: is_ready(cluster, "nat64gateway"), about="Ready")
+    proxy.missing = {"nat64gateways"}
     proxy.cut_watches()
-    eventually(lambda: "knows no DNS64Policy any more" in operator.log(), about="it is said")
-    uid = cluster.get("service", "nat64-default-dns")["metadata"]["uid"]
-    cluster.delete("service", "nat64-default-dns")
-
-    def remade() -> bool:
-        found = cluster.get("service", "nat64-default-dns")
-        return found is not None and found["metadata"]["uid"] != uid
-
-    eventually(remade, about="the rest is looked after")
-    assert "remove" not in str(cluster.get("daemonset", "nat64-default")["spec"])
-    assert operator.log().count("knows no DNS64Policy any more") == 1
+    eventually(lambda: not operator.running, about="the operator ends with its watch")
+    operator.start()  # as a kubelet does
+    eventually(lambda: operator.ask("/healthz")[0] == 200, about="alive, and waits")
+    assert operator.ask("/readyz")[0] == 503
+    assert "does not know NAT64Gateway" in operator.log()
+    spec = cluster.get("daemonset", "nat64-default")["spec"]
+    assert "remove" not in str(spec)
     proxy.missing = set()
-    eventually(lambda: "knows DNS64Policy again" in operator.log(), about="it is back")
-    cluster.apply(policy(gatewayRef={"name": "nobody"}))
+    cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 404}}})
+    eventually(lambda: operator.ask("/readyz")[0] == 200, about="ready")
     eventually(
-        lambda: condition(cluster.get("dns64policy", "default"), "Accepted")[1],
-        about="and is looked after",
+        lambda: cluster.get("daemonset", "nat64-default")["spec"] != spec, about="it goes on"
     )
-    assert operator.running
+    assert "remove" not in str(cluster.get("daemonset", "nat64-default")["spec"])
 
 
 @pytest.fixture
@@ -303,8 +300,12 @@ def test_a_crd_that_is_deleted_cleans_up_and_comes_back(
     cluster.control_plane.kubectl("apply", "--server-side", "-f", str(REPO / "crds"))
     cluster.control_plane.kubectl("wait", f"crd/{CRDS[0]}", "--for=condition=Established")
     cluster.apply(gateway("after", prefix=PREFIX))
-    eventually(lambda: cluster.get("daemonset", "nat64-after"), 120, about="at work again")
-    assert operator.running
+
+    def works() -> Any:
+        operator.start()  # as a kubelet does, should it have ended with its watch
+        return cluster.get("daemonset", "nat64-after")
+
+    eventually(works, 120, about="at work again")
 
 
 def test_without_an_operator_the_finalizer_is_the_way_out(

@@ -16,6 +16,9 @@ from nat64_operator.edge.reader import selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
 
+ENDING_SECONDS = 10
+"""A watch that can't be stopped keeps the process for so long, and then it is killed."""
+
 _RESOURCES = {
     gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
     policy_api.KIND: (GROUP, VERSION, policy_api.PLURAL),
@@ -70,7 +73,7 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.watching.reconnect_backoff = 1.0
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 1.0
-    settings.process.ultimate_exiting_timeout = 30
+    settings.process.ultimate_exiting_timeout = ENDING_SECONDS
     for kind, resource in _RESOURCES.items():
         if selector := selector_of(kind):
             settings.watching.label_selectors[resource] = selector

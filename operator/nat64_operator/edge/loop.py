@@ -41,7 +41,7 @@ class Loop:
         lease: Lease | None = None,
     ) -> None:
         self._store, self._cluster_dns, self._lease = store, cluster_dns, lease
-        self.reader = Reader(kube, store, settings)
+        self._reader = Reader(kube, store, settings)
         self._actor = Actor(kube, store, lease)
         self._defects: dict[Ref, str] = {}
         self._round = time.monotonic()
@@ -92,18 +92,20 @@ class Loop:
         await asyncio.sleep(QUIET_SECONDS)
 
     async def _pass(self) -> float:
-        await self.reader.refresh()
-        pods = await self.reader.pods()
+        await self._reader.refresh()
+        pods = await self._reader.pods()
         self.ready = True
         plan = self._decide(pods)
-        acted = await self._actor.act(plan, lambda: self._decide(pods), self.reader.corefiles_again)
+        acted = await self._actor.act(
+            plan, lambda: self._decide(pods), self._reader.corefiles_again
+        )
         metrics.LAST_PASS.set_to_current_time()
         if plan.questions:
             await self._ask(plan.questions)
         if acted:
             self._store.changed.set()  # what was done may make a next step possible
         now = time.monotonic()
-        times = [at - now for at in (*self.reader.times(), *self._actor.times())]
+        times = [at - now for at in (*self._reader.times(), *self._actor.times())]
         return max(min([*times, *([] if plan.wake is None else [plan.wake])]), QUIET_SECONDS)
 
     def _decide(self, pods: dict[str, tuple[Pod, ...]]) -> Plan:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Iterable
 from typing import Any, cast
 
 import kopf
@@ -18,15 +16,13 @@ from nat64_operator.edge import handlers, health
 from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop
-from nat64_operator.edge.store import WATCHED, Store
+from nat64_operator.edge.store import Store
 from nat64_operator.settings import Settings
 
 log = logging.getLogger("nat64_operator")
 
 AGAIN_SECONDS = 3
 LABEL_ATTEMPTS = 5
-WATCHES_SECONDS = 5
-"""How often it is looked whether kopf's watches are there."""
 PSA_LABEL = "pod-security.kubernetes.io"
 PSA_MODES = ("enforce", "warn")
 
@@ -39,8 +35,8 @@ async def run(
     health_address: str,
     lease: bool,
     label_namespace: bool,
-) -> None:
-    """Run until told to stop by a signal."""
+) -> int:
+    """Run until told to stop by a signal. Returns the exit code."""
     store = Store(settings)
     elected = Lease(kube, settings.namespace) if lease else None
     loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=elected)
@@ -53,7 +49,7 @@ async def run(
         if elected is not None:
             tasks.append(asyncio.create_task(elected.run(), name="lease"))
         try:
-            await _watch(store, loop, settings.namespace)
+            return await _watch(store, settings.namespace)
         finally:
             for task in tasks:
                 task.cancel()
@@ -102,49 +98,21 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
                 await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _watch(store: Store, loop: Loop, namespace: str) -> None:
-    """Have kopf watch. A watch that it gave up, as of a kind whose CRD was removed for a while, it
-    never takes up again; then it is started anew, which tells all objects once more.
+async def _watch(store: Store, namespace: str) -> int:
+    """Have kopf watch until a signal says to stop. Returns the exit code.
+
+    It ends by itself where one of its watches meets what it doesn't expect, as that a kind's CRD is
+    gone. The process is then started anew, as a watch once given up is never taken up again.
     """
-    while True:
-        stop = asyncio.Event()
-        supervisor = asyncio.create_task(_supervise(loop, stop), name="watch supervisor")
-        try:
-            await kopf.operator(
-                registry=handlers.registry(store),
-                # The pod's user id has no name in the image, which kopf would look up for this.
-                identity=cast(Any, socket.gethostname()),
-                namespaces=[namespace],
-                standalone=True,
-                stop_flag=stop,
-            )
-        finally:
-            supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await supervisor
-        if not stop.is_set():
-            return
-        loop.reader.again()
-        await asyncio.sleep(AGAIN_SECONDS)
-
-
-async def _supervise(loop: Loop, stop: asyncio.Event) -> None:
-    """Stop kopf when watches are missing twice in a row. Before the first of them is there, kopf
-    waits for the API server, and is left to.
-    """
-    low = False
-    while True:
-        await asyncio.sleep(WATCHES_SECONDS)
-        names = [task.get_name() for task in asyncio.all_tasks()]
-        if "stop-flag checker" not in names:  # kopf is about to stop
-            return
-        watches, expected = _watches(names), len(WATCHED) - len(loop.reader.missing)
-        was_low, low = low, 0 < watches < expected
-        if was_low and low:
-            log.warning("%d of %d watches are there: watching anew", watches, expected)
-            stop.set()
-            return
-
-
-def _watches(names: Iterable[str]) -> int:
-    return sum(name.startswith("watcher for ") for name in names)
+    try:
+        await kopf.operator(
+            registry=handlers.registry(store),
+            # The user id of the pod has no name in the image, which kopf would look up for this.
+            identity=cast(Any, socket.gethostname()),
+            namespaces=[namespace],
+            standalone=True,
+        )
+    except Exception as error:
+        log.error("a watch ended, so the operator ends, to start anew: %s", error)
+        return 1
+    return 0

@@ -36,18 +36,11 @@ class Reader:
     def __init__(self, kube: Kube, store: Store, settings: Settings) -> None:
         self._kube, self._store, self._settings = kube, store, settings
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
-        self.missing: set[str] = set()
-        """Kinds that the API server no longer knows."""
+        self._missing: set[str] = set()
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
         self._pods_read: dict[str, float] = {}
-
-    def again(self) -> None:
-        """Read all lists again with the next pass."""
-        due = time.monotonic() - RESYNC_SECONDS
-        self._synced = {kind: min(last, due) for kind, last in self._synced.items()}
-        self._store.changed.set()
 
     def corefiles_again(self) -> None:
         """Read Corefiles again with the next pass."""
@@ -77,7 +70,7 @@ class Reader:
 
     def _due(self) -> dict[str, float]:
         return {
-            kind: last + (MISSING_SECONDS if kind in self.missing else RESYNC_SECONDS)
+            kind: last + (MISSING_SECONDS if kind in self._missing else RESYNC_SECONDS)
             for kind, last in self._synced.items()
         }
 
@@ -114,12 +107,12 @@ class Reader:
                 raise
             # Its CRD is gone, or the API server has not read it yet: no reason to forget what is
             # known, which would take every translator off its node.
-            if kind not in self.missing:
+            if kind not in self._missing:
                 log.error("the API server knows no %s any more: its objects stay as they are", kind)
-            self.missing.add(kind)
+            self._missing.add(kind)
             return
-        if kind in self.missing:
-            self.missing.remove(kind)
+        if kind in self._missing:
+            self._missing.remove(kind)
             log.info("the API server knows %s again", kind)
         self._store.replace(kind, entries)
 
