@@ -30,6 +30,15 @@ from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
 from tests.lab.node import Node
 
 PREFIX = IPv6Network("64:ff9b:1::/96")
+PREFIXES = (
+    "2001:db8::/32",
+    "2001:db8:100::/40",
+    "2001:db8:122::/48",
+    "2001:db8:122:300::/56",
+    "2001:db8:122:344::/64",
+    "2001:db8:122:344::/96",
+)
+"""One of each length that RFC 6052 allows."""
 POOL = IPv4Address("192.0.2.1")
 SERVER = IPv4Address("203.0.113.10")
 OTHER = IPv4Address("203.0.113.11")

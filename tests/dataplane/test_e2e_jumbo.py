@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.dataplane.test_e2e_mtu import without_gso
-from tests.lab.probes import udp_echo
-from tests.lab.servers import pattern
+from tests.lab.probes import megabyte_both_ways, udp_echo
 from tests.lab.topology import ECHO_PORT, SERVER, Line, line
 from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
 
-MEGABYTE = 1_000_000
 
 # Say how large the segments are that a connection sends, and echo some of them.
 _SEGMENTS = """
@@ -54,14 +51,7 @@ def test_jumbo_segments_of_tcp_both_ways(
         without_gso(jumbo)
     size = jumbo.pod.run(sys.executable, "-c", _SEGMENTS, str(SERVER), str(ECHO_PORT))
     assert 8800 < int(size) <= 9000 - 40 - 20
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    digest = hashlib.sha256(body.read_bytes()).hexdigest()
-    assert jumbo.curl("sink", "--data-binary", f"@{body}").split() == [str(MEGABYTE), digest]
-    down = jumbo.pod.run(
-        "sh", "-c", f"curl -gsS --max-time 30 '{jumbo.url(f'bytes/{MEGABYTE}')}' | sha256sum"
-    )
-    assert down.split()[0] == digest
+    megabyte_both_ways(jumbo, tmp_path)
     assert nat64.metric("nat64_sent_fast_packets_total") > 50
     assert nat64.metric("nat64_fragmented_total") == 0
 

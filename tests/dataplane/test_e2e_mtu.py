@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.servers import pattern
+from tests.lab.probes import megabyte_both_ways
 from tests.lab.topology import SERVER, SERVER_V4, Line, line
 from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
-
-MEGABYTE = 1_000_000
 
 
 @pytest.fixture(params=[1400, 1280, 576])
@@ -37,14 +34,7 @@ def test_a_megabyte_up_and_down(narrow: tuple[Line, Translator], gso: bool, tmp_
     lab, _ = narrow
     if not gso:
         without_gso(lab)
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    digest = hashlib.sha256(body.read_bytes()).hexdigest()
-    assert lab.curl("sink", "--data-binary", f"@{body}").split() == [str(MEGABYTE), digest]
-    down = lab.pod.run(
-        "sh", "-c", f"curl -gsS --max-time 30 '{lab.url(f'bytes/{MEGABYTE}')}' | sha256sum"
-    )
-    assert down.split()[0] == digest
+    megabyte_both_ways(lab, tmp_path)
 
 
 def test_the_pod_learns_the_mtu_of_the_ipv4_path_plus_twenty() -> None:

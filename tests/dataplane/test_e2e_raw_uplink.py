@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from nat64_dataplane import pref64
-from tests.lab.probes import probe, udp_echo
-from tests.lab.servers import pattern
+from tests.lab.probes import megabyte_both_ways, probe, udp_echo
 from tests.lab.topology import ECHO_PORT, POD, PREFIX, SERVER, Line, line
 from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
 
-MEGABYTE = 1_000_000
 NODE_RAW, ROUTER_RAW = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.254")
 MTU, PATH_MTU = 1400, 1300
 MAPPING = {
@@ -50,14 +47,7 @@ def nat64(lab: Line) -> Iterator[Translator]:
 
 
 def test_a_megabyte_up_and_down(lab: Line, nat64: Translator, tmp_path: Path) -> None:
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    digest = hashlib.sha256(body.read_bytes()).hexdigest()
-    assert lab.curl("sink", "--data-binary", f"@{body}").split() == [str(MEGABYTE), digest]
-    down = lab.pod.run(
-        "sh", "-c", f"curl -gsS --max-time 30 '{lab.url(f'bytes/{MEGABYTE}')}' | sha256sum"
-    )
-    assert down.split()[0] == digest
+    megabyte_both_ways(lab, tmp_path)
     assert lab.curl("peer").split()[0] == str(NODE_RAW)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -11,14 +10,11 @@ import pytest
 
 from nat64_dataplane import pref64
 from tests.lab.node import wait_for
-from tests.lab.probes import udp_echo
-from tests.lab.servers import pattern
+from tests.lab.probes import megabyte_both_ways, udp_echo
 from tests.lab.topology import ECHO_PORT, NODE_V4, POD, PREFIX, SERVER, SERVER_V4, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
-
-MEGABYTE = 1_000_000
 
 _UDP_REFUSED = """
 import socket, sys
@@ -45,27 +41,12 @@ def test_a_page_is_fetched_and_the_server_sees_the_nodes_address(
     assert 61001 <= int(port) <= 65535
 
 
-def test_a_download_of_a_megabyte_arrives_whole(lab: Line, nat64: Translator) -> None:
-    got = lab.pod.run(
-        "sh", "-c", f"curl -gsS --max-time 30 '{lab.url(f'bytes/{MEGABYTE}')}' | sha256sum"
-    )
-    assert got.split()[0] == hashlib.sha256(pattern(MEGABYTE)).hexdigest()
-
-
-def test_an_upload_of_a_megabyte_arrives_whole(
-    lab: Line, nat64: Translator, tmp_path: Path
-) -> None:
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    answer = lab.curl("sink", "--data-binary", f"@{body}")
-    assert answer.split() == [str(MEGABYTE), hashlib.sha256(body.read_bytes()).hexdigest()]
+def test_a_megabyte_up_and_down_arrives_whole(lab: Line, nat64: Translator, tmp_path: Path) -> None:
+    megabyte_both_ways(lab, tmp_path)
 
 
 def test_full_segments_take_the_fast_path(lab: Line, nat64: Translator, tmp_path: Path) -> None:
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    lab.curl("sink", "--data-binary", f"@{body}")
-    lab.curl(f"bytes/{MEGABYTE}", "-o", "/dev/null")
+    megabyte_both_ways(lab, tmp_path)
     assert nat64.metric("nat64_sent_fast_packets_total") > 50
     assert nat64.metric("nat64_sent_kernel_packets_total") < 5, "only what resolves a neighbour"
 

@@ -14,6 +14,7 @@ from tests.dataplane.machine import (
     POD,
     POD2,
     POOL,
+    PREFIXES,
     SERVER,
     Machine,
     Out,
@@ -218,17 +219,7 @@ def test_denied_ping_takes_no_identifier(nat: Machine) -> None:
     assert not list(nat.datapath.bib())
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        "2001:db8::/32",
-        "2001:db8:100::/40",
-        "2001:db8:122::/48",
-        "2001:db8:122:300::/56",
-        "2001:db8:122:344::/64",
-        "2001:db8:122:344::/96",
-    ],
-)
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_every_prefix_length_of_rfc6052(nat: Machine, prefix: str) -> None:
     nat.reset(prefix=prefix)
     for address in ("203.0.113.33", "198.51.100.255", "1.2.3.4", "223.254.253.252"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
 from nat64_dataplane.translator.view import PoolRange
 from tests.dataplane import random_packets
-from tests.dataplane.machine import NEXT, POOL, REDIRECT, SHOT, Machine, Out, machine
+from tests.dataplane.machine import NEXT, POOL, PREFIXES, REDIRECT, SHOT, Machine, Out, machine
 from tests.dataplane.reference import answers
 from tests.dataplane.reference.headers import (
     ICMP,
@@ -30,18 +30,7 @@ from tests.dataplane.reference.stateless import Client, Outcome, Public
 
 pytestmark = pytest.mark.root
 
-PREFIXES = [
-    IPv6Network(text)
-    for text in (
-        "2001:db8::/32",
-        "2001:db8:100::/40",
-        "2001:db8:122::/48",
-        "2001:db8:122:300::/56",
-        "2001:db8:122:344::/64",
-        "64:ff9b:1::/96",
-        "64:ff9b::/96",
-    )
-]
+NETWORKS = [IPv6Network(text) for text in (*PREFIXES, "64:ff9b::/96")]
 POOLS = (
     PoolRange(POOL, 61001, 65535),
     PoolRange(IPv4Address("192.0.2.2"), 2000, 2999),
@@ -81,7 +70,7 @@ class World:
 
     def start(self, rng: Random) -> None:
         """Forget everything, with another config."""
-        prefix = rng.choice(PREFIXES)
+        prefix = rng.choice(NETWORKS)
         copied, address_dependent = rng.random() < 0.5, rng.random() < 0.3
         sources = ("fd64:1::/64", "fe80::/10") if rng.random() < 0.2 else ()
         lowest = rng.choice([1280, 1280, 1400])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.dataplane.test_agent_life import footprint
-from tests.dataplane.test_e2e_traffic import MEGABYTE
 from tests.lab import topology
 from tests.lab.flows import Flow
 from tests.lab.node import wait_for
-from tests.lab.probes import udp_echo
-from tests.lab.servers import pattern
+from tests.lab.probes import megabyte_both_ways, udp_echo
 from tests.lab.topology import NODE_V4, SERVER, Line, line
 from tests.lab.translator import Translator
 
@@ -47,10 +44,7 @@ def test_the_agent_falls_back_to_clsact_and_traffic_passes(lab: Line, tmp_path: 
     out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.2", "-W", "10", str(SERVER))
     assert "3 received" in out
     assert lab.curl("peer").split()[0] == str(NODE_V4)
-    body = tmp_path / "body"
-    body.write_bytes(pattern(MEGABYTE))
-    answer = lab.curl("sink", "--data-binary", f"@{body}")
-    assert answer.split() == [str(MEGABYTE), hashlib.sha256(body.read_bytes()).hexdigest()]
+    megabyte_both_ways(lab, tmp_path)
 
     flow = Flow(lab.pod, "tcp")
     flow.moves()

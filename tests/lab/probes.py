@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from pathlib import Path
 
 from tests.lab.node import Node
-from tests.lab.topology import ECHO_PORT, SERVER
+from tests.lab.servers import pattern
+from tests.lab.topology import ECHO_PORT, SERVER, Line
+
+_MEGABYTE = 1_000_000
 
 _UDP_ECHO = """
 import socket, sys
@@ -54,3 +59,14 @@ def udp_echo(node: Node, *sizes: int, host: object = SERVER, check: bool = True)
 def probe(node: Node, host: object, port: int, hops: int) -> list[str]:
     """Send a datagram that may take so many hops: `error TYPE CODE WHO`, or `answer TEXT`."""
     return node.run(sys.executable, "-c", _PROBE, str(host), str(port), str(hops)).split()
+
+
+def megabyte_both_ways(lab: Line, scratch: Path) -> None:
+    """Upload a megabyte from the pod and download one; AssertionError where a byte is another."""
+    body = scratch / "body"
+    body.write_bytes(pattern(_MEGABYTE))
+    digest = hashlib.sha256(body.read_bytes()).hexdigest()
+    assert lab.curl("sink", "--data-binary", f"@{body}").split() == [str(_MEGABYTE), digest]
+    url = lab.url(f"bytes/{_MEGABYTE}")
+    down = lab.pod.run("sh", "-c", f"curl -gsS --max-time 30 '{url}' | sha256sum")
+    assert down.split()[0] == digest
