@@ -33,8 +33,6 @@ class _Connection(asyncio.Protocol):
         """When something last came from the peer."""
         self.opening: asyncio.Task[None] | None = None
         self.closed = False
-        self.replaced = False
-        """Whether only what waits for a reply keeps it open."""
         self._owner = owner
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -71,11 +69,6 @@ class _Connection(asyncio.Protocol):
             del self._buffer[:end]
             self._take(message)
 
-    def replace(self) -> None:
-        """Take no more queries, and close once none waits."""
-        self.replaced = True
-        self._close_if_done()
-
     def expired(self, ident: bytes, query: Query, sent: float) -> None:
         """Give up on a query that has had no reply in time, and on the connection if it's dead."""
         if self.pending.get(ident) is not query:
@@ -85,20 +78,17 @@ class _Connection(asyncio.Protocol):
             return
         del self.pending[ident]
         query.finish(Failed(f"{self._owner.upstream}: no reply in time"))
-        self._close_if_done()
 
     def _idle(self) -> None:
-        """Close where nothing was asked for as long as an idle connection is kept."""
+        """Close where nothing was asked for as long as an idle connection is kept, as nothing is
+        on one that another has replaced.
+        """
         left = self.last_used + self._owner.expire - self._owner.loop.time()
         if left <= 0 and not self.pending:
             self.close()
         else:
             again = left if left > 0 else self._owner.expire
             self._timer = self._owner.loop.call_later(max(again, LOOK_SECONDS), self._idle)
-
-    def _close_if_done(self) -> None:
-        if self.replaced and not self.pending:
-            self.close()
 
     def _take(self, message: bytes) -> None:
         query = self.pending.pop(message[:2], None)
@@ -107,7 +97,6 @@ class _Connection(asyncio.Protocol):
         if wire.is_bare_format_error(message):
             message = wire.claim_question(message) + query.question
         query.finish(self._read(message, query))
-        self._close_if_done()
 
     def _read(self, message: bytes, query: Query) -> Reply | Failed:
         try:
@@ -163,7 +152,7 @@ class Streams:
         self._tls = tls
         self._name = server_name
         self.connections: set[_Connection] = set()
-        """Those that are open: the one in use, and those replaced on which queries wait."""
+        """Those that are open: the one in use, and those replaced until they are idle."""
         self._connection: _Connection | None = None
 
     def send(self, query: Query, *, deadline: float) -> None:
@@ -189,7 +178,6 @@ class Streams:
             if not old and len(current.pending) < MAX_PENDING:
                 self.reused += 1
                 return current
-            current.replace()
         self.opened += 1
         self._connection = connection = _Connection(self)
         self.connections.add(connection)
