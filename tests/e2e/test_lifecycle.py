@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cluster import images
+from tests.cluster.network import HTTP_IPV6
 from tests.cluster.paths import REPO
 from tests.cluster.product import GATEWAY, KINDS, NAMESPACE, PREFIX, RELEASE, Product
 from tests.cluster.run import CommandError, wait_for
@@ -46,6 +47,19 @@ def daemon_set(product: Product) -> str:
 def generation(product: Product) -> int:
     number: int = json.loads(daemon_set(product))["metadata"]["generation"]
     return number
+
+
+def test_helm_test_fails_where_the_connection_proves_nothing(product: Product) -> None:
+    dual = "dual.internet.example"
+    upgrade(
+        product,
+        f"--set=helmTest.prefix={PREFIX}",
+        f"--set-string=helmTest.connect={dual}:80",
+    )
+    with pytest.raises(CommandError):
+        product.cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}")
+    said = product.cluster.kubectl("-n", NAMESPACE, "logs", "nat64-operator-verify")
+    assert f"failed: {dual} was reached at {HTTP_IPV6}, which is not under {PREFIX}" in said
 
 
 def test_helm_test_resolves_and_connects_from_an_ipv6_only_pod(product: Product) -> None:
@@ -108,6 +122,8 @@ def test_another_operator_takes_over_from_the_active_one_when_it_is_killed(
         return kubectl(*lease).rsplit("-", 2)[0]  # the pod's name, a process, a random number
 
     wait_for("an operator to hold the lease", lambda: bool(holder()), timeout=60)
+    kubectl("-n", NAMESPACE, "delete", "lease", "nat64-operator")
+    wait_for("the lease to be made again", lambda: bool(holder()), timeout=60)
     active = holder()
     before = generation(product)
     with (

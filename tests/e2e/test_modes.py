@@ -82,6 +82,12 @@ def synthesizes(pod: Pod) -> bool:
     return all(dig(pod, IPV4_ONLY, "AAAA") == [IPv6Address(SERVER)] for _ in range(8))
 
 
+def imported(cluster: Cluster) -> dict[str, str]:
+    """What is in the ConfigMap beside CoreDNS's own."""
+    text = in_kube_system(cluster, "get", "configmap", "coredns-custom", "-o", "json")
+    return dict(json.loads(text)["data"])
+
+
 def test_import_writes_a_file_of_its_own_and_takes_it_away(product: Product) -> None:
     cluster = product.cluster
     upgrade(product, "--set=coreDNS.createCustomConfigMap=true")
@@ -98,6 +104,11 @@ def test_import_writes_a_file_of_its_own_and_takes_it_away(product: Product) -> 
         wait_for("both CoreDNS pods to synthesize", lambda: synthesizes(pod), SLOW, every=1)
         body = pod.exec("curl", "-sS", "--max-time", "10", f"http://{IPV4_ONLY}/imported")
         assert "path /imported" in body
+        data = imported(cluster)
+        [key] = data
+        edit = json.dumps({"data": {key: "# someone was here\n"}})
+        in_kube_system(cluster, "patch", "configmap/coredns-custom", "--type=merge", "-p", edit)
+        wait_for("the file to be ours again", lambda: imported(cluster) == data, timeout=60)
         cluster.kubectl(
             "delete", "dns64policies.nat64-operator.io", "default", f"--timeout={SLOW}s"
         )
