@@ -46,8 +46,6 @@ class Actor:
         self._kube, self._store, self._lease = kube, store, lease
         self._backoffs = Backoffs()
         self._unsaid: deque[Emit] = deque(maxlen=UNSAID_EVENTS)
-        self.alive = time.monotonic()
-        """When the last action was begun."""
 
     def times(self) -> Iterable[float]:
         """When something that failed is due again."""
@@ -91,7 +89,6 @@ class Actor:
         """Do what a group asks for, and say so only then: what failed is no news twice."""
         done = False
         for action in sorted(group.actions, key=lambda a: isinstance(a, Emit)):
-            self.alive = time.monotonic()
             if self._lease is not None and not self._lease.holds:
                 return done
             if isinstance(action, Emit):

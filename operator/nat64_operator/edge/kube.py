@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +65,12 @@ class Kube:
 
     def __init__(self, api: client.ApiClient, timeout: tuple[int, int] = TIMEOUT) -> None:
         self._api, self._timeout = api, timeout
+        self.answered = time.monotonic()
+        """When a request last came to its end, well or not."""
+
+    def apart(self) -> Kube:
+        """The same connection, whose answers are no sign of life of this one's user."""
+        return Kube(self._api, self._timeout)
 
     def perform(self, action: Action) -> dict[str, Any] | None:
         """Carry one action out. Returns the object as it is now, or None."""
@@ -252,6 +259,7 @@ class Kube:
             raw = response.read()
             code = str(response.status)
         finally:
+            self.answered = time.monotonic()
             metrics.REQUESTS.labels(method, code).inc()
         if not 200 <= response.status <= 299:
             error = client.ApiException(status=response.status, reason=response.reason)

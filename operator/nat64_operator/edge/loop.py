@@ -40,7 +40,8 @@ class Loop:
         cluster_dns: str,
         lease: Lease | None = None,
     ) -> None:
-        self._store, self._cluster_dns, self._lease = store, cluster_dns, lease
+        self._kube, self._store = kube, store
+        self._cluster_dns, self._lease = cluster_dns, lease
         self._reader = Reader(kube, store, settings)
         self._actor = Actor(kube, store, lease)
         self._defects: dict[Ref, str] = {}
@@ -50,8 +51,8 @@ class Loop:
 
     @property
     def alive(self) -> float:
-        """When it last came round or did something, for the liveness probe."""
-        return max(self._round, self._actor.alive)
+        """When it last came round or had an answer, for the liveness probe."""
+        return max(self._round, self._kube.answered)
 
     def touch(self) -> None:
         """It lives, although it has not begun."""

@@ -38,7 +38,7 @@ async def run(
 ) -> int:
     """Run until told to stop by a signal. Returns the exit code."""
     store = Store(settings)
-    elected = Lease(kube, settings.namespace) if lease else None
+    elected = Lease(kube.apart(), settings.namespace) if lease else None
     loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=elected)
     tasks: list[asyncio.Task[None]] = []
     async with health.serving(health_address, loop, store, tasks):

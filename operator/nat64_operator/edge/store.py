@@ -48,7 +48,10 @@ def read(obj: Object) -> Entry:
         return Entry(kind, ref, Node.of(obj))
     if kind == "EndpointSlice":
         return Entry(kind, ref, _ready_endpoints(obj))
-    strip(obj)
+    if kind in OWNED:
+        strip(obj)
+    else:
+        obj["metadata"].pop("managedFields", None)
     return Entry(kind, ref, obj)
 
 
