@@ -121,10 +121,13 @@ static __noinline void refresh(struct session *session, const struct packet *p,
 {
 	__u32 seen = *(volatile __u32 *)&session->expires;
 
-	if (expires > seen && !(session->flags & SESSION_OVERLOAD) && !bib4_extend(p, expires))
-		return;
-	if (keeps_contacts(config, p))
-		note_contact(p, expires);
+	/* a lent port has a binding and contacts, but they are its owner's */
+	if (!(session->flags & SESSION_OVERLOAD)) {
+		if (expires > seen && !bib4_extend(p, expires))
+			return;
+		if (keeps_contacts(config, p))
+			note_contact(p, expires);
+	}
 	/* a closing session must end earlier than it would have, so not extend() */
 	if (seen)
 		__sync_val_compare_and_swap(&session->expires, seen, expires);

@@ -489,6 +489,17 @@ def test_tcp_ports_are_lent_per_destination_once_they_have_run_out(nat: Machine)
     assert states == {lent.packet.sport: "ESTABLISHED"}
 
 
+def test_lent_port_leaves_its_owners_contacts_alone(nat: Machine) -> None:
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True, filtering="AddressDependent")
+    syn(nat, 5000)
+    to_other_port = IPv6(src=str(POD2), dst=at(SERVER)) / TCP(sport=6000, dport=81, flags="S")
+    assert nat.from_pod(to_other_port).counted["ports_lent"] == 1
+    answer = IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=81, dport=61000, flags="SA")
+    assert nat.from_internet(answer).packet.dst == str(POD2)
+    inbound = IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=9999, dport=61000, flags="S")
+    assert nat.from_internet(inbound).packet.dst == str(POD)
+
+
 def test_a_port_is_not_lent_twice_towards_the_same_destination(nat: Machine) -> None:
     nat.reset((PoolRange(POOL, 61000, 61003),), overloadTcpPorts=True)
     for i in range(4):

@@ -73,6 +73,7 @@ class World:
         prefix = rng.choice(NETWORKS)
         copied, address_dependent = rng.random() < 0.5, rng.random() < 0.3
         sources = ("fd64:1::/64", "fe80::/10") if rng.random() < 0.2 else ()
+        lend_ports = rng.random() < 0.7
         lowest = rng.choice([1280, 1280, 1400])
         self.pools = FEW_PORTS if rng.random() < 0.15 else POOLS
         config = self.nat.reset(
@@ -80,6 +81,7 @@ class World:
             prefix=str(prefix),
             copyTrafficClass=copied,
             filtering="AddressDependent" if address_dependent else "EndpointIndependent",
+            overloadTcpPorts=lend_ports,
             lowestIpv6Mtu=lowest,
             policy={"deniedDestinations": [DENIED], "allowedSources": list(sources)},
             timeouts=LONG_TIMERS,
@@ -98,6 +100,7 @@ class World:
             address_dependent,
             lowest,
             ports=sum(each.last - each.first + 1 for each in self.pools),
+            lend_ports=lend_ports,
         )
 
     def claim(self, protocol: int, client: Client) -> Public:
@@ -167,7 +170,7 @@ class World:
         ways = [name for name in ("sent_fast", "sent_kernel", "hairpinned") if name in out.counted]
         assert len(ways) == 1, out.counted
         self.outcomes["translated"] += 1
-        for name in ("hairpinned", "icmp_errors_translated", "fragments_translated"):
+        for name in ("ports_lent", "hairpinned", "icmp_errors_translated", "fragments_translated"):
             self.outcomes[name] += name in out.counted
         got = whole = without_padding(out.frame[14:])
         expected = wanted.packet
@@ -360,6 +363,7 @@ EVERY_END = {
     "icmp_type",
     "icmp_without_session",
     "ports_exhausted",
+    "ports_lent",
     "routing_header",
     "source_behind_uplink",
     "source_denied",
@@ -384,7 +388,7 @@ def test_programs_do_what_the_reference_predicts_a_hundred_thousand_times(world:
         play(world, rng, STEPS)
 
     run()
-    detail = {"hairpinned", "icmp_errors_translated", "fragments_translated"}
+    detail = {"ports_lent", "hairpinned", "icmp_errors_translated", "fragments_translated"}
     predicted = sum(world.outcomes.values()) - sum(world.outcomes[name] for name in detail)
     assert predicted >= 100_000
     assert +world.outcomes >= Counter(EVERY_END), EVERY_END - world.outcomes.keys()

@@ -61,10 +61,14 @@ class Nat64:
     link_mtu: int = 1500
     ports: int = 65535
     """How many each protocol has in the pool."""
+    lend_ports: bool = False
+    """Whether TCP clients that find none share them, one for each remote end."""
     outside: dict[tuple[int, Client], Public] = field(default_factory=dict)
     inside: dict[tuple[int, Public], Client] = field(default_factory=dict)
     sessions: dict[Session, bool] = field(default_factory=dict)
     """Whether it counts yet: a filtered SYN's does once the client has sent something."""
+    lent: dict[tuple[Client, IPv4Address, int], Public] = field(default_factory=dict)
+    borrowers: dict[Session, Client] = field(default_factory=dict)
     contacts: set[tuple[int, Public, IPv4Address]] = field(default_factory=set)
     packets: dict[tuple[object, ...], Packet] = field(default_factory=dict)
 
@@ -138,11 +142,14 @@ class Nat64:
         hairpin = protocol != ICMP and (protocol, (remote, remote_port)) in self.inside
         public = self.outside.get((protocol, client))
         is_syn = protocol == TCP and _is_syn(payload)
-        if public and (key := (protocol, public, remote, remote_port)) in self.sessions:
+        key = (protocol, public, remote, remote_port) if public else None
+        if public and key in self.sessions and key not in self.borrowers:
             if is_syn:
                 self.contacts.add((protocol, public, remote))
             self.sessions[key] = True
             return public, hairpin
+        if protocol == TCP and (lent := self.lent.get((client, remote, remote_port))):
+            return lent, False
         if within(head.source, NEVER_A_CLIENT):
             raise Refused("source_illegal")
         if protocol == TCP and not is_syn and not public:
@@ -152,15 +159,33 @@ class Nat64:
         )
         if not public:
             if sum(held == protocol for held, _ in self.inside) >= self.ports:
-                raise Refused("ports_exhausted")
+                return self._lend(protocol, client, remote, remote_port, hairpin), False
             public = self.claim(protocol, client)
             assert (protocol, public) not in self.inside, f"{public} is somebody's already"
             self.outside[protocol, client] = public
             self.inside[protocol, public] = client
         if protocol != TCP or is_syn:
+            if (protocol, public, remote, remote_port) in self.borrowers:
+                raise Refused("ports_exhausted")  # our port, lent out to this remote end
             self.sessions[protocol, public, remote, remote_port] = True
             self.contacts.add((protocol, public, remote))
         return public, hairpin
+
+    def _lend(
+        self, protocol: int, client: Client, remote: IPv4Address, remote_port: int, hairpin: bool
+    ) -> Public:
+        """A port that others hold, but that nobody uses towards this remote end."""
+        used = sum(key[0] == TCP and key[2:] == (remote, remote_port) for key in self.sessions)
+        if protocol != TCP or hairpin or not self.lend_ports or used >= self.ports:
+            raise Refused("ports_exhausted")
+        public = self.claim(protocol, client)
+        key = (protocol, public, remote, remote_port)
+        assert (protocol, public) in self.inside, f"{public} is free"
+        assert key not in self.sessions, f"{public} is in use towards {remote} {remote_port}"
+        self.lent[client, remote, remote_port] = public
+        self.borrowers[key] = client
+        self.sessions[key] = True
+        return public
 
     def _error_from_ipv6(self, head: Header6, message: bytes, ttl: int) -> Outcome:
         if (message[0], message[1]) not in icmp.ERRORS_TO_IPV4:
@@ -183,9 +208,12 @@ class Nat64:
         if protocol == ICMP and start[0] not in (128, 129):
             raise Refused("icmp_inner_malformed")
         remote_port, port = _ports(protocol, start, back=True)
-        public = self.outside.get((protocol, (inner.destination, port)))
-        remote = extract(self.prefix, inner.source)
-        if not public or (protocol, public, remote, remote_port) not in self.sessions:
+        client, remote = (inner.destination, port), extract(self.prefix, inner.source)
+        public = self.outside.get((protocol, client))
+        key = (protocol, public, remote, remote_port) if public else None
+        if not public or key not in self.sessions or key in self.borrowers:
+            public = self.lent.get((client, remote, remote_port)) if protocol == TCP else None
+        if not public:
             raise Refused("icmp_without_session")
         ours = protocol != ICMP and remote in self.policy.pool
         mtu = 0xFFFF if ours else self.link_mtu
@@ -243,7 +271,7 @@ class Nat64:
         remote_port, port = _ports(protocol, payload, back=True)
         public = (head.destination, port)
         key = (protocol, public, head.source, remote_port)
-        client = self.inside.get((protocol, public))
+        client = self.borrowers.get(key) or self.inside.get((protocol, public))
         if not client:
             raise Refused("passed")
         forged = head.source in self.policy.pool and not from_ourselves
@@ -280,9 +308,10 @@ class Nat64:
             raise Refused("passed")
         port, remote_port = _ports(inner.protocol, start)
         public = (inner.source, port)
-        if (inner.protocol, public, inner.destination, remote_port) not in self.sessions:
+        key = (inner.protocol, public, inner.destination, remote_port)
+        if key not in self.sessions:
             raise Refused("passed")
-        client = self.inside[inner.protocol, public]
+        client = self.borrowers.get(key) or self.inside[inner.protocol, public]
         if within(head.source, NEVER_A_SOURCE):
             raise Refused("source_illegal")
         self._check_options(head, packet, answerable=False)
