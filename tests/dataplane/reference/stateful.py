@@ -5,13 +5,12 @@ Nothing expires here: the test's timers are longer than the test.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import Any, Literal
 
 from tests.dataplane.reference import icmp
+from tests.dataplane.reference.fragments import Packets
 from tests.dataplane.reference.headers import (
     ICMP,
     ICMPV6,
@@ -26,25 +25,13 @@ from tests.dataplane.reference.headers import (
     has_unexpired_source_route,
 )
 from tests.dataplane.reference.policy import NEVER_A_CLIENT, NEVER_A_SOURCE, Policy, within
+from tests.dataplane.reference.quoted import ports, quoted_ipv4, quoted_ipv6
 from tests.dataplane.reference.stateless import Client, Outcome, Public, Stateless
 
-_MOST_HELD = 8
 _FIN, _SYN, _RST = 1, 2, 4
 
 Session = tuple[int, Public, IPv4Address, int]
 """Protocol, pool address and port, remote address and port (0 for ICMP)."""
-
-
-@dataclass
-class Packet:
-    """What is known of a fragmented packet."""
-
-    fate: Literal["", "translate", "pass", "drop"] = ""
-    end: Any = None
-    """Our address, or the client's."""
-    to_ourselves: bool = False
-    waiting: int = 0
-    released: bool = False
 
 
 @dataclass
@@ -70,7 +57,7 @@ class Nat64:
     lent: dict[tuple[Client, IPv4Address, int], Public] = field(default_factory=dict)
     borrowers: dict[Session, Client] = field(default_factory=dict)
     contacts: set[tuple[int, Public, IPv4Address]] = field(default_factory=set)
-    packets: dict[tuple[object, ...], Packet] = field(default_factory=dict)
+    packets: Packets = field(default_factory=Packets)
 
     def __post_init__(self) -> None:
         self.stateless = Stateless(self.prefix, self.copy_traffic_class)
@@ -97,11 +84,11 @@ class Nat64:
         protocol = ICMP if head.next_header == ICMPV6 else head.next_header
         if head.is_fragment and protocol == ICMP:
             raise Refused("icmp_fragment")
-        known = self._known(head, (source, destination, head.fragment_id, protocol))
+        known = self.packets.of(head, (source, destination, head.fragment_id, protocol))
         remote = extract(self.prefix, destination)
         payload = head.payload(packet)
         if head.offset:
-            pool = self._later(known)
+            pool = known.later()
             out = self.stateless.header_to_ipv4(head, ttl, protocol, pool, remote, payload)
             return out._replace(to_ourselves=known.to_ourselves)
         if len(payload) < SHORTEST[head.next_header]:
@@ -111,7 +98,7 @@ class Nat64:
         if protocol == ICMP and payload[0] not in (128, 129):
             raise Refused("icmp_type")
         if head.is_fragment:
-            self._first(known)
+            known.first()
         try:
             public, to_ourselves = self._open_from_ipv6(
                 protocol, head, payload, remote, behind_uplink=behind_uplink
@@ -137,7 +124,7 @@ class Nat64:
         behind_uplink: bool,
     ) -> tuple[Public, bool]:
         """The client's binding, and whether the remote end is one of ours too."""
-        port, remote_port = _ports(protocol, payload)
+        port, remote_port = ports(protocol, payload)
         client = (head.source, port)
         hairpin = protocol != ICMP and (protocol, (remote, remote_port)) in self.inside
         public = self.outside.get((protocol, client))
@@ -190,24 +177,8 @@ class Nat64:
     def _error_from_ipv6(self, head: Header6, message: bytes, ttl: int) -> Outcome:
         if (message[0], message[1]) not in icmp.ERRORS_TO_IPV4:
             raise Refused("icmp_type")
-        quoted = message[8:]
-        if len(quoted) < 40 or quoted[0] >> 4 != 6:
-            raise Refused("icmp_inner_malformed")
-        if IPv6Address(quoted[8:24]) not in self.prefix:
-            raise Refused("icmp_without_session")
-        try:
-            inner = Header6.read(quoted, whole=False)
-        except Refused:
-            raise Refused("icmp_inner_malformed") from None
-        start = quoted[inner.start :]
-        if inner.offset or len(start) < 8 or inner.next_header not in (TCP, UDP, ICMPV6):
-            raise Refused("icmp_inner_malformed")
+        inner, (remote_port, port) = quoted_ipv6(message[8:], self.prefix)
         protocol = ICMP if inner.next_header == ICMPV6 else inner.next_header
-        if protocol == ICMP and start[0] < 128:
-            raise Refused("icmp_error_in_error")
-        if protocol == ICMP and start[0] not in (128, 129):
-            raise Refused("icmp_inner_malformed")
-        remote_port, port = _ports(protocol, start, back=True)
         client, remote = (inner.destination, port), extract(self.prefix, inner.source)
         public = self.outside.get((protocol, client))
         key = (protocol, public, remote, remote_port) if public else None
@@ -230,18 +201,20 @@ class Nat64:
         protocol, payload = head.protocol, head.payload(packet)
         if protocol not in (TCP, UDP, ICMP):
             raise Refused("passed")
-        known = self._known(head, (head.source, head.destination, head.identification, protocol))
+        known = self.packets.of(
+            head, (head.source, head.destination, head.identification, protocol)
+        )
         source = embed(self.prefix, head.source)
         if head.offset:
             if head.destination not in self.policy.pool:
                 raise Refused("passed")
-            client = self._later(known)
+            client = known.later()
             self._check_options(head, packet)
             later = self.stateless.header_to_ipv6(head, hop_limit, source, client, payload)
             return Outcome(later, in_fragments=self._is_too_long(head, segment))
         if len(payload) < SHORTEST[protocol]:
             if head.is_fragment and protocol != ICMP and head.destination in self.policy.pool:
-                self._first(known)
+                known.first()
                 known.fate = "pass"
             raise Refused("passed")
         if protocol == ICMP and payload[0] not in (0, 8):
@@ -250,7 +223,7 @@ class Nat64:
             link_mtu = 0xFFFF if from_ourselves else self.link_mtu
             return self._error_from_ipv4(head, packet, hop_limit, link_mtu)
         if head.is_fragment and head.destination in self.policy.pool:
-            self._first(known)
+            known.first()
         try:
             client_at = self._open_from_ipv4(head, payload, from_ourselves)
             if head.is_fragment and protocol == ICMP:
@@ -268,7 +241,7 @@ class Nat64:
 
     def _open_from_ipv4(self, head: Header4, payload: bytes, from_ourselves: bool) -> Client:
         protocol = head.protocol
-        remote_port, port = _ports(protocol, payload, back=True)
+        remote_port, port = ports(protocol, payload, back=True)
         public = (head.destination, port)
         key = (protocol, public, head.source, remote_port)
         client = self.borrowers.get(key) or self.inside.get((protocol, public))
@@ -299,14 +272,7 @@ class Nat64:
         self, head: Header4, packet: bytes, hop_limit: int, link_mtu: int
     ) -> Outcome:
         message = head.payload(packet)
-        quoted = message[8:]
-        inner = Header4.read(quoted, whole=False)
-        start = quoted[inner.size :]
-        if inner.offset or len(start) < 8 or inner.protocol not in (TCP, UDP, ICMP):
-            raise Refused("passed")
-        if inner.protocol == ICMP and start[0] not in (0, 8):
-            raise Refused("passed")
-        port, remote_port = _ports(inner.protocol, start)
+        inner, (port, remote_port) = quoted_ipv4(message[8:])
         public = (inner.source, port)
         key = (inner.protocol, public, inner.destination, remote_port)
         if key not in self.sessions:
@@ -331,39 +297,6 @@ class Nat64:
         if segment or (head.df and not head.is_fragment) or head.ttl <= 1:
             return False
         return 40 + 8 * head.is_fragment + head.length > self.lowest_ipv6_mtu
-
-    # ---- fragments ---------------------------------------------------------------------------
-
-    def _known(self, head: Header4 | Header6, key: tuple[object, ...]) -> Packet:
-        return self.packets.setdefault(key, Packet()) if head.is_fragment else Packet()
-
-    def _later(self, known: Packet) -> Any:
-        """The end that the first fragment has led to."""
-        if known.fate == "pass":
-            raise Refused("passed")
-        if known.fate == "drop":
-            raise Refused("fragment_unexpected")
-        if not known.fate:
-            if known.waiting == _MOST_HELD:
-                raise Refused("fragment_buffer_full")
-            known.waiting += 1
-            raise Refused("held")
-        return known.end
-
-    def _first(self, known: Packet) -> None:
-        """The first fragment sends round itself and those that wait for it, once."""
-        if known.waiting and not known.released:
-            known.waiting, known.released = 0, True
-            raise Refused("held")
-
-
-def _ports(protocol: int, payload: bytes, *, back: bool = False) -> tuple[int, int]:
-    """Source and destination port; an ICMP query's identifier is the client's."""
-    if protocol == ICMP:
-        identifier = int.from_bytes(payload[4:6], "big")
-        return (0, identifier) if back else (identifier, 0)
-    source, destination = struct.unpack("!HH", payload[:4])
-    return source, destination
 
 
 def _is_syn(payload: bytes) -> bool:
