@@ -137,8 +137,9 @@ def answers_question(reply: Reply) -> bool:
 def respond(query: Query, answer: Answer, limit: int) -> bytes:
     """Write the response to `query`, at most `limit` bytes long.
 
-    What doesn't fit is cut: first what is said about errors, then the additional section, then
-    everything, with TC set so that the client asks again over TCP (RFC 2181 section 9).
+    What doesn't fit is cut: first the additional section, then what is said about errors, and
+    where that isn't enough everything else, with TC set so that the client asks again over TCP
+    (RFC 2181 section 9).
     """
     flags = wire.QR | query.flags & (wire.OPCODE_MASK | wire.RD | wire.CD) | answer.flags
     if not (query.do or query.ad):
@@ -146,11 +147,13 @@ def respond(query: Query, answer: Answer, limit: int) -> bytes:
     opt = options(query, answer.errors)
     room = limit - wire.HEADER_SIZE - len(query.question) - len(opt)
     body, counts = answer.body, answer.counts
-    if len(body) > room and answer.errors:
-        opt = options(query)
-        room = limit - wire.HEADER_SIZE - len(query.question) - len(opt)
     if len(body) > room and counts[2]:
         body, counts = without_additional(query.question, body, counts)
+    if len(body) > room and answer.errors:
+        silent = options(query)
+        more = room + len(opt) - len(silent)
+        if len(body) <= more or room < 0:
+            opt, room = silent, more
     if len(body) > room:
         body, counts, flags = b"", (0, 0, 0), flags | wire.TC
     an, ns, ar = counts
