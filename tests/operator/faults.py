@@ -96,6 +96,7 @@ class FaultProxy:
             if self._random.random() < rate:
                 return _refusal(status)
         if request.method == "PATCH" and self.stuck & words:
+            await request.read()  # it has come, although nobody will wait for what comes of it
             await asyncio.sleep(STUCK_SECONDS)
         if self.slow_seconds and not watch:
             await asyncio.sleep(self._random.random() * self.slow_seconds)
