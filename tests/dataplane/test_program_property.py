@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +36,7 @@ POOLS = (
     PoolRange(POOL, 61001, 65535),
     PoolRange(IPv4Address("192.0.2.2"), 2000, 2999),
 )
-FEW_PORTS = (PoolRange(POOL, 61001, 61002),)
+ONE_PORT = (PoolRange(POOL, 61001, 61001),)
 DENIED = "198.18.0.0/15"
 LONG_TIMERS = {
     "udp": 86400,
@@ -72,35 +73,49 @@ class World:
         """Forget everything, with another config."""
         prefix = rng.choice(NETWORKS)
         copied, address_dependent = rng.random() < 0.5, rng.random() < 0.3
-        sources = ("fd64:1::/64", "fe80::/10") if rng.random() < 0.2 else ()
         lend_ports = rng.random() < 0.7
         lowest = rng.choice([1280, 1280, 1400])
-        self.pools = FEW_PORTS if rng.random() < 0.15 else POOLS
-        config = self.nat.reset(
-            pool=self.pools,
-            prefix=str(prefix),
-            copyTrafficClass=copied,
-            filtering="AddressDependent" if address_dependent else "EndpointIndependent",
-            overloadTcpPorts=lend_ports,
-            lowestIpv6Mtu=lowest,
-            policy={"deniedDestinations": [DENIED], "allowedSources": list(sources)},
-            timeouts=LONG_TIMERS,
-        )
+        self.pools = ONE_PORT if rng.random() < 0.2 else POOLS
+        self.config: dict[str, Any] = {
+            "prefix": str(prefix),
+            "copyTrafficClass": copied,
+            "filtering": "AddressDependent" if address_dependent else "EndpointIndependent",
+            "overloadTcpPorts": lend_ports,
+            "lowestIpv6Mtu": lowest,
+            "timeouts": LONG_TIMERS,
+        }
+        policy = self.draw_policy(rng)
+        config = self.nat.reset(pool=self.pools, **self.config)
         self.mtu = fragmentation_mtu(config)
         self.reference = Nat64(
             prefix,
-            Policy(
-                pool=frozenset(each.address for each in self.pools),
-                local=self.nat.host.local_addresses,
-                denied=(IPv4Network(DENIED),),
-                sources=tuple(IPv6Network(text) for text in sources),
-            ),
+            policy,
             self.claim,
             copied,
             address_dependent,
             lowest,
             ports=sum(each.last - each.first + 1 for each in self.pools),
             lend_ports=lend_ports,
+        )
+
+    def change_policy(self, rng: Random) -> None:
+        """Allow others, with all sessions in place."""
+        self.reference.policy = self.draw_policy(rng)
+        self.nat.configure(pool=self.pools, **self.config)
+
+    def draw_policy(self, rng: Random) -> Policy:
+        """Write another policy into the config."""
+        denied = rng.choice([(DENIED,), (DENIED,), (DENIED, "8.8.8.0/24"), ("203.0.113.10/32",)])
+        sources = rng.choice([()] * 4 + [("fd64:1::/64", "fe80::/10"), ("fd64:1::10/128",)])
+        self.config["policy"] = {
+            "deniedDestinations": list(denied),
+            "allowedSources": list(sources),
+        }
+        return Policy(
+            pool=frozenset(each.address for each in self.pools),
+            local=self.nat.host.local_addresses,
+            denied=tuple(IPv4Network(text) for text in denied),
+            sources=tuple(IPv6Network(text) for text in sources),
         )
 
     def claim(self, protocol: int, client: Client) -> Public:
@@ -303,6 +318,8 @@ def play(world: World, rng: Random, steps: int) -> None:
     sent: list[bytes] = []
     received: list[bytes] = []
     for _ in range(steps):
+        if rng.random() < 0.03:
+            world.change_policy(rng)
         bindings = list(world.reference.inside)
         choices = ["out"]
         choices += ["in"] * 2 if bindings else []

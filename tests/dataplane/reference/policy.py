@@ -40,6 +40,11 @@ class Policy:
             return "destination_not_global"
         return None
 
+    def check_client(self, client: IPv6Address) -> None:
+        """Raise Refused where the client may talk to nobody."""
+        if self.sources and not within(client, self.sources):
+            raise Refused("source_denied")
+
     def check(
         self,
         prefix: IPv6Network,
@@ -51,8 +56,7 @@ class Policy:
         behind_uplink: bool = False,
     ) -> None:
         """Raise Refused where the two may not talk; `hairpin`: the remote end is a client too."""
-        if self.sources and not within(client, self.sources):
-            raise Refused("source_denied")
+        self.check_client(client)
         if not self.sources and behind_uplink:
             raise Refused("source_behind_uplink")
         if hairpin:

@@ -35,6 +35,16 @@ Session = tuple[int, Public, IPv4Address, int]
 
 
 @dataclass
+class Open:
+    """A session."""
+
+    policy: Policy
+    """The one that it was last found to obey."""
+    counts: bool = True
+    """False for a filtered SYN's, until the client has sent something."""
+
+
+@dataclass
 class Nat64:
     """One translator's view of the world."""
 
@@ -52,8 +62,7 @@ class Nat64:
     """Whether TCP clients that find none share them, one for each remote end."""
     outside: dict[tuple[int, Client], Public] = field(default_factory=dict)
     inside: dict[tuple[int, Public], Client] = field(default_factory=dict)
-    sessions: dict[Session, bool] = field(default_factory=dict)
-    """Whether it counts yet: a filtered SYN's does once the client has sent something."""
+    sessions: dict[Session, Open] = field(default_factory=dict)
     lent: dict[tuple[Client, IPv4Address, int], Public] = field(default_factory=dict)
     borrowers: dict[Session, Client] = field(default_factory=dict)
     contacts: set[tuple[int, Public, IPv4Address]] = field(default_factory=set)
@@ -130,20 +139,30 @@ class Nat64:
         public = self.outside.get((protocol, client))
         is_syn = protocol == TCP and _is_syn(payload)
         key = (protocol, public, remote, remote_port) if public else None
+
+        def check(session: Open | None = None) -> None:
+            if session and session.policy is self.policy:
+                return
+            self.policy.check(
+                self.prefix, protocol, head.source, remote, hairpin, behind_uplink=behind_uplink
+            )
+            if session:
+                session.policy = self.policy
+
         if public and key in self.sessions and key not in self.borrowers:
+            check(self.sessions[key])
             if is_syn:
                 self.contacts.add((protocol, public, remote))
-            self.sessions[key] = True
+            self.sessions[key].counts = True
             return public, hairpin
         if protocol == TCP and (lent := self.lent.get((client, remote, remote_port))):
+            check(self.sessions[protocol, lent, remote, remote_port])
             return lent, False
         if within(head.source, NEVER_A_CLIENT):
             raise Refused("source_illegal")
         if protocol == TCP and not is_syn and not public:
             raise Refused("tcp_without_session")
-        self.policy.check(
-            self.prefix, protocol, head.source, remote, hairpin, behind_uplink=behind_uplink
-        )
+        check()
         if not public:
             if sum(held == protocol for held, _ in self.inside) >= self.ports:
                 return self._lend(protocol, client, remote, remote_port, hairpin), False
@@ -154,7 +173,7 @@ class Nat64:
         if protocol != TCP or is_syn:
             if (protocol, public, remote, remote_port) in self.borrowers:
                 raise Refused("ports_exhausted")  # our port, lent out to this remote end
-            self.sessions[protocol, public, remote, remote_port] = True
+            self.sessions[protocol, public, remote, remote_port] = Open(self.policy)
             self.contacts.add((protocol, public, remote))
         return public, hairpin
 
@@ -171,7 +190,7 @@ class Nat64:
         assert key not in self.sessions, f"{public} is in use towards {remote} {remote_port}"
         self.lent[client, remote, remote_port] = public
         self.borrowers[key] = client
-        self.sessions[key] = True
+        self.sessions[key] = Open(self.policy)
         return public
 
     def _error_from_ipv6(self, head: Header6, message: bytes, ttl: int) -> Outcome:
@@ -248,24 +267,30 @@ class Nat64:
         if not client:
             raise Refused("passed")
         forged = head.source in self.policy.pool and not from_ourselves
-        if key in self.sessions:
+        hairpin = protocol != ICMP and (protocol, (head.source, remote_port)) in self.inside
+        if session := self.sessions.get(key):
             if forged:
                 raise Refused("source_illegal")
-            if not self.sessions[key]:
+            if session.policy is not self.policy:
+                self.policy.check(self.prefix, protocol, client[0], head.source, hairpin)
+                session.policy = self.policy
+            if not session.counts:
                 raise Refused("filtered")
             return client
-        if forged or within(head.source, NEVER_A_SOURCE):
+        if within(head.source, NEVER_A_SOURCE):
             raise Refused("source_illegal")
-        hairpin = protocol != ICMP and (protocol, (head.source, remote_port)) in self.inside
+        self.policy.check_client(client[0])
+        if forged:
+            raise Refused("source_illegal")
         self.policy.check(self.prefix, protocol, client[0], head.source, hairpin)
         is_syn = protocol == TCP and _is_syn(payload)
         strange = (protocol, public, head.source) not in self.contacts
         if self.address_dependent and strange:
             if is_syn:
-                self.sessions[key] = False
+                self.sessions[key] = Open(self.policy, counts=False)
             raise Refused("filtered")
         if protocol != TCP or is_syn:
-            self.sessions[key] = True
+            self.sessions[key] = Open(self.policy)
         return client
 
     def _error_from_ipv4(
