@@ -74,26 +74,44 @@ def addresses(message: dns.message.Message | None, rdtype: int) -> list[str]:
     return [data.address for rrset in found if rrset.rdtype == rdtype for data in rrset]
 
 
-def expected(case: Case, dns64: Dns64, reference: Reference) -> dns.message.Message:
-    """The whole response, cut to what this client can take."""
+def expected(case: Case, dns64: Dns64, reference: Reference) -> list[dns.message.Message]:
+    """The response, in each form in which it may be cut to what this client can take."""
     response = dns.message.make_response(case.query())
-    response.want_dnssec(case.do) if case.edns else None
+    if case.edns:
+        response.want_dnssec(case.do)
     if case.cd:
         response.flags |= dns.flags.CD
     answer_into(response, case, dns64, reference)
-    if not case.tcp:
-        cut(response, min(max(case.edns, 512), MOST_UDP))
-    return response
+    return [response] if case.tcp else cuts(response, limit_of(case))
 
 
-def cut(response: dns.message.Message, limit: int) -> None:
-    """Leave out what doesn't fit, without TC where that is additional (RFC 2181 section 9)."""
-    if len(response.to_wire(max_size=65535)) <= limit:
-        return
-    response.additional = []
-    if len(response.to_wire(max_size=65535)) > limit:
-        response.flags |= dns.flags.TC
-        response.sections[1:] = [[], [], []]
+def limit_of(case: Case) -> int:
+    """The most bytes over UDP."""
+    return min(max(case.edns, 512), MOST_UDP)
+
+
+def cuts(whole: dns.message.Message, limit: int) -> list[dns.message.Message]:
+    """What may be left of a response: without what is said about errors, without what is
+    additional, and only then nothing but TC (RFC 2181 section 9).
+    """
+
+    def fit(forms: list[dns.message.Message]) -> list[dns.message.Message]:
+        return [form for form in forms if len(form.to_wire(max_size=65535)) <= limit]
+
+    if fit([whole]):
+        return [whole]
+    silent, brief, least, cut, silent_cut = (
+        dns.message.from_wire(whole.to_wire(max_size=65535)) for _ in range(5)
+    )
+    for form in (silent, least, silent_cut):
+        if form.edns >= 0:
+            form.use_edns(0, form.ednsflags, form.payload)
+    for form in (brief, least):
+        form.additional = []
+    for form in (cut, silent_cut):
+        form.flags |= dns.flags.TC
+        form.sections[1:] = [[], [], []]
+    return fit([silent, brief, least]) or fit([cut, silent_cut])
 
 
 def answer_into(
