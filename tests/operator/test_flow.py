@@ -112,6 +112,12 @@ def is_ready(api: Api, kind: str, name: str = "default") -> bool:
     return condition(api.get(kind, name), "Ready")[0] == "True"
 
 
+def is_removing(api: Api) -> bool:
+    """Whether the DaemonSet has its last form."""
+    spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
+    return "remove" in spec["containers"][0]["command"]
+
+
 def service_address(api: Api) -> str:
     found: str = api.get("service", "nat64-default-dns")["spec"]["clusterIP"]
     return found
@@ -213,12 +219,7 @@ def test_deleting_both_restores_the_corefile_exactly_and_leaves_nothing(
 
     eventually(waits, about="the sidecars stay until CoreDNS has read its Corefile")
     dns.synthesizes = False
-
-    def rolled() -> bool:
-        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
-        return "remove" in spec["containers"][0]["command"]
-
-    eventually(rolled, about="the DaemonSet's last form")
+    eventually(lambda: is_removing(api), about="the DaemonSet's last form")
     spec = api.get("daemonset", "nat64-default")["spec"]
     assert spec["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == "100%"
     assert [c["name"] for c in spec["template"]["spec"]["containers"]] == ["translator"]
@@ -264,12 +265,7 @@ def test_a_node_that_is_not_ready_is_not_waited_for(
         subresource="status",
     )
     api.delete("nat64gateway,dns64policy", "default")
-
-    def rolled() -> bool:
-        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
-        return "remove" in spec["containers"][0]["command"]
-
-    eventually(rolled, about="the DaemonSet's last form")
+    eventually(lambda: is_removing(api), about="the DaemonSet's last form")
     uid = api.get("nat64gateway", "default")["metadata"]["uid"]
     roll_out(api)
     eventually(lambda: api.get("nat64gateway", "default") is None, about="gateway gone")
@@ -646,12 +642,7 @@ def test_a_gateway_whose_finalizer_was_taken_off_is_cleaned_all_the_same(
     api.delete("nat64gateway", "default")
     api.patch("nat64gateway/default", body={"metadata": {"finalizers": []}})
     eventually(lambda: api.get("nat64gateway", "default") is None, about="gone at once")
-
-    def rolled() -> bool:
-        spec = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
-        return "remove" in spec["containers"][0]["command"]
-
-    eventually(rolled, about="the DaemonSet's last form")
+    eventually(lambda: is_removing(api), about="the DaemonSet's last form")
     eventually(lambda: the_corefile(api) == SAMPLE.read_text(), about="Corefile restored")
     roll_out(api)
     agent_pod(api, "node1", removing=True)

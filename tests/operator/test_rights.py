@@ -31,6 +31,7 @@ from tests.operator.test_flow import (
     agent_pod,
     events_of,
     is_ready,
+    is_removing,
     roll_out,
     sidecars_ready,
     the_corefile,
@@ -167,12 +168,7 @@ def test_what_is_granted_is_what_is_used(
     uninstall = [str(Path(sys.executable).with_name("nat64-operator")), "uninstall"]
     env = {**os.environ, "KUBECONFIG": str(operator.kubeconfig)}
     with subprocess.Popen([*uninstall, "--timeout=120"], env=env) as process:
-
-        def rolled() -> bool:
-            spec = cluster.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
-            return "remove" in spec["containers"][0]["command"]
-
-        eventually(rolled, 60, about="the DaemonSet's last form")
+        eventually(lambda: is_removing(cluster), 60, about="the DaemonSet's last form")
         roll_out(cluster)
         agent_pod(cluster, "node1", removing=True)
         assert process.wait(90) == 0

@@ -25,7 +25,14 @@ from tests.operator.conftest import (
     policy,
 )
 from tests.operator.faults import FaultProxy
-from tests.operator.test_flow import agent_pod, events_of, is_ready, roll_out, sidecars_ready
+from tests.operator.test_flow import (
+    agent_pod,
+    events_of,
+    is_ready,
+    is_removing,
+    roll_out,
+    sidecars_ready,
+)
 
 pytestmark = pytest.mark.apiserver
 
@@ -287,12 +294,7 @@ def test_a_crd_that_is_deleted_cleans_up_and_comes_back(
     operator.start()
     eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
     cluster.control_plane.kubectl("delete", "crd", CRDS[0], "--wait=false")
-
-    def rolled() -> bool:
-        spec = cluster.get("daemonset", "nat64-default")["spec"]["template"]["spec"]
-        return "remove" in spec["containers"][0]["command"]
-
-    eventually(rolled, about="the nodes are cleaned first")
+    eventually(lambda: is_removing(cluster), about="the nodes are cleaned first")
     roll_out(cluster)
     agent_pod(cluster, "node1", removing=True)
     cluster.control_plane.kubectl("wait", f"crd/{CRDS[0]}", "--for=delete", "--timeout=60s")
