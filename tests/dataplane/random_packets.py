@@ -58,7 +58,9 @@ class Sent:
 
 
 def payload(rng: Random) -> bytes:
-    """Short and arbitrary, or long and dull."""
+    """Short and arbitrary, or long and dull, or at the length where DF and fragmenting change."""
+    if rng.random() < 0.06:
+        return b"\x3c" * rng.choice([1220, 1221, 1232, 1233])
     if rng.random() < 0.5:
         return rng.randbytes(rng.randint(0, 64))
     return b"\xa5" * rng.randint(0, 1400)
@@ -240,10 +242,12 @@ def error_in(rng: Random, about: bytes, pool: IPv4Address) -> bytes:
     """An ICMPv4 error about a packet that went out: cut anywhere, perhaps with extensions."""
     kind = rng.choice([3] * 9 + [11] * 4 + [12] * 3 + [4, 5])
     inner = about[: rng.randint(24, max(28, len(about)))]
-    rest = bytearray(rng.randbytes(4))
-    rest[1] = 0
-    if kind != 12 and not (kind == 3 and rng.random() < 0.5):
-        rest[:2] = b"\0\0"
+    mtu = rng.choice([0, 0, 68, 576, 1260, 1280, 1400, 1480, 1500, 9000, rng.randrange(2**16)])
+    rest = bytearray(4)
+    if kind == 3:
+        rest[2:] = mtu.to_bytes(2, "big")
+    elif kind == 12:
+        rest[0] = rng.randint(0, 21) if rng.random() < 0.9 else rng.randrange(256)
     inner, rest[1] = _extended(rng, inner, 4)
     codes = {3: range(16), 11: range(2), 12: range(3)}.get(kind, range(18))
     message = bytes((kind, rng.choice(codes), 0, 0)) + rest + inner
@@ -261,11 +265,10 @@ def error_out(rng: Random, about: bytes) -> bytes:
         inner = inner[:24] + CLIENTS[0].packed[:15] + b"\x77" + inner[40:]
     if rng.random() < 0.05:
         inner = ROUTER.packed.join((inner[:8], inner[24:]))
-    rest = bytearray(
-        rng.choice([rng.randint(0, 45), rng.randint(1280, 9000), rng.randrange(2**32)]).to_bytes(
-            4, "big"
-        )
-    )
+    value = {2: rng.randint(1200, 9000), 4: rng.randint(0, 41)}.get(kind, 0)
+    if rng.random() < 0.1:
+        value = rng.randrange(2**32)
+    rest = bytearray(value.to_bytes(4, "big"))
     if kind in (1, 3):
         inner, rest[0] = _extended(rng, inner, 8)
     source = rng.choice([ROUTER, IPv6Address(about[24:40])])
