@@ -14,10 +14,9 @@ from tests.cluster.run import CommandError, wait_for
 from tests.e2e.flow import live_flow
 from tests.e2e.test_product import (
     IPV4_ONLY,
-    NODES,
+    assert_nodes_are_clean,
     corefile,
     dig,
-    node_state,
     original_corefile,
     running_pod,
 )
@@ -186,10 +185,7 @@ def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product)
         cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--wait", "--timeout=12m")
         for kind in KINDS:
             assert cluster.kubectl("get", kind, "-o", "name").strip() == ""
-        for name in NODES:
-            left = node_state(cluster, name)
-            for trace in ("nat64", "n64p-", "61001", PREFIX.removesuffix("/96")):
-                assert trace not in left, left
+        assert_nodes_are_clean(cluster)
         assert corefile(cluster) == original_corefile()
         # Helm doesn't wait for the pods of what it deletes.
         wait_for("our pods to be gone", lambda: product.pods() == [], timeout=90)

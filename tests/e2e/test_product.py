@@ -138,13 +138,8 @@ def test_deleting_the_resources_removes_every_trace(product: Product) -> None:
     wired = corefile(cluster)
     product.delete()
     try:
-        for name in NODES:
-            left = node_state(cluster, name)
-            assert left != installed[name]
-            assert "nat64" not in left, left
-            assert "n64p-" not in left, left
-            assert "61001" not in left, left
-            assert PREFIX.removesuffix("/96") not in left, left
+        assert_nodes_are_clean(cluster)
+        assert all(node_state(cluster, name) != installed[name] for name in NODES)
         assert wired != corefile(cluster) == original_corefile()
         leftovers = cluster.kubectl(
             "-n", NAMESPACE, "get", "daemonsets,configmaps,services", "-o", "name"
@@ -188,6 +183,14 @@ def node_state(cluster: Cluster, name: str) -> str:
         "find /run/nat64-operator -type f || true",
     ]
     return cluster.node(name).run(["sh", "-c", "; ".join(commands)])
+
+
+def assert_nodes_are_clean(cluster: Cluster) -> None:
+    """No node has anything of a translator."""
+    for name in NODES:
+        left = node_state(cluster, name)
+        for trace in ("nat64", "n64p-", "61001", PREFIX.removesuffix("/96")):
+            assert trace not in left, left
 
 
 def corefile(cluster: Cluster) -> str:
