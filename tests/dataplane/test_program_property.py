@@ -102,6 +102,9 @@ class World:
         """Allow others, with all sessions in place."""
         self.reference.policy = self.draw_policy(rng)
         self.nat.configure(pool=self.pools, **self.config)
+        # A change looks at bindings once, and the agent's next look, well within a minute, keeps
+        # those whose sessions need them. On a slow machine the test may take longer than that.
+        self.nat.datapath.sweep()
 
     def draw_policy(self, rng: Random) -> Policy:
         """Write another policy into the config."""
