@@ -21,6 +21,12 @@ struct sweep_run {
 	__u32 left, removed, inbound;
 };
 
+/* The clock begins with the machine: for its first minutes there is no such time. */
+static __always_inline __u32 ago(const struct sweep_run *run, __u32 seconds)
+{
+	return run->now > seconds ? run->now - seconds : 0;
+}
+
 static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 {
 	struct port_block_key key = {.address = name->pool, .kind = PORTS_USABLE + slot};
@@ -67,7 +73,7 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 		return 0;
 	}
 	purged = run->purge && !port_is_usable(name, run->slot);
-	before = run->now - GRACE - run->hold;
+	before = ago(run, GRACE + run->hold);
 	dead = purged || (needed <= run->now && binding->expires <= before);
 	if (!dead)
 		follow_sessions(binding, needed, run->now);
@@ -129,7 +135,7 @@ static long sweep_session(struct bpf_map *map, const struct session_key *key,
 			  struct session *session, struct sweep_run *run)
 {
 	(void)map;
-	if (!take_over(&session->expires, run->now - GRACE,
+	if (!take_over(&session->expires, ago(run, GRACE),
 		       run->purge && binding_is_lost(key, session, run->slot))) {
 		note_need(key, session);
 		run->left++;

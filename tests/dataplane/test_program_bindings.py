@@ -13,6 +13,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
 from nat64_dataplane.config import Limits
+from nat64_dataplane.translator import abi
 from nat64_dataplane.translator.abi import SessionFlag
 from nat64_dataplane.translator.view import PoolRange
 from tests.dataplane.machine import (
@@ -151,6 +152,22 @@ def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machin
     assert "sent_kernel" in receive(nat, port, src=OTHER).counted
     send(nat, 4000, to=OTHER)
     assert "sent_fast" in receive(nat, port, src=OTHER).counted
+
+
+def test_sweep_spares_what_is_live_on_a_machine_that_has_just_booted(nat: Machine) -> None:
+    """The clock is that of the machine: half a minute after boot, nothing can be minutes old."""
+    control = nat.datapath.map("control")
+    before = control.get(abi.U32.pack(0))
+    assert before
+    *rest, offset = abi.CONTROL.unpack(before)
+    young = (offset - (nat.datapath.now() - 30) * 10**9) % 2**64
+    control.set(abi.U32.pack(0), abi.CONTROL.pack(*rest, young))
+    try:
+        port = send(nat, 4000).packet.sport
+        assert nat.datapath.sweep().removed_bindings == 0
+        assert receive(nat, port, src=OTHER).translated
+    finally:
+        control.set(abi.U32.pack(0), before)
 
 
 def test_udp_session_ends_after_its_timer_and_lives_on_while_used(nat: Machine) -> None:
