@@ -49,7 +49,9 @@ demo: setup ## From nothing to an IPv6-only pod that fetches from an IPv4-only n
 demo-down: $(VENV)/.stamp ## Remove everything that `make demo` started
 	@$(PY) -m tests.cluster down
 
-test: lint test-unit test-dataplane test-operator test-e2e ## All tests, unit to end-to-end
+test: lint ## All tests, unit to end-to-end
+	@scripts/side-by-side "$(MAKE) --no-print-directory test-e2e" \
+		"$(MAKE) --no-print-directory test-unit test-dataplane test-operator"
 
 test-unit: setup ## Tests that run anywhere
 	$(BIN)/pytest tests/unit tests/dns64 -n auto
