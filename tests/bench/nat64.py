@@ -136,8 +136,8 @@ def _output(*command: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON and the plot."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.nat64", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
+    parser.add_argument("--runs", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement")
     parser.add_argument("--subjects", nargs="+", choices=SETUPS, default=list(SETUPS))
     parser.add_argument("--out", type=Path, default=BUILD / "nat64.json")
     parser.add_argument("--plot", type=Path, default=PLOT)

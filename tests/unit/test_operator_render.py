@@ -22,7 +22,7 @@ def test_what_is_no_quantity_is_not(text: str) -> None:
 def test_a_translators_memory_grows_with_its_sessions() -> None:
     given = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "192Mi"}}
     made = translator_resources(given, 1_048_576)
-    assert made == {"requests": {"cpu": "20m", "memory": "112Mi"}, "limits": {"memory": "588Mi"}}
+    assert made == {"requests": {"cpu": "20m", "memory": "112Mi"}, "limits": {"memory": "592Mi"}}
     assert given["limits"] == {"memory": "192Mi"}
 
 

@@ -23,7 +23,7 @@ DNS64_GRACE_SECONDS = 30
 # The kernel charges maps to the container that makes them: so much for each session that there may
 # be, and so much more for each that there is (docs/dataplane.md has how it was measured).
 BYTES_PER_SESSION_ALLOWED = 48
-BYTES_PER_SESSION = 348
+BYTES_PER_SESSION = 352
 
 # Every capability is dropped but those that the translator uses: links, routes and tc hooks;
 # programs and maps; packet access that the verifier grants only with it.
