@@ -60,7 +60,7 @@ class Product:
         documents = yaml.safe_dump_all(objects or (GATEWAY, POLICY), sort_keys=False)
         self.cluster.kubectl("apply", "-f", "-", input=documents)
 
-    def wait_ready(self, timeout: float = 120) -> None:
+    def wait_ready(self, timeout: float = 240) -> None:
         """Wait until both are Ready; say what their conditions are where they aren't."""
         limit = ("--for=condition=Ready=true", f"--timeout={timeout:.0f}s")
         for kind in KINDS:
