@@ -101,7 +101,7 @@ class Product:
         where = ("-n", NAMESPACE, "exec", pod, "-c", "translator", "--")
         return json.loads(self.cluster.kubectl(*where, *command))
 
-    def delete(self, timeout: float = 120) -> None:
+    def delete(self, timeout: float = 300) -> None:
         """Delete both resources, as a user does before `helm uninstall`, and wait for the end."""
         for kind in reversed(KINDS):
             what = (kind, "default", "--ignore-not-found")
