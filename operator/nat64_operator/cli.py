@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         if options.command == "uninstall":
-            labelled = options.namespace if options.label_namespace == "true" else ""
-            return uninstall.run(connect(), options.timeout, labelled)
+            labelled = options.label_namespace == "true"
+            return uninstall.run(connect(), options.timeout, options.namespace, labelled=labelled)
         if options.command == "verify":
-            return verify.run(options.prefix, options.connect)
+            return verify.run(options.prefix, options.connect, options.patience)
         return run(options)
     except KeyboardInterrupt:
         return 130
@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     checks.add_argument("-v", "--verbose", action="store_true", help="log every step")
     _flag(checks, "--prefix", "64:ff9b::/96", "the gateway's prefix")
     _flag(checks, "--connect", "", "HOST:PORT of a server with IPv4 only")
+    _flag(checks, "--patience", 60, "seconds to go on trying what may yet come right")
     return parser
 
 

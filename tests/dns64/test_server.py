@@ -19,6 +19,7 @@ import dns.rcode
 import pytest
 
 from nat64_dataplane.corefile import content_hash
+from nat64_dataplane.dns64.answer import WITHHELD_TTL
 from tests.dns64.conftest import PLUGINS, StartSidecar, StartUpstream
 from tests.dns64.sidecar import eventually
 from tests.dns64.upstreams import Zone, texts
@@ -595,7 +596,11 @@ def test_without_translator_there_is_no_synthesis_and_it_says_why(
     status_file(path, False, "hook missing on eth0")
     eventually(lambda: server.get("/ready")[0] == 503)
     assert "hook missing on eth0" in str(server.status()["reason"])
-    assert not server.ask("v4.example").answer
+    denial = server.ask("v4.example")
+    assert not denial.answer
+    # CoreDNS behind us asks again soon; what a translator would not change lives as long as ever
+    assert [rrset.ttl for rrset in denial.authority] == [WITHHELD_TTL]
+    assert server.ask("none.example").authority[0].ttl > WITHHELD_TTL
     assert "no synthesis: hook missing on eth0" in server.log()
 
 

@@ -23,6 +23,7 @@ from tests.e2e.test_product import (
 
 pytestmark = pytest.mark.cluster
 
+DUAL = "dual.internet.example"
 CHART = str(REPO / "charts" / "nat64-operator")
 
 
@@ -49,16 +50,15 @@ def generation(product: Product) -> int:
 
 
 def test_helm_test_fails_where_the_connection_proves_nothing(product: Product) -> None:
-    dual = "dual.internet.example"
     upgrade(
         product,
         f"--set=helmTest.prefix={PREFIX}",
-        f"--set-string=helmTest.connect={dual}:80",
+        f"--set-string=helmTest.connect={DUAL}:80",
     )
     with pytest.raises(CommandError):
         product.cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}")
     said = product.cluster.kubectl("-n", NAMESPACE, "logs", "nat64-operator-verify")
-    assert f"failed: {dual} was reached at {HTTP_IPV6}, which is not under {PREFIX}" in said
+    assert f"failed: {DUAL} was reached at {HTTP_IPV6}, which is not under {PREFIX}" in said
 
 
 def test_helm_test_resolves_and_connects_from_an_ipv6_only_pod(product: Product) -> None:
@@ -177,7 +177,11 @@ def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product)
 def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product) -> None:
     """Last in the file: it takes the product away and puts it back for whoever comes after."""
     cluster = product.cluster
-    upgrade(product, "--set=operator.replicas=2")
+    # A failed `helm test`, whose pod Helm leaves.
+    fails = f"--set-string=helmTest.connect={DUAL}:80"
+    upgrade(product, "--set=operator.replicas=2", fails)
+    with pytest.raises(CommandError):
+        cluster.helm("test", RELEASE, f"--namespace={NAMESPACE}")
     path = "jsonpath={.metadata.labels}"
     labels = ("get", "namespace", NAMESPACE, "-o", path)
     assert "pod-security.kubernetes.io/enforce" in cluster.kubectl(*labels)

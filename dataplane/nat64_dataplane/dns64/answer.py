@@ -22,6 +22,9 @@ PLAIN_UDP_SIZE = 512
 TCP_SIZE = 65535
 
 SUCCESS, DENIAL, ERROR = "success", "denial", "error"
+WITHHELD_TTL = 5
+"""Seconds for which others may keep an answer that a programmed translator would change: CoreDNS
+keeps no answer for less (its `cache` raises shorter ones to this)."""
 UNCACHEABLE = -1
 """The `ttl` of an answer that no cache may keep."""
 
@@ -159,6 +162,23 @@ def respond(query: Query, answer: Answer, limit: int) -> bytes:
     an, ns, ar = counts
     head = _HEADER.pack(query.id, flags, 1, an, ns, ar + bool(opt))
     return b"".join((head, query.question, body, opt))
+
+
+def short_lived(answer: Answer, ttl: int) -> Answer:
+    """Copy an answer with no TTL above `ttl` seconds."""
+    body = bytearray(answer.body)
+    for offset in answer.offsets:
+        _TTL.pack_into(body, offset, min(ttl, _TTL.unpack_from(body, offset)[0]))
+    return Answer(
+        answer.flags,
+        answer.counts,
+        bytes(body),
+        offsets=answer.offsets,
+        ttl=min(answer.ttl, ttl),
+        kind=answer.kind,
+        errors=answer.errors,
+        synthesized=answer.synthesized,
+    )
 
 
 def with_ttl(answer: Answer, ttl: int) -> Answer:

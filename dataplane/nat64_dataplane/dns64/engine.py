@@ -15,10 +15,12 @@ from nat64_dataplane.dns64.answer import (
     EDE_STALE,
     ERROR,
     TCP_SIZE,
+    WITHHELD_TTL,
     Answer,
     failure,
     refusal,
     respond,
+    short_lived,
     udp_limit,
     unprogrammed,
     with_ttl,
@@ -274,10 +276,11 @@ class Engine:
         self._write(query, origin, refusal(query, rcode), ERROR, synthesized=False)
 
     def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
-        limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
-        response = respond(query, answer, limit)
         if answer.kind == DENIAL and not answer.rcode and self._withheld(query, origin.client):
             self.stats.withheld += 1
+            answer = short_lived(answer, WITHHELD_TTL)
+        limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
+        response = respond(query, answer, limit)
         self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)
 
     def _write(

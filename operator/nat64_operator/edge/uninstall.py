@@ -20,9 +20,14 @@ KINDS = (policy_api.KIND, gateway_api.KIND)
 """Policies first: CoreDNS must not point to sidecars that go."""
 
 
-def run(kube: Kube, timeout: float, labelled: str) -> int:
-    """Delete all, wait, and say what is waited for; then take the Pod Security labels back from the
-    namespace where the operator set them. Returns the exit code.
+TEST_PODS = "app.kubernetes.io/component=verify"
+"""A `helm test` that failed left its pod, whose log says why; Helm never takes it away."""
+
+
+def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
+    """Delete all, wait, and say what is waited for; then clear the operator's namespace of what
+    nobody else would: the pod of `helm test` and, where the operator set them, the Pod Security
+    labels. Returns the exit code.
     """
     deadline = time.monotonic() + timeout
     said = ""
@@ -33,8 +38,9 @@ def run(kube: Kube, timeout: float, labelled: str) -> int:
             waiting = f"the API server ({say(error)})"
         if not waiting:
             print("nat64-operator: no gateway and no policy is left", flush=True)
+            _delete_test_pods(kube, namespace)
             if labelled:
-                _take_labels_back(kube, labelled)
+                _take_labels_back(kube, namespace)
             return 0
         if waiting != said:
             print(f"nat64-operator: waiting for {waiting}", flush=True)
@@ -56,6 +62,14 @@ def _go_on(kube: Kube) -> str:
         if not obj["metadata"].get("deletionTimestamp"):
             kube.perform(Delete(Ref.of(obj), obj["metadata"]["uid"]))
     return "; ".join(_describe(obj) for obj in left)
+
+
+def _delete_test_pods(kube: Kube, namespace: str) -> None:
+    try:
+        for pod in kube.items("Pod", namespace, TEST_PODS):
+            kube.perform(Delete(Ref.of(pod), pod["metadata"]["uid"]))
+    except TROUBLE as error:
+        print(f"nat64-operator: the pod of helm test stays: {say(error)}", file=sys.stderr)
 
 
 def _take_labels_back(kube: Kube, namespace: str) -> None:

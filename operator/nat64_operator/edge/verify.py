@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
@@ -10,21 +11,37 @@ from pathlib import Path
 from nat64_operator.edge import dns
 
 TIMEOUT = 10
+PAUSE = 1.0
 
 
 class VerificationError(Exception):
     """A step that did not go as it should; its text says which, and what to look at."""
 
 
-def run(prefix: str, connect: str) -> int:
-    """Make every step, and print each. Returns the exit code."""
-    try:
-        for line in _steps(prefix, connect):
-            print(f"ok: {line}", flush=True)
-    except VerificationError as error:
-        print(f"failed: {error}", flush=True)
-        return 1
-    return 0
+class NotYetError(VerificationError):
+    """A step that may go well in a moment: CoreDNS keeps an answer from before for up to 30 s."""
+
+
+def run(prefix: str, connect: str, patience: float) -> int:
+    """Make every step, and print each. Returns the exit code.
+
+    What may yet come right is tried again for `patience` seconds: whoever tests what was applied a
+    moment ago asks a CoreDNS that still remembers the time before.
+    """
+    deadline = time.monotonic() + patience
+    said = set()
+    while True:
+        try:
+            for line in _steps(prefix, connect):
+                if line not in said:
+                    print(f"ok: {line}", flush=True)
+                said.add(line)
+            return 0
+        except VerificationError as error:
+            if not isinstance(error, NotYetError) or time.monotonic() > deadline:
+                print(f"failed: {error}", flush=True)
+                return 1
+        time.sleep(PAUSE)
 
 
 def _steps(prefix: str, connect: str) -> Iterator[str]:
@@ -37,7 +54,7 @@ def _steps(prefix: str, connect: str) -> Iterator[str]:
     server = dns.cluster_server()
     answer = dns.ask(prefix, server)
     if not answer.synthesized:
-        raise VerificationError(
+        raise NotYetError(
             f"the cluster's DNS ({server}) does not synthesize under {prefix}: {answer.detail}. "
             "See: kubectl get dns64policy -o yaml"
         )
@@ -50,7 +67,7 @@ def _steps(prefix: str, connect: str) -> Iterator[str]:
         with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
             peer = connection.getpeername()[0]
     except OSError as error:
-        raise VerificationError(
+        raise NotYetError(
             f"no connection to {host} port {port}: {error}. See: kubectl get nat64gateway -o yaml"
         ) from error
     if ip_address(peer) not in IPv6Network(prefix):
