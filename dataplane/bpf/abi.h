@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define NAT64_ABI 2
+#define NAT64_ABI 3
 
 union addr6 {
 	__u8 bytes[16];
@@ -107,11 +107,13 @@ struct bib6_key {
 	__u32 pad2; /* the union aligns this to 8 bytes: no byte of a key may be left over */
 };
 
+/* With what recent.h notes, which is all 0 at first. */
 struct bib6 {
 	__be32 pool;
 	__be16 pool_port;
-	__u16 pad;
-	__u32 generation; /* of the bib4 entry it belongs to */
+	__be16 recent_port;
+	__be32 recent;
+	__u32 stamp;
 };
 
 struct bib4_key {
@@ -166,6 +168,12 @@ struct overload_key {
 	union addr6 client;
 	__be32 remote;
 	__be16 client_port, remote_port;
+};
+
+struct overload {
+	__be32 pool;
+	__be16 pool_port;
+	__u16 pad;
 };
 
 /* Per-client limits (RFC 6888). */

@@ -54,16 +54,19 @@ static __always_inline void bib4_key_of(const struct packet *p, struct bib4_key 
 	key->pad = 0;
 }
 
-/* Keep the binding of `p` alive until `expires`. False where it is gone or another's. */
-static __noinline bool bib4_extend(const struct packet *p, __u32 expires)
+/* Keep the binding of `p` alive until `expires`. False where it is gone or another's; else `p` gets
+ * its generation. */
+static __noinline bool bib4_extend(struct packet *p, __u32 expires)
 {
 	struct bib4_key key;
 	struct bib4 *binding;
 
 	bib4_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib4, &key);
-	if (!binding || binding->generation != p->generation)
+	if (!binding || binding->client_port != p->client_port ||
+	    !addr6_equal(&binding->client, &p->client))
 		return false;
+	p->generation = binding->generation;
 	return binding->flags & BIB_STATIC || extend(&binding->expires, expires);
 }
 
@@ -126,7 +129,6 @@ static __noinline bool find_binding(struct packet *p, __u32 expires)
 		return false;
 	p->pool = entry->pool;
 	p->pool_port = entry->pool_port;
-	p->generation = entry->generation;
 	if (bib4_extend(p, expires))
 		return true;
 	bpf_map_delete_elem(&bib6, &key); /* its binding is gone */
@@ -153,7 +155,6 @@ static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32
 	bib6_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
-	entry.generation = p->generation;
 	error = bpf_map_update_elem(&bib6, &key, &entry, BPF_NOEXIST);
 	if (!error) {
 		count(DIR_6TO4, COUNT_bindings_opened);

@@ -19,8 +19,7 @@ static __always_inline struct session *overloaded_session(struct packet *p, __u3
 		return NULL;
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	return session && session->generation == p->generation && session->expires > now ? session
-											 : NULL;
+	return session && is_client_of(session, p) && session->expires > now ? session : NULL;
 }
 
 inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config *config,
@@ -40,10 +39,17 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 
 		p->pool = binding->pool;
 		p->pool_port = binding->pool_port;
+		if (recall_recent(p, config, binding, now))
+			return GO_ON;
 		session_key_of(p, &session_key);
 		session = bpf_map_lookup_elem(&sessions, &session_key);
-		if (session && session->generation == binding->generation && session->expires > now)
-			return use_session(skb, config, p, session, now);
+		if (session && is_client_of(session, p) && session->expires > now &&
+		    !(session->flags & SESSION_OVERLOAD)) {
+			STEP(use_session(skb, config, p, session, now));
+			if (p->flags & PACKET_STEADY)
+				note_recent(p, config, binding, session);
+			return GO_ON;
+		}
 	}
 	if (config->flags & CONFIG_OVERLOAD_TCP && p->protocol == IPPROTO_TCP) {
 		session = overloaded_session(p, now);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What a packet found, for those of its flow that follow within the same second on the same CPU.
  *
- * It stands for two lookups of state and one of routes. Nothing is missed that they would do:
- * expiry is written once a second anyway, and only flows are noted of which the next packet moves
- * no state. A note ends with its second, when a packet of either direction does move the state,
- * with a change of config, and when the agent hears of a change of routes: without an agent it is
- * still never older than a second.
+ * It stands for a lookup of routes and, where the flow is steady, for two of state. Nothing is
+ * missed that they would do: expiry is written once a second at most, and a flow is steady when its
+ * next packet moves no state. A note ends with its second, when a packet of either direction does
+ * move the state, with a change of config, and when the agent hears of a change of routes: without
+ * an agent it is still never older than a second.
  */
 #pragma once
 
@@ -22,6 +22,7 @@ struct flow {
 	__u8 protocol, direction;
 	__u8 traffic_class, session_flags;
 	__u16 epoch; /* of the config */
+	__u32 steady;
 	__u32 routes, moves;
 	__u32 second;
 	__u32 mtu; /* of the route */
@@ -57,32 +58,54 @@ static __always_inline __u32 *moves_of(const struct packet *p)
 	return bpf_map_lookup_elem(&moves, &slot);
 }
 
+/* Take down when the session of `p` is looked at, and how often it had moved before that. */
+static __always_inline __u32 *remember_moves(struct packet *p, __u32 now)
+{
+	__u32 *moved = moves_of(p);
+
+	p->second = now;
+	p->moves = moved ? *(volatile __u32 *)moved : 0;
+	return moved;
+}
+
 _Static_assert(MOVES_SLOTS == 1 << 8, "moves_of uses 8 bits");
 _Static_assert(FLOW_SLOTS == 1 << 9, "flow_slot yields 9 bits");
 
-/* Whether an earlier packet's note holds for `p`, which then has all that its session told. */
+static __always_inline bool is_of_client(const struct flow *flow, const struct packet *p)
+{
+	return flow->client_port == p->client_port && addr6_equal(&flow->client, &p->client);
+}
+
+static __always_inline bool is_of_pool(const struct flow *flow, const struct packet *p)
+{
+	return flow->pool == p->pool && flow->pool_port == p->pool_port;
+}
+
+/* Whether an earlier packet's note holds for `p`, which then has all that its session told. Else
+ * the route may still hold: send_recalled looks whether the same was found. */
 static __always_inline bool recall_flow(struct packet *p, const struct config *config, __u32 now)
 {
 	struct flow *flow;
 	__u32 *moved;
 
 	p->flow = flow_slot(p);
+	p->second = now;
+	p->flags |= PACKET_NOTABLE;
 	flow = flow_at(p);
 	if (!flow || flow->second != now || flow->epoch != config->epoch ||
 	    flow->routes != route_changes() || flow->protocol != p->protocol ||
 	    flow->direction != p->direction || flow->traffic_class != p->traffic_class ||
 	    flow->remote != p->remote || flow->remote_port != p->remote_port)
 		return false;
-	if (tcp_event(p->tcp_flags) != TCP_OTHER)
+	if (p->direction == DIR_6TO4 ? !is_of_client(flow, p) : !is_of_pool(flow, p))
+		return false;
+	p->flags |= PACKET_ROUTED;
+	if (!flow->steady || tcp_event(p->tcp_flags) != TCP_OTHER)
 		return false;
 	if (p->direction == DIR_6TO4) {
-		if (flow->client_port != p->client_port || !addr6_equal(&flow->client, &p->client))
-			return false;
 		p->pool = flow->pool;
 		p->pool_port = flow->pool_port;
 	} else {
-		if (flow->pool_port != p->pool_port || flow->pool != p->pool)
-			return false;
 		p->client = flow->client;
 		p->client_port = flow->client_port;
 	}
@@ -103,7 +126,14 @@ static __always_inline bool is_steady(const struct packet *p, __u8 tcp_state)
 	       (p->protocol == IPPROTO_TCP && tcp_state == TCP_ESTABLISHED);
 }
 
-/* Note what was found for `p`, which is steady, and the route that it takes. */
+static __always_inline void note_session(struct flow *flow, const struct packet *p)
+{
+	flow->steady = p->flags & PACKET_STEADY;
+	flow->moves = p->moves;
+	flow->session_flags = p->session_flags;
+}
+
+/* Note what was found for `p` and the route that it takes. */
 static __always_inline void note_flow(struct packet *p, const struct config *config,
 				      const struct bpf_redir_neigh *hop, __u32 ifindex, __u32 mtu)
 {
@@ -111,7 +141,7 @@ static __always_inline void note_flow(struct packet *p, const struct config *con
 
 	if (!flow)
 		return;
-	flow->moves = p->moves;
+	note_session(flow, p);
 	flow->client = p->client;
 	flow->pool = p->pool;
 	flow->remote = p->remote;
@@ -121,7 +151,6 @@ static __always_inline void note_flow(struct packet *p, const struct config *con
 	flow->protocol = p->protocol;
 	flow->direction = p->direction;
 	flow->traffic_class = p->traffic_class;
-	flow->session_flags = p->session_flags;
 	flow->epoch = config->epoch;
 	flow->routes = route_changes();
 	flow->second = p->second;

@@ -62,8 +62,7 @@ static __noinline bool inner_session_is_live(struct packet *inner)
 
 	session_key_of(inner, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	if (!session || session->generation != inner->generation ||
-	    session->expires <= now_seconds())
+	if (!session || !is_client_of(session, inner) || session->expires <= now_seconds())
 		return false;
 	inner->session_flags = session->flags;
 	return true;
@@ -80,7 +79,6 @@ static __noinline int find_inner_session_6to4(struct packet *inner)
 	if (binding) {
 		inner->pool = binding->pool;
 		inner->pool_port = binding->pool_port;
-		inner->generation = binding->generation;
 		if (inner_session_is_live(inner))
 			return GO_ON;
 	}

@@ -37,7 +37,7 @@ MAP(BPF_MAP_TYPE_HASH, bib6, struct bib6_key, struct bib6, DEFAULT_SESSIONS, BPF
 MAP(BPF_MAP_TYPE_HASH, bib4, struct bib4_key, struct bib4, DEFAULT_SESSIONS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, sessions, struct session_key, struct session, DEFAULT_SESSIONS,
     BPF_F_NO_PREALLOC);
-MAP(BPF_MAP_TYPE_HASH, overloads, struct overload_key, struct bib6, DEFAULT_SESSIONS / 4,
+MAP(BPF_MAP_TYPE_HASH, overloads, struct overload_key, struct overload, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, clients, union addr6, struct client, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);

@@ -44,7 +44,7 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 {
 	struct session_key session_key;
 	struct overload_key key;
-	struct bib6 entry = {};
+	struct overload entry = {};
 	int i, result = AGAIN;
 	int error;
 
@@ -57,7 +57,6 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
-	entry.generation = p->generation;
 	error = bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY);
 	if (error) {
 		session_key_of(p, &session_key);
@@ -69,11 +68,11 @@ __noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
 	return GO_ON;
 }
 
-/* What open_overloaded has set up, if anything: pool address, port and generation. */
+/* What open_overloaded has set up, if anything: pool address and port. */
 static __noinline bool find_overloaded(struct packet *p)
 {
 	struct overload_key key;
-	struct bib6 *entry;
+	struct overload *entry;
 
 	overload_key_of(p, &key);
 	entry = bpf_map_lookup_elem(&overloads, &key);
@@ -81,6 +80,5 @@ static __noinline bool find_overloaded(struct packet *p)
 		return false;
 	p->pool = entry->pool;
 	p->pool_port = entry->pool_port;
-	p->generation = entry->generation;
 	return true;
 }

@@ -68,7 +68,9 @@ enum packet_flag {
 	PACKET_HAIRPIN = 1 << 6,
 	PACKET_FORWARDED = 1 << 7, /* the kernel has taken one off its TTL already */
 	PACKET_STEADY = 1 << 8,	   /* the next packet of its flow will find the same */
-	PACKET_RECALLED = 1 << 9,  /* found by what an earlier one has noted */
+	PACKET_RECALLED = 1 << 9,  /* its session is as an earlier one has noted */
+	PACKET_NOTABLE = 1 << 10,  /* what is found for it can be noted */
+	PACKET_ROUTED = 1 << 11,   /* so may be its route */
 };
 
 /* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:
@@ -94,6 +96,7 @@ struct packet {
 	__u8 pad;
 	__u16 flow;	      /* where its flow is noted */
 	__u32 second, moves;  /* when its session was looked at, and what `moves` had */
+	__u32 fresh_until;    /* before then, the session's expiry need not be written */
 	__u32 identification; /* of the fragmented packet */
 	__u32 error_info;     /* for the ICMP error that a refusal sends: a pointer */
 	__u32 generation;     /* of the binding that was found or made */

@@ -46,11 +46,13 @@ static __always_inline int send_recalled(struct packet *p, __u32 length, struct 
 {
 	struct flow *flow;
 
-	if (p->flags & PACKET_SLOW || !(p->flags & PACKET_RECALLED))
+	if (p->flags & (PACKET_SLOW | PACKET_HAIRPIN) || !(p->flags & PACKET_ROUTED))
 		return -1;
 	flow = flow_at(p);
-	if (!flow || length > flow->mtu)
+	if (!flow || length > flow->mtu || !is_of_client(flow, p) || !is_of_pool(flow, p))
 		return -1;
+	if (!(p->flags & PACKET_RECALLED))
+		note_session(flow, p);
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
 }
@@ -62,7 +64,7 @@ static __always_inline int send_fast(struct packet *p, const struct config *conf
 	struct bpf_redir_neigh hop = {.nh_family = route->family};
 
 	__builtin_memcpy(hop.ipv6_nh, route->ipv6_dst, sizeof(hop.ipv6_nh));
-	if (p->flags & PACKET_STEADY)
+	if (p->flags & PACKET_NOTABLE)
 		note_flow(p, config, &hop, route->ifindex, route->mtu_result);
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);

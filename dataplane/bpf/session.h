@@ -3,10 +3,10 @@
  * nat64_sweep takes it away later. */
 #pragma once
 
-#include "bib.h"
-#include "flows.h"
 #include "policy.h"
-#include "tcp_state.h"
+#include "recent.h"
+
+#define SPARE_SHARE 8 /* of a timer; at most MOST_SPARE */
 
 static __always_inline void session_key_of(const struct packet *p, struct session_key *key)
 {
@@ -114,17 +114,25 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 	return GO_ON;
 }
 
+static __always_inline bool is_client_of(const struct session *session, const struct packet *p)
+{
+	return session->client_port == p->client_port && addr6_equal(&session->client, &p->client);
+}
+
 /* Write the new expiry: the binding's first, so that it never dies before its session. One that
  * gets shorter is covered by the binding as it is. */
-static __noinline void refresh(struct session *session, const struct packet *p,
+static __noinline void refresh(struct session *session, struct packet *p,
 			       const struct config *config, __u32 expires)
 {
 	__u32 seen = *(volatile __u32 *)&session->expires;
 
 	/* a lent port has a binding and contacts, but they are its owner's */
 	if (!(session->flags & SESSION_OVERLOAD)) {
-		if (expires > seen && !bib4_extend(p, expires))
-			return;
+		if (expires > seen) {
+			if (!bib4_extend(p, expires))
+				return;
+			session->generation = p->generation; /* of a binding made anew */
+		}
 		if (keeps_contacts(config, p))
 			note_contact(p, expires);
 	}
@@ -133,16 +141,24 @@ static __noinline void refresh(struct session *session, const struct packet *p,
 		__sync_val_compare_and_swap(&session->expires, seen, expires);
 }
 
+/* For how many seconds beyond its timer a session is kept, so that its expiry need not be written
+ * with every second in which it is used: the writes of a million sessions find no cache. */
+static __always_inline __u32 spare(const struct config *config, __u32 timer)
+{
+	__u32 seconds = config->timeout[timer & (TIMER_SLOTS - 1)] / SPARE_SHARE;
+
+	return seconds < MOST_SPARE ? seconds : MOST_SPARE;
+}
+
 /* Let a packet move its session on. What is written, is written at most once a second. */
 inline_step int use_session(struct __sk_buff *skb, const struct config *config, struct packet *p,
 			    struct session *session, __u32 now)
 {
-	__u32 *moved = moves_of(p);
+	__u32 *moved = remember_moves(p, now); /* before the state is read */
+	__u32 expires, latest, timer;
 	__u8 state, next = 0;
-	__u32 expires;
+	bool steady;
 
-	p->second = now;
-	p->moves = moved ? *(volatile __u32 *)moved : 0; /* before the state is read */
 	state = *(volatile __u8 *)&session->state;
 
 	if (session->flags & SESSION_HAIRPIN) {
@@ -170,14 +186,21 @@ inline_step int use_session(struct __sk_buff *skb, const struct config *config, 
 			session->state = next & ~HOLD;
 			if (moved)
 				__sync_fetch_and_add(moved, 1);
+			if (state == TCP_ESTABLISHED)
+				forget_recent(p);
 		}
 		if (next & HOLD)
 			return GO_ON;
 	}
-	expires = expiry(config, timer_of(p->protocol, next), now);
-	if (session->expires != expires)
-		refresh(session, p, config, expires);
-	if (is_steady(p, next))
+	timer = timer_of(p->protocol, next);
+	expires = expiry(config, timer, now);
+	steady = is_steady(p, next);
+	latest = expires + (steady ? spare(config, timer) : 0);
+	if (session->expires < expires || session->expires > latest)
+		refresh(session, p, config, latest);
+	if (steady) {
 		p->flags |= PACKET_STEADY;
+		p->fresh_until = now + (session->expires - expires) + 1;
+	}
 	return GO_ON;
 }

@@ -62,7 +62,7 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 	struct port_block *taken;
 	struct bib6_key key = {};
 	struct bib6 *entry;
-	__u32 port, generation, needed, before;
+	__u32 port, needed, before;
 	bool purged, dead;
 
 	(void)map;
@@ -82,7 +82,6 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 		return 0;
 	}
 	port = bpf_ntohs(name->pool_port);
-	generation = binding->generation;
 	key.client = binding->client;
 	key.client_port = binding->client_port;
 	key.protocol = name->protocol;
@@ -92,7 +91,7 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 	block_key.block = port / PORTS_PER_BLOCK;
 
 	entry = bpf_map_lookup_elem(&bib6, &key);
-	if (entry && entry->generation == generation)
+	if (entry && entry->pool == name->pool && entry->pool_port == name->pool_port)
 		bpf_map_delete_elem(&bib6, &key);
 	bpf_map_delete_elem(&bib4, name);
 	taken = bpf_map_lookup_elem(&ports, &block_key);
@@ -159,13 +158,14 @@ static long sweep_bib6(struct bpf_map *map, const struct bib6_key *key, struct b
 
 	(void)map;
 	(void)run;
-	if (!binding || binding->generation != entry->generation)
+	if (!binding || binding->client_port != key->client_port ||
+	    !addr6_equal(&binding->client, &key->client))
 		bpf_map_delete_elem(&bib6, key);
 	return 0;
 }
 
-static long sweep_overload(struct bpf_map *map, const struct overload_key *key, struct bib6 *entry,
-			   struct sweep_run *run)
+static long sweep_overload(struct bpf_map *map, const struct overload_key *key,
+			   struct overload *entry, struct sweep_run *run)
 {
 	struct session_key name = {
 		.pool = entry->pool,
@@ -178,7 +178,8 @@ static long sweep_overload(struct bpf_map *map, const struct overload_key *key, 
 
 	(void)map;
 	(void)run;
-	if (!session || session->generation != entry->generation)
+	if (!session || session->client_port != key->client_port ||
+	    !addr6_equal(&session->client, &key->client))
 		bpf_map_delete_elem(&overloads, key);
 	return 0;
 }

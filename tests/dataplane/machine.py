@@ -237,6 +237,11 @@ def at(address: IPv4Address | str, prefix: IPv6Network = PREFIX) -> str:
     return str(pref64.embed(prefix, IPv4Address(address)))
 
 
+def spare(timeout: int) -> int:
+    """For how many seconds at most a session in use outlives its timer (session.h)."""
+    return min(timeout // 8, 60)
+
+
 def checksum(data: bytes) -> int:
     """The internet checksum (RFC 1071); 0 over data that holds its own."""
     if len(data) % 2:

@@ -112,7 +112,7 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "bib6": (abi.BIB6_KEY, abi.BIB6),
     "bib4": (abi.BIB4_KEY, abi.BIB4),
     "sessions": (abi.SESSION_KEY, abi.SESSION),
-    "overloads": (abi.OVERLOAD_KEY, abi.BIB6),
+    "overloads": (abi.OVERLOAD_KEY, abi.OVERLOAD),
     "fragments": (abi.FRAGMENT_KEY, abi.FRAGMENT),
     "held": (abi.HELD_KEY, abi.HELD),
     "sweep": (abi.U32, abi.SWEEP),

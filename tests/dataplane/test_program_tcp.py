@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.translator.datapath import Session
-from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, machine
+from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, machine, spare
 
 pytestmark = pytest.mark.root
 
@@ -87,7 +87,8 @@ PATHS = [
 def test_state_and_timer_after(flow: Flow, steps: str, state: str, timer: int) -> None:
     session = flow.play(steps)
     assert session.state == state
-    assert session.expires_in in (timer, timer + 1)
+    most = timer + (spare(timer) if state == "ESTABLISHED" else 0)
+    assert timer <= session.expires_in <= most + 1
 
 
 def test_inbound_connection_to_a_binding(flow: Flow) -> None:
@@ -166,7 +167,7 @@ def test_established_session_lives_two_hours_and_four_minutes(flow: Flow) -> Non
     assert flow.packet("4PA").translated
     flow.nat.datapath.travel(ESTABLISHED - 2)
     assert flow.packet("6PA").translated
-    flow.nat.datapath.travel(ESTABLISHED + 2)
+    flow.nat.datapath.travel(ESTABLISHED + spare(ESTABLISHED) + 2)
     assert flow.packet("4PA").passed
 
 
@@ -196,6 +197,6 @@ def test_segment_without_session_is_translated_where_a_binding_is_and_makes_none
 def test_configured_timers_are_used(flow: Flow) -> None:
     flow.nat.configure(timeouts={"tcpEstablished": 8000, "tcpTransitory": 300})
     assert flow.play("6S").expires_in in (300, 301)
-    assert flow.play("4SA").expires_in in (8000, 8001)
+    assert 8000 <= flow.play("4SA").expires_in <= 8001 + spare(8000)
     flow.nat.configure(timeouts={"tcpEstablished": 9000})
-    assert flow.play("6A").expires_in in (9000, 9001)
+    assert 9000 <= flow.play("6A").expires_in <= 9001 + spare(9000)

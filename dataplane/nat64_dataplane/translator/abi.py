@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-ABI = 2
+ABI = 3
 """NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
 
 CONFIG_SLOTS = 2
@@ -96,12 +96,13 @@ CONFIG_EPOCH = 20
 POOL_RANGE = struct.Struct("=4sHH")
 PORT_BLOCK_KEY = struct.Struct("=4s4B")
 BIB6_KEY = struct.Struct("=16s2sBx4x")
-BIB6 = struct.Struct("=4s2sHI")
+BIB6 = struct.Struct("=4s2s2s4sI")
 BIB4_KEY = struct.Struct("=4s2sBx")
 BIB4 = struct.Struct("=16s2sHIIII4x")
 SESSION_KEY = struct.Struct("=4s4s2s2sB3x")
 SESSION = struct.Struct("=16s2sBBIIHHII")
 OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
+OVERLOAD = struct.Struct("=4s2s2x")
 CLIENT = struct.Struct("=IIII")
 SOURCE_KEY = struct.Struct("=II16s")
 DESTINATION_KEY = struct.Struct("=II4s")
@@ -217,6 +218,11 @@ def bib4_key(address: IPv4Address, port: int, protocol: int) -> bytes:
 def bib6_key(client: IPv6Address, port: int, protocol: int) -> bytes:
     """A key of bib6."""
     return BIB6_KEY.pack(client.packed, port_bytes(port), protocol)
+
+
+def bib6(address: bytes, port: bytes) -> bytes:
+    """A value of bib6, of a binding that remembers nothing yet."""
+    return BIB6.pack(address, port, bytes(2), bytes(4), 0)
 
 
 def session_key(

@@ -49,7 +49,8 @@ class Carrier:
             self._started = self._target.now()
             for name in _TABLES:
                 for keys, values in old[name].batches():
-                    self._target.map(name).set_batch(keys, values)
+                    fresh = _without_notes(values) if name == "bib6" else values
+                    self._target.map(name).set_batch(keys, fresh)
             for key, value in old["ports"].items():
                 if portmap.split_key(key)[1] == abi.PORTS_TAKEN:
                     self._target.map("ports").set(key, value)
@@ -61,15 +62,20 @@ class Carrier:
         """Copy what was opened since `copy_all` began, unless the new programs have it already."""
         with Map.open_pinned(self.source / "bib4") as bib4:
             for key, value in bib4.items():
-                client, port, _, generation, _, created, _ = abi.BIB4.unpack(value)
+                client, port, *_, created, _ = abi.BIB4.unpack(value)
                 if created < self._started or not self._target.map("bib4").add(key, value):
                     continue
                 address, pool_port, protocol = abi.BIB4_KEY.unpack(key)
                 self._target.map("bib6").add(
                     abi.BIB6_KEY.pack(client, port, protocol),
-                    abi.BIB6.pack(address, pool_port, 0, generation),
+                    abi.bib6(address, pool_port),
                 )
         with Map.open_pinned(self.source / "sessions") as sessions:
             for key, value in sessions.items():
                 if abi.SESSION.unpack(value)[-2] >= self._started:
                     self._target.map("sessions").add(key, value)
+
+
+def _without_notes(values: bytes) -> bytes:
+    """Values of bib6 without what they remember, which is true of the old config."""
+    return b"".join(abi.bib6(*value[:2]) for value in abi.BIB6.iter_unpack(values))

@@ -6,6 +6,7 @@ changes nothing for packets.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,8 @@ class Datapath:
         """
         active, routes, offset = self._control()
         slot = (active + 1) % abi.CONFIG_SLOTS
-        epoch = self._epoch(active) % 0xFFFF + 1
+        # New maps begin anywhere: sessions taken along from others are to be checked again, too.
+        epoch = (self._epoch(active) or secrets.randbelow(0xFFFF)) % 0xFFFF + 1
         built = settings.build(config, host, slot, epoch)
         tables = Tables(self._maps, slot)
         tables.clear()

@@ -81,7 +81,7 @@ class Tables:
         )
         self._maps["bib6"].set(
             abi.bib6_key(mapping.client, mapping.client_port, protocol),
-            abi.BIB6.pack(mapping.address.packed, abi.port_bytes(mapping.port), 0, generation),
+            abi.bib6(mapping.address.packed, abi.port_bytes(mapping.port)),
         )
 
     def add_statics(self, mappings: Iterable[StaticMapping], now: int) -> None:

@@ -71,8 +71,8 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.connect_timeout = 10
     settings.watching.chunk_size = PAGE
     settings.watching.reconnect_backoff = 1.0
-    # A worker is for one object and notes it in no time. One that waited for a next event would keep
-    # its place among the few, and thousands of Nodes, as they came, in the queue behind it.
+    # A worker is for one object and notes it in no time. One that waited for a next event would
+    # keep its place among the few, and thousands of whole Nodes in the queue behind it.
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 0.02
     settings.process.ultimate_exiting_timeout = ENDING_SECONDS
