@@ -86,6 +86,8 @@ class Cache:
         )
         self._forms: dict[bytes, _Form] = {}
         self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._second = 0
+        """The time of the last answer: one object for all entries of the same second."""
         self._ages = not settings.keep_ttl
         self._prefetch = settings.prefetch
         self._prefetch_pause = settings.prefetch_duration
@@ -220,7 +222,11 @@ class Cache:
                 del replaced[question]
                 counts[other] -= 1
         shape = self._shape(answer, lifetime)
-        table[question] = Entry(shape, answer, now, self._stats.counter(question, view.do, answer))
+        if now != self._second:
+            self._second = now
+        table[question] = Entry(
+            shape, answer, self._second, self._stats.counter(question, view.do, answer)
+        )
         counts[kind] += 1
         if counts[kind] > self._capacity[kind]:
             self._evict(kind, table)

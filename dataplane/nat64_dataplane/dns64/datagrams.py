@@ -161,10 +161,14 @@ class Datagrams:
             return
         port.pending[ident] = (query, question)
         waits = (deadline, next(self._number), query, port, ident)
-        if self._waiting and deadline < self._waiting[-1][0]:
+        waiting = self._waiting
+        # those that were answered go now: until the next tick, thousands would be kept alive
+        while waiting and not waiting[0][2].waits:
+            waiting.popleft()
+        if waiting and deadline < waiting[-1][0]:
             heappush(self._sooner, waits)
         else:
-            self._waiting.append(waits)
+            waiting.append(waits)
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, self._tick)
 
