@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.dataplane.machine import Machine, machine
 from tests.lab.topology import Line, line
 from tests.lab.translator import Translator, translator
 
@@ -33,3 +34,17 @@ def nat64(lab: Line) -> Iterator[Translator]:
     """A translator on the lab's node, ready: 64:ff9b:1::/96 to the node's own address."""
     with translator(lab.node) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Machine]:
+    """The programs on a machine of their own, one for all tests of a file."""
+    with machine() as built:
+        yield built
+
+
+@pytest.fixture
+def nat(shared: Machine) -> Machine:
+    """The same without any state, and with the usual config."""
+    shared.reset()
+    return shared

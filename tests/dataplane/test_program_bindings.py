@@ -25,25 +25,12 @@ from tests.dataplane.machine import (
     Machine,
     Out,
     at,
-    machine,
     right_checksums,
     spare,
 )
 from tests.dataplane.test_program_icmp_errors import icmp6, parts6
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
-
-
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
 
 
 @pytest.fixture

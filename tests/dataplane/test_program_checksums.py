@@ -47,12 +47,6 @@ def shared() -> Iterator[Machine]:
         yield built
 
 
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
-
-
 def out(nat: Machine, packet: Packet | bytes) -> Out:
     got = nat.from_pod(packet, flags=SUMMED)
     assert got.translated, got.counted

@@ -9,15 +9,9 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
-from tests.dataplane.machine import POD, POD2, POOL, SERVER, Machine, Out, at, machine
+from tests.dataplane.machine import POD, POD2, POOL, SERVER, Machine, Out, at
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
 
 
 @pytest.fixture

@@ -23,24 +23,11 @@ from tests.dataplane.machine import (
     at,
     checksum,
     dissect,
-    machine,
 )
 
 pytestmark = pytest.mark.root
 
 DATA = bytes(itertools.islice(itertools.cycle(range(251)), 3000))
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
-
-
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
 
 
 def fragments6(payload: bytes, identification: int = 0x1234ABCD, size: int = 1200) -> list[Packet]:

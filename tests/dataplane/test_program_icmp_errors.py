@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_SSRR
@@ -24,25 +23,12 @@ from tests.dataplane.machine import (
     Out,
     at,
     checksum,
-    machine,
 )
 
 pytestmark = pytest.mark.root
 
 ROUTER = "198.51.100.66"
 ROUTER6 = "fd64:9::66"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
-
-
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
 
 
 def opened(nat: Machine, transport: Packet) -> Packet:

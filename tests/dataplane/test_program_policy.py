@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
@@ -19,7 +18,6 @@ from tests.dataplane.machine import (
     Machine,
     Out,
     at,
-    machine,
     right_checksums,
 )
 from tests.dataplane.test_program_icmp_errors import parts6
@@ -27,18 +25,6 @@ from tests.dataplane.test_program_icmp_errors import parts6
 pytestmark = pytest.mark.root
 
 WELL_KNOWN = "64:ff9b::/96"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
-
-
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
 
 
 def send(nat: Machine, to: object, src: object = POD, **run: int) -> Out:

@@ -4,7 +4,6 @@ be seen but in the time that they save.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,18 +12,12 @@ from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.translator import abi
 from nat64_dataplane.translator.view import PoolRange
-from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, machine, spare
+from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, spare
 
 pytestmark = pytest.mark.root
 
 TIMER = 300
 SPARE = spare(TIMER)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
 
 
 @pytest.fixture

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.translator.datapath import Session
-from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, machine, spare
+from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, spare
 
 pytestmark = pytest.mark.root
 
 ESTABLISHED, TRANSITORY = 7440, 240
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
 
 
 class Flow:

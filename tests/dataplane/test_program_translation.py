@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, IPOption_SSRR
 from scapy.layers.inet6 import (
@@ -30,7 +28,6 @@ from tests.dataplane.machine import (
     SHOT,
     Machine,
     at,
-    machine,
     right_checksums,
 )
 from tests.dataplane.test_program_icmp_errors import parts6
@@ -39,18 +36,6 @@ pytestmark = pytest.mark.root
 
 TO_SERVER = IPv6(src=str(POD), dst=at(SERVER), hlim=63)
 UDP_OUT = UDP(sport=4000, dport=53)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Machine]:
-    with machine() as built:
-        yield built
-
-
-@pytest.fixture
-def nat(shared: Machine) -> Machine:
-    shared.reset()
-    return shared
 
 
 def port_of(nat: Machine, transport: Packet) -> int:

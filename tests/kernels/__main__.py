@@ -21,6 +21,7 @@ TESTS = (
     "tests/dataplane/test_program_icmp_errors.py",
     "tests/dataplane/test_program_policy.py",
     "tests/dataplane/test_program_prefixes.py",
+    "tests/dataplane/test_program_recent.py",
     "tests/dataplane/test_program_tcp.py",
     "tests/dataplane/test_program_translation.py",
     "tests/dataplane/test_libbpf_layouts.py",
