@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
 
-from nat64_operator.edge import dns, operate, uninstall, verify
+from nat64_operator.edge import dns, lifecycle, uninstall, verify
 from nat64_operator.edge.kube import TIMEOUT, Kube
 from nat64_operator.edge.lease import LEASE_TIMEOUT
 from nat64_operator.settings import Settings
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     """Watch and reconcile until told to stop."""
     lease = options.lease == "true"
     return asyncio.run(
-        operate.run(
+        lifecycle.run(
             connect(LEASE_TIMEOUT if lease else TIMEOUT),
             _settings(options),
             cluster_dns=options.cluster_dns or dns.cluster_server(),

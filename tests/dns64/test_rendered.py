@@ -11,7 +11,7 @@ import yaml
 
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import Policy
-from nat64_operator.render.sidecar import render_corefile
+from nat64_operator.render.sidecar_corefile import render_corefile
 from tests.dns64.conftest import StartUpstream
 from tests.dns64.peers import CoreDNS
 from tests.dns64.sidecar import free_port

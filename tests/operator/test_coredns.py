@@ -24,7 +24,7 @@ import pytest
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import FailMode, Mode, PolicySpec
 from nat64_operator.coredns import edits
-from nat64_operator.render.sidecar import clients_config, render_corefile
+from nat64_operator.render.sidecar_corefile import clients_config, render_corefile
 from nat64_operator.settings import Settings
 from tests.cluster import ControlPlane, binaries
 

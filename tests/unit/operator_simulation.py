@@ -19,10 +19,10 @@ from nat64_operator.reconcile.actions import (
     SetStatus,
     WriteCorefile,
 )
+from nat64_operator.reconcile.status import timestamp
 from nat64_operator.render.gateway import nodes_by_name
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
-from nat64_operator.status import timestamp
 
 SETTINGS = Settings(dataplane_image="dataplane:test")
 NAMESPACE = SETTINGS.namespace

@@ -13,7 +13,7 @@ from nat64_dataplane.dns64.settings.read import FORMS
 from nat64_dataplane.translator.counters import DROP_REASONS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import PolicySpec
-from nat64_operator.render.sidecar import render_corefile
+from nat64_operator.render.sidecar_corefile import render_corefile
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import checkup, doctor, overlap, wired
+from nat64_operator.kubectl import doctor, doctor_coredns, doctor_node, doctor_overlap
 from nat64_operator.kubectl.agents import Agent, Report, parse
+from nat64_operator.kubectl.checks import Result
 from nat64_operator.kubectl.output import Paint
-from nat64_operator.kubectl.steps import Result
 
 AGENT = Agent("default", "node1", "nat64-system", "nat64-default-abc", "")
 NODE: dict[str, Any] = {
@@ -51,7 +51,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_good_node_has_nothing_but_good_news() -> None:
-    steps = [*checkup.examine(NODE, AGENT), *checkup.room(STATUS, AGENT)]
+    steps = [*doctor_node.examine(NODE, AGENT), *doctor_node.room(STATUS, AGENT)]
     assert {step.result for step in steps} == {Result.OK}
     assert {step.name for step in steps} == {
         *("kernel", "sysctls", "IPv4 uplink", "routes", "translator"),
@@ -103,14 +103,14 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
 def test_what_is_wrong_with_a_node_is_found_with_a_remedy(
     changes: dict[str, Any], result: Result, says: str
 ) -> None:
-    found = [s for s in checkup.examine(node(**changes), AGENT) if s.result is not Result.OK]
+    found = [s for s in doctor_node.examine(node(**changes), AGENT) if s.result is not Result.OK]
     [step] = [s for s in found if says in s.text]
     assert step.result is result
     assert step.remedy
 
 
 def test_an_old_kernel_that_will_do_is_said() -> None:
-    first = next(iter(checkup.examine(node(kernel="6.1.0-18-amd64"), AGENT)))
+    first = next(iter(doctor_node.examine(node(kernel="6.1.0-18-amd64"), AGENT)))
     assert first.result is Result.OK
     assert "clsact" in first.text
 
@@ -131,13 +131,13 @@ def test_an_old_kernel_that_will_do_is_said() -> None:
     ],
 )
 def test_what_fills_up_is_found_with_a_remedy(changes: dict[str, Any], says: str) -> None:
-    found = [s for s in checkup.room({**STATUS, **changes}, AGENT) if s.result is not Result.OK]
+    found = [s for s in doctor_node.room({**STATUS, **changes}, AGENT) if s.result is not Result.OK]
     assert [says in step.text and bool(step.remedy) for step in found] == [True]
 
 
 def test_drops_that_are_the_policys_own_doing_are_no_finding() -> None:
     drops = [{"reason": "destination_special", "packets": 7, "meaning": "metadata"}]
-    assert all(s.result is Result.OK for s in checkup.room({**STATUS, "drops": drops}, AGENT))
+    assert all(s.result is Result.OK for s in doctor_node.room({**STATUS, "drops": drops}, AGENT))
 
 
 def workload(image: str, namespace: str = "kube-system") -> dict[str, Any]:
@@ -161,7 +161,7 @@ def workload(image: str, namespace: str = "kube-system") -> dict[str, Any]:
     ],
 )
 def test_known_overlapping_components_are_named(image: str) -> None:
-    [found] = overlap.workloads([workload(image)], "nat64-system")
+    [found] = doctor_overlap.workloads([workload(image)], "nat64-system")
     assert found.result is Result.NOTE
     assert found.remedy
 
@@ -176,13 +176,13 @@ def test_known_overlapping_components_are_named(image: str) -> None:
     ],
 )
 def test_others_are_not(image: str, namespace: str) -> None:
-    assert list(overlap.workloads([workload(image, namespace)], "nat64-system")) == []
+    assert list(doctor_overlap.workloads([workload(image, namespace)], "nat64-system")) == []
 
 
 def test_ciliums_own_nat64_is_named() -> None:
     on = {"data": {"enable-nat46x64-gateway": "true"}}
-    assert len(list(overlap.cilium(on))) == 1
-    assert list(overlap.cilium({"data": {}})) == list(overlap.cilium(None)) == []
+    assert len(list(doctor_overlap.cilium(on))) == 1
+    assert list(doctor_overlap.cilium({"data": {}})) == list(doctor_overlap.cilium(None)) == []
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_ciliums_own_nat64_is_named() -> None:
     ],
 )
 def test_the_wiring_of_coredns_is_judged(text: str, results: list[str]) -> None:
-    steps = list(wired.forward(text, "fd00::53", "kube-system/coredns"))
+    steps = list(doctor_coredns.forward(text, "fd00::53", "kube-system/coredns"))
     assert [step.result.value for step in steps] == results
     assert all(step.remedy for step in steps if step.result is not Result.OK)
 

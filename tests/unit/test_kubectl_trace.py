@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import cli, netpol, trace
+from nat64_operator.kubectl import cli, network_policies, trace
 from nat64_operator.kubectl.agents import Agent, Report
-from nat64_operator.kubectl.answers import ClusterError
+from nat64_operator.kubectl.checks import Result, end, render
+from nat64_operator.kubectl.exec_output import ClusterError
 from nat64_operator.kubectl.output import Paint
-from nat64_operator.kubectl.steps import Result, end, render
 
 POD: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "web", "labels": {"app": "web"}},
@@ -285,7 +285,7 @@ def test_network_policies_are_judged_on_the_ipv6_address(
 )
 def test_label_expressions(operator: str, values: list[str], matches: bool) -> None:
     expression = {"key": "app", "operator": operator, "values": values}
-    assert netpol.selects({"matchExpressions": [expression]}, {"app": "web"}) is matches
+    assert network_policies.selects({"matchExpressions": [expression]}, {"app": "web"}) is matches
 
 
 def test_policies_that_may_not_be_read_do_not_end_the_way() -> None:

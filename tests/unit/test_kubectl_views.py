@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import cli, flows, status
+from nat64_operator.kubectl import cli, sessions, status
 from nat64_operator.kubectl.agents import Agent, Report
-from nat64_operator.kubectl.answers import ClusterError, Output, parse_output
+from nat64_operator.kubectl.exec_output import ClusterError, Output, parse_output
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table
 
 AGENT = Agent("default", "node1", "nat64-system", "nat64-default-abc", "")
@@ -84,13 +84,13 @@ def test_a_node_that_cannot_be_asked_says_why() -> None:
     ],
 )
 def test_a_destination_is_read(text: str, network: str) -> None:
-    assert flows.destination(text, PREFIXES) == IPv4Network(network)
+    assert sessions.destination(text, PREFIXES) == IPv4Network(network)
 
 
 @pytest.mark.parametrize("text", ["2001:db8::1", "a.example", "198.51.100.1/24", ""])
 def test_a_destination_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(flows.DestinationError, match="destination"):
-        flows.destination(text, PREFIXES)
+    with pytest.raises(sessions.DestinationError, match="destination"):
+        sessions.destination(text, PREFIXES)
 
 
 def test_entries_get_their_node_and_pod() -> None:
@@ -111,12 +111,12 @@ def test_entries_get_their_node_and_pod() -> None:
         {"protocol": "tcp", "client": "[fd00::1]:4000", "remote": "203.0.113.1:80"},
     ]
     reports = [Report(AGENT, entries, ""), Report(AGENT, None, "gone")]
-    rows = flows.merge(reports, flows.owners(pods))
+    rows = sessions.merge(reports, sessions.owners(pods))
     assert [(row["node"], row["pod"]) for row in rows] == [("node1", "a/web"), ("node1", None)]
-    text = flows.render(rows, flows.SESSION_COLUMNS, Paint(False))
+    text = sessions.render(rows, sessions.SESSION_COLUMNS, Paint(False))
     assert text.splitlines()[1].split()[:3] == ["node1", "a/web", "tcp"]
     assert text.splitlines()[2].split()[1] == "-"
-    held = flows.clients_with(IPv4Network("198.51.100.0/24"), reports)
+    held = sessions.clients_with(IPv4Network("198.51.100.0/24"), reports)
     assert held == {("tcp", "[fd00::5]:4000")}
 
 

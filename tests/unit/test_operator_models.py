@@ -19,7 +19,7 @@ from nat64_operator.api.gateway import (
     derived_ports,
 )
 from nat64_operator.api.policy import Policy, PolicySpec
-from nat64_operator.render.sidecar import render_corefile
+from nat64_operator.render.sidecar_corefile import render_corefile
 from tests.unit.policy_specs import defaulted, fields, fields_set, schema
 
 KINDS = {"nat64gateways": GatewaySpec, "dns64policies": PolicySpec}

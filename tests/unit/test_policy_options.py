@@ -12,9 +12,9 @@ from nat64_dataplane.dns64.settings import Server, cache, dns64, forward, from_t
 from nat64_dataplane.dns64.settings.read import FORMS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import Forward, Policy, PolicySpec
-from nat64_operator.render.forward import named
+from nat64_operator.render.forward_stanza import named
 from nat64_operator.render.manifest import Ref
-from nat64_operator.render.sidecar import clients_config, render_corefile
+from nat64_operator.render.sidecar_corefile import clients_config, render_corefile
 from nat64_operator.settings import Settings
 from tests.unit.operator_simulation import COREFILE, NAMESPACE, Simulation
 from tests.unit.policy_specs import (

@@ -12,7 +12,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import GROUP, VERSION
 from nat64_operator.edge.kube import PAGE
-from nat64_operator.edge.reader import selector_of
+from nat64_operator.edge.resync import selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
 

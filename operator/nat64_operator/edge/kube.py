@@ -14,11 +14,11 @@ from typing import Any
 import urllib3
 from kubernetes import client
 
-from nat64_operator import status
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
 from nat64_operator.edge import metrics
+from nat64_operator.reconcile import status
 from nat64_operator.reconcile.actions import (
     Action,
     Apply,

@@ -11,11 +11,11 @@ import logging
 import time
 
 from nat64_operator.edge import dns, metrics
-from nat64_operator.edge.actor import Actor
 from nat64_operator.edge.backoff import wait_after
+from nat64_operator.edge.executor import Actor
 from nat64_operator.edge.kube import TROUBLE, Kube, say
 from nat64_operator.edge.lease import Lease
-from nat64_operator.edge.reader import Reader
+from nat64_operator.edge.resync import Reader
 from nat64_operator.edge.store import Store
 from nat64_operator.reconcile import Pod, reconcile
 from nat64_operator.reconcile.actions import Plan, Question

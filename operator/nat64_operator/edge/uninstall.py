@@ -11,7 +11,7 @@ from kubernetes import client
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.edge.kube import TROUBLE, Kube, say
-from nat64_operator.edge.operate import PSA_LABEL, PSA_MODES
+from nat64_operator.edge.lifecycle import PSA_LABEL, PSA_MODES
 from nat64_operator.reconcile.actions import Delete
 from nat64_operator.reconcile.world import get
 from nat64_operator.render.manifest import Ref

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nat64_operator.kubectl.answers import ClusterError, Json, Output, parse_output
+from nat64_operator.kubectl.exec_output import ClusterError, Json, Output, parse_output
 from nat64_operator.render import names
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from functools import partial
 from ipaddress import IPv6Network
 
 from nat64_operator.errors import OperatorError
-from nat64_operator.kubectl import agents, doctor, flows, gather, status, steps, trace
-from nat64_operator.kubectl.answers import ClusterError
+from nat64_operator.kubectl import agents, checks, doctor, facts, sessions, status, trace
 from nat64_operator.kubectl.cluster import Cluster
+from nat64_operator.kubectl.exec_output import ClusterError
 from nat64_operator.kubectl.output import Paint, to_json
 
 EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2
@@ -46,20 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(cluster: Cluster, options: argparse.Namespace) -> int:
-    gateways = gather.gateways(cluster)
-    policies = gather.some(partial(gather.policies, cluster))
+    gateways = facts.gateways(cluster)
+    policies = facts.some(partial(facts.policies, cluster))
     found = agents.find(cluster, options.operator_namespace)
-    built = status.build(gateways, policies, gather.statuses(cluster, found))
+    built = status.build(gateways, policies, facts.statuses(cluster, found))
     _print(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
 
 
 def _sessions(cluster: Cluster, options: argparse.Namespace) -> int:
-    return _flows(cluster, options, "sessions", flows.SESSION_COLUMNS)
+    return _flows(cluster, options, "sessions", sessions.SESSION_COLUMNS)
 
 
 def _bib(cluster: Cluster, options: argparse.Namespace) -> int:
-    return _flows(cluster, options, "bib", flows.BIB_COLUMNS)
+    return _flows(cluster, options, "bib", sessions.BIB_COLUMNS)
 
 
 def _flows(
@@ -67,7 +67,7 @@ def _flows(
 ) -> int:
     argv, node = [command, "-o", "json"], options.node
     if options.pod:
-        pod = gather.pod(cluster, *_pod_name(options.pod, options.namespace or cluster.namespace))
+        pod = facts.pod(cluster, *_pod_name(options.pod, options.namespace or cluster.namespace))
         addresses = trace.addresses(pod, 6)
         if not addresses:
             raise ClusterError(f"pod {options.pod} has no IPv6 address")
@@ -75,18 +75,18 @@ def _flows(
         node = pod["spec"]["nodeName"]
     remote = None
     if options.destination:
-        gateways = gather.gateways(cluster)
+        gateways = facts.gateways(cluster)
         prefixes = [IPv6Network(g["spec"]["prefix"]) for g in gateways]
-        remote = flows.destination(options.destination, prefixes)
+        remote = sessions.destination(options.destination, prefixes)
         if command == "sessions":
             argv += ["--remote", str(remote)]
     found = agents.find(cluster, options.operator_namespace, node)
     reports = agents.ask_all(cluster, found, lambda a: (*argv, "--name", a.gateway))
-    rows = flows.merge(reports, flows.owners(gather.pods(cluster, node)))
+    rows = sessions.merge(reports, sessions.owners(facts.pods(cluster, node)))
     if remote is not None and command == "bib":
-        held = flows.clients_with(remote, _all_sessions(cluster, found, str(remote)))
+        held = sessions.clients_with(remote, _all_sessions(cluster, found, str(remote)))
         rows = [row for row in rows if (row["protocol"], row["client"]) in held]
-    _print(options, rows, lambda paint: flows.render(rows, columns, paint))
+    _print(options, rows, lambda paint: sessions.render(rows, columns, paint))
     failed = [report for report in reports if report.error]
     for report in failed:
         print(f"kubectl nat64: {report.agent.node}: {report.error}", file=sys.stderr)
@@ -103,9 +103,9 @@ def _all_sessions(cluster: Cluster, found: list[agents.Agent], remote: str) -> l
 def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
     namespace, pod = _pod_name(options.pod, options.namespace or cluster.namespace)
     host, port = split_target(options.target)
-    target = gather.Target(namespace, pod, host, port, options.dns_server)
-    walked = trace.judge(gather.for_trace(cluster, options.operator_namespace, target))
-    last = steps.end(walked)
+    target = facts.Target(namespace, pod, host, port, options.dns_server)
+    walked = trace.judge(facts.for_trace(cluster, options.operator_namespace, target))
+    last = checks.end(walked)
     plain = {
         "pod": f"{namespace}/{pod}",
         "host": host,
@@ -114,12 +114,12 @@ def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
         "stopsAt": last.name if last else None,
         "steps": [step.plain() for step in walked],
     }
-    _print(options, plain, lambda paint: steps.render(walked, paint))
+    _print(options, plain, lambda paint: checks.render(walked, paint))
     return EXIT_UNWELL if last else EXIT_OK
 
 
 def _doctor(cluster: Cluster, options: argparse.Namespace) -> int:
-    sections = doctor.judge(gather.for_doctor(cluster, options.operator_namespace))
+    sections = doctor.judge(facts.for_doctor(cluster, options.operator_namespace))
     _print(options, doctor.plain(sections), lambda paint: doctor.text(sections, paint))
     return EXIT_OK if doctor.is_well(sections) else EXIT_UNWELL
 

@@ -11,7 +11,7 @@ from kubernetes import client
 from kubernetes import config as kube_config
 from kubernetes.stream import stream
 
-from nat64_operator.kubectl.answers import ClusterError, Json, Output
+from nat64_operator.kubectl.exec_output import ClusterError, Json, Output
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to answer."""

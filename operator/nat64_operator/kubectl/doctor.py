@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from nat64_operator.kubectl import checkup, overlap, wired
+from nat64_operator.kubectl import doctor_coredns, doctor_node, doctor_overlap
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.answers import Json
+from nat64_operator.kubectl.checks import Result, Step, note, ok, render, stop
+from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Paint, Tone
 from nat64_operator.kubectl.status import condition
-from nat64_operator.kubectl.steps import Result, Step, note, ok, render, stop
 
 PROBE_NAME = "ipv4only.arpa"
 """It has two IPv4 addresses and no IPv6 one (RFC 7050): whoever answers with one synthesizes."""
@@ -91,8 +91,8 @@ def _objects(facts: Facts) -> Iterator[Step]:
     for obj in (*facts.gateways, *facts.policies):
         yield _ready(obj)
     yield from _uncovered(facts)
-    yield from overlap.workloads(facts.workloads, facts.namespace)
-    yield from overlap.cilium(facts.cilium)
+    yield from doctor_overlap.workloads(facts.workloads, facts.namespace)
+    yield from doctor_overlap.cilium(facts.cilium)
 
 
 def _uncovered(facts: Facts) -> Iterator[Step]:
@@ -147,12 +147,12 @@ def _unread(facts: Facts) -> Iterator[Step]:
 def _coredns(facts: Facts) -> Iterator[Step]:
     gateways = {obj["metadata"]["name"]: obj for obj in facts.gateways}
     for policy in facts.policies:
-        place = wired.place_of(policy)
+        place = doctor_coredns.place_of(policy)
         if place in facts.corefiles:
-            gateway = gateways.get(wired.gateway_of(policy), {})
-            yield from wired.judge(policy, gateway.get("status") or {}, facts.corefiles)
+            gateway = gateways.get(doctor_coredns.gateway_of(policy), {})
+            yield from doctor_coredns.judge(policy, gateway.get("status") or {}, facts.corefiles)
     if facts.probe is not None:
-        yield synthesis(facts.probe, {wired.place_of(policy) for policy in facts.policies})
+        yield synthesis(facts.probe, {doctor_coredns.place_of(policy) for policy in facts.policies})
 
 
 def synthesis(report: Report, places: Iterable[tuple[str, str]]) -> Step:
@@ -186,5 +186,5 @@ def _node(report: Report, status: Report | None) -> Iterator[Step]:
         yield stop("agent", report.error, describe)
         return
     if status is not None and not status.error:
-        yield from checkup.room(status.data[0], report.agent)
-    yield from checkup.examine(report.data, report.agent)
+        yield from doctor_node.room(status.data[0], report.agent)
+    yield from doctor_node.examine(report.data, report.agent)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.answers import Json
+from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table, yes_no
 
 FULL_PERCENT = 80

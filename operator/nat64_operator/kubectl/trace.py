@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
 from nat64_dataplane import pref64
-from nat64_operator.kubectl import netpol, wayout
+from nat64_operator.kubectl import network_policies, trace_egress
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.answers import Json
+from nat64_operator.kubectl.checks import Step, note, ok, stop
+from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.status import condition
-from nat64_operator.kubectl.steps import Step, note, ok, stop
 
 
 class Facts(NamedTuple):
@@ -74,7 +74,7 @@ def _walk(facts: Facts) -> Iterator[Step]:
         )
         return
     yield _network_policy(facts, IPv6Address(way["address"]))
-    yield from wayout.walk(facts.report.agent.node, found, way)
+    yield from trace_egress.walk(facts.report.agent.node, found, way)
 
 
 def _translated(found: dict[str, Any]) -> dict[str, Any] | None:
@@ -202,11 +202,11 @@ def _network_policy(facts: Facts, address: IPv6Address) -> Step:
     if facts.network_policies is None:
         return note("NetworkPolicy", "not looked at: you may not list NetworkPolicies here")
     labels = facts.pod["metadata"].get("labels") or {}
-    restricting = netpol.restricting(facts.network_policies, labels)
+    restricting = network_policies.restricting(facts.network_policies, labels)
     if not restricting:
         return ok("NetworkPolicy", "none restricts what the pod sends")
     names = ", ".join(policy["metadata"]["name"] for policy in restricting)
-    allowing = netpol.allowing(restricting, address, facts.port)
+    allowing = network_policies.allowing(restricting, address, facts.port)
     if allowing:
         return ok("NetworkPolicy", f"{', '.join(allowing)} lets TCP {facts.port} to {address} pass")
     rule = f"egress: [{{to: [{{ipBlock: {{cidr: {address}/128}}}}]}}]"

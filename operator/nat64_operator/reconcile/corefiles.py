@@ -17,7 +17,7 @@ from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import cluster_address
 from nat64_operator.reconcile.world import World
 from nat64_operator.render import names
-from nat64_operator.render.forward import named
+from nat64_operator.render.forward_stanza import named
 from nat64_operator.render.manifest import Ref
 
 Place = tuple[str, str, str]

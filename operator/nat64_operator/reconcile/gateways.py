@@ -7,16 +7,15 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from nat64_dataplane import config
-from nat64_operator import status
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
-from nat64_operator.reconcile import leaving, removal
+from nat64_operator.reconcile import node_cleanup, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
-from nat64_operator.render import names, sidecar
+from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
 
 STARTING_SECONDS = 180
@@ -191,14 +190,14 @@ def _apply(
     sidecars: Sidecars,
     world: World,
 ) -> list[Action]:
-    corefile = sidecars.corefile or sidecar.render_corefile(
+    corefile = sidecars.corefile or sidecar_corefile.render_corefile(
         translator, gateway.ports, sidecars.policy, sidecars.upstreams
     )
     wanted = [
         render.translator_config(gateway.name, translator, world.settings),
-        sidecar.sidecar_config(gateway.name, corefile, world.settings),
+        sidecar_corefile.sidecar_config(gateway.name, corefile, world.settings),
         render.service(gateway, world.settings),
-        *leaving.of(gateway, translator, world).manifests,
+        *node_cleanup.of(gateway, translator, world).manifests,
         render.daemon_set(gateway, translator, world.settings),
     ]
     actions: list[Action] = []

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TypeVar
 
 from nat64_dataplane import config
-from nat64_operator import status
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
@@ -20,12 +19,12 @@ from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal
+from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal, status
 from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import Observed, Refusal, Sidecars
 from nat64_operator.reconcile.world import World, get
-from nat64_operator.render import names, sidecar
+from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
 
 T = TypeVar("T")
@@ -175,7 +174,7 @@ def _clients(ref: Ref, world: World) -> Group:
     if not world.gateways and not world.gateways_left_behind():
         return Group(ref, (Delete(ref, live["metadata"]["uid"]),) if live else ())
     ranges = {text for node in world.nodes.values() for text in node.ranges}
-    return Group(ref, tuple(repair(sidecar.clients_config(ranges, world.settings), live)))
+    return Group(ref, tuple(repair(sidecar_corefile.clients_config(ranges, world.settings), live)))
 
 
 def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World) -> Group:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
-from nat64_operator import status
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
 from nat64_operator.coredns.record import State
 from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.reconcile import corefiles
+from nat64_operator.reconcile import corefiles, status
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
 from nat64_operator.reconcile.corefiles import carry_out
 from nat64_operator.reconcile.gateways import Observed, Refusal, cluster_address

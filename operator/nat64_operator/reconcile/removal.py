@@ -15,7 +15,7 @@ import msgspec
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
 from nat64_operator.api.gateway import derived_ports
-from nat64_operator.reconcile import leaving
+from nat64_operator.reconcile import node_cleanup
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.world import World, get
@@ -62,7 +62,7 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     cleaning = world.find("DaemonSet", names.leaving(gateway))
     if cleaning is not None and not overdue and not _has_cleaned(cleaning):
         return Step((), "waiting for nodes that the gateway has left to be clean")
-    nodes = frozenset(leaving.known(gateway, world) & world.nodes.keys())
+    nodes = frozenset(node_cleanup.known(gateway, world) & world.nodes.keys())
     if live is None and not nodes:
         return _delete(owned, ())
     applying = _roll(gateway, live, nodes, world)

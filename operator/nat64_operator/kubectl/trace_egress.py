@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nat64_operator.kubectl.steps import Step, note, ok, stop
+from nat64_operator.kubectl.checks import Step, note, ok, stop
 
 _VERDICTS = {
     "DENIED": (

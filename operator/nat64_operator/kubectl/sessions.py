@@ -9,7 +9,7 @@ from typing import Any
 from nat64_dataplane import pref64
 from nat64_operator.errors import OperatorError
 from nat64_operator.kubectl.agents import Report
-from nat64_operator.kubectl.answers import Json
+from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Paint, table
 
 SESSION_COLUMNS = (

@@ -9,8 +9,8 @@ from nat64_dataplane import corefile
 from nat64_operator.api.policy import Mode
 from nat64_operator.coredns import edits, line
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.kubectl.answers import Json
-from nat64_operator.kubectl.steps import Step, note, ok, stop
+from nat64_operator.kubectl.checks import Step, note, ok, stop
+from nat64_operator.kubectl.exec_output import Json
 
 ConfigMaps = Mapping[tuple[str, str], Mapping[str, str]]
 """Their data, by namespace and name."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address, ip_network
 from typing import Any
 
-from nat64_operator.kubectl.answers import Json
+from nat64_operator.kubectl.exec_output import Json
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeVar
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
-from nat64_operator.kubectl import agents, doctor, trace, wired
+from nat64_operator.kubectl import agents, doctor, doctor_coredns, trace
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
-from nat64_operator.kubectl.answers import ClusterError, Json
 from nat64_operator.kubectl.cluster import Cluster
+from nat64_operator.kubectl.exec_output import ClusterError, Json
 
 T = TypeVar("T")
 
@@ -102,7 +102,9 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
         read = partial(cluster.items, f"/apis/apps/v1/{kind.lower()}s")
         workloads += [{**item, "kind": kind} for item in some(read, f"{kind}s", unread)]
     corefiles: dict[tuple[str, str], dict[str, str]] = {}
-    places = {wired.place_of(policy) for policy in wanted} | set(map(wired.custom_of, wanted))
+    places = {doctor_coredns.place_of(policy) for policy in wanted} | set(
+        map(doctor_coredns.custom_of, wanted)
+    )
     for place in sorted(place for place in places if place is not None):
         get = partial(cluster.get, "/api/v1/namespaces/{}/configmaps/{}".format(*place))
         config_map = maybe(get, "/".join(place), unread)

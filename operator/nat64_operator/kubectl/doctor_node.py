@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from nat64_operator.kubectl.agents import TRANSLATOR, Agent
-from nat64_operator.kubectl.overlap import MODULES
+from nat64_operator.kubectl.checks import Step, note, ok, stop
+from nat64_operator.kubectl.doctor_overlap import MODULES
 from nat64_operator.kubectl.status import FULL_PERCENT
-from nat64_operator.kubectl.steps import Step, note, ok, stop
 
 OLDEST_KERNEL = (6, 1)
 """The oldest that the programs are loaded on when they are tested."""

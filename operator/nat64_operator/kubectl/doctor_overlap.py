@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from nat64_operator.kubectl.answers import Json
-from nat64_operator.kubectl.steps import Step, note
+from nat64_operator.kubectl.checks import Step, note
+from nat64_operator.kubectl.exec_output import Json
 
 MODULES = {
     "jool": "it is a NAT64 of its own",

@@ -22,7 +22,7 @@ from nat64_operator.api.policy import (
     StaleMode,
     Untranslated,
 )
-from nat64_operator.render import forward, names
+from nat64_operator.render import forward_stanza, names
 from nat64_operator.render.gateway import RUN_DIR
 from nat64_operator.render.manifest import config_map
 from nat64_operator.settings import Settings
@@ -61,7 +61,7 @@ def render_corefile(
         corefile.render("import", [names.CLIENTS_FILE]),
         corefile.render("cache", body=_cache(policy.cache)),
         corefile.render("dns64", body=_dns64(translator, policy)),
-        *forward.stanzas(policy, upstreams),
+        *forward_stanza.stanzas(policy, upstreams),
         corefile.render("loop"),
     ]
     body = "\n".join(stanzas).replace("\n", f"\n{corefile.edit.INDENT}")
