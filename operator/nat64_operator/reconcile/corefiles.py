@@ -26,7 +26,7 @@ Place = tuple[str, str, str]
 
 def record_of(policy: str, world: World) -> Record | None:
     """What is remembered of a policy's edit."""
-    return world.records().get(policy)
+    return world.records.get(policy)
 
 
 def place_of(policy: Policy) -> Place:
@@ -159,7 +159,7 @@ def _unrecorded_edit(policy: Policy, world: World) -> Edit | None:
     person who was asked to by the mode Manual.
     """
     mode, place = policy.spec.core_dns.mode, place_of(policy)
-    if mode is Mode.MANUAL or place in {_place(record) for record in world.records().values()}:
+    if mode is Mode.MANUAL or place in {_place(record) for record in world.records.values()}:
         return None
     address = cluster_address(service_of(policy, world)) or policy.status.get("address")
     prefix = policy.status.get("prefix")
@@ -173,7 +173,7 @@ def _unrecorded_edit(policy: Policy, world: World) -> Edit | None:
 
 def wired_gateways(policies: Iterable[Policy], world: World) -> set[str]:
     """Gateways whose sidecars CoreDNS may still ask."""
-    wired = {record.gateway for record in world.records().values()}
+    wired = {record.gateway for record in world.records.values()}
     for policy in policies:
         if policy.spec.gateway_ref.name not in wired and _is_wired(policy, world):
             wired.add(policy.spec.gateway_ref.name)

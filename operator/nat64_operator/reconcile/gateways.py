@@ -151,7 +151,7 @@ def _programmed(
     if desired == 0:
         where = f" with labels {selector}" if selector else ""
         return Condition(PROGRAMMED, False, "NoNodes", f"there is no node{where} to translate on")
-    dead = [node.name for node in world.unready() if node.matches(selector)]
+    dead = [node.name for node in world.unready_nodes if node.matches(selector)]
     living = desired - min(len(dead), desired)
     without = f"; not counting nodes that are not ready: {_some(dead)}" if dead else ""
     if living and ready >= living and updated >= living:

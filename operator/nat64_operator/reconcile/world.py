@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -64,8 +65,8 @@ def _trouble(pod: Object) -> str:
     return f"{idle['name']}: running, not ready" if idle else ""
 
 
-class World(msgspec.Struct, frozen=True, kw_only=True):
-    """One moment."""
+class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One moment. What is worked out from it is kept with it: a World never changes."""
 
     now: float
     settings: Settings
@@ -86,70 +87,62 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     """By custom resource, what the API server said when it refused a change for it."""
     left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)
     """Since when gateways that are gone have been seen to have objects still."""
-    # Worked out when first asked for; a World never changes.
-    _records: dict[str, Record] | None = None
-    _index: NodeIndex | None = None
-    _unready: list[Node] | None = None
-    _by_gateway: dict[str, dict[Ref, Object]] | None = None
 
     def find(self, kind: str, name: str) -> Object | None:
         """An object of ours by kind and name."""
         return self.owned.get(Ref(kind, name, self.settings.namespace))
 
-    def records(self) -> dict[str, Record]:
+    @cached_property
+    def records(self) -> Mapping[str, Record]:
         """What policies did to Corefiles, by policy."""
-        if self._records is None:
-            found = {}
-            for obj in self.owned.values():
-                policy = (obj["metadata"].get("labels") or {}).get(POLICY_LABEL)
-                record = Record.read(obj) if policy else None
-                if record is not None:
-                    found[policy] = record
-            msgspec.structs.force_setattr(self, "_records", found)
-        assert self._records is not None, "just set"
-        return self._records
+        found = {}
+        for obj in self.owned.values():
+            policy = label_of(obj, POLICY_LABEL)
+            record = Record.read(obj) if policy else None
+            if record is not None:
+                found[policy] = record
+        return found
+
+    @cached_property
+    def node_index(self) -> NodeIndex:
+        """The nodes by their labels."""
+        return NodeIndex(self.nodes.values())
 
     def select(self, selector: Mapping[str, str]) -> frozenset[str]:
         """The names of the nodes that a nodeSelector selects."""
-        if self._index is None:
-            msgspec.structs.force_setattr(self, "_index", NodeIndex(self.nodes.values()))
-        assert self._index is not None, "just set"
-        return self._index.select(selector)
+        return self.node_index.select(selector)
 
-    def unready(self) -> list[Node]:
+    @cached_property
+    def unready_nodes(self) -> Sequence[Node]:
         """Nodes that are not ready: few, so that what is asked of each is not asked of all."""
-        if self._unready is None:
-            found = [node for node in self.nodes.values() if not node.ready]
-            msgspec.structs.force_setattr(self, "_unready", found)
-        assert self._unready is not None, "just set"
-        return self._unready
+        return [node for node in self.nodes.values() if not node.ready]
+
+    @cached_property
+    def _owned_by_gateway(self) -> Mapping[str, dict[Ref, Object]]:
+        found: dict[str, dict[Ref, Object]] = {}
+        for ref, obj in self.owned.items():
+            if gateway := label_of(obj, names.GATEWAY_LABEL):
+                found.setdefault(gateway, {})[ref] = obj
+        return found
 
     def owned_by(self, gateway: str) -> dict[Ref, Object]:
         """What exists for a gateway."""
-        if self._by_gateway is None:
-            found: dict[str, dict[Ref, Object]] = {}
-            for ref, obj in self.owned.items():
-                label = (obj["metadata"].get("labels") or {}).get(names.GATEWAY_LABEL)
-                if label:
-                    found.setdefault(label, {})[ref] = obj
-            msgspec.structs.force_setattr(self, "_by_gateway", found)
-        assert self._by_gateway is not None, "just set"
-        return self._by_gateway.get(gateway, {})
+        return self._owned_by_gateway.get(gateway, {})
 
     def gateways_left_behind(self) -> set[str]:
-        """Gateways that are gone, or were never seen, and have objects still."""
-        labels = (
-            (obj["metadata"].get("labels") or {}).get(names.GATEWAY_LABEL)
-            for obj in self.owned.values()
-        )
-        return {label for label in labels if label and label not in self.gateways}
+        """Gateways that are gone, or were never seen, and still have objects."""
+        return set(self._owned_by_gateway.keys() - self.gateways.keys())
 
     def policies_left_behind(self) -> set[str]:
-        """Policies that are gone and have a record of an edit still."""
-        labels = (
-            (obj["metadata"].get("labels") or {}).get(POLICY_LABEL) for obj in self.owned.values()
-        )
-        return {label for label in labels if label and label not in self.policies}
+        """Policies that are gone and still have a record of an edit."""
+        labels = {label_of(obj, POLICY_LABEL) for obj in self.owned.values()}
+        return labels - {""} - self.policies.keys()
+
+
+def label_of(obj: Object, label: str) -> str:
+    """The value of a label; empty where the object does not have it."""
+    value: str = (obj["metadata"].get("labels") or {}).get(label) or ""
+    return value
 
 
 def get(obj: Object | None, *path: str) -> Any:
