@@ -20,8 +20,8 @@ from nat64_operator.reconcile.actions import (
     WriteCorefile,
 )
 from nat64_operator.reconcile.status import timestamp
-from nat64_operator.render.gateway import nodes_by_name
 from nat64_operator.render.manifest import Ref
+from nat64_operator.render.removal import nodes_by_name
 from nat64_operator.settings import Settings
 
 SETTINGS = Settings(dataplane_image="dataplane:test")

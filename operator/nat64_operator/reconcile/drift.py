@@ -11,10 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from nat64_operator.api.meta import Object
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Replace
 from nat64_operator.reconcile.world import get
-from nat64_operator.render import names, quantity
+from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import FIELD_MANAGER
 
@@ -129,5 +131,10 @@ def _child(step: str, wanted: Any) -> Any:
 
 
 def _same_quantity(a: Any, b: Any) -> bool:
-    one = quantity.parse(a)
-    return one is not None and one == quantity.parse(b)
+    """Whether two texts are one quantity, as `1000m` and `1` are."""
+    if not isinstance(a, str | int | float) or not isinstance(b, str | int | float):
+        return False
+    try:
+        return bool(parse_quantity(a) == parse_quantity(b))
+    except ValueError:
+        return False

@@ -12,7 +12,7 @@ from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
-from nat64_operator.render import names
+from nat64_operator.render import names, removal
 
 
 class Leaving(NamedTuple):
@@ -30,7 +30,7 @@ def of(gateway: Gateway, translator: config.Config, world: World) -> Leaving:
     cleaning = world.find("DaemonSet", names.leaving(gateway.name))
     wanted = None
     if left:
-        wanted = render.leaving(
+        wanted = removal.leaving(
             gateway.name,
             left,
             names.translator_config(gateway.name, translator.content_hash),
@@ -53,7 +53,7 @@ def is_clean(daemon_set: Any, nodes: list[str]) -> bool:
     """Whether a DaemonSet that cleans is for just these nodes, and has cleaned each."""
     status = get(daemon_set, "status") or {}
     return (
-        list(render.nodes_by_name(daemon_set)) == nodes
+        list(removal.nodes_by_name(daemon_set)) == nodes
         and status.get("observedGeneration") == get(daemon_set, "metadata", "generation")
         and status.get("updatedNumberScheduled", 0) >= len(nodes)
         and status.get("numberReady", 0) >= len(nodes)

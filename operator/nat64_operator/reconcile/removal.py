@@ -19,8 +19,8 @@ from nat64_operator.reconcile import node_cleanup
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.world import World, get
-from nat64_operator.render import gateway as render
 from nat64_operator.render import names
+from nat64_operator.render import removal as render
 from nat64_operator.render.manifest import Ref, config_map
 
 

@@ -23,7 +23,7 @@ from nat64_operator.api.policy import (
     Untranslated,
 )
 from nat64_operator.render import forward_stanza, names
-from nat64_operator.render.gateway import RUN_DIR
+from nat64_operator.render.containers import RUN_DIR
 from nat64_operator.render.manifest import config_map
 from nat64_operator.settings import Settings
 

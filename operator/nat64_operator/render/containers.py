@@ -1,0 +1,120 @@
+"""The containers of a gateway's pods: what each runs, and with which rights on the node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nat64_operator.api.gateway import Ports
+from nat64_operator.render import names
+from nat64_operator.settings import Settings
+
+CONFIG_DIR = "/etc/nat64"
+COREFILE_DIR = "/etc/nat64-dns64"
+RUN_DIR = "/run/nat64-operator"
+BPF_DIR = "/sys/fs/bpf"
+DNS64_USER = 65532
+"""Any user without rights; the image's other files are readable by all."""
+
+# Every capability is dropped but those that the translator uses: links, routes and tc hooks;
+# programs and maps; packet access that the verifier grants only with it.
+TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
+
+
+def privileged(settings: Settings, command: str) -> dict[str, Any]:
+    """The init container with all rights, for `prepare` and `remove`. It mounts bpffs on the host,
+    sets the node's sysctls and, at the end, puts them back.
+    """
+    return {
+        "name": command,
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-translator", command, "--config", _config_path()],
+        "securityContext": {
+            "privileged": True,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+        },
+        "resources": settings.translator_resources,
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            # Bidirectional: the bpffs that it mounts must be there for the node, and stay.
+            {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "Bidirectional"},
+            {"name": "run", "mountPath": RUN_DIR},
+        ],
+    }
+
+
+def translator(settings: Settings, port: int, command: list[str]) -> dict[str, Any]:
+    """The translator's container. `port` serves its metrics and probes."""
+    return {
+        "name": "translator",
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-translator", *command, "--config", _config_path()],
+        "ports": [_port("metrics", port)],
+        "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        "resources": settings.translator_resources,
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": list(TRANSLATOR_CAPABILITIES)},
+            # The runtimes' default profile refuses writes under /sys, where the pins are.
+            "appArmorProfile": {"type": "Unconfined"},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
+            {"name": "run", "mountPath": RUN_DIR},
+        ],
+    }
+
+
+def dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
+    """The sidecar's container. It has no capability at all."""
+    return {
+        "name": names.DNS64,
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-dns64", "run", "--corefile", f"{COREFILE_DIR}/{names.COREFILE}"],
+        "ports": [
+            _port("dns", ports.dns, "UDP"),
+            _port("dns-tcp", ports.dns),
+            _port("dns-health", ports.dns_health),
+            _port("dns-ready", ports.dns_ready),
+            _port("dns-metrics", ports.dns_metrics),
+        ],
+        "livenessProbe": _probe("/health", ports.dns_health, periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/ready", ports.dns_ready, periodSeconds=5, failureThreshold=2),
+        "resources": settings.dns64_resources,
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": DNS64_USER,
+            "runAsGroup": DNS64_USER,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            # A folder, not a single file: a file's mount never sees a changed ConfigMap.
+            {"name": "corefile", "mountPath": COREFILE_DIR, "readOnly": True},
+            {"name": "run", "mountPath": RUN_DIR, "readOnly": True},
+        ],
+    }
+
+
+def _config_path() -> str:
+    return f"{CONFIG_DIR}/{names.TRANSLATOR_FILE}"
+
+
+def _port(name: str, port: int, protocol: str = "TCP") -> dict[str, Any]:
+    # hostPort equal to containerPort is what the API server would fill in on the host network;
+    # it makes the scheduler see a clash with another pod.
+    return {"name": name, "containerPort": port, "hostPort": port, "protocol": protocol}
+
+
+def _probe(path: str, port: int, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 3, **timing}

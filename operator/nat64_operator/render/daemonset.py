@@ -1,0 +1,79 @@
+"""What every DaemonSet of a gateway has in common: its pods' place on the node, and its rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nat64_operator.render.containers import BPF_DIR, RUN_DIR
+from nat64_operator.render.manifest import finish
+from nat64_operator.settings import Settings
+
+DNS64_GRACE_SECONDS = 30
+"""Longer than the sidecar's lameduck period, in which it answers until CoreDNS has moved on."""
+
+
+def daemon_set(
+    name: str,
+    settings: Settings,
+    pod: dict[str, Any],
+    *,
+    match: dict[str, str],
+    labels: dict[str, str],
+    max_unavailable: int | str,
+) -> dict[str, Any]:
+    """A DaemonSet. `match` selects its pods; `labels` are on it and on them."""
+    return finish(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {"name": name, "namespace": settings.namespace, "labels": labels},
+            "spec": {
+                "selector": {"matchLabels": match},
+                "revisionHistoryLimit": 3,
+                "updateStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": max_unavailable, "maxSurge": 0},
+                },
+                "template": {
+                    "metadata": {
+                        "labels": labels,
+                        "annotations": {
+                            "kubectl.kubernetes.io/default-container": "translator",
+                        },
+                    },
+                    "spec": pod,
+                },
+            },
+        }
+    )
+
+
+def pod(
+    settings: Settings,
+    selector: dict[str, str],
+    tolerations: Sequence[dict[str, Any]],
+    config_name: str,
+) -> dict[str, Any]:
+    """A pod on the host network, without a token, before its containers are added."""
+    made: dict[str, Any] = {
+        "hostNetwork": True,
+        # The node's resolvers: cluster DNS must not depend on itself.
+        "dnsPolicy": "Default",
+        "priorityClassName": settings.priority_class,
+        "serviceAccountName": settings.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": DNS64_GRACE_SECONDS,
+        "nodeSelector": selector,
+        "tolerations": list(tolerations),
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [
+            {"name": "config", "configMap": {"name": config_name, "defaultMode": 0o444}},
+            {"name": "bpf", "hostPath": {"path": BPF_DIR, "type": "DirectoryOrCreate"}},
+            {"name": "run", "hostPath": {"path": RUN_DIR, "type": "DirectoryOrCreate"}},
+        ],
+    }
+    if settings.image_pull_secrets:
+        made["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return made

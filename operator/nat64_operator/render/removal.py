@@ -1,0 +1,87 @@
+"""The DaemonSets that take a translator off nodes: the removal of a whole gateway, and the cleaning
+of nodes that a gateway has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
+
+from nat64_operator.render import containers, names
+from nat64_operator.render.daemonset import daemon_set, pod
+from nat64_operator.settings import Settings
+
+ALL_AT_ONCE = "100%"
+"""maxUnavailable of a removal: no service is left to keep up."""
+
+
+class Where(NamedTuple):
+    """The nodes of a DaemonSet: by labels, or each by its name."""
+
+    selector: dict[str, str]
+    tolerations: tuple[dict[str, Any], ...]
+    nodes: tuple[str, ...] = ()
+
+    @classmethod
+    def by_name(cls, nodes: Iterable[str]) -> Self:
+        """These nodes, whatever their labels and taints."""
+        return cls({}, ({"operator": "Exists"},), tuple(sorted(nodes)))
+
+
+def removal(
+    gateway: str, where: Where, config_name: str, port: int, settings: Settings
+) -> dict[str, Any]:
+    """A gateway's DaemonSet in its last form: each pod removes what the translator left on its
+    node, sysctls included, and turns ready once that is done.
+    """
+    return daemon_set(
+        names.daemon_set(gateway),
+        settings,
+        _removing_pod(where, config_name, port, settings),
+        match=names.pod_labels(gateway),
+        labels=names.labels(gateway),
+        max_unavailable=ALL_AT_ONCE,
+    )
+
+
+def leaving(
+    gateway: str,
+    nodes: Sequence[str],
+    config_name: str,
+    port: int,
+    settings: Settings,
+) -> dict[str, Any]:
+    """The DaemonSet that cleans nodes which a gateway has left, beside the one that translates."""
+    match = names.leaving_labels(gateway)
+    return daemon_set(
+        names.leaving(gateway),
+        settings,
+        _removing_pod(Where.by_name(nodes), config_name, port, settings),
+        match=match,
+        labels={**names.labels(gateway), **match},
+        max_unavailable=ALL_AT_ONCE,
+    )
+
+
+def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
+    """The nodes that a DaemonSet names; none where it goes by labels."""
+    pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    terms = required.get("nodeSelectorTerms") or ()
+    fields = (field for term in terms for field in term.get("matchFields") or ())
+    return tuple(value for field in fields for value in field.get("values") or ())
+
+
+def _removing_pod(where: Where, config_name: str, port: int, settings: Settings) -> dict[str, Any]:
+    made = pod(settings, where.selector, where.tolerations, config_name)
+    made["initContainers"] = [containers.privileged(settings, "remove")]
+    made["containers"] = [containers.translator(settings, port, ["remove", "--hold"])]
+    if where.nodes:
+        terms = [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+            for node in where.nodes
+        ]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        made["affinity"] = {"nodeAffinity": required}
+    return made
