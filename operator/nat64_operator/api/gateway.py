@@ -14,7 +14,7 @@ import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
-from nat64_operator.api.meta import Meta, Object, Resource, Spec
+from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 from nat64_operator.errors import InvalidObjectError
 
 KIND = "NAT64Gateway"
@@ -138,11 +138,7 @@ class Gateway(Resource, frozen=True):
     @classmethod
     def parse(cls, obj: Object) -> Self:
         """Read an object. Raises InvalidObjectError where its spec has another shape."""
-        try:
-            spec = msgspec.convert(obj.get("spec") or {}, GatewaySpec)
-        except msgspec.ValidationError as error:
-            raise InvalidObjectError(f"spec: {error}") from error
-        return cls(Meta.of(obj), obj.get("status") or {}, KIND, spec)
+        return cls(Meta.of(obj), obj.get("status") or {}, KIND, read_spec(obj, GatewaySpec))
 
     @property
     def ports(self) -> Ports:
@@ -172,20 +168,12 @@ class Gateway(Resource, frozen=True):
                 copy_traffic_class=spec.copy_traffic_class,
                 lowest_ipv6_mtu=spec.lowest_ipv6_mtu,
                 timeouts=config.Timeouts(
-                    udp=spec.timeouts.udp_seconds,
-                    icmp=spec.timeouts.icmp_seconds,
-                    tcp_established=spec.timeouts.tcp_established_seconds,
-                    tcp_transitory=spec.timeouts.tcp_transitory_seconds,
-                    tcp_incoming_syn=spec.timeouts.tcp_incoming_syn_seconds,
-                    fragment=spec.timeouts.fragment_seconds,
+                    **{
+                        field.removesuffix("_seconds"): seconds
+                        for field, seconds in msgspec.structs.asdict(spec.timeouts).items()
+                    }
                 ),
-                limits=config.Limits(
-                    sessions=spec.limits.sessions,
-                    ports_per_client=spec.limits.ports_per_client,
-                    new_sessions_per_second_per_client=(
-                        spec.limits.new_sessions_per_second_per_client
-                    ),
-                ),
+                limits=config.Limits(**msgspec.structs.asdict(spec.limits)),
                 listen=f"[::]:{self.ports.translator}",
             )
         except (ValueError, ConfigError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
+
+from nat64_operator.errors import InvalidObjectError
 
 GROUP = "nat64-operator.io"
 VERSION = "v1alpha1"
@@ -74,3 +76,16 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A section of a spec. Fields that this version doesn't know are left alone: the API server
     has refused the misspelt ones, and what remains was stored by another version.
     """
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def read_spec(obj: Object, shape: type[S]) -> S:
+    """The spec of an object, defaults filled in. Raises InvalidObjectError, which names the field,
+    where it has another shape.
+    """
+    try:
+        return msgspec.convert(obj.get("spec") or {}, shape)
+    except msgspec.ValidationError as error:
+        raise InvalidObjectError(f"spec: {error}") from error

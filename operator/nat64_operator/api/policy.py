@@ -8,8 +8,7 @@ from typing import Self
 import msgspec
 
 from nat64_operator.api.gateway import DEFAULT_NAME
-from nat64_operator.api.meta import Meta, Object, Resource, Spec
-from nat64_operator.errors import InvalidObjectError
+from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 
 KIND = "DNS64Policy"
 PLURAL = "dns64policies"
@@ -226,8 +225,4 @@ class Policy(Resource, frozen=True):
     @classmethod
     def parse(cls, obj: Object) -> Self:
         """Read an object. Raises InvalidObjectError where its spec has another shape."""
-        try:
-            spec = msgspec.convert(obj.get("spec") or {}, PolicySpec)
-        except msgspec.ValidationError as error:
-            raise InvalidObjectError(f"spec: {error}") from error
-        return cls(Meta.of(obj), obj.get("status") or {}, KIND, spec)
+        return cls(Meta.of(obj), obj.get("status") or {}, KIND, read_spec(obj, PolicySpec))

@@ -14,9 +14,10 @@ from typing import Any
 
 from kubernetes import client
 
+from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import metrics
 from nat64_operator.edge.backoff import Backoffs
-from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.store import Store
 from nat64_operator.reconcile.actions import (

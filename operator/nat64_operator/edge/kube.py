@@ -6,17 +6,15 @@ Synchronous; the loop calls it from a thread. Every call has a timeout.
 from __future__ import annotations
 
 import hashlib
-import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import urllib3
 from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
+from nat64_operator.apiserver import Connection, Json, Timeout
 from nat64_operator.edge import metrics
 from nat64_operator.reconcile import status
 from nat64_operator.reconcile.actions import (
@@ -54,25 +52,24 @@ _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
-Query = dict[str, str]
-
-TROUBLE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
-"""What can go wrong between us and the API server, and is worth trying again."""
-
 
 class Kube:
     """One connection to the API server."""
 
-    def __init__(self, api: client.ApiClient, timeout: tuple[int, int] = TIMEOUT) -> None:
+    def __init__(self, api: client.ApiClient, timeout: Timeout = TIMEOUT) -> None:
         self._api, self._timeout = api, timeout
-        self.answered = time.monotonic()
-        """When a request last came to its end, well or not."""
+        self._connection = Connection(api, timeout, PAGE, _count)
 
-    def apart(self) -> Kube:
-        """The same connection, whose answers are no sign of life of this one's user."""
+    @property
+    def answered(self) -> float:
+        """When a request last ended, well or not."""
+        return self._connection.answered
+
+    def separate(self) -> Kube:
+        """The same API server, where a request that ends does not move this one's `answered`."""
         return Kube(self._api, self._timeout)
 
-    def perform(self, action: Action) -> dict[str, Any] | None:
+    def perform(self, action: Action) -> Json | None:
         """Carry one action out. Returns the object as it is now, or None."""
         match action:
             case Apply(manifest):
@@ -115,7 +112,7 @@ class Kube:
                 self._emit(action)
                 return None
 
-    def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def config_map(self, namespace: str, name: str) -> Json | None:
         """A ConfigMap; None where there is none, or where it may not be read."""
         try:
             return self.get(Ref("ConfigMap", name, namespace))
@@ -124,7 +121,7 @@ class Kube:
                 return None
             raise
 
-    def get(self, ref: Ref) -> dict[str, Any] | None:
+    def get(self, ref: Ref) -> Json | None:
         """An object; None where there is none."""
         try:
             return self._call("GET", ref)
@@ -133,12 +130,12 @@ class Kube:
                 return None
             raise
 
-    def create(self, ref: Ref, body: dict[str, Any]) -> dict[str, Any]:
+    def create(self, ref: Ref, body: Json) -> Json:
         """Make an object that isn't there."""
         body = {"metadata": {"name": ref.name}, **body}
         return self._call("POST", ref._replace(name=""), {"fieldManager": FIELD_MANAGER}, body)
 
-    def merge(self, ref: Ref, body: dict[str, Any]) -> dict[str, Any]:
+    def merge(self, ref: Ref, body: Json) -> Json:
         """Change fields of an object that is there."""
         return self._call("PATCH", ref, {"fieldManager": FIELD_MANAGER}, body, _MERGE)
 
@@ -160,24 +157,16 @@ class Kube:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         # A manager for each label: to apply one is not to give up another.
         query = {"fieldManager": f"{FIELD_MANAGER}-{label.rpartition('/')[2]}"}
-        self._request("PATCH", f"/api/v1/namespaces/{name}", query, body, _APPLY)
+        self._connection.request("PATCH", f"/api/v1/namespaces/{name}", query, body, _APPLY)
 
-    def items(self, kind: str, namespace: str = "", selector: str = "") -> Iterator[dict[str, Any]]:
+    def items(self, kind: str, namespace: str = "", selector: str = "") -> Iterator[Json]:
         """All objects of a kind, a page at a time."""
-        query = {"limit": str(PAGE)}
-        if selector:
-            query["labelSelector"] = selector
         version = _PATHS[kind][0].partition("/")[2]
-        while True:
-            page = self._call("GET", Ref(kind, "", namespace), query)
-            for item in page.get("items") or ():
-                yield {"apiVersion": version, "kind": kind, **item}
-            more = page["metadata"].get("continue")
-            if not more:
-                return
-            query["continue"] = more
+        query = {"labelSelector": selector} if selector else {}
+        for item in self._connection.items(_path(Ref(kind, "", namespace)), query):
+            yield {"apiVersion": version, "kind": kind, **item}
 
-    def _write(self, action: WriteCorefile) -> dict[str, Any]:
+    def _write(self, action: WriteCorefile) -> Json:
         ref = Ref("ConfigMap", action.name, action.namespace)
         data = {action.key: action.text or None}
         if not action.resource_version:
@@ -209,76 +198,35 @@ class Kube:
         }
         events = f"/api/v1/namespaces/{EVENTS_NAMESPACE}/events"
         try:
-            self._request("POST", events, {}, body)
+            self._connection.request("POST", events, {}, body)
         except client.ApiException as error:
             if error.status != 409:
                 raise
             # Its answer has the count, so that no right to read Events is needed.
             seen = {"lastTimestamp": now}
-            known = self._request("PATCH", f"{events}/{name}", {}, seen, _MERGE)
+            known = self._connection.request("PATCH", f"{events}/{name}", {}, seen, _MERGE)
             again = {"count": int(known.get("count") or 1) + 1}
-            self._request("PATCH", f"{events}/{name}", {}, again, _MERGE)
+            self._connection.request("PATCH", f"{events}/{name}", {}, again, _MERGE)
 
     def _call(
         self,
         method: str,
         ref: Ref,
-        query: Query | None = None,
+        query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
         subresource: str = "",
-    ) -> dict[str, Any]:
-        prefix, plural = _PATHS[ref.kind]
-        scope = f"/namespaces/{ref.namespace}" if ref.namespace else ""
-        name = f"/{ref.name}" if ref.name else ""
-        path = f"/{prefix}{scope}/{plural}{name}{subresource}"
-        return self._request(method, path, query or {}, body, content_type)
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        query: Query,
-        body: Any,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = content_type
-        request = self._api.param_serialize(
-            method,
-            path,
-            query_params=list(query.items()),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        code = "error"
-        try:
-            response = self._api.call_api(*request, _request_timeout=self._timeout)
-            raw = response.read()
-            code = str(response.status)
-        finally:
-            self.answered = time.monotonic()
-            metrics.REQUESTS.labels(method, code).inc()
-        if not 200 <= response.status <= 299:
-            error = client.ApiException(status=response.status, reason=response.reason)
-            error.body = raw.decode(errors="replace")
-            error.headers = response.getheaders()
-            raise error
-        parsed: dict[str, Any] = json.loads(raw) if raw else {}
-        return parsed
+    ) -> Json:
+        path = _path(ref) + subresource
+        return self._connection.request(method, path, query, body, content_type)
 
 
-def explain(error: client.ApiException) -> str:
-    """The API server's own sentence."""
-    try:
-        message: str = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
-    return message
+def _path(ref: Ref) -> str:
+    """Where an object is, or without a name all objects of its kind."""
+    prefix, plural = _PATHS[ref.kind]
+    scope = f"/namespaces/{ref.namespace}" if ref.namespace else ""
+    return f"/{prefix}{scope}/{plural}" + (f"/{ref.name}" if ref.name else "")
 
 
-def say(error: Exception) -> str:
-    """Any trouble in a sentence."""
-    return explain(error) if isinstance(error, client.ApiException) else str(error)
+def _count(method: str, code: str) -> None:
+    metrics.REQUESTS.labels(method, code).inc()

@@ -17,7 +17,8 @@ from typing import Any
 
 from kubernetes import client
 
-from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.apiserver import TROUBLE, say
+from nat64_operator.edge.kube import Kube
 from nat64_operator.render.manifest import Ref
 
 log = logging.getLogger("nat64_operator")

@@ -12,8 +12,9 @@ from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
+from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import handlers, health
-from nat64_operator.edge.kube import TROUBLE, Kube, explain, say
+from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
@@ -38,7 +39,7 @@ async def run(
 ) -> int:
     """Run until told to stop by a signal. Returns the exit code."""
     store = Store(settings)
-    elected = Lease(kube.apart(), settings.namespace) if lease else None
+    elected = Lease(kube.separate(), settings.namespace) if lease else None
     loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=elected)
     tasks: list[asyncio.Task[None]] = []
     async with health.serving(health_address, loop, store, tasks):
@@ -88,9 +89,9 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
                 break
             except client.ApiException as error:
                 if error.status == 409:
-                    log.warning("a label of namespace %s is left: %s", namespace, explain(error))
+                    log.warning("a label of namespace %s is left: %s", namespace, say(error))
                     break
-                problem = explain(error)
+                problem = say(error)
             except TROUBLE as error:
                 problem = say(error)
             log.warning("namespace %s can't be labelled: %s", namespace, problem)

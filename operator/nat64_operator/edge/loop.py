@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 
+from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import dns, metrics
 from nat64_operator.edge.backoff import wait_after
 from nat64_operator.edge.executor import Actor
-from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.resync import Reader
 from nat64_operator.edge.store import Store

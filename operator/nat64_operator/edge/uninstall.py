@@ -10,7 +10,8 @@ from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.edge.kube import TROUBLE, Kube, say
+from nat64_operator.apiserver import TROUBLE, say
+from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lifecycle import PSA_LABEL, PSA_MODES
 from nat64_operator.reconcile.actions import Delete
 from nat64_operator.reconcile.world import get

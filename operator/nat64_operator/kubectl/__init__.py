@@ -1,5 +1,6 @@
 """`kubectl nat64`: what the product does in a cluster, and why it doesn't, with the user's rights.
 
-Objects are read from the API server, nodes through `exec` into the agents' pods. Gathering is one
-thin edge (`cluster`, `gather`); judging and writing are pure.
+`cluster` and `facts` read: objects from the API server, nodes by `exec` into the agents' pods. All
+other modules judge and print what was read, and are pure. Imports `coredns`, `render` and `api`; it
+never knows kopf, `edge` or `reconcile`.
 """

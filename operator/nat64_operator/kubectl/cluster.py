@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import urllib3
@@ -11,6 +10,7 @@ from kubernetes import client
 from kubernetes import config as kube_config
 from kubernetes.stream import stream
 
+from nat64_operator.apiserver import TROUBLE, Connection, say
 from nat64_operator.kubectl.exec_output import ClusterError, Json, Output
 
 TIMEOUT = (5, 30)
@@ -24,7 +24,7 @@ class Cluster:
 
     def __init__(self, configuration: client.Configuration, namespace: str) -> None:
         self._configuration = configuration
-        self._api = client.ApiClient(configuration)
+        self._connection = Connection(client.ApiClient(configuration), TIMEOUT, PAGE)
         self.namespace = namespace
         """The namespace of the user's context: where a pod without one is looked for."""
 
@@ -42,34 +42,17 @@ class Cluster:
 
     def get(self, path: str, **query: str) -> Json:
         """One object. Raises ClusterError."""
-        request = self._api.param_serialize(
-            "GET",
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-        )
         try:
-            response = self._api.call_api(*request, _request_timeout=TIMEOUT)
-            raw = response.read()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ClusterError(f"the API server does not answer: {error}") from error
-        if not 200 <= response.status <= 299:
-            raise ClusterError(_message(raw, response.reason), response.status)
-        parsed: Json = json.loads(raw)
-        return parsed
+            return self._connection.request("GET", path, query)
+        except TROUBLE as error:
+            raise _cluster_error(error) from error
 
     def items(self, path: str, **query: str) -> list[Json]:
         """A list, all pages of it. Raises ClusterError."""
-        found: list[Json] = []
-        query["limit"] = str(PAGE)
-        while True:
-            page = self.get(path, **query)
-            found += page.get("items") or ()
-            more = page["metadata"].get("continue")
-            if not more:
-                return found
-            query["continue"] = more
+        try:
+            return list(self._connection.items(path, query))
+        except TROUBLE as error:
+            raise _cluster_error(error) from error
 
     def exec(self, namespace: str, pod: str, container: str, argv: Sequence[str]) -> Output:
         """Run a command in a pod. Raises ClusterError where it couldn't be started."""
@@ -104,9 +87,7 @@ class Cluster:
             raise ClusterError(f"pod {pod}: {error}") from error
 
 
-def _message(raw: bytes, reason: str | None) -> str:
-    try:
-        message: str = json.loads(raw)["message"]
-    except (TypeError, ValueError, KeyError):
-        return f"the API server: {reason or 'an error without a reason'}"
-    return message
+def _cluster_error(error: Exception) -> ClusterError:
+    if isinstance(error, client.ApiException):
+        return ClusterError(say(error), error.status or 0)
+    return ClusterError(f"the API server does not answer: {say(error)}")

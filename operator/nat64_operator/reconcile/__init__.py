@@ -1,4 +1,8 @@
-"""From what there is to what to do: one pure function, called for any reason, as often as it is."""
+"""Observed state in, a plan out: `reconcile` is one pure, level-triggered function.
+
+Imports `coredns`, `render` and `api`. It never knows the clock, the API server or kopf: whatever a
+decision depends on is in a `World`.
+"""
 
 from nat64_operator.reconcile.nodes import Node
 from nat64_operator.reconcile.plan import reconcile

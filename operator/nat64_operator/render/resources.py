@@ -34,4 +34,4 @@ def add_memory(text: str, size: int) -> str:
         value = parse_quantity(text)
     except ValueError:
         return text
-    return f"{math.ceil((int(value) + size) / MEBI)}Mi" if value.is_finite() else text
+    return f"{math.ceil((value + size) / MEBI)}Mi" if value.is_finite() else text
