@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nat64_dataplane import http_server
 from nat64_dataplane.errors import BusyError, ConfigError
-from nat64_dataplane.translator import http
 from nat64_dataplane.translator.rundir import RunDir, Status
 
 STATUS = Status(
@@ -20,16 +20,20 @@ STATUS = Status(
 )
 
 
-async def hello() -> http.Answer:
-    return http.text(HTTPStatus.OK, "hello")
+async def hello() -> http_server.Answer:
+    return http_server.text(HTTPStatus.OK, "hello")
+
+
+def broken() -> http_server.Answer:
+    raise ZeroDivisionError
 
 
 async def exchange(host: str, request: bytes) -> bytes:
-    server = http.Server({"/hello": hello})
-    socket = http._listening("::", 0)
+    server = http_server.HttpServer({"/hello": hello, "/broken": broken})
+    socket = http_server._any_address(0)
     port = socket.getsockname()[1]
     socket.close()
-    await server.start(f"[::]:{port}")
+    await server.start("::", port)
     try:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(request)
@@ -37,7 +41,7 @@ async def exchange(host: str, request: bytes) -> bytes:
         writer.close()
         return answer
     finally:
-        await server.close()
+        server.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -61,10 +65,23 @@ def test_anything_else_is_refused(request_: bytes, status: bytes) -> None:
     assert answer.split(b" ")[1] == status
 
 
+def test_a_head_request_gets_the_head_only() -> None:
+    answer = asyncio.run(exchange("::1", b"HEAD /hello HTTP/1.1\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nContent-Length: 6\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_page_that_fails_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    answer = asyncio.run(exchange("::1", b"GET /broken HTTP/1.1\r\n\r\n"))
+    assert answer.split(b" ")[1] == b"500"
+    assert "the page /broken failed" in caplog.text
+
+
 @pytest.mark.parametrize("listen", ["", "9464", "[::]", "[::]:port", "[::]:70000"])
 def test_a_bad_listen_address_is_refused(listen: str) -> None:
     with pytest.raises(ConfigError, match="listen"):
-        http.parse_listen(listen)
+        http_server.parse_listen(listen)
 
 
 def test_a_status_reads_back_and_knows_what_changed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 
@@ -20,13 +20,13 @@ from nat64_dataplane.dns64.block import Block
 from nat64_dataplane.dns64.engine import Engine
 from nat64_dataplane.dns64.entropy import Entropy
 from nat64_dataplane.dns64.faults import faults
-from nat64_dataplane.dns64.http import HttpServer, Page
 from nat64_dataplane.dns64.loop import LoopProbe
 from nat64_dataplane.dns64.metrics import DnsCollector, Upstreams
 from nat64_dataplane.dns64.settings import Listen, Server, Settings
 from nat64_dataplane.dns64.tcp import TcpListener
 from nat64_dataplane.dns64.translator import POLL_SECONDS
 from nat64_dataplane.dns64.udp import UdpListener
+from nat64_dataplane.http_server import Answer, Handler, HttpServer
 
 logger = logging.getLogger("nat64_dns64")
 
@@ -93,9 +93,8 @@ class App:
         try:
             for place, names in _endpoints(settings).items():
                 if place not in self._http:
-                    server = HttpServer(*place)
-                    server.pages = {name: self._page(name) for name in names}
-                    await server.start()
+                    server = HttpServer({name: self._page(name) for name in names})
+                    await server.start(*place)
                     added.append(server)
                     endpoints[place] = server
             for place, members in places.items():
@@ -132,7 +131,7 @@ class App:
         for place in [place for place in self._http if place not in wanted]:
             self._http.pop(place).close()
         for place, names in wanted.items():
-            self._http[place].pages = {name: self._page(name) for name in names}
+            self._http[place].routes = {name: self._page(name) for name in names}
         self._show_runtime(settings.runtime_metrics)
         for engine in old:
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, engine.close)
@@ -262,7 +261,7 @@ class App:
         self.failed = True
         self.stop.set()
 
-    def _page(self, name: str) -> Callable[[], Page]:
+    def _page(self, name: str) -> Handler:
         return {
             "/health": self._health,
             "/ready": self._ready,
@@ -270,14 +269,18 @@ class App:
             "/metrics": self._metrics,
         }[name]
 
-    def _health(self) -> Page:
-        return Page(200, b"OK")
+    def _health(self) -> Answer:
+        return Answer(HTTPStatus.OK, b"OK")
 
-    def _ready(self) -> Page:
+    def _ready(self) -> Answer:
         reasons = self.unready()
-        return Page(503, "\n".join(reasons).encode()) if reasons else Page(200, b"OK")
+        return (
+            Answer(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(reasons).encode())
+            if reasons
+            else Answer(HTTPStatus.OK, b"OK")
+        )
 
-    def _status(self) -> Page:
+    def _status(self) -> Answer:
         watched = [engine.watch.status for engine in self.engines if engine.settings.dns64]
         missing = next((status for status in watched if not status.programmed), None)
         status = {
@@ -288,10 +291,10 @@ class App:
             "reason": missing.reason if missing else (watched[0].reason if watched else "no dns64"),
             "ready": not self.unready(),
         }
-        return Page(200, json.dumps(status).encode() + b"\n", "application/json")
+        return Answer(HTTPStatus.OK, json.dumps(status).encode() + b"\n", "application/json")
 
-    def _metrics(self) -> Page:
-        return Page(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+    def _metrics(self) -> Answer:
+        return Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
 
 
 def _endpoints(settings: Settings) -> dict[Place, list[str]]:

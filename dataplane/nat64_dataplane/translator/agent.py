@@ -21,10 +21,10 @@ from typing import TypeVar
 from nat64_dataplane import config as config_file
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
+from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import monitor, probes
 from nat64_dataplane.translator.actions import Action, Apply
 from nat64_dataplane.translator.host import AttachBy
-from nat64_dataplane.translator.http import Server
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR, RunDir, Status
 from nat64_dataplane.translator.state import State
@@ -94,13 +94,13 @@ class Agent:
         loop.add_signal_handler(signal.SIGHUP, self._wake.set)
         instance = Instance(self.options.pins, self.options.attach_by)
         with self.run_dir.locked(), self._kernel, monitor.watching(self._wake.set):
-            server = Server(probes.routes(self.state, instance))
+            server = HttpServer(probes.routes(self.state, instance))
             if self.state.config.listen:
-                await server.start(self.state.config.listen)
+                await server.start(*parse_listen(self.state.config.listen))
             try:
                 await self._work(instance)
             finally:
-                await server.close()
+                server.close()
                 await self._in_kernel(instance.close)
         log.info("agent stopped; translator %r goes on", self.state.config.name)
 

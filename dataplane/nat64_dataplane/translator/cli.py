@@ -15,8 +15,8 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
+from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import agent, facts, inspect, prepare, probes, show, trace
-from nat64_dataplane.translator.http import Server, parse_listen
 from nat64_dataplane.translator.remove import Removal
 from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR
 
@@ -187,12 +187,12 @@ async def _hold(listen: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(probes.removed_routes())
+    server = HttpServer(probes.removed_routes())
     if listen:
-        await server.start(listen)
+        await server.start(*parse_listen(listen))
     print(f"removed; holding until stopped ({time.strftime('%H:%M:%S')})", flush=True)
     await stop.wait()
-    await server.close()
+    server.close()
 
 
 def _check(options: argparse.Namespace) -> int:

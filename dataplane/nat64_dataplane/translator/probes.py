@@ -9,8 +9,8 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from nat64_dataplane.translator import http
-from nat64_dataplane.translator.http import Answer, Handler
+from nat64_dataplane import http_server
+from nat64_dataplane.http_server import Answer, Handler
 from nat64_dataplane.translator.metrics import Collector, Source
 from nat64_dataplane.translator.state import State
 
@@ -27,13 +27,13 @@ def routes(state: State, source: Source) -> dict[str, Handler]:
     async def livez() -> Answer:
         idle = time.monotonic() - (state.last_pass or started)
         if idle > _STUCK_SECONDS:
-            return http.text(HTTPStatus.SERVICE_UNAVAILABLE, f"no pass for {idle:.0f} s")
-        return http.text(HTTPStatus.OK, "ok")
+            return http_server.text(HTTPStatus.SERVICE_UNAVAILABLE, f"no pass for {idle:.0f} s")
+        return http_server.text(HTTPStatus.OK, "ok")
 
     async def readyz() -> Answer:
         if why := state.unready:
-            return http.text(HTTPStatus.SERVICE_UNAVAILABLE, why)
-        return http.text(HTTPStatus.OK, state.status.reason)
+            return http_server.text(HTTPStatus.SERVICE_UNAVAILABLE, why)
+        return http_server.text(HTTPStatus.OK, state.status.reason)
 
     async def metrics() -> Answer:
         # Reading the maps takes system calls: not on the loop.
@@ -47,6 +47,6 @@ def removed_routes() -> dict[str, Handler]:
     """The paths of an agent that has taken its translator off the node and stays to say so."""
 
     async def ok() -> Answer:
-        return http.text(HTTPStatus.OK, "removed")
+        return http_server.text(HTTPStatus.OK, "removed")
 
     return {"/livez": ok, "/readyz": ok}
