@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every packet is counted twice: when it comes in, and with what became of it.
  *
- * nat64_dataplane/translator/counters.py has the same names in the same order (a test compares).
+ * translator/datapath/counters.py has the same names in the same order (a test compares).
  * received = translated + passed + all that starts with dropped_, per direction.
  */
 #pragma once

@@ -25,8 +25,8 @@ from scapy.packet import Packet
 
 from nat64_dataplane import pref64
 from nat64_dataplane.config import Config, Limits, parse
-from nat64_dataplane.translator.datapath import Datapath
-from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
 from tests.lab.node import Node
 
 PREFIX = IPv6Network("64:ff9b:1::/96")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from nat64_dataplane.translator import bpflink
+from nat64_dataplane.translator.node import bpf_link
 
 _PROG_LOAD, _SCHED_CLS = 5, 3
 
@@ -18,4 +18,4 @@ def load(verdict: int = -1) -> int:
     attr = struct.pack(
         "=IIQQ", _SCHED_CLS, 2, ctypes.addressof(instructions), ctypes.addressof(license_)
     )
-    return bpflink._bpf(_PROG_LOAD, attr)
+    return bpf_link._bpf(_PROG_LOAD, attr)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from nat64_dataplane import http_server
 from nat64_dataplane.errors import BusyError, ConfigError
-from nat64_dataplane.translator.rundir import RunDir, Status
+from nat64_dataplane.translator.run_directory import RunDir, Status
 
 STATUS = Status(
     prefix="64:ff9b::/96", programmed=True, reason="Programmed", config_hash="00", since=1.0

@@ -9,11 +9,15 @@ import pytest
 
 from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import actions, notrack, resolve
-from nat64_dataplane.translator import plan as planning
-from nat64_dataplane.translator.actions import Action
-from nat64_dataplane.translator.attach import Hook
-from nat64_dataplane.translator.facts import (
+from nat64_dataplane.translator.datapath.config_slot import (
+    fragmentation_address,
+    fragmentation_mtu,
+)
+from nat64_dataplane.translator.host_view import DUMMY_ADDRESS
+from nat64_dataplane.translator.node import actions, nftables_notrack, uplinks_and_pools
+from nat64_dataplane.translator.node import plan as planning
+from nat64_dataplane.translator.node.actions import Action
+from nat64_dataplane.translator.node.facts import (
     IFF_NOARP,
     IFF_UP,
     Address,
@@ -24,9 +28,8 @@ from nat64_dataplane.translator.facts import (
     PrefixRoute,
     RangeRoute,
 )
-from nat64_dataplane.translator.plan import Desired, Observed
-from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
-from nat64_dataplane.translator.view import DUMMY_ADDRESS
+from nat64_dataplane.translator.node.plan import Desired, Observed
+from nat64_dataplane.translator.node.tc_hooks import Hook
 
 CONFIG = parse("{name: default, prefix: 64:ff9b:1::/96}")
 NODE = IPv4Address("198.51.100.1")
@@ -62,7 +65,7 @@ DONE = replace(
     prefix_routes=frozenset({FRAGMENTER, ROUTE}),
 )
 HOOKS = {Hook(5, "egress"): 11, Hook(1, "ingress"): 10, Hook(3, "ingress"): 10}
-RULES = notrack.rules(CONFIG.prefix, CONFIG.interface, tracking=True)
+RULES = nftables_notrack.rules(CONFIG.prefix, CONFIG.interface, tracking=True)
 
 
 def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> Desired:
@@ -71,17 +74,19 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         interface=config.interface,
         peer="n64p-0",
         prefix=config.prefix,
-        mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+        mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
         fragment_mtu=fragmentation_mtu(config),
         programs={"ingress": 10, "egress": 11},
-        rules=notrack.rules(config.prefix, config.interface, tracking=True),
-        ranges=resolve.owned_ranges(config, facts),
+        rules=nftables_notrack.rules(config.prefix, config.interface, tracking=True),
+        ranges=uplinks_and_pools.owned_ranges(config, facts),
     )
     return replace(wanted, **changes)  # type: ignore[arg-type]
 
 
 def observed(facts: Facts = DONE, **changes: object) -> Observed:
-    seen = Observed(facts, MAC, HOOKS, RULES, True, resolve.host_view(CONFIG, facts, NAT64))
+    seen = Observed(
+        facts, MAC, HOOKS, RULES, True, uplinks_and_pools.host_view(CONFIG, facts, NAT64)
+    )
     return replace(seen, **changes)  # type: ignore[arg-type]
 
 
@@ -90,7 +95,7 @@ def routed(*routes: PrefixRoute) -> Observed:
 
 
 def planned(want: Desired, seen: Observed, config: Config = CONFIG) -> list[Action]:
-    view = resolve.host_view(config, seen.facts, seen.facts.link(want.interface))
+    view = uplinks_and_pools.host_view(config, seen.facts, seen.facts.link(want.interface))
     return list(planning.plan(want, seen, view))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from nat64_dataplane.config import parse
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import prepare
-from nat64_dataplane.translator.facts import Address, Facts, Link
+from nat64_dataplane.translator.node import node_sysctls
+from nat64_dataplane.translator.node.facts import Address, Facts, Link
 
 FACTS = Facts(
     links=(Link(1, "lo", 65536, 9, bytes(6)), Link(2, "eth0", 1500, 1, bytes(6))),
@@ -40,11 +40,11 @@ def read(proc: Path) -> dict[str, str]:
 
 def run(proc: Path, text: str = "name: default", ra: frozenset[int] = frozenset({2})) -> list[str]:
     run_dir = proc.parent / "run"
-    return list(prepare.prepare(parse(text), FACTS, ra, run_dir, proc))
+    return list(node_sysctls.prepare(parse(text), FACTS, ra, run_dir, proc))
 
 
 def undo(proc: Path, instance: str = "default") -> None:
-    list(prepare.restore(instance, proc.parent / "run", proc))
+    list(node_sysctls.restore(instance, proc.parent / "run", proc))
 
 
 def test_forwarding_is_turned_on_and_advertised_routes_survive_it(proc: Path) -> None:
@@ -145,11 +145,11 @@ def test_an_undoing_that_failed_can_be_done_again(proc: Path) -> None:
 def test_what_is_missing_is_told(proc: Path) -> None:
     config = parse("name: default")
     with pytest.raises(HostError, match="forwarding is 0"):
-        prepare.missing(config, FACTS, proc)
+        node_sysctls.missing(config, FACTS, proc)
     run(proc, "{name: default, pools: [{ports: 61001-62000}]}")
-    assert prepare.missing(config, FACTS, proc) == "62001-65535"
+    assert node_sysctls.missing(config, FACTS, proc) == "62001-65535"
     run(proc)
-    assert prepare.missing(config, FACTS, proc) == ""
+    assert node_sysctls.missing(config, FACTS, proc) == ""
 
 
 def test_undoing_without_a_record_does_nothing(proc: Path) -> None:
@@ -160,4 +160,4 @@ def test_undoing_without_a_record_does_nothing(proc: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "1-3,5,7-65535", "61001-65535"])
 def test_port_lists_read_back_equal(text: str) -> None:
-    assert prepare.format_ports(prepare.parse_ports(text)) == text
+    assert node_sysctls.format_ports(node_sysctls.parse_ports(text)) == text

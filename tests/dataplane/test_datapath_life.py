@@ -14,8 +14,8 @@ from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.bpf.errors import PinMismatchError
 from nat64_dataplane.config import Config, Limits, Policy, StaticMapping
-from nat64_dataplane.translator.datapath import Datapath, DatapathError
-from nat64_dataplane.translator.view import HostView, PoolRange
+from nat64_dataplane.translator.datapath.datapath import Datapath, DatapathError
+from nat64_dataplane.translator.host_view import HostView, PoolRange
 from tests.dataplane.machine import PREFIX, at
 
 pytestmark = pytest.mark.root

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nat64_dataplane.bpf import OBJECT, Object
-from nat64_dataplane.translator import abi, agent, counters, settings
+from nat64_dataplane.translator import agent
+from nat64_dataplane.translator.datapath import abi, config_slot, counters
 
 SOURCE = Path(__file__).parents[2] / "dataplane/bpf"
 
@@ -90,7 +91,7 @@ def test_constants_agree() -> None:
     assert defined["MAX_PORT_BLOCKS"] == abi.MAX_PORT_BLOCKS
     assert defined["HELD_BYTES"] == abi.HELD_BYTES
     assert "FRAGMENTER_BASE 0xf0400000U" in header("refragment.h")
-    assert int(settings.fragmentation_address(0)) == 0xF0400000
+    assert int(config_slot.fragmentation_address(0)) == 0xF0400000
 
 
 def test_bindings_linger_longer_than_any_pause_between_sweeps() -> None:

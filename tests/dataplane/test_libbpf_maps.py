@@ -14,7 +14,7 @@ from nat64_dataplane.bpf import OBJECT, Map, Object, features, libbpf
 from nat64_dataplane.bpf.errors import BpfError, PinMismatchError, VerifierError
 from nat64_dataplane.bpf.maps import MapLayout, possible_cpus
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator import abi
+from nat64_dataplane.translator.datapath import abi
 
 pytestmark = pytest.mark.root
 

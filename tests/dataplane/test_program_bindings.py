@@ -13,9 +13,9 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet
 
 from nat64_dataplane.config import Limits
-from nat64_dataplane.translator import abi
-from nat64_dataplane.translator.abi import SessionFlag
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.abi import SessionFlag
+from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.machine import (
     OTHER,
     POD,

@@ -11,9 +11,12 @@ from scapy.layers.inet import ICMP, IP, UDP, IPOption_LSRR
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
-from nat64_dataplane.translator import abi
-from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.config_slot import (
+    fragmentation_address,
+    fragmentation_mtu,
+)
+from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.machine import (
     MAC,
     POD,

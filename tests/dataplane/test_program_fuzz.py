@@ -16,8 +16,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
 from nat64_dataplane.bpf.errors import BpfError
-from nat64_dataplane.translator import abi
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.machine import (
     NEXT,
     POD,

@@ -15,8 +15,8 @@ from pyroute2 import IPRoute
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
-from nat64_dataplane.translator.attach import Clsact, Direction, Hook, Program
-from nat64_dataplane.translator.view import Uplink
+from nat64_dataplane.translator.host_view import Uplink
+from nat64_dataplane.translator.node.tc_hooks import Clsact, Direction, Hook, Program
 from tests.dataplane.machine import POD, POOL, PREFIX, SERVER, Machine, at, machine
 from tests.lab.node import wait_for
 

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nat64_dataplane.translator.settings import fragmentation_address, fragmentation_mtu
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath.config_slot import (
+    fragmentation_address,
+    fragmentation_mtu,
+)
+from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane import random_packets
 from tests.dataplane.machine import NEXT, POOL, PREFIXES, REDIRECT, SHOT, Machine, Out, machine
 from tests.dataplane.reference import answers

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pyroute2 import IPRoute
 from scapy.layers.inet import IP, UDP, fragment
 
-from nat64_dataplane.translator.attach import Clsact, Hook
-from nat64_dataplane.translator.view import Uplink
+from nat64_dataplane.translator.host_view import Uplink
+from nat64_dataplane.translator.node.tc_hooks import Clsact, Hook
 from tests.dataplane import test_program_fuzz as fuzz
 from tests.dataplane import test_program_property as prediction
 from tests.dataplane.machine import NEXT, POOL, REDIRECT, SERVER, SHOT, Machine, Out, machine

@@ -10,8 +10,8 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
-from nat64_dataplane.translator import abi
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, spare
 
 pytestmark = pytest.mark.root

@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
-from nat64_dataplane.translator.datapath import Session
+from nat64_dataplane.translator.datapath.datapath import Session
 from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, spare
 
 pytestmark = pytest.mark.root

@@ -10,7 +10,7 @@ import pytest
 
 from nat64_dataplane.dns64.settings import cache, dns64, forward, from_text
 from nat64_dataplane.dns64.settings.read import FORMS
-from nat64_dataplane.translator.counters import DROP_REASONS
+from nat64_dataplane.translator.datapath.counters import DROP_REASONS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.render.sidecar_corefile import render_corefile

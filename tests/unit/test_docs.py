@@ -15,11 +15,11 @@ from nat64_dataplane.config import Config
 from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
 from nat64_dataplane.dns64.metrics import DnsCollector
-from nat64_dataplane.translator.counters import DIRECTIONS, DROP_REASONS, NAMES
-from nat64_dataplane.translator.metrics import Collector
-from nat64_dataplane.translator.portmap import PoolUsage
-from nat64_dataplane.translator.rundir import Status
-from nat64_dataplane.translator.state import State
+from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS, NAMES
+from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.metrics import Collector
+from nat64_dataplane.translator.run_directory import Status
 from nat64_operator.edge import metrics as operator_metrics
 from nat64_operator.edge.metrics import Objects
 from nat64_operator.edge.store import Store
@@ -118,7 +118,7 @@ def test_every_reason_of_a_condition_has_a_row_in_troubleshooting() -> None:
     ]
     found = {word for word in words(modules) if len(re.findall("[A-Z]", word)) > 1}
     assert "CorefileUnsupported" in found
-    agents = (REPO / "dataplane" / "nat64_dataplane" / "translator").glob("*.py")
+    agents = (REPO / "dataplane" / "nat64_dataplane" / "translator").rglob("*.py")
     found |= set(arguments(agents, "HostError"))
     assert "NoUplink" in found
     assert sorted(word for word in found if f"`{word}`" not in text) == []

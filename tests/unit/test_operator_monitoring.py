@@ -14,11 +14,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from nat64_dataplane import config
 from nat64_dataplane.dns64 import metrics as dns64_metrics
-from nat64_dataplane.translator import counters
-from nat64_dataplane.translator.metrics import Collector
-from nat64_dataplane.translator.portmap import PoolUsage
-from nat64_dataplane.translator.rundir import Status
-from nat64_dataplane.translator.state import State
+from nat64_dataplane.translator.datapath import counters
+from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.metrics import Collector
+from nat64_dataplane.translator.run_directory import Status
 from nat64_operator.edge import metrics
 from nat64_operator.edge.store import Store
 from tests.unit.operator_simulation import SETTINGS

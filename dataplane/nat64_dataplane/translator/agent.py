@@ -22,13 +22,14 @@ from nat64_dataplane import config as config_file
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
-from nat64_dataplane.translator import monitor, probes
-from nat64_dataplane.translator.actions import Action, Apply
-from nat64_dataplane.translator.host import AttachBy
 from nat64_dataplane.translator.instance import Instance
-from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR, RunDir, Status
-from nat64_dataplane.translator.state import State
-from nat64_dataplane.translator.supervisor import Settled
+from nat64_dataplane.translator.node import netlink_monitor
+from nat64_dataplane.translator.node.actions import Action, Apply
+from nat64_dataplane.translator.node.netlink_host import AttachBy
+from nat64_dataplane.translator.node.reconciler import Settled
+from nat64_dataplane.translator.report import probes
+from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR, RunDir, Status
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Agent:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._wake.set)
         instance = Instance(self.options.pins, self.options.attach_by)
-        with self.run_dir.locked(), self._kernel, monitor.watching(self._wake.set):
+        with self.run_dir.locked(), self._kernel, netlink_monitor.watching(self._wake.set):
             server = HttpServer(probes.routes(self.state, instance))
             if self.state.config.listen:
                 await server.start(*parse_listen(self.state.config.listen))

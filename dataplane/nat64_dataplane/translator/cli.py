@@ -16,9 +16,11 @@ from pyroute2 import IPRoute
 
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
 from nat64_dataplane.http_server import HttpServer, parse_listen
-from nat64_dataplane.translator import agent, facts, inspect, prepare, probes, show, trace
-from nat64_dataplane.translator.remove import Removal
-from nat64_dataplane.translator.rundir import DEFAULT_RUN_DIR
+from nat64_dataplane.translator import agent
+from nat64_dataplane.translator.node import facts, node_sysctls
+from nat64_dataplane.translator.removal import Removal
+from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
+from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
 
@@ -107,10 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "Say whether a config file is good, and what it means here.")
     check.add_argument("--config", type=Path, required=True)
     for name, command, text in (
-        ("status", show.status, "Show the translators of this node."),
-        ("bib", show.bib, "Show the binding information base: which client has which port."),
-        ("sessions", show.sessions, "Show the session table."),
-        ("drops", show.drops, "Show counters: what was translated, and why packets were not."),
+        ("status", show_commands.status, "Show the translators of this node."),
+        (
+            "bib",
+            show_commands.bib,
+            "Show the binding information base: which client has which port.",
+        ),
+        ("sessions", show_commands.sessions, "Show the session table."),
+        (
+            "drops",
+            show_commands.drops,
+            "Show counters: what was translated, and why packets were not.",
+        ),
     ):
         one = add(name, command, text)
         one.add_argument("--name", help="the translator (default: the only one)")
@@ -125,10 +135,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_diagnosis(add: Callable[..., argparse.ArgumentParser]) -> None:
     """What `kubectl nat64 doctor` and `trace` run on a node; JSON only."""
-    look = add("inspect", inspect.run, "Print what this node looks like to its translator.")
+    look = add("inspect", node_inspection.run, "Print what this node looks like to its translator.")
     way = add("trace", trace.run, "Print a client's way to a destination, as this node sees it.")
     for one in (look, way):
-        one.add_argument("--config", type=Path, default=inspect.DEFAULT_CONFIG)
+        one.add_argument("--config", type=Path, default=node_inspection.DEFAULT_CONFIG)
     way.add_argument("--client", type=IPv6Address, required=True, help="who sends")
     way.add_argument("--destination", type=IPv6Address, action="append", default=[])
     way.add_argument("--host", help="a name to resolve, whose addresses are destinations")
@@ -156,11 +166,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     config = agent.load(options.config)
-    if mounted := prepare.mount_bpffs():
+    if mounted := node_sysctls.mount_bpffs():
         print(mounted)
     with IPRoute(strict_check=True) as ipr:
-        found, ra_links = facts.read(ipr), prepare.links_with_ra(ipr)
-    for line in prepare.prepare(config, found, ra_links, options.run_dir):
+        found, ra_links = facts.read(ipr), node_sysctls.links_with_ra(ipr)
+    for line in node_sysctls.prepare(config, found, ra_links, options.run_dir):
         print(line)
     return EXIT_OK
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import pins
-from nat64_dataplane.translator.carry import Carrier
-from nat64_dataplane.translator.datapath import Datapath, PoolUsage, SweepResult
-from nat64_dataplane.translator.host import AttachBy, Host
-from nat64_dataplane.translator.supervisor import Settled, Supervisor
+from nat64_dataplane.translator.datapath import pinned_maps
+from nat64_dataplane.translator.datapath.carry_over import Carrier
+from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
+from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
+from nat64_dataplane.translator.node.reconciler import Settled, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Instance:
         return self._opened[1]
 
     def _load(self, config: Config) -> tuple[tuple[Datapath, Supervisor], Carrier | None]:
-        before = list(pins.versions(self._pins, config.name))
+        before = list(pinned_maps.versions(self._pins, config.name))
         datapath = Datapath.open(self._pins, config.name, config.limits)
         host = Host(config.name, self._pins, self._attach_by)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nat64_dataplane.bpf import Map, Object
 from nat64_dataplane.bpf.maps import MapLayout
-from nat64_dataplane.translator import abi
+from nat64_dataplane.translator.datapath import abi
 
 DEFAULT_ROOT = Path("/sys/fs/bpf/nat64-operator")
 

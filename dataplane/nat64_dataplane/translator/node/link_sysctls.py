@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 
-from nat64_dataplane.translator.facts import Devconf
+from nat64_dataplane.translator.node.facts import Devconf
 
 _RTM_SETLINK = 19
 _NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nat64_dataplane.config import Config
-from nat64_dataplane.translator.rundir import Status
+from nat64_dataplane.translator.run_directory import Status
 
 
 class SweepResult(Protocol):

@@ -13,11 +13,12 @@ import msgspec
 
 from nat64_dataplane.bpf import OBJECT, Map, MapLayout, Object
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator import pins, tables
-from nat64_dataplane.translator.abi import BibEntry, Session
-from nat64_dataplane.translator.counters import DIRECTIONS, DROP_REASONS
-from nat64_dataplane.translator.datapath import Datapath
-from nat64_dataplane.translator.rundir import RunDir
+from nat64_dataplane.translator.datapath import pinned_maps
+from nat64_dataplane.translator.datapath.abi import BibEntry, Session
+from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.report import text_table
+from nat64_dataplane.translator.run_directory import RunDir
 
 EXIT_OK, EXIT_FAILED = 0, 1
 
@@ -33,7 +34,7 @@ def status(options: argparse.Namespace) -> int:
         raise NotRunningError("no translator on this node")
     rows = [_status_row(name, options.pins, options.run_dir) for name in names]
     print(
-        tables.render(
+        text_table.render(
             rows, ("name", "programmed", "prefix", "sessions", "since", "reason"), options.output
         )
     )
@@ -49,7 +50,7 @@ def bib(options: argparse.Namespace) -> int:
             if options.client is None or entry.client == options.client
         ]
     print(
-        tables.render(
+        text_table.render(
             rows, ("protocol", "client", "address", "static", "age", "expires"), options.output
         )
     )
@@ -66,7 +67,7 @@ def sessions(options: argparse.Namespace) -> int:
             and (options.remote is None or session.remote in options.remote)
         ]
     columns = ("protocol", "client", "address", "remote", "state", "age", "expires")
-    print(tables.render(rows, columns, options.output))
+    print(text_table.render(rows, columns, options.output))
     return EXIT_OK
 
 
@@ -77,7 +78,7 @@ def drops(options: argparse.Namespace) -> int:
     rows = [row for row in _counter_rows(values) if any(row[d] for d in DIRECTIONS)]
     if options.output == "json":
         rows = list(_counter_rows(values))
-    print(tables.render(rows, ("counter", *DIRECTIONS, "meaning"), options.output))
+    print(text_table.render(rows, ("counter", *DIRECTIONS, "meaning"), options.output))
     return EXIT_OK
 
 
@@ -87,7 +88,9 @@ def opened(options: argparse.Namespace) -> Iterator[Datapath]:
     name = options.name or _only_instance(options.pins)
     with Object(OBJECT) as known:
         layouts = known.layouts
-    directories = sorted(pins.versions(options.pins, name), key=lambda path: path.stat().st_mtime)
+    directories = sorted(
+        pinned_maps.versions(options.pins, name), key=lambda path: path.stat().st_mtime
+    )
     if not directories:
         known_names = ", ".join(_pinned(options.pins)) or "none"
         raise NotRunningError(f"no translator {name!r} on this node; there are: {known_names}")
@@ -158,8 +161,8 @@ def bib_row(entry: BibEntry) -> dict[str, Any]:
         "client": f"[{entry.client}]:{entry.client_port}",
         "address": f"{entry.address}:{entry.port}",
         "static": entry.static,
-        "age": tables.seconds(entry.age),
-        "expires": "never" if entry.static else tables.seconds(max(entry.expires_in, 0)),
+        "age": text_table.seconds(entry.age),
+        "expires": "never" if entry.static else text_table.seconds(max(entry.expires_in, 0)),
         "ageSeconds": entry.age,
         "expiresInSeconds": None if entry.static else entry.expires_in,
     }
@@ -173,8 +176,8 @@ def session_row(session: Session) -> dict[str, Any]:
         "address": f"{session.address}:{session.port}",
         "remote": f"{session.remote}:{session.remote_port}",
         "state": session.state or "-",
-        "age": tables.seconds(session.age),
-        "expires": tables.seconds(max(session.expires_in, 0)),
+        "age": text_table.seconds(session.age),
+        "expires": text_table.seconds(max(session.expires_in, 0)),
         "ageSeconds": session.age,
         "expiresInSeconds": session.expires_in,
     }

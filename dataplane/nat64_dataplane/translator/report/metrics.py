@@ -12,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as BaseCollector
 
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator.portmap import PoolUsage
-from nat64_dataplane.translator.state import State
+from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.report.agent_state import State
 
 _OF_PACKETS = frozenset(
     {"received", "translated", "passed", "held", "sent_fast", "sent_kernel", "hairpinned"}

@@ -9,14 +9,20 @@ from typing import Protocol
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import attach, bpflink, notrack, prepare, resolve
-from nat64_dataplane.translator import plan as planning
-from nat64_dataplane.translator.actions import Action, Apply
-from nat64_dataplane.translator.facts import Facts
-from nat64_dataplane.translator.host import Host
-from nat64_dataplane.translator.plan import Desired, Observed
-from nat64_dataplane.translator.settings import fragmentation_mtu
-from nat64_dataplane.translator.view import HostView
+from nat64_dataplane.translator.datapath.config_slot import fragmentation_mtu
+from nat64_dataplane.translator.host_view import HostView
+from nat64_dataplane.translator.node import (
+    bpf_link,
+    nftables_notrack,
+    node_sysctls,
+    tc_hooks,
+    uplinks_and_pools,
+)
+from nat64_dataplane.translator.node import plan as planning
+from nat64_dataplane.translator.node.actions import Action, Apply
+from nat64_dataplane.translator.node.facts import Facts
+from nat64_dataplane.translator.node.netlink_host import Host
+from nat64_dataplane.translator.node.plan import Desired, Observed
 
 _ROUNDS = 8
 
@@ -29,7 +35,7 @@ class Maps(Protocol):
     def apply(self, config: Config, host: HostView) -> None:
         """Have the maps follow the config, atomically."""
 
-    def program_fd(self, which: attach.Program) -> int:
+    def program_fd(self, which: tc_hooks.Program) -> int:
         """The descriptor of a loaded program."""
 
 
@@ -53,13 +59,13 @@ class Supervisor:
     def __init__(self, host: Host, maps: Maps) -> None:
         self.host = host
         self.maps = maps
-        self.fds: dict[attach.Program, int] = {
-            name: maps.program_fd(name) for name in attach.PROGRAMS.values()
+        self.fds: dict[tc_hooks.Program, int] = {
+            name: maps.program_fd(name) for name in tc_hooks.PROGRAMS.values()
         }
         self.attacher = host.choose_attacher(self.fds["nat64_ingress"])
-        self._ids: dict[attach.Direction, int] = {
-            direction: bpflink.program_id(self.fds[name])
-            for direction, name in attach.PROGRAMS.items()
+        self._ids: dict[tc_hooks.Direction, int] = {
+            direction: bpf_link.program_id(self.fds[name])
+            for direction, name in tc_hooks.PROGRAMS.items()
         }
         self._applied: tuple[Config, HostView] | None = None
         self._unreserved = ""
@@ -96,7 +102,7 @@ class Supervisor:
         return None
 
     def _check_settings(self, config: Config, facts: Facts) -> None:
-        unreserved = prepare.missing(config, facts)
+        unreserved = node_sysctls.missing(config, facts)
         if unreserved and unreserved != self._unreserved:
             log.warning(
                 "ports %s are not in ip_local_reserved_ports, so this node's own sockets may be "
@@ -107,10 +113,10 @@ class Supervisor:
 
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
-        wanted_rules = notrack.rules(
+        wanted_rules = nftables_notrack.rules(
             config.prefix,
             config.interface,
-            resolve.pool_networks(config, facts),
+            uplinks_and_pools.pool_networks(config, facts),
             tracking=observed.tracking,
         )
         desired = Desired(
@@ -118,13 +124,13 @@ class Supervisor:
             interface=config.interface,
             peer=peer_name(config.name),
             prefix=config.prefix,
-            mtu=resolve.route_mtu(resolve.uplinks(config, facts)),
+            mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
             fragment_mtu=fragmentation_mtu(config),
             programs=self._ids,
             rules=None if self.host.notrack_error else wanted_rules,
-            ranges=resolve.owned_ranges(config, facts),
+            ranges=uplinks_and_pools.owned_ranges(config, facts),
         )
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.
-        view = resolve.host_view(config, facts, link)
+        view = uplinks_and_pools.host_view(config, facts, link)
         return desired, view if link else None

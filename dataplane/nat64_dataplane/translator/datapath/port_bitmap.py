@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from nat64_dataplane.translator import abi
-from nat64_dataplane.translator.view import PoolRange
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.host_view import PoolRange
 
 Blocks = dict[tuple[IPv4Address, int], bytes]
 """(address, block) to its bitmap, the lowest port in the lowest bit of the first byte."""

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from nat64_dataplane.bpf import Map
-from nat64_dataplane.translator import abi, pins, portmap
-from nat64_dataplane.translator.datapath import Datapath
+from nat64_dataplane.translator.datapath import abi, pinned_maps, port_bitmap
+from nat64_dataplane.translator.datapath.datapath import Datapath
 
 _TABLES = ("bib4", "bib6", "overloads", "clients", "sessions")
 _BOUNDED = ("bib4", "sessions")
@@ -37,7 +37,7 @@ class Carrier:
                 for path in self.source.iterdir()
                 if path.name not in {"nat64_egress", "nat64_ingress", "nat64_sweep"}
             }
-            if pins.abi_hash({name: opened.layout for name, opened in old.items()}) != (
+            if pinned_maps.abi_hash({name: opened.layout for name, opened in old.items()}) != (
                 self.source.name
             ):
                 return "their layout is of another version"
@@ -52,7 +52,7 @@ class Carrier:
                     fresh = _without_notes(values) if name == "bib6" else values
                     self._target.map(name).set_batch(keys, fresh)
             for key, value in old["ports"].items():
-                if portmap.split_key(key)[1] == abi.PORTS_TAKEN:
+                if port_bitmap.split_key(key)[1] == abi.PORTS_TAKEN:
                     self._target.map("ports").set(key, value)
             if counted := old["counters"].get(abi.U32.pack(0)):
                 self._target.map("counters").set(abi.U32.pack(0), counted)

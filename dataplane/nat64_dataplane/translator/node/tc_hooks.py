@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.translator import bpflink
+from nat64_dataplane.translator.node import bpf_link
 
 Direction = Literal["ingress", "egress"]
 Program = Literal["nat64_ingress", "nat64_egress"]
@@ -28,8 +28,8 @@ PROGRAMS: dict[Direction, Program] = {
 }
 
 _TCX_TYPES: dict[Direction, int] = {
-    "ingress": bpflink.TCX_INGRESS,
-    "egress": bpflink.TCX_EGRESS,
+    "ingress": bpf_link.TCX_INGRESS,
+    "egress": bpf_link.TCX_EGRESS,
 }
 _CLSACT_PARENTS: dict[Direction, int] = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
@@ -71,8 +71,8 @@ class Tcx:
         """Our hooks, by their pins. A link whose interface is gone is reported with program 0."""
         found = {}
         for hook, path in self._pins():
-            with bpflink.opened(path) as fd:
-                info = bpflink.tcx_info(fd)
+            with bpf_link.opened(path) as fd:
+                info = bpf_link.tcx_info(fd)
             live = info is not None and info.ifindex == hook.ifindex
             found[hook] = info.program_id if info and live else 0
         return found
@@ -82,16 +82,16 @@ class Tcx:
         path = self._path(hook)
         if path.exists():
             try:
-                with bpflink.opened(path) as fd:
-                    return bpflink.update(fd, program_fd)
+                with bpf_link.opened(path) as fd:
+                    return bpf_link.update(fd, program_fd)
             except OSError as error:
                 if error.errno != errno.ENOLINK:
                     raise
                 path.unlink()  # detached, or its interface gone: this link can't come back
         self.directory.mkdir(parents=True, exist_ok=True)
-        fd = bpflink.attach_tcx(program_fd, hook.ifindex, _TCX_TYPES[hook.direction])
+        fd = bpf_link.attach_tcx(program_fd, hook.ifindex, _TCX_TYPES[hook.direction])
         try:
-            bpflink.pin(fd, path)
+            bpf_link.pin(fd, path)
         finally:
             os.close(fd)
         return None
@@ -142,7 +142,7 @@ class Clsact:
                 hook.ifindex,
                 self._handle,
                 fd=program_fd,
-                name=f"{self._mark}{bpflink.program_id(program_fd)}",
+                name=f"{self._mark}{bpf_link.program_id(program_fd)}",
                 parent=_CLSACT_PARENTS[hook.direction],
                 prio=_CLSACT_PRIORITY,
                 direct_action=True,
@@ -182,7 +182,7 @@ def supports_tcx(program_fd: int) -> bool:
     """Whether this kernel attaches by tcx. Raises OSError where it may not say."""
     try:
         # No interface has index 2^31-1: a kernel that knows tcx answers ENODEV, others EINVAL.
-        os.close(bpflink.attach_tcx(program_fd, 0x7FFFFFFF, bpflink.TCX_INGRESS))
+        os.close(bpf_link.attach_tcx(program_fd, 0x7FFFFFFF, bpf_link.TCX_INGRESS))
     except OSError as error:
         if error.errno == errno.EINVAL:
             return False

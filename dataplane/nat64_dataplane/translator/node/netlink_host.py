@@ -14,10 +14,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import actions, attach, devconf, facts, notrack
-from nat64_dataplane.translator.attach import Attacher
-from nat64_dataplane.translator.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
-from nat64_dataplane.translator.plan import Observed
+from nat64_dataplane.translator.node import actions, facts, link_sysctls, nftables_notrack, tc_hooks
+from nat64_dataplane.translator.node.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
+from nat64_dataplane.translator.node.plan import Observed
+from nat64_dataplane.translator.node.tc_hooks import Attacher
 
 AttachBy = Literal["auto", "tcx", "clsact"]
 
@@ -59,15 +59,15 @@ class Host:
     def attachers(self) -> dict[str, Attacher]:
         """Every way to attach, by name."""
         return {
-            "tcx": attach.Tcx(self.pins / self.instance / "links"),
-            "clsact": attach.Clsact(lambda: self.ipr, self.instance),
+            "tcx": tc_hooks.Tcx(self.pins / self.instance / "links"),
+            "clsact": tc_hooks.Clsact(lambda: self.ipr, self.instance),
         }
 
     def choose_attacher(self, program_fd: int) -> Attacher:
         """The way this kernel has, unless one was asked for. Hooks of the other way are removed."""
         ways = self.attachers()
         if self.attach_by == "auto":
-            chosen = "tcx" if attach.supports_tcx(program_fd) else "clsact"
+            chosen = "tcx" if tc_hooks.supports_tcx(program_fd) else "clsact"
         else:
             chosen = self.attach_by
         for kind, other in ways.items():
@@ -92,13 +92,13 @@ class Host:
                 neighbour=facts.neighbour(self.ipr, link, actions.NEXT_HOP),
                 hooks=self._attacher.attached(()) if self._attacher else {},
                 rules=rules,
-                tracking=notrack.is_tracking(rules or ()),
+                tracking=nftables_notrack.is_tracking(rules or ()),
                 applied=applied,
             )
 
-    def _read_rules(self) -> frozenset[notrack.Rule] | None:
+    def _read_rules(self) -> frozenset[nftables_notrack.Rule] | None:
         try:
-            found = notrack.read(self.instance)
+            found = nftables_notrack.read(self.instance)
         except OSError as error:
             if self.notrack_error is None:
                 log.warning("translated packets stay tracked: %s", error)
@@ -107,12 +107,12 @@ class Host:
         self.notrack_error = None
         return found
 
-    def execute(self, action: actions.Action, program_fds: Mapping[attach.Program, int]) -> None:
+    def execute(self, action: actions.Action, program_fds: Mapping[tc_hooks.Program, int]) -> None:
         """Carry out one action other than `Apply`. Raises HostError."""
         with _as_host_error(str(action)):
             self._execute(action, program_fds)
 
-    def _execute(self, action: actions.Action, program_fds: Mapping[attach.Program, int]) -> None:
+    def _execute(self, action: actions.Action, program_fds: Mapping[tc_hooks.Program, int]) -> None:
         ipr = self.ipr
         match action:
             case actions.CreateLink(name, peer):
@@ -134,12 +134,12 @@ class Host:
                 )
             case actions.Attach(hook, _):
                 assert self._attacher
-                self._attacher.attach(hook, program_fds[attach.PROGRAMS[hook.direction]])
+                self._attacher.attach(hook, program_fds[tc_hooks.PROGRAMS[hook.direction]])
             case actions.Detach(hook):
                 assert self._attacher
                 self._attacher.detach(hook)
             case actions.WriteRules(rules):
-                notrack.write(self.instance, rules)
+                nftables_notrack.write(self.instance, rules)
             case actions.ClaimRange(route):
                 ipr.route("replace", **_range_route(route))
             case actions.ReleaseRange(route):
@@ -163,7 +163,7 @@ class Host:
             flags=IFF_NOARP,
             change=IFF_NOARP,
         )
-        devconf.set_devconf(action.index, action.devconf)
+        link_sysctls.set_devconf(action.index, action.devconf)
         for index in (action.peer, action.index):
             self.ipr.link("set", index=index, mtu=action.mtu, state="up")
 

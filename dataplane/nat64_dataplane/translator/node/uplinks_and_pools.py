@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from nat64_dataplane.config import Config, Pool, PortRange
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
-from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView, PoolRange, Uplink
+from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView, PoolRange, Uplink
+from nat64_dataplane.translator.node.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
 
 IPV6_OVERHEAD = 20
 """An IPv6 header is 20 bytes longer than the IPv4 header it becomes."""

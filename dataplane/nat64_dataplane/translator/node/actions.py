@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from nat64_dataplane.translator.attach import Hook
-from nat64_dataplane.translator.facts import Devconf, PrefixRoute, RangeRoute
-from nat64_dataplane.translator.notrack import Rule
-from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView
+from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView
+from nat64_dataplane.translator.node.facts import Devconf, PrefixRoute, RangeRoute
+from nat64_dataplane.translator.node.nftables_notrack import Rule
+from nat64_dataplane.translator.node.tc_hooks import Hook
 
 NEXT_HOP = IPv6Address("fe80::64")
 """The one neighbour on the translator's link: without it, the kernel would keep an entry for

@@ -14,12 +14,18 @@ from typing import Literal, Self
 
 from nat64_dataplane.bpf import OBJECT, Map, Object, Program
 from nat64_dataplane.config import Config, Limits
-from nat64_dataplane.translator import abi, counters, pins, portmap, settings
-from nat64_dataplane.translator.abi import BibEntry, Session, SweepResult
-from nat64_dataplane.translator.portmap import PoolUsage
-from nat64_dataplane.translator.settings import DatapathError
-from nat64_dataplane.translator.slots import Tables
-from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
+from nat64_dataplane.translator.datapath import (
+    abi,
+    config_slot,
+    counters,
+    pinned_maps,
+    port_bitmap,
+)
+from nat64_dataplane.translator.datapath.abi import BibEntry, Session, SweepResult
+from nat64_dataplane.translator.datapath.config_slot import DatapathError
+from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.datapath.slot_writer import Tables
+from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
 HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
@@ -66,8 +72,8 @@ class Datapath:
         with Object(OBJECT) as loaded:
             for map_name, entries in _sizes(limits).items():
                 loaded.resize(map_name, entries)
-            directory = pin_root / name / pins.abi_hash(loaded.layouts) if pin_root else None
-            reused = pins.reuse_all(loaded, directory) if directory else set()
+            directory = pin_root / name / pinned_maps.abi_hash(loaded.layouts) if pin_root else None
+            reused = pinned_maps.reuse_all(loaded, directory) if directory else set()
             loaded.load()
             maps = {map_name: loaded.map(map_name) for map_name in loaded.layouts}
             programs = {hook: loaded.program(hook) for hook in (*HOOKS, SWEEP)}
@@ -111,7 +117,7 @@ class Datapath:
         slot = (active + 1) % abi.CONFIG_SLOTS
         # New maps begin anywhere: sessions taken along from others are to be checked again, too.
         epoch = (self._epoch(active) or secrets.randbelow(0xFFFF)) % 0xFFFF + 1
-        built = settings.build(config, host, slot, epoch)
+        built = config_slot.build(config, host, slot, epoch)
         tables = Tables(self._maps, slot)
         tables.clear()
         tables.fill(built)
@@ -165,7 +171,7 @@ class Datapath:
     def usage(self) -> list[PoolUsage]:
         """Ports used and available, per pool address and protocol."""
         active, _, _ = self._control()
-        return list(portmap.usage(self._maps["ports"].items(), active))
+        return list(port_bitmap.usage(self._maps["ports"].items(), active))
 
     def sweep(self) -> SweepResult:
         """Take away what has expired. Harmless at any time and from several processes.
@@ -198,9 +204,9 @@ class Datapath:
         if self.directory is None:
             return []
         root, name = self.directory.parent.parent, self.directory.parent.name
-        others = [path for path in pins.versions(root, name) if path != self.directory]
+        others = [path for path in pinned_maps.versions(root, name) if path != self.directory]
         for path in others:
-            pins.remove_version(path)
+            pinned_maps.remove_version(path)
         return others
 
     def close(self) -> None:
@@ -219,7 +225,7 @@ class Datapath:
     @staticmethod
     def remove(pin_root: Path, name: str) -> None:
         """Unpin everything of an instance, of every ABI."""
-        pins.remove_instance(pin_root, name)
+        pinned_maps.remove_instance(pin_root, name)
 
     def _control(self) -> tuple[int, int, int]:
         value = self._maps["control"].get(ZERO)

@@ -19,8 +19,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import agent, facts, prepare, resolve
-from nat64_dataplane.translator.facts import Facts
+from nat64_dataplane.translator import agent
+from nat64_dataplane.translator.node import facts, node_sysctls, uplinks_and_pools
+from nat64_dataplane.translator.node.facts import Facts
 
 DEFAULT_CONFIG = Path("/etc/nat64/translator.yaml")
 
@@ -68,16 +69,17 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
         "modules": _modules(),
         "uplinks": [],
         "pool": [],
-        "unreservedPorts": prepare.format_ports(_unreserved(config, found)),
+        "unreservedPorts": node_sysctls.format_ports(_unreserved(config, found)),
         "problems": [],
     }
     try:
         node["uplinks"] = [
-            {"name": uplink.name, "mtu": uplink.mtu} for uplink in resolve.uplinks(config, found)
+            {"name": uplink.name, "mtu": uplink.mtu}
+            for uplink in uplinks_and_pools.uplinks(config, found)
         ]
         node["pool"] = [
             {"address": str(r.address), "first": r.first, "last": r.last}
-            for r in resolve.pool_ranges(config, found)
+            for r in uplinks_and_pools.pool_ranges(config, found)
         ]
     except HostError as error:
         node["problems"].append({"reason": error.reason, "message": str(error)})
@@ -149,8 +151,8 @@ def _name(found: Facts, index: int) -> str | None:
 
 def _unreserved(config: Config, found: Facts) -> set[int]:
     try:
-        reserved = prepare.parse_ports(_sysctl("net/ipv4/ip_local_reserved_ports") or "")
-        return prepare.reserved_ports(config, found) - reserved
+        reserved = node_sysctls.parse_ports(_sysctl("net/ipv4/ip_local_reserved_ports") or "")
+        return node_sysctls.reserved_ports(config, found) - reserved
     except ValueError:
         return set()
 
@@ -158,7 +160,7 @@ def _unreserved(config: Config, found: Facts) -> set[int]:
 def _sysctl(key: str) -> str | None:
     """A sysctl; None where it isn't there or not for us to read."""
     try:
-        return " ".join((prepare.PROC_SYS / key).read_text().split())
+        return " ".join((node_sysctls.PROC_SYS / key).read_text().split())
     except OSError:
         return None
 
@@ -166,7 +168,7 @@ def _sysctl(key: str) -> str | None:
 def _has_bpffs() -> bool:
     """Whether there is a place for pins, so that state outlives the agent."""
     mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
-    return [str(prepare.BPFFS), "bpf"] in mounts
+    return [str(node_sysctls.BPFFS), "bpf"] in mounts
 
 
 def _modules() -> list[str]:

@@ -20,8 +20,8 @@ from pyroute2 import IPRoute
 
 from nat64_dataplane.config import Config, PortRange
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import facts
-from nat64_dataplane.translator.facts import Facts
+from nat64_dataplane.translator.node import facts
+from nat64_dataplane.translator.node.facts import Facts
 
 PROC_SYS = Path("/proc/sys")
 BPFFS = Path("/sys/fs/bpf")

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from nat64_dataplane import pref64
 from nat64_dataplane.config import Policy
-from nat64_dataplane.translator.abi import Verdict
+from nat64_dataplane.translator.datapath.abi import Verdict
 
 SPECIAL = tuple(
     IPv4Network(text)

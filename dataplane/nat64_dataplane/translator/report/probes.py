@@ -11,8 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nat64_dataplane import http_server
 from nat64_dataplane.http_server import Answer, Handler
-from nat64_dataplane.translator.metrics import Collector, Source
-from nat64_dataplane.translator.state import State
+from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.metrics import Collector, Source
 
 _STUCK_SECONDS = 120
 """A pass takes milliseconds and comes every few seconds."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from nat64_dataplane.bpf import Map
 from nat64_dataplane.config import StaticMapping
-from nat64_dataplane.translator import abi, portmap
-from nat64_dataplane.translator.settings import Slot
+from nat64_dataplane.translator.datapath import abi, port_bitmap
+from nat64_dataplane.translator.datapath.config_slot import Slot
 
 
 class Tables:
@@ -25,7 +25,7 @@ class Tables:
                 if abi.slot_of(key) == self._slot:
                     self._maps[name].delete(key)
         for key, _ in list(self._maps["ports"].items()):
-            if portmap.split_key(key)[1] == abi.PORTS_USABLE + self._slot:
+            if port_bitmap.split_key(key)[1] == abi.PORTS_USABLE + self._slot:
                 self._maps["ports"].delete(key)
 
     def fill(self, built: Slot) -> None:
@@ -36,10 +36,10 @@ class Tables:
             b"".join(built.pool),
         )
         for (address, block), bitmap in built.usable.items():
-            self._maps["ports"].set(portmap.usable_key(address, self._slot, block), bitmap)
+            self._maps["ports"].set(port_bitmap.usable_key(address, self._slot, block), bitmap)
             for protocol in abi.PROTOCOLS.values():
                 self._maps["ports"].add(
-                    portmap.taken_key(address, protocol, block), bytes(abi.PORT_BLOCK_SIZE)
+                    port_bitmap.taken_key(address, protocol, block), bytes(abi.PORT_BLOCK_SIZE)
                 )
         for key in built.sources:
             self._maps["sources"].set(key, abi.U32.pack(1))
@@ -53,11 +53,11 @@ class Tables:
         items = dict(self._maps["ports"].items())
         kept = {
             (address, block)
-            for address, kind, _, block in map(portmap.split_key, items)
+            for address, kind, _, block in map(port_bitmap.split_key, items)
             if kind == abi.PORTS_USABLE + self._slot
         }
         for key, value in items.items():
-            address, kind, _, block = portmap.split_key(key)
+            address, kind, _, block = port_bitmap.split_key(key)
             if kind == abi.PORTS_TAKEN and (address, block) not in kept and not any(value):
                 self._maps["ports"].delete(key)
 

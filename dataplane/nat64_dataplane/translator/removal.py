@@ -10,12 +10,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.errors import DataplaneError, HostError
-from nat64_dataplane.translator import facts, notrack, prepare
-from nat64_dataplane.translator.datapath import Datapath
-from nat64_dataplane.translator.host import Host
-from nat64_dataplane.translator.plan import link_alias
-from nat64_dataplane.translator.rundir import RunDir
-from nat64_dataplane.translator.supervisor import peer_name
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.node import facts, nftables_notrack, node_sysctls
+from nat64_dataplane.translator.node.netlink_host import Host
+from nat64_dataplane.translator.node.plan import link_alias
+from nat64_dataplane.translator.node.reconciler import peer_name
+from nat64_dataplane.translator.run_directory import RunDir
 
 _LOCK_SECONDS = 10.0  # an agent that has just been told to stop
 
@@ -65,8 +65,8 @@ class Removal:
                     yield f"{kind} hook, {hook.direction} of link {hook.ifindex}"
 
     def _rules(self) -> Iterator[str]:
-        if notrack.remove(self.instance):
-            yield f"nftables table {notrack.table_name(self.instance)}"
+        if nftables_notrack.remove(self.instance):
+            yield f"nftables table {nftables_notrack.table_name(self.instance)}"
 
     def _pins(self) -> Iterator[str]:
         path = self.pins / self.instance
@@ -80,6 +80,6 @@ class Removal:
 
     def _settings(self) -> Iterator[str]:
         try:
-            yield from prepare.restore(self.instance, self.root)
+            yield from node_sysctls.restore(self.instance, self.root)
         except HostError as error:
             self.unrestored.append(str(error))

@@ -23,11 +23,13 @@ import dns.rdatatype
 from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
-from nat64_dataplane.translator import abi, agent, show
-from nat64_dataplane.translator.abi import ConfigFlag, Verdict
-from nat64_dataplane.translator.datapath import Datapath
-from nat64_dataplane.translator.inspect import route_to
-from nat64_dataplane.translator.rundir import RunDir
+from nat64_dataplane.translator import agent
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.abi import ConfigFlag, Verdict
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.report import show_commands
+from nat64_dataplane.translator.report.node_inspection import route_to
+from nat64_dataplane.translator.run_directory import RunDir
 
 DNS_SECONDS = 3
 CONNECT_SECONDS = 3
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         }
         if not options.names_only:
             addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
-    with show.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
+    with show_commands.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
         for address in addresses:
             found["destinations"].append(
                 destination(ipr, datapath, config.prefix, options.client, address, options.port)
@@ -92,9 +94,11 @@ def destination(
         "ipv4Route": onward,
         # Where it can't get through, trying would only add to the drops.
         "probe": probe(datapath, address, port) if open_ else None,
-        "bindings": [show.bib_row(entry) for entry in datapath.bib() if entry.client == client],
+        "bindings": [
+            show_commands.bib_row(entry) for entry in datapath.bib() if entry.client == client
+        ],
         "sessions": [
-            show.session_row(session)
+            show_commands.session_row(session)
             for session in datapath.sessions()
             if session.client == client and session.remote == ipv4
         ],

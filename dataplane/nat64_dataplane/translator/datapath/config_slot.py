@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator import abi, portmap, reachability
-from nat64_dataplane.translator.abi import ConfigFlag, UplinkFlag
-from nat64_dataplane.translator.view import HostView, PoolRange, Uplink
+from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability
+from nat64_dataplane.translator.datapath.abi import ConfigFlag, UplinkFlag
+from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
 
 LOOPBACK = 1
 """The ifindex of lo, in every network namespace."""
@@ -49,7 +49,7 @@ class Slot(NamedTuple):
 
     config: bytes
     pool: list[bytes]
-    usable: portmap.Blocks
+    usable: port_bitmap.Blocks
     sources: list[bytes]
     destinations: list[tuple[bytes, bytes]]
     uplinks: dict[bytes, bytes]
@@ -63,7 +63,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
         raise DatapathError(f"pools hold {len(host.pool)} addresses: at most {abi.MAX_POOL_RANGES}")
     if not host.pool and not config.static_mappings:
         raise DatapathError("no pool has an address on this node")
-    usable = portmap.usable(
+    usable = port_bitmap.usable(
         host.pool, ((static.address, static.port) for static in config.static_mappings)
     )
     blocks = len(usable) * (len(abi.PROTOCOLS) + abi.CONFIG_SLOTS)

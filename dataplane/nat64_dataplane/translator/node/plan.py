@@ -14,7 +14,9 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.actions import (
+from nat64_dataplane.translator.datapath.config_slot import fragmentation_address
+from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView
+from nat64_dataplane.translator.node.actions import (
     DEVCONF,
     LINK_MTU,
     NEXT_HOP,
@@ -33,17 +35,15 @@ from nat64_dataplane.translator.actions import (
     SetNeighbour,
     WriteRules,
 )
-from nat64_dataplane.translator.attach import Direction, Hook
-from nat64_dataplane.translator.facts import (
+from nat64_dataplane.translator.node.facts import (
     IFF_NOARP,
     Facts,
     Link,
     PrefixRoute,
     RangeRoute,
 )
-from nat64_dataplane.translator.notrack import Rule
-from nat64_dataplane.translator.settings import fragmentation_address
-from nat64_dataplane.translator.view import DUMMY_ADDRESS, HostView
+from nat64_dataplane.translator.node.nftables_notrack import Rule
+from nat64_dataplane.translator.node.tc_hooks import Direction, Hook
 
 LOOPBACK = 1
 
