@@ -341,6 +341,34 @@ def test_the_younger_of_two_gateways_in_conflict_says_so(reason: str, spec: dict
     assert simulation.condition("NAT64Gateway", "default", "Ready")[0] == "True"
 
 
+def test_an_edit_never_takes_a_corefile_away_from_a_policy_that_runs() -> None:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("NAT64Gateway", "b", prefix="2001:db8::/96", pools=[{"ports": "100-200"}])
+    simulation.create("DNS64Policy", "older", gatewayRef={"name": "nobody"})
+    simulation.create("DNS64Policy", "running", coreDNS={"mode": "Plugin"})
+    simulation.settle()
+    before = simulation.everything()
+    spec = {"gatewayRef": {"name": "b"}, "coreDNS": {"mode": "Plugin"}}
+    simulation.edit("DNS64Policy", "older", **spec)
+    simulation.settle()
+    assert simulation.everything() == before
+    status, reason, message = simulation.condition("DNS64Policy", "older", "Accepted")
+    assert (status, reason) == ("False", "CoreDNSConflict")
+    assert "DNS64Policy 'running' already has ConfigMap kube-system/coredns" in message
+    simulation.edit("DNS64Policy", "older", gatewayRef={"name": "default"}, coreDNS=MANUAL)
+    simulation.settle()
+    assert simulation.everything() == before
+    assert simulation.condition("DNS64Policy", "older", "Accepted")[1] == "GatewayConflict"
+    simulation.delete("DNS64Policy", "running")
+    simulation.settle()
+    assert simulation.condition("DNS64Policy", "older", "Accepted")[0] == "True"
+    assert simulation.text() == COREFILE
+
+
+MANUAL = {"mode": "Manual"}
+
+
 def test_gateways_on_different_nodes_are_no_conflict() -> None:
     simulation = Simulation()
     simulation.nodes = {

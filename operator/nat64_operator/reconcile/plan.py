@@ -92,7 +92,7 @@ def reconcile(world: World) -> Plan:
     observed = _observe(made, world)
     parsed = _parse(made, policy_api.KIND, world.policies, Policy.parse, world)
     live = [policy for policy in parsed if not policy.meta.deleting]
-    refused = policies.refusals(live, world.gateways)
+    refused = policies.refusals(live, world)
 
     clients = Ref("ConfigMap", names.CLIENTS, world.settings.namespace)
     if group := made.attempt(clients, partial(_clients, clients, world)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
@@ -28,30 +28,32 @@ class Outcome(NamedTuple):
     wake: float | None = None
 
 
-def refusals(policies: Iterable[Policy], gateways: Container[str]) -> dict[str, Refusal]:
-    """Why policies are not carried out. The older of two keeps working."""
+def refusals(policies: Iterable[Policy], world: World) -> dict[str, Refusal]:
+    """Why policies are not carried out. Of two that want the same, the one that has it keeps it,
+    so that an edit never takes a Corefile away from a policy that runs; else the older one gets it.
+    """
     refused: dict[str, Refusal] = {}
     by_gateway: dict[str, str] = {}
     by_place: dict[tuple[str, str], str] = {}
-    for policy in sorted(policies, key=lambda p: p.meta.age_order):
+    for policy in sorted(policies, key=lambda p: _precedence(p, world)):
         ref, mode = policy.spec.gateway_ref.name, policy.spec.core_dns.mode
         # Whatever part of it a policy changes, one speaks for a CoreDNS.
         core_dns = policy.spec.core_dns
         place = core_dns.namespace, core_dns.config_map_name
-        if ref not in gateways:
+        if ref not in world.gateways:
             refused[policy.name] = Refusal(
                 "GatewayNotFound", f"spec.gatewayRef: there is no NAT64Gateway {ref!r}"
             )
         elif ref in by_gateway:
             refused[policy.name] = Refusal(
                 "GatewayConflict",
-                f"spec.gatewayRef: DNS64Policy {by_gateway[ref]!r}, which is older, configures "
-                f"the sidecars of NAT64Gateway {ref!r}",
+                f"spec.gatewayRef: DNS64Policy {by_gateway[ref]!r} already configures the "
+                f"sidecars of NAT64Gateway {ref!r}",
             )
         elif mode is not Mode.MANUAL and place in by_place:
             refused[policy.name] = Refusal(
                 "CoreDNSConflict",
-                f"spec.coreDNS: DNS64Policy {by_place[place]!r}, which is older, has ConfigMap "
+                f"spec.coreDNS: DNS64Policy {by_place[place]!r} already has ConfigMap "
                 f"{place[0]}/{place[1]}; use the mode Manual for one of the two",
             )
         else:
@@ -59,6 +61,18 @@ def refusals(policies: Iterable[Policy], gateways: Container[str]) -> dict[str, 
             if mode is not Mode.MANUAL:
                 by_place[place] = policy.name
     return refused
+
+
+def _precedence(policy: Policy, world: World) -> tuple[bool, bool, tuple[str, str]]:
+    """Sorts first the policy whose edit is in the Corefile, then one that was accepted before."""
+    record = corefiles.record_of(policy.name, world)
+    wired = (
+        record is not None
+        and record.state is not State.DRAINING
+        and corefiles.is_about(record, policy)
+    )
+    accepted = status.said(policy.status, ACCEPTED) == "True"
+    return not wired, not accepted, policy.meta.age_order
 
 
 def reconcile(

@@ -49,6 +49,12 @@ def write(
     return _without_repeats(actions)
 
 
+def said(status: Mapping[str, Any], type_: str) -> str:
+    """What a stored status says of a condition: True, False or Unknown; empty for nothing."""
+    found = (c["status"] for c in status.get("conditions") or () if c["type"] == type_)
+    return next(found, "")
+
+
 def _refused(condition: Condition, said: str) -> Condition:
     """What is not accepted has its reason; what is, and can't be carried out, has this one."""
     if condition.type == ACCEPTED:
