@@ -1,4 +1,4 @@
-"""When an object is tried again: each in its own time, so that one that fails holds up no other."""
+"""When an object is tried again. Each has its own backoff, so one that fails delays no other."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def wait_after(failures: int) -> int:
 
 
 class Backoffs:
-    """What failed, and when it is its turn again."""
+    """The objects that failed, and when each is tried again."""
 
     def __init__(self) -> None:
         self._failures: dict[Ref, tuple[int, float]] = {}
         self._recent: dict[Ref, deque[float]] = {}
 
     def keep(self, subjects: Set[Ref]) -> None:
-        """Forget all others: for them there is nothing to do any more."""
+        """Forget all other objects: nothing is left to do for them."""
         for known in (self._failures, self._recent):
             for subject in known.keys() - subjects:
                 del known[subject]
@@ -51,7 +51,7 @@ class Backoffs:
         self._failures.pop(subject, None)
 
     def times(self) -> Iterable[float]:
-        """When objects have their turn again."""
+        """When each object is tried again, by the monotonic clock."""
         return [again for _, again in self._failures.values()]
 
     def _is_fighting(self, subject: Ref) -> bool:

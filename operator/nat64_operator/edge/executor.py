@@ -1,4 +1,4 @@
-"""Carrying a plan out: one object after the other, each with its own time to wait after a failure.
+"""Carrying out a plan: the actions of each object in order, with a backoff of its own.
 
 Only the loop's task calls it, so there is one writer.
 """
@@ -36,37 +36,37 @@ from nat64_operator.render.manifest import Ref
 
 log = logging.getLogger("nat64_operator")
 
-UNSAID_EVENTS, UNSAID_SECONDS = 200, 5
-"""How many Events wait for an API server that doesn't take them, and how long for a next try."""
+PENDING_EVENTS, EVENT_RETRY_SECONDS = 200, 5
+"""How many Events wait for an API server that does not take them, and for how long each time."""
 
 
-class Actor:
-    """Does what is decided, and tells the store what came of it."""
+class Executor:
+    """Performs actions, and stores their results."""
 
     def __init__(self, kube: Kube, store: Store, lease: Lease | None) -> None:
         self._kube, self._store, self._lease = kube, store, lease
         self._backoffs = Backoffs()
-        self._unsaid: deque[Emit] = deque(maxlen=UNSAID_EVENTS)
+        self._pending_events: deque[Emit] = deque(maxlen=PENDING_EVENTS)
 
     def times(self) -> Iterable[float]:
-        """When something that failed is due again."""
+        """When each failed action is tried again, by the monotonic clock."""
         yield from self._backoffs.times()
-        if self._unsaid:
-            yield time.monotonic() + UNSAID_SECONDS
+        if self._pending_events:
+            yield time.monotonic() + EVENT_RETRY_SECONDS
 
     async def act(
         self, plan: Plan, decide: Callable[[], Plan], conflict: Callable[[], None]
     ) -> bool:
-        """Carry a plan out; whether anything was done. `decide` decides once more, for what is to
-        be said of a refusal; `conflict` is called where someone else was faster.
+        """Carry out a plan; returns whether anything was done. `decide` makes a new plan, which
+        has the statuses that report a refusal. `conflict` is called where another writer was first.
         """
         done = False
         refused: set[Ref] = set()
-        await self._say_unsaid()
+        await self._post_events()
         subjects = {group.subject for group in plan.groups}
         self._backoffs.keep(subjects)
-        for subject in self._store.refused.keys() - subjects:  # nothing is asked for any more
-            self._forgive(subject)
+        for subject in self._store.refused.keys() - subjects:  # nothing is left to do for it
+            self._clear_refusal(subject)
         for group in plan.groups:
             if self._backoffs.holds(group.subject):
                 continue
@@ -81,54 +81,54 @@ class Actor:
                     refused |= self._note_refusal(group.subject, say(error))
             else:
                 self._backoffs.succeeded(group.subject)
-                self._forgive(group.subject)
+                self._clear_refusal(group.subject)
         if refused:
-            await self._tell(refused, decide())
+            await self._write_statuses(refused, decide())
         return done
 
     async def _perform(self, group: Group) -> bool:
-        """Do what a group asks for, and say so only then: what failed is no news twice."""
+        """Perform a group's actions. Its Events come last, so that a retry does not repeat them."""
         done = False
         for action in sorted(group.actions, key=lambda a: isinstance(a, Emit)):
             if self._lease is not None and not self._lease.holds:
                 return done
             if isinstance(action, Emit):
-                self._unsaid.append(action)
+                self._pending_events.append(action)
                 continue
             result = await asyncio.to_thread(self._kube.perform, action)
             self._remember(action, result)
             done = True
-        await self._say_unsaid()
+        await self._post_events()
         return done
 
-    async def _say_unsaid(self) -> None:
-        """Make the Events that are due. One that fails waits for the next pass."""
-        while self._unsaid:
+    async def _post_events(self) -> None:
+        """Post the pending Events. One that fails waits for the next pass."""
+        while self._pending_events:
             try:
-                await asyncio.to_thread(self._kube.perform, self._unsaid[0])
+                await asyncio.to_thread(self._kube.perform, self._pending_events[0])
             except client.ApiException as error:
                 if not _is_refusal(error):
-                    log.warning("an Event can't be made yet: %s", say(error))
+                    log.warning("an Event can't be posted yet: %s", say(error))
                     return
                 log.warning("an Event is refused: %s", say(error))
             except Exception as error:
-                log.warning("an Event can't be made yet: %s", say(error))
+                log.warning("an Event can't be posted yet: %s", say(error))
                 return
-            self._unsaid.popleft()
+            self._pending_events.popleft()
 
     def _note_refusal(self, subject: Ref, message: str) -> set[Ref]:
-        """What the status has to say of it, if that is news."""
+        """Remember a refusal; returns the subject if its status has to report a new message."""
         if subject.kind == "ConfigMap" or self._store.refused.get(subject) == message:
             return set()
         self._store.refused[subject] = message
         return {subject}
 
-    def _forgive(self, subject: Ref) -> None:
+    def _clear_refusal(self, subject: Ref) -> None:
         if self._store.refused.pop(subject, None) is not None:
             self._store.changed.set()
 
-    async def _tell(self, refused: set[Ref], plan: Plan) -> None:
-        """Write the statuses of objects for which the API server refuses something else."""
+    async def _write_statuses(self, refused: set[Ref], plan: Plan) -> None:
+        """Write the statuses of objects for which the API server refused another change."""
         for group in plan.groups:
             if group.subject in refused:
                 said = tuple(a for a in group.actions if isinstance(a, SetStatus | Emit))
@@ -161,13 +161,13 @@ class Actor:
             asked = float(header) if header.isdigit() else 0.0
         wait = self._backoffs.failed(group.subject, asked)
         if isinstance(error, TROUBLE):
-            log.warning("%s: %s; again in %.0f s", group.subject, say(error), wait)
+            log.warning("%s: %s; next try in %.0f s", group.subject, say(error), wait)
         else:
-            log.error("%s: failed; again in %.0f s", group.subject, wait, exc_info=error)
+            log.error("%s: failed; next try in %.0f s", group.subject, wait, exc_info=error)
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether to ask again is of no use before someone changes something."""
+    """Whether the API server refuses the request as it is, so that a retry changes nothing."""
     return (
         isinstance(error, client.ApiException)
         and 400 <= (error.status or 0) < 500

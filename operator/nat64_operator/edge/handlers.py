@@ -1,4 +1,4 @@
-"""kopf: it watches, we note. Nothing is decided here, and nothing is stored in anyone's object."""
+"""kopf's watches fill the store. Handlers decide nothing and write nothing into objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
 
 ENDING_SECONDS = 10
-"""A watch that can't be stopped keeps the process for so long, and then it is killed."""
+"""Seconds after which kopf gives up on a watch that does not stop, and exits."""
 
 _RESOURCES = {
     gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
@@ -31,10 +31,10 @@ _RESOURCES = {
 
 
 def registry(store: Store) -> kopf.OperatorRegistry:
-    """Everything that kopf calls."""
+    """The handlers that kopf calls: one for each watched kind."""
     handlers = kopf.OperatorRegistry()
-    # By the client's configuration, whose address is the API server's own: logging in must not
-    # need the cluster's DNS, which we are here to repair.
+    # The client's configuration has the API server's IP address. kopf must not need the cluster's
+    # DNS, which the operator may be here to repair.
     kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(_configure)
     for kind, resource in _RESOURCES.items():
@@ -54,9 +54,9 @@ def _note(kind: str, store: Store) -> Any:
     return note
 
 
-class _ForEver:
-    """Waits between attempts, without end: an API server that is away for an hour is no reason to
-    stop, and what is not asked again every second comes back the sooner.
+class _EndlessBackoff:
+    """Seconds between attempts, without an end: an API server that is down for an hour must not
+    stop the operator, and one that just came back must not be flooded with requests.
     """
 
     def __iter__(self) -> Iterator[float]:
@@ -64,15 +64,15 @@ class _ForEver:
 
 
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-    settings.posting.enabled = False  # Events are ours, on transitions only
+    settings.posting.enabled = False  # the loop posts Events, on transitions only
     settings.scanning.disabled = True  # no right to watch CRDs and namespaces is needed
     settings.peering.standalone = True
-    settings.networking.error_backoffs = _ForEver()
+    settings.networking.error_backoffs = _EndlessBackoff()
     settings.networking.connect_timeout = 10
     settings.watching.chunk_size = PAGE
     settings.watching.reconnect_backoff = 1.0
-    # A worker is for one object and notes it in no time. One that waited for a next event would
-    # keep its place among the few, and thousands of whole Nodes in the queue behind it.
+    # A worker serves one object, and is done at once. One that waited for a next event would keep
+    # its slot, and thousands of whole Nodes would pile up in the queue behind it.
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 0.02
     settings.process.ultimate_exiting_timeout = ENDING_SECONDS

@@ -1,4 +1,4 @@
-"""What the kubelet and Prometheus ask, from before the API server is first asked anything."""
+"""/healthz, /readyz and /metrics. They answer before the operator has reached the API server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 
 STUCK_SECONDS = 300
-"""The loop comes round, or finishes an action, far more often: requests have timeouts."""
+"""A working loop finishes a pass or a request far more often: requests have timeouts."""
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -27,7 +27,10 @@ async def serving(
     async def healthz(_: web.Request) -> web.Response:
         since = time.monotonic() - loop.alive
         if since > STUCK_SECONDS or any(task.done() for task in tasks):
-            return web.Response(status=500, text=f"the loop last came round {since:.0f} s ago\n")
+            return web.Response(
+                status=500,
+                text=f"the loop made no progress for {since:.0f} s, or a task has ended\n",
+            )
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
-"""The API server: a few verbs over the kubernetes client, objects as plain JSON.
+"""The verbs that the operator needs of the API server, and how it carries out an action.
 
-Synchronous; the loop calls it from a thread. Every call has a timeout.
+Synchronous: the loop calls it from a thread.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _APPLY = "application/apply-patch+yaml"
 
 
 class Kube:
-    """One connection to the API server."""
+    """The API server, for the operator."""
 
     def __init__(self, api: client.ApiClient, timeout: Timeout = TIMEOUT) -> None:
         self._api, self._timeout = api, timeout
@@ -91,7 +91,7 @@ class Kube:
                 try:
                     self._call("DELETE", ref, {}, body)
                 except client.ApiException as error:
-                    if error.status not in (404, 409):  # gone, or another took its name
+                    if error.status not in (404, 409):  # it is gone, or another object has its name
                         raise
                 return None
             case SetStatus(ref, fields):
@@ -113,7 +113,7 @@ class Kube:
                 return None
 
     def config_map(self, namespace: str, name: str) -> Json | None:
-        """A ConfigMap; None where there is none, or where it may not be read."""
+        """A ConfigMap; None where it does not exist or may not be read."""
         try:
             return self.get(Ref("ConfigMap", name, namespace))
         except client.ApiException as error:
@@ -122,7 +122,7 @@ class Kube:
             raise
 
     def get(self, ref: Ref) -> Json | None:
-        """An object; None where there is none."""
+        """An object; None where it does not exist."""
         try:
             return self._call("GET", ref)
         except client.ApiException as error:
@@ -131,16 +131,16 @@ class Kube:
             raise
 
     def create(self, ref: Ref, body: Json) -> Json:
-        """Make an object that isn't there."""
+        """Create an object."""
         body = {"metadata": {"name": ref.name}, **body}
         return self._call("POST", ref._replace(name=""), {"fieldManager": FIELD_MANAGER}, body)
 
     def merge(self, ref: Ref, body: Json) -> Json:
-        """Change fields of an object that is there."""
+        """Change fields of an existing object by a JSON merge patch."""
         return self._call("PATCH", ref, {"fieldManager": FIELD_MANAGER}, body, _MERGE)
 
     def serves(self, kind: str) -> bool:
-        """Whether the API server knows a kind of ours."""
+        """Whether the API server serves a kind of ours."""
         try:
             self._call("GET", Ref(kind, ""), {"limit": "1"})
         except client.ApiException as error:
@@ -150,12 +150,12 @@ class Kube:
         return True
 
     def label_namespace(self, name: str, label: str, value: str) -> None:
-        """Set a label of a namespace, or, with an empty value, take back what was set here. Raises
-        ApiException, a conflict, where it is another's.
+        """Set a label of a namespace or, with an empty value, remove the one that was set here.
+        Raises ApiException with status 409 where another field manager owns it.
         """
         metadata = {"name": name, "labels": {label: value} if value else {}}
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-        # A manager for each label: to apply one is not to give up another.
+        # One field manager per label: to apply one label must not remove another.
         query = {"fieldManager": f"{FIELD_MANAGER}-{label.rpartition('/')[2]}"}
         self._connection.request("PATCH", f"/api/v1/namespaces/{name}", query, body, _APPLY)
 
@@ -176,7 +176,7 @@ class Kube:
 
     def _emit(self, event: Emit) -> None:
         now = status.now_text()
-        # One that says the same of the same object is the same Event, seen once more.
+        # The same message about the same object is one Event that is counted.
         content = "\n".join((event.uid, event.reason, event.message))
         name = f"{event.ref.name}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         body = {
@@ -202,7 +202,7 @@ class Kube:
         except client.ApiException as error:
             if error.status != 409:
                 raise
-            # Its answer has the count, so that no right to read Events is needed.
+            # The answer to a patch has the count, so no right to read Events is needed.
             seen = {"lastTimestamp": now}
             known = self._connection.request("PATCH", f"{events}/{name}", {}, seen, _MERGE)
             again = {"count": int(known.get("count") or 1) + 1}

@@ -1,7 +1,6 @@
-"""Which of several operators acts: the one that holds a Lease. The others watch, and are ready.
+"""The Lease: of several operators only its holder acts. The others watch, and are ready.
 
-The data path needs no operator, so a handover may take its time: a holder that dies is followed
-once its lease has run out. A holder that can't renew stops before that, by its own clock.
+A holder that cannot renew stops acting before the Lease expires, by its own clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operator from its start to its end: health first, then the CRDs, then the loop and kopf."""
+"""The process from start to end: the health server, the CRDs, then the loop, the Lease and kopf."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ async def run(
 
 
 async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
-    """Without its CRDs there is nothing to do, and nothing may be concluded from there being no
-    gateway. The API server may be out of reach at first, too: on a node that has just started.
+    """Wait until the API server serves both kinds. Without the CRDs an empty list would say that
+    there is no gateway. The API server may be unreachable at first, on a node that has just booted.
     """
     said: set[str] = set()
     for kind in (gateway_api.KIND, policy_api.KIND):
@@ -78,8 +78,8 @@ async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
 
 
 async def _label_namespace(kube: Kube, namespace: str) -> None:
-    """Let the translators' pods in where Pod Security admission is enforced by default. A label
-    that someone else has set is theirs.
+    """Label the namespace, so that Pod Security admission lets the translators' pods in. A label
+    that another field manager owns is left alone.
     """
     for mode in PSA_MODES:
         for attempt in range(LABEL_ATTEMPTS):
@@ -89,7 +89,7 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
                 break
             except client.ApiException as error:
                 if error.status == 409:
-                    log.warning("a label of namespace %s is left: %s", namespace, say(error))
+                    log.warning("a label of namespace %s is left alone: %s", namespace, say(error))
                     break
                 problem = say(error)
             except TROUBLE as error:
@@ -100,7 +100,7 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
 
 
 async def _watch(store: Store, namespace: str) -> int:
-    """Have kopf watch until a signal says to stop. Returns the exit code.
+    """Run kopf's watches until a signal. Returns the exit code.
 
     It ends by itself where one of its watches meets what it doesn't expect, as that a kind's CRD is
     gone. The process is then started anew, as a watch once given up is never taken up again.

@@ -1,7 +1,7 @@
-"""The loop: look, decide, act; again when something changed, or when it is time to look again.
+"""The reconcile loop: observe, decide, act; then again after a change or when something is due.
 
-It is one task, so there is one writer. What fails is tried again later, and each object on its
-own: one that the API server refuses doesn't hold up the others.
+It is one task, so there is one writer. Each object that fails is tried again on its own: one that
+the API server refuses does not delay the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import dns, metrics
 from nat64_operator.edge.backoff import wait_after
-from nat64_operator.edge.executor import Actor
+from nat64_operator.edge.executor import Executor
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.resync import Reader
@@ -26,11 +26,11 @@ from nat64_operator.settings import Settings
 log = logging.getLogger("nat64_operator")
 
 QUIET_SECONDS = 0.3
-"""How long changes are gathered before they are looked at."""
+"""How long changes are collected before the next pass."""
 
 
 class Loop:
-    """The operator at work."""
+    """The loop."""
 
     def __init__(
         self,
@@ -44,19 +44,19 @@ class Loop:
         self._kube, self._store = kube, store
         self._cluster_dns, self._lease = cluster_dns, lease
         self._reader = Reader(kube, store, settings)
-        self._actor = Actor(kube, store, lease)
+        self._executor = Executor(kube, store, lease)
         self._defects: dict[Ref, str] = {}
         self._round = time.monotonic()
         self.ready = False
-        """Whether all that it decides by was read once."""
+        """Whether everything that decisions depend on has been read once."""
 
     @property
     def alive(self) -> float:
-        """When it last came round or had an answer, for the liveness probe."""
+        """When it last began a pass or got an answer, for the liveness probe."""
         return max(self._round, self._kube.answered)
 
     def touch(self) -> None:
-        """It lives, although it has not begun."""
+        """Count as alive before the first pass."""
         self._round = time.monotonic()
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class Loop:
         while True:
             self.touch()
             if self._lease is not None and not self._lease.holds:
-                self.ready = True  # to take over is all that is asked of it
+                self.ready = True  # a standby is ready when it can take over
                 await asyncio.sleep(1)
                 continue
             self._store.changed.clear()
@@ -73,14 +73,16 @@ class Loop:
                 wake = await self._pass()
                 trouble = 0
             except Exception as error:
-                # Whatever it was, an operator that dies of it would come back to it.
+                # A process that exits here would restart and meet the same error.
                 wake = wait_after(trouble)
                 trouble += 1
                 metrics.FAILURES.labels("pass").inc()
                 if isinstance(error, TROUBLE):
-                    log.warning("the API server can't be read: %s; again in %d s", say(error), wake)
+                    log.warning(
+                        "the API server can't be read: %s; next try in %d s", say(error), wake
+                    )
                 else:
-                    log.exception("a pass failed: again in %d s", wake)
+                    log.exception("a pass failed; next try in %d s", wake)
                 await asyncio.sleep(wake)
                 continue
             await self._rest(wake)
@@ -98,16 +100,16 @@ class Loop:
         pods = await self._reader.pods()
         self.ready = True
         plan = self._decide(pods)
-        acted = await self._actor.act(
+        acted = await self._executor.act(
             plan, lambda: self._decide(pods), self._reader.corefiles_again
         )
         metrics.LAST_PASS.set_to_current_time()
         if plan.questions:
             await self._ask(plan.questions)
         if acted:
-            self._store.changed.set()  # what was done may make a next step possible
+            self._store.changed.set()  # a finished action may allow the next step
         now = time.monotonic()
-        times = [at - now for at in (*self._reader.times(), *self._actor.times())]
+        times = [at - now for at in (*self._reader.times(), *self._executor.times())]
         return max(min([*times, *([] if plan.wake is None else [plan.wake])]), QUIET_SECONDS)
 
     def _decide(self, pods: dict[str, tuple[Pod, ...]]) -> Plan:
@@ -118,11 +120,11 @@ class Loop:
         for defect in plan.defects:
             metrics.FAILURES.labels("decision").inc()
             if known.get(defect.subject) != repr(defect.error):
-                log.error("%s: a defect of ours", defect.subject, exc_info=defect.error)
+                log.error("%s: a bug in the operator", defect.subject, exc_info=defect.error)
         return plan
 
     async def _ask(self, questions: tuple[Question, ...]) -> None:
-        # Futures of the executor, not tasks: kopf cancels tasks that it finds when it stops.
+        # Futures of the thread pool, not tasks: kopf cancels all tasks when it stops.
         running = asyncio.get_running_loop()
         asked = [
             running.run_in_executor(None, dns.ask, question.prefix, self._cluster_dns)

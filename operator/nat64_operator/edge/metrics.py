@@ -36,7 +36,7 @@ FAILURES = Counter(
     registry=REGISTRY,
 )
 for _kind in ("pass", "action", "decision"):
-    FAILURES.labels(_kind)  # an increase is seen only from a series that is there before
+    FAILURES.labels(_kind)  # Prometheus sees an increase only of a series that existed before
 LAST_PASS = Gauge(
     "nat64_operator_last_pass_timestamp_seconds",
     "When a pass last came to its end.",
@@ -46,13 +46,13 @@ ProcessCollector(registry=REGISTRY)
 
 
 class Objects(Collector):
-    """What the operator looks after, as it knows it."""
+    """Counts of the objects in the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count."""
+        """Read the store."""
         conditions = GaugeMetricFamily(
             "nat64_operator_conditions",
             "Gateways and policies, by condition and its status.",
@@ -78,7 +78,7 @@ class Objects(Collector):
 
 
 def text(store: Store) -> bytes:
-    """All of them, as Prometheus reads them."""
+    """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Objects(store))
     return bytes(generate_latest(REGISTRY)) + bytes(generate_latest(registry))

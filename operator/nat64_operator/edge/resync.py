@@ -1,4 +1,4 @@
-"""Reading what watches don't tell: full lists, CoreDNS's ConfigMaps, ailing gateways' pods."""
+"""Periodic reads beside the watches: full lists, CoreDNS's ConfigMaps, pods of failing gateways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
-from nat64_operator.reconcile.plan import ailing, removing
+from nat64_operator.reconcile.plan import removing, with_failing_nodes
 from nat64_operator.render import names
 from nat64_operator.settings import Settings
 
@@ -25,13 +25,13 @@ log = logging.getLogger("nat64_operator")
 
 RESYNC_SECONDS = 600
 MISSING_SECONDS = 15
-"""How often a kind that the API server no longer knows is asked for."""
+"""How often a kind is listed that the API server no longer serves."""
 PODS_SECONDS = 30
-"""How often the pods of a gateway that is not well are looked at."""
+"""How often the pods of a gateway with failing nodes are read."""
 
 
 class Reader:
-    """Brings the store up to date. Requests are made in threads, the store is changed in none."""
+    """Brings the store up to date. Threads make the requests; the event loop changes the store."""
 
     def __init__(self, kube: Kube, store: Store, settings: Settings) -> None:
         self._kube, self._store, self._settings = kube, store, settings
@@ -43,16 +43,16 @@ class Reader:
         self._pods_read: dict[str, float] = {}
 
     def corefiles_again(self) -> None:
-        """Read Corefiles again with the next pass."""
+        """Make the next pass read the Corefiles again."""
         self._corefiles_read = float("-inf")
 
     async def refresh(self) -> None:
-        """Read what is due."""
+        """Read everything that is due."""
         now = time.monotonic()
         for kind, at in self._due().items():
             if now >= at:
                 await self._resync(kind)
-                # Each for itself: of seven lists one may fail, and the other six hold.
+                # Per kind: where one list fails, the others have still been read.
                 self._synced[kind] = time.monotonic()
         wanted = self._watched_corefiles()
         if (
@@ -62,7 +62,7 @@ class Reader:
             await self._read_corefiles(wanted)
 
     def times(self) -> Iterable[float]:
-        """When something is due next."""
+        """When each of the periodic reads is due, by the monotonic clock."""
         yield from self._due().values()
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
@@ -75,21 +75,21 @@ class Reader:
         }
 
     async def pods(self) -> dict[str, tuple[Pod, ...]]:
-        """The pods of gateways that go, or that are not well."""
+        """The pods of gateways that are being removed, or that have failing nodes."""
         world, now = self._store.world(time.time(), {}), time.monotonic()
-        going, sick = removing(world), ailing(world)
+        going, failing = removing(world), with_failing_nodes(world)
 
         def fetch(gateway: str) -> tuple[Pod, ...]:
             selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(gateway).items())
             items = self._kube.items("Pod", self._settings.namespace, selector)
             return tuple(Pod.of(obj) for obj in items)
 
-        for gateway in sorted(going | sick):
+        for gateway in sorted(going | failing):
             last = self._pods_read.get(gateway, float("-inf"))
             if gateway in going or now - last >= PODS_SECONDS:
                 self._known_pods[gateway] = await asyncio.to_thread(fetch, gateway)
                 self._pods_read[gateway] = now
-        for gateway in set(self._known_pods) - going - sick:
+        for gateway in set(self._known_pods) - going - failing:
             del self._known_pods[gateway], self._pods_read[gateway]
         return dict(self._known_pods)
 
@@ -105,15 +105,15 @@ class Reader:
         except client.ApiException as error:
             if error.status != 404 or self._synced[kind] == float("-inf"):
                 raise
-            # Its CRD is gone, or the API server has not read it yet: no reason to forget what is
-            # known, which would take every translator off its node.
+            # The CRD was deleted, or the API server has not read it yet. What is known is kept:
+            # to forget the gateways would take every translator off its node.
             if kind not in self._missing:
-                log.error("the API server knows no %s any more: its objects stay as they are", kind)
+                log.error("the API server no longer serves %s: its objects stay as they are", kind)
             self._missing.add(kind)
             return
         if kind in self._missing:
             self._missing.remove(kind)
-            log.info("the API server knows %s again", kind)
+            log.info("the API server serves %s again", kind)
         self._store.replace(kind, entries)
 
     def _watched_corefiles(self) -> set[tuple[str, str]]:
@@ -144,7 +144,7 @@ class Reader:
 
 
 def selector_of(kind: str) -> str:
-    """Which objects of a kind are looked at."""
+    """The label selector for the objects of a kind; empty for all of them."""
     if kind == "EndpointSlice":
         return names.GATEWAY_LABEL  # Kubernetes copies a Service's labels to its slices
     return f"{names.MANAGED_BY}={names.OPERATOR}" if kind in OWNED else ""

@@ -1,7 +1,8 @@
-"""What the watches have told: the latest of each object, from which a World is made.
+"""The local cache of watched objects: the latest version of each, from which a World is made.
 
-Watches of kopf feed it, full lists correct it (a watch that restarts never tells what was deleted
-meanwhile), and answers to our own writes are put in at once, so that the next decision sees them.
+kopf's watches fill it. Full lists correct it, because a watch that restarts does not report what
+was deleted in between. The answers to our own writes are stored at once, so that the next pass
+sees them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Object = dict[str, Any]
 OWNED = ("DaemonSet", "Service", "ConfigMap")
 WATCHED = (gateway_api.KIND, policy_api.KIND, "Node", "EndpointSlice", *OWNED)
 _DIGESTED = ("Node", "EndpointSlice")
-"""Kinds of which only what decisions depend on is kept: there may be thousands."""
+"""Kinds of which only the part that decisions depend on is kept: there may be thousands."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
@@ -42,7 +43,7 @@ class Entry(NamedTuple):
 
 
 def read(obj: Object) -> Entry:
-    """Reduce an object to what is kept of it. Touches nothing else, so any thread may."""
+    """Reduce an object to the part that is kept. Any thread may call it."""
     kind, ref = obj["kind"], Ref.of(obj)
     if kind == "Node":
         return Entry(kind, ref, Node.of(obj))
@@ -56,13 +57,13 @@ def read(obj: Object) -> Entry:
 
 
 class Store:
-    """All that is known of the cluster. Only the event loop's thread may touch it."""
+    """Everything that is known of the cluster. Only the event loop's thread may use it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.changed = asyncio.Event()
         self._known: dict[str, dict[Ref, Any]] = {kind: {} for kind in WATCHED}
-        self._told: dict[str, set[Ref]] = {}
+        self._reported: dict[str, set[Ref]] = {}
         self.corefiles: dict[tuple[str, str], Object] = {}
         self.answers: dict[str, Answer] = {}
         self.refused: dict[Ref, str] = {}
@@ -72,7 +73,7 @@ class Store:
     def put(self, obj: Object) -> None:
         """Remember an object, unless a newer version of it is known."""
         entry = read(obj)
-        self._told.get(entry.kind, set()).add(entry.ref)
+        self._reported.get(entry.kind, set()).add(entry.ref)
         self._put(entry)
 
     def _put(self, entry: Entry) -> None:
@@ -90,21 +91,21 @@ class Store:
 
     def drop(self, kind: str, ref: Ref) -> None:
         """Forget an object that was deleted."""
-        self._told.get(kind, set()).add(ref)
+        self._reported.get(kind, set()).add(ref)
         if self._known[kind].pop(ref, None) is not None:
             self.changed.set()
 
     def begin(self, kind: str) -> None:
-        """A full list is about to be read. What is told from now on is newer than the list."""
-        self._told[kind] = set()
+        """Note that a full list is about to be read. What a watch reports from now on is newer."""
+        self._reported[kind] = set()
 
     def replace(self, kind: str, entries: Iterable[Entry]) -> None:
-        """Take the list that was begun as the truth."""
-        told = self._told.pop(kind, set())
-        listed = [entry for entry in entries if entry.ref not in told]
+        """Replace what is known by the list that `begin` announced."""
+        reported = self._reported.pop(kind, set())
+        listed = [entry for entry in entries if entry.ref not in reported]
         for entry in listed:
             self._put(entry)
-        for ref in set(self._known[kind]) - {entry.ref for entry in listed} - told:
+        for ref in set(self._known[kind]) - {entry.ref for entry in listed} - reported:
             self.drop(kind, ref)
 
     def count(self, kind: str) -> int:
@@ -116,7 +117,7 @@ class Store:
         return self._known[kind].values()
 
     def world(self, now: float, pods: dict[str, tuple[Pod, ...]]) -> World:
-        """All of it at this moment."""
+        """A snapshot of it."""
         endpoints: dict[str, int] = {}
         for service, count in self._known["EndpointSlice"].values():
             endpoints[service] = endpoints.get(service, 0) + count
@@ -149,9 +150,9 @@ def _ready_endpoints(obj: Object) -> tuple[str, int]:
 
 
 def _is_newer(obj: Object, known: Object) -> bool:
-    """Whether a version came after the known one. A watch may tell what our own write's answer
-    has told already, or an older state. (Versions are numbers that grow, as of Kubernetes 1.35 by
-    definition and before it in fact.)
+    """Whether a version is newer than the known one. A watch may report a version that the answer
+    to our own write has already brought, or an older one. Resource versions are numbers that grow:
+    Kubernetes guarantees it from 1.35 on, and earlier releases do it in fact.
     """
     new, old = obj["metadata"], known["metadata"]
     if new.get("uid") != old.get("uid"):

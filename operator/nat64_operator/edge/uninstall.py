@@ -1,4 +1,4 @@
-"""Before the operator goes: all its objects go, while it is still there to clean up after them."""
+"""The uninstall hook: delete all objects while the operator still runs and can clean up."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from nat64_operator.reconcile.world import get
 from nat64_operator.render.manifest import Ref
 
 KINDS = (policy_api.KIND, gateway_api.KIND)
-"""Policies first: CoreDNS must not point to sidecars that go."""
+"""Policies first: CoreDNS must not forward to sidecars that are being removed."""
 
 
 TEST_PODS = "app.kubernetes.io/component=verify"
-"""A `helm test` that failed left its pod, whose log says why; Helm never takes it away."""
+"""A failed `helm test` leaves its pod, whose log says why. Helm never deletes it."""
 
 
 def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
-    """Delete all, wait, and say what is waited for; then clear the operator's namespace of what
-    nobody else would: the pod of `helm test` and, where the operator set them, the Pod Security
-    labels. Returns the exit code.
+    """Delete all objects, wait for the end, and print what is waited for. Then delete what nobody
+    else would: the pod of `helm test` and, where the operator set them, the Pod Security labels of
+    the namespace. Returns the exit code.
     """
     deadline = time.monotonic() + timeout
     said = ""
@@ -49,7 +49,7 @@ def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
         if time.monotonic() > deadline:
             print(
                 f"nat64-operator: not gone after {timeout:.0f} s: {waiting}. Is the operator "
-                "running? `helm uninstall --no-hooks` goes on without",
+                "running? `helm uninstall --no-hooks` skips this wait",
                 file=sys.stderr,
             )
             return 1
@@ -57,7 +57,7 @@ def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
 
 
 def _go_on(kube: Kube) -> str:
-    """Ask for the deletion of what is there; returns what is waited for, empty for nothing."""
+    """Request the deletion of what exists. Returns what is waited for; empty for nothing."""
     left = [obj for kind in KINDS for obj in _all(kube, kind)]
     for obj in left:
         if not obj["metadata"].get("deletionTimestamp"):

@@ -1,4 +1,4 @@
-"""What `helm test` runs: an IPv6-only pod that resolves and connects, and says what it saw."""
+"""`helm test` runs this in an IPv6-only pod: it resolves, connects, and prints what it saw."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PAUSE = 1.0
 
 
 class VerificationError(Exception):
-    """A step that did not go as it should; its text says which, and what to look at."""
+    """A step that failed. The text says which, and where to look."""
 
 
 class NotYetError(VerificationError):
-    """A step that may go well in a moment: CoreDNS keeps an answer from before for up to 30 s."""
+    """A step that may succeed soon: CoreDNS caches an earlier answer for up to 30 s."""
 
 
 def run(prefix: str, connect: str, patience: float) -> int:
-    """Make every step, and print each. Returns the exit code.
+    """Run every step, and print each. Returns the exit code.
 
-    What may yet come right is tried again for `patience` seconds: whoever tests what was applied a
-    moment ago asks a CoreDNS that still remembers the time before.
+    A step that may still succeed is tried again for `patience` seconds: right after an install,
+    CoreDNS answers from a cache that is older than the install.
     """
     deadline = time.monotonic() + patience
     said = set()

@@ -1,7 +1,7 @@
-"""The one function: all objects in, everything to do out.
+"""The one function of the operator: all observed objects in, a plan out.
 
-Level-triggered: it asks what is, never what happened. What it returns is small where little
-differs, and empty where nothing does.
+It is level-triggered: it compares desired and observed state, and never asks which event came. The
+plan is empty where both agree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ R = TypeVar("R", Gateway, Policy)
 
 
 class _Decisions:
-    """A plan as it grows. An error of ours about one object is noted, and the others go on."""
+    """A plan while it is made. A bug that shows with one object does not stop the others."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -42,7 +42,7 @@ class _Decisions:
         self._defects: list[Defect] = []
 
     def attempt(self, subject: Ref, decide: Callable[[], T]) -> T | None:
-        """Decide about an object; where that fails its status says so, and None is returned."""
+        """Call `decide` for an object. If it raises, the status says so, and None is returned."""
         try:
             return decide()
         except Exception as error:
@@ -60,7 +60,7 @@ class _Decisions:
             self._groups.append(group)
 
     def outcome(self, subject: Ref, decide: Callable[[], policies.Outcome]) -> None:
-        """Decide about a policy, and add what came of it."""
+        """Decide about a policy, and add the outcome."""
         outcome = self.attempt(subject, decide)
         if outcome is None:
             return
@@ -69,13 +69,13 @@ class _Decisions:
         self._wakes.extend([outcome.wake] if outcome.wake is not None else [])
 
     def leaving(self, subject: Ref, decide: Callable[[], Group]) -> None:
-        """Decide about a gateway that goes, which is looked at again whatever happens."""
+        """Decide about a gateway that is being removed. It is looked at again in any case."""
         self._wakes.append(self._world.settings.node_wait_seconds)
         if group := self.attempt(subject, decide):
             self.group(group)
 
     def plan(self) -> Plan:
-        """All of it."""
+        """The finished plan."""
         return Plan(
             tuple(self._groups),
             tuple(self._questions),
@@ -85,8 +85,8 @@ class _Decisions:
 
 
 def reconcile(world: World) -> Plan:
-    """Decide. Policies come first: what they say about a gateway's sidecars is part of it, and a
-    gateway that goes waits until no Corefile names it.
+    """Make the plan. Policies come first: a gateway needs to know what its sidecars are to do,
+    and a deleted gateway waits until no Corefile points to it.
     """
     made = _Decisions(world)
     observed = _observe(made, world)
@@ -122,7 +122,7 @@ def reconcile(world: World) -> Plan:
 
 
 def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
-    """All gateways that can be read, with what their nodes make of them."""
+    """All gateways that can be read, with the state of their nodes."""
     known = _parse(made, gateway_api.KIND, world.gateways, Gateway.parse, world)
     configs = _configs(known, world)
     seen = (
@@ -136,15 +136,15 @@ def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
 
 
 def removing(world: World) -> set[str]:
-    """Gateways whose pods have to be looked at: those that are on their way out."""
+    """Gateways that are being removed: their pods say which nodes are clean."""
     deleting = {
         name for name, obj in world.gateways.items() if obj["metadata"].get("deletionTimestamp")
     }
     return deleting | world.gateways_left_behind()
 
 
-def ailing(world: World) -> set[str]:
-    """Gateways of which some node should translate and doesn't: their pods may say why."""
+def with_failing_nodes(world: World) -> set[str]:
+    """Gateways with a node that should translate and does not: their pods may say why."""
     return {
         name
         for name, obj in world.gateways.items()
@@ -169,7 +169,7 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
 
 
 def _clients(ref: Ref, world: World) -> Group:
-    """The file that all sidecars share; it goes with the last gateway."""
+    """The file of client ranges that all sidecars share. It is deleted with the last gateway."""
     live = world.owned.get(ref)
     if not world.gateways and not world.gateways_left_behind():
         return Group(ref, (Delete(ref, live["metadata"]["uid"]),) if live else ())
@@ -178,7 +178,7 @@ def _clients(ref: Ref, world: World) -> Group:
 
 
 def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World) -> Group:
-    """Keep a gateway running. Its sidecars keep what they have while their policy is `unread`."""
+    """Keep a gateway running. Its sidecars keep their Corefile while their policy is `unread`."""
     sidecars = Sidecars(PolicySpec(), ())
     if policy is not None:
         sidecars = Sidecars(policy.spec, corefiles.upstreams(policy, world))
@@ -189,21 +189,21 @@ def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World)
 
 
 def _gateways_of(policies_by_name: Iterable[str], world: World) -> set[str]:
-    """The gateways that policies which can't be read are about."""
+    """The gateways that unreadable policies refer to."""
     specs = (world.policies[name] for name in policies_by_name)
     return {str(get(obj, "spec", "gatewayRef", "name") or DEFAULT_NAME) for obj in specs}
 
 
 def _forget_gateway(name: str, world: World) -> Group:
-    """A gateway whose finalizer was taken off by hand. The nodes are cleaned all the same."""
+    """A gateway whose finalizer was removed by hand. Its nodes are cleaned all the same."""
     subject = Ref(gateway_api.KIND, name)
     step = removal.step(name, False, world.left_behind.get(name, world.now), world)
     return Group(subject, (*step.actions, *step.events(subject, "")))
 
 
 def _forget_policy(name: str, world: World) -> policies.Outcome:
-    """A policy that is gone: CoreDNS has yet to forget the sidecars, or the finalizer was taken
-    off by hand, and the edit goes all the same.
+    """A policy that is gone. CoreDNS has yet to read its restored Corefile, or the finalizer was
+    removed by hand; the edit is taken back all the same.
     """
     subject = Ref(policy_api.KIND, name)
     record = corefiles.record_of(name, world)
@@ -225,7 +225,7 @@ def _parse(
     parse: Callable[[Object], R],
     world: World,
 ) -> list[R]:
-    """All objects of a kind that can be read; of the others their status says why not."""
+    """All objects of a kind that can be read. The status of each other one says why it can't."""
     known = []
     for obj in objects.values():
         try:
@@ -239,7 +239,7 @@ def _parse(
 
 
 def _unreadable(kind: str, obj: Object, reason: str, message: str, world: World) -> Group:
-    """It is left alone, and said. As a rule another version of the API has stored it."""
+    """Leave an object alone, and say so in its status. Usually another API version stored it."""
     before = obj.get("status") or {}
     resource = Resource(Meta.of(obj), before, kind)
     conditions = [
