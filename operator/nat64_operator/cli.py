@@ -1,4 +1,4 @@
-"""The command `nat64-operator`: `run` in the cluster, and what the chart's hooks need."""
+"""The command `nat64-operator`: `run` is the operator; the chart's hooks use the others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def connect(timeout: tuple[int, int] = TIMEOUT) -> Kube:
         kube_config.load_incluster_config(client_configuration=found)
     except kube_config.ConfigException:
         kube_config.load_kube_config(client_configuration=found)
-    # What fails is tried again by the loop, in its own time, and not by urllib3 at once.
+    # The loop retries with a backoff; urllib3 must not retry at once on its own.
     found.retries = urllib3.Retry(0, raise_on_status=False)
     return Kube(client.ApiClient(found), timeout)
 

@@ -8,8 +8,8 @@ class OperatorError(Exception):
 
 
 class InvalidObjectError(OperatorError):
-    """A custom resource that the API server stored but that can't be carried out."""
+    """A custom resource that the API server stored but that cannot be carried out."""
 
 
 class UnsupportedCorefileError(OperatorError):
-    """A cluster's Corefile has no line that could be edited safely. It was left as it is."""
+    """A Corefile that has no line which could be edited safely. It is left as it is."""

@@ -1,4 +1,4 @@
-"""What the operator is told at its start: by flags, by the environment that the chart sets."""
+"""The operator's settings, which flags or the environment of the chart's Deployment give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIELD_MANAGER = "nat64-operator"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The same for every gateway and policy."""
+    """Settings that hold for every gateway and policy."""
 
     namespace: str = "nat64-system"
     """Where the operator runs, and where the DaemonSets, Services and ConfigMaps go."""
@@ -25,15 +25,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dns64_resources: dict[str, Any] = msgspec.field(default_factory=dict)
 
     confirm_seconds: int = 300
-    """How long CoreDNS has to answer through the sidecars before its Corefile is put back. A
-    kubelet takes up to two minutes to hand a ConfigMap on, CoreDNS's `reload` up to 45 seconds."""
+    """How long CoreDNS has to answer through the sidecars before its Corefile is restored. A
+    kubelet takes up to two minutes to update a mounted ConfigMap, CoreDNS's `reload` up to 45
+    seconds."""
     corefile_seconds: int = 10
-    """How often a Corefile that we depend on is read again: others edit it and nobody tells us."""
+    """How often a wired Corefile is read again: others edit it, and no watch reports that."""
     drain_seconds: int = 120
-    """How long CoreDNS has to forget the sidecars, once its Corefile does, before they go."""
+    """How long CoreDNS has to reload a restored Corefile before the sidecars are removed."""
     retry_seconds: int = 900
-    """How long a Corefile is left alone after it was put back, or fought over."""
+    """How long a Corefile is left alone after a restore or a step back."""
     removal_seconds: int = 300
-    """How long nodes have to remove a gateway's traces before it is let go without them."""
+    """How long nodes have to clean up before a gateway's finalizer is removed without them."""
     node_wait_seconds: int = 10
-    """How often removal on the nodes is looked at."""
+    """How often the progress of a removal is checked."""

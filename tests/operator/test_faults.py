@@ -80,7 +80,7 @@ def test_an_event_that_can_t_be_made_yet_is_made_later_and_once(
     eventually(lambda: not is_ready(api, "nat64gateway"), about="it rolls out")
     roll_out(api)
     eventually(lambda: is_ready(api, "nat64gateway"), about="statuses are written all the same")
-    eventually(lambda: "an Event can't be made yet" in operator.log(), about="said")
+    eventually(lambda: "an Event can't be posted yet" in operator.log(), about="said")
     uid = api.get("nat64gateway", "default")["metadata"]["uid"]
     before = {e["metadata"]["name"]: e["count"] for e in events_of(api, uid, "RollingOut")}
     proxy.failing = set()

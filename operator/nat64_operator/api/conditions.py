@@ -1,4 +1,4 @@
-"""Conditions as Kubernetes means them: one of each type, a time that moves only with the status."""
+"""Conditions by the Kubernetes conventions: one per type, with the time of its last transition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every object has: its identity, its age, and whether it is being deleted."""
+"""What every object has: its identity, its age, its deletion, and a spec that can be read."""
 
 from __future__ import annotations
 

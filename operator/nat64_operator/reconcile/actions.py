@@ -1,4 +1,4 @@
-"""What can be done to the cluster. A plan is a list of groups; a group stops where it fails."""
+"""The actions that change the cluster. A plan is a list of groups; a failing group stops there."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Apply(msgspec.Struct, frozen=True):
 
 
 class Replace(msgspec.Struct, frozen=True):
-    """Replace spec or data as a whole, if the object has not changed since."""
+    """Replace spec or data as a whole, if the object has not changed since it was observed."""
 
     manifest: dict[str, Any]
     resource_version: str
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete the object that was observed, and no other that took its name since."""
+    """Delete the object that was observed, and not a later one of the same name."""
 
     ref: Ref
     uid: str
     resource_version: str = ""
-    """Where it is given, the object must not have changed since, either."""
+    """If given, the object must not have changed since it was observed, either."""
 
 
 class SetStatus(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class SetStatus(msgspec.Struct, frozen=True):
 
 
 class SetFinalizers(msgspec.Struct, frozen=True):
-    """Replace a custom resource's finalizers, if it has not changed since."""
+    """Replace a custom resource's finalizers, if it has not changed since it was observed."""
 
     ref: Ref
     finalizers: tuple[str, ...]
@@ -47,15 +47,15 @@ class SetFinalizers(msgspec.Struct, frozen=True):
 
 
 class WriteCorefile(msgspec.Struct, frozen=True):
-    """Write a Corefile, or a file that one imports, if it has not changed since."""
+    """Write a Corefile, or a file that it imports, if it has not changed since it was observed."""
 
     namespace: str
     name: str
     key: str
     text: str
-    """Empty: the key goes."""
+    """Empty to delete the key."""
     resource_version: str
-    """Empty: the ConfigMap is made."""
+    """Empty to create the ConfigMap."""
 
 
 class Emit(msgspec.Struct, frozen=True):
@@ -72,32 +72,32 @@ Action = Apply | Replace | Delete | SetStatus | SetFinalizers | WriteCorefile | 
 
 
 class Question(msgspec.Struct, frozen=True):
-    """Ask the cluster's DNS whether it synthesizes under this prefix; for a policy."""
+    """A DNS probe for a policy: whether the cluster's DNS synthesizes under this prefix."""
 
     policy: str
     prefix: str
 
 
 class Group(msgspec.Struct, frozen=True):
-    """What is done for one object, in order."""
+    """The actions for one object, in order."""
 
     subject: Ref
     actions: tuple[Action, ...]
 
 
 class Defect(msgspec.Struct, frozen=True):
-    """An object that an error of ours kept from being decided about."""
+    """An object about which no decision could be made, because of a bug in the operator."""
 
     subject: Ref
     error: Exception
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Everything to do now."""
+    """Everything to do now, and when to look again."""
 
     groups: tuple[Group, ...] = ()
     questions: tuple[Question, ...] = ()
     wake: float | None = None
-    """Seconds after which to look again although nothing happened."""
+    """Seconds after which the next pass is due without any change."""
     defects: tuple[Defect, ...] = ()
-    """For the log. None of them keeps anything else from being done."""
+    """For the log. They do not stop the rest of the plan."""

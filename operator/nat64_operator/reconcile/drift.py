@@ -1,8 +1,7 @@
-"""Whether an object is as it was applied, and how to get it there again.
+"""Drift: whether an object still is as it was applied, and how to repair it.
 
-The API server fills in defaults, so what we asked for is compared with what is there, field by
-field. What others added beside it is told from defaults by who declared it: the API server keeps a
-record of that for each field.
+The API server fills in defaults, so only the fields that we applied are compared. `managedFields`
+tells a field that someone else added from a default: it names the manager of each field.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import FIELD_MANAGER
 
-# What of an object is ours as a whole. Labels and annotations of others' are theirs.
+# The parts of an object that are ours as a whole. Others may add labels and annotations.
 _CONTENT = ("f:spec", "f:data", "f:binaryData")
 
 
 def repair(wanted: dict[str, Any], live: Object | None) -> list[Action]:
-    """What makes an object of ours as wanted; nothing where it is."""
+    """The actions that repair an object; none where it is as wanted."""
     if live is None:
         return [Apply(wanted)]
     if live.get("immutable") and live.get("data") != wanted.get("data"):
@@ -36,7 +35,7 @@ def repair(wanted: dict[str, Any], live: Object | None) -> list[Action]:
 
 
 def strip(obj: dict[str, Any]) -> None:
-    """Forget of an object's record of who declared what all that `repair` doesn't look at."""
+    """Remove the part of `managedFields` that `repair` does not need."""
     kept = [
         {"fieldsV1": {key: value for key, value in fields.items() if key in _CONTENT}}
         for entry in obj["metadata"].pop("managedFields", None) or ()
@@ -56,7 +55,7 @@ def differs(wanted: Object, live: Object | None) -> bool:
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Whether everything in `wanted` is so in `live`."""
+    """Whether every field of `wanted` has the same value in `live`."""
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
             return live is None and not wanted
@@ -72,13 +71,13 @@ def covers(live: Any, wanted: Any) -> bool:
     )
 
 
-# Maps that mean something as a whole: a key that someone adds takes nodes or endpoints away.
+# Maps whose meaning changes with every key: an added one takes nodes or endpoints away.
 _WHOLE = frozenset({"nodeSelector", "selector", "matchLabels", "nodeSelectorTerms", "tolerations"})
 
 
 def has_foreign_parts(wanted: Object, live: Object | None) -> bool:
-    """Whether someone added what server-side apply can't take away, as it isn't ours: a key of a
-    selector, a container, a field that we leave alone.
+    """Whether someone else added a selector key, a container or a field. Server-side apply cannot
+    remove what another manager owns.
     """
     if live is None:
         return False
@@ -104,7 +103,7 @@ def _has_more(live: Any, wanted: Any, key: str = "") -> bool:
 
 
 def _declares_more(fields: Mapping[str, Any], wanted: Any) -> bool:
-    """Whether a set of fields, as `managedFields` writes it, has one that isn't wanted at all."""
+    """Whether a set of fields, in the form of `managedFields`, has one that is not in `wanted`."""
     for step, inner in fields.items():
         if step in (".", _ANNOTATIONS):
             continue
@@ -115,11 +114,11 @@ def _declares_more(fields: Mapping[str, Any], wanted: Any) -> bool:
 
 
 _ANNOTATIONS = "f:annotations"
-"""Of the pods: `kubectl rollout restart` is to work."""
+"""Annotations of the pod template are left alone, so that `kubectl rollout restart` works."""
 
 
 def _child(step: str, wanted: Any) -> Any:
-    """The wanted value at one step of a path: a field, or an item by its keys or its value."""
+    """The wanted value at one path element: a field, or a list item by its keys or its value."""
     kind, _, name = step.partition(":")
     if kind == "f":
         return wanted.get(name) if isinstance(wanted, Mapping) else None

@@ -1,4 +1,4 @@
-"""Nodes, as far as decisions depend on them, and which of them a selector selects."""
+"""Nodes, as far as decisions depend on them, and an index by label."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple, Self
 from nat64_operator.api.meta import Object
 
 LEAST_LENGTH = {4: 16, 6: 48}
-"""The shortest prefix that is believed to be one node's pods. A Node says of itself what it likes,
-and all sidecars answer whom it names: a node must not open them to everybody."""
+"""The shortest prefix that is accepted as the pod range of one node. A kubelet writes its own Node,
+and the sidecars answer every range in it: no node may open them to everybody."""
 
 
 class Node(NamedTuple):
-    """What matters of a Node object."""
+    """The part of a Node object that is kept."""
 
     name: str
     labels: Mapping[str, str]
@@ -24,7 +24,7 @@ class Node(NamedTuple):
     ipv4: tuple[IPv4Address, ...] = ()
     """Its own IPv4 addresses."""
     problems: tuple[str, ...] = ()
-    """What it says that is not believed, and why."""
+    """The values that are ignored, and why."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -74,7 +74,7 @@ def _pod_range(text: str) -> str:
 
 
 class NodeIndex:
-    """Which nodes a selector selects, without walking all of them for each gateway."""
+    """An index of nodes by label, so that a selector does not walk all nodes for each gateway."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.all: frozenset[str] = frozenset()

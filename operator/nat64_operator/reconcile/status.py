@@ -1,4 +1,4 @@
-"""Statuses: written only when they say something new, with an Event for each new reason."""
+"""Statuses: written only when they change, with an Event for each new reason."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def write(
     fields: Mapping[str, Any],
     world: World,
 ) -> list[Action]:
-    """The actions that bring a status to what is known now; none where it says so already."""
+    """The actions that update a status; none where it is up to date."""
     subject, meta, before = Ref(resource.kind, resource.name), resource.meta, resource.status
     if refused := world.refused.get(subject):
         conditions = [_refused(condition, refused) for condition in conditions]
     ours = {condition.type for condition in conditions}
-    # Conditions of other types are those of others, who keep them whatever we apply.
+    # Conditions of other types belong to other writers. Server-side apply leaves them alone.
     known = [c for c in before.get("conditions") or () if c["type"] in ours]
     after = {
         "observedGeneration": meta.generation,
@@ -56,7 +56,7 @@ def said(status: Mapping[str, Any], type_: str) -> str:
 
 
 def _refused(condition: Condition, said: str) -> Condition:
-    """What is not accepted has its reason; what is, and can't be carried out, has this one."""
+    """A condition of an accepted object that cannot be carried out. `Accepted` stays as it is."""
     if condition.type == ACCEPTED:
         return condition
     why = f"the API server refuses a change that this needs: {said}"
@@ -73,7 +73,7 @@ def now_text() -> str:
     return timestamp(datetime.now(UTC).timestamp())
 
 
-# Steps on a good way, which are no reason to wake anybody.
+# Reasons of a change in progress: their Events are Normal, not Warning.
 _UNDER_WAY = frozenset(
     {"RollingOut", "Writing", "Confirming", "Restoring", "Moving", "Deleting", "SidecarsNotReady"}
 )
@@ -84,7 +84,7 @@ def _is_bad(condition: Condition) -> bool:
 
 
 def _without_repeats(actions: list[Action]) -> list[Action]:
-    """Several conditions with one reason make one Event."""
+    """Keep one Event where several conditions have the same reason."""
     seen: set[str] = set()
     kept: list[Action] = []
     for action in actions:

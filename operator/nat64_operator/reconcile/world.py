@@ -1,4 +1,4 @@
-"""Everything that a decision depends on, as observed at one moment. Nothing else is looked at."""
+"""The observed state at one moment: everything that a decision depends on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nat64_operator.settings import Settings
 
 
 class Pod(NamedTuple):
-    """What matters of a gateway's pod while its nodes are cleaned, or when some are not well."""
+    """A gateway's pod, as far as removals and conditions depend on it."""
 
     node: str
     removing: bool
     ready: bool
     trouble: str = ""
-    """Why a container is not ready, in the kubelet's words."""
+    """Why a container is not ready, as the kubelet reports it."""
     unready: tuple[str, ...] = ()
     """The containers that are not ready."""
 
@@ -66,7 +66,7 @@ def _trouble(pod: Object) -> str:
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One moment. What is worked out from it is kept with it: a World never changes."""
+    """A snapshot. Indices are computed once: a World never changes."""
 
     now: float
     settings: Settings
@@ -78,15 +78,15 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     endpoints: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Ready endpoints by the name of the Service."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
-    """CoreDNS's ConfigMaps by namespace and name; what could not be read is absent."""
+    """CoreDNS's ConfigMaps by namespace and name. Those that could not be read are absent."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
-    """Pods of gateways that are being removed, or of which some nodes don't translate."""
+    """Pods of gateways that are being removed, or that have failing nodes."""
     refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)
-    """By custom resource, what the API server said when it refused a change for it."""
+    """The API server's message for each custom resource for which it refused a change."""
     left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)
-    """Since when gateways that are gone have been seen to have objects still."""
+    """When a gateway that is gone was first seen to have objects left, in seconds since 1970."""
 
     def find(self, kind: str, name: str) -> Object | None:
         """An object of ours by kind and name."""
@@ -114,7 +114,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def unready_nodes(self) -> Sequence[Node]:
-        """Nodes that are not ready: few, so that what is asked of each is not asked of all."""
+        """Nodes that are not ready. They are few, so a pass need not walk thousands of nodes."""
         return [node for node in self.nodes.values() if not node.ready]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The sidecar's `forward` stanzas: which names go to which resolvers, and how those are asked."""
+"""The `forward` stanzas of the sidecar's Corefile: zones, their upstreams, and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all manifests share: their identity, and a hash that tells one version from another."""
+"""What all manifests share: a reference, and an annotation with the hash of their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nat64_operator.render import names
 
 
 class Ref(NamedTuple):
-    """Which object: enough to find it among the observed ones and at the API server."""
+    """A reference to an object."""
 
     kind: str
     name: str

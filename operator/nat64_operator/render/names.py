@@ -1,4 +1,4 @@
-"""Names and labels of everything that is made for a gateway, in one place."""
+"""The names and labels of every object that the operator creates."""
 
 from __future__ import annotations
 
