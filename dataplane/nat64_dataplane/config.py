@@ -20,6 +20,7 @@ import yaml
 
 from nat64_dataplane import pref64
 from nat64_dataplane.errors import ConfigError
+from nat64_dataplane.special_purpose import NEVER_FORWARDED
 
 SCHEMA_VERSION = 1
 NODE_ADDRESS = "node"
@@ -266,8 +267,7 @@ def _is_label(text: str) -> bool:
 
 
 def _translatable(network: IPv4Network) -> bool:
-    never = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
-    return not any(network.overlaps(IPv4Network(other)) for other in never)
+    return not any(network.overlaps(other) for other in NEVER_FORWARDED)
 
 
 def _pairs(pools: tuple[Pool, ...]) -> Iterator[tuple[Pool, Pool]]:

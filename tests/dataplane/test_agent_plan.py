@@ -9,7 +9,7 @@ import pytest
 
 from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.datapath.config_slot import (
+from nat64_dataplane.translator.fragmentation import (
     fragmentation_address,
     fragmentation_mtu,
 )

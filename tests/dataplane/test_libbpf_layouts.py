@@ -11,7 +11,8 @@ import pytest
 
 from nat64_dataplane.bpf import OBJECT, Object
 from nat64_dataplane.translator import agent
-from nat64_dataplane.translator.datapath import abi, config_slot, counters
+from nat64_dataplane.translator.datapath import abi, counters
+from nat64_dataplane.translator.fragmentation import fragmentation_address
 
 SOURCE = Path(__file__).parents[2] / "dataplane/bpf"
 
@@ -91,7 +92,7 @@ def test_constants_agree() -> None:
     assert defined["MAX_PORT_BLOCKS"] == abi.MAX_PORT_BLOCKS
     assert defined["HELD_BYTES"] == abi.HELD_BYTES
     assert "FRAGMENTER_BASE 0xf0400000U" in header("refragment.h")
-    assert int(config_slot.fragmentation_address(0)) == 0xF0400000
+    assert int(fragmentation_address(0)) == 0xF0400000
 
 
 def test_bindings_linger_longer_than_any_pause_between_sweeps() -> None:

@@ -25,7 +25,7 @@ from scapy.packet import Packet, Raw
 
 from nat64_dataplane.bpf.errors import BpfError
 from nat64_dataplane.bpf.programs import SUMMED
-from nat64_dataplane.translator.datapath.config_slot import fragmentation_address
+from nat64_dataplane.translator.fragmentation import fragmentation_address
 from tests.dataplane.machine import POD, POOL, SERVER, Machine, Out, at, machine
 from tests.dataplane.test_program_icmp_errors import icmp4, icmp6
 

@@ -12,7 +12,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
 from nat64_dataplane.translator.datapath import abi
-from nat64_dataplane.translator.datapath.config_slot import (
+from nat64_dataplane.translator.fragmentation import (
     fragmentation_address,
     fragmentation_mtu,
 )

@@ -55,7 +55,7 @@ def test_no_room_for_an_ethernet_header_is_a_drop(nat: Machine) -> None:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH", b"tun0", _IFF_TUN | _IFF_NO_PI))
         nat.node.ip("link set tun0 up mtu 65535")
         tun = socket.if_nametoindex("tun0")
-        uplinks = (Uplink(tun, 65535, "tun0"),)
+        uplinks = (Uplink(tun, 65535, "tun0", ethernet=False),)
         nat.datapath.apply(nat.config, dataclasses.replace(nat.host, uplinks=uplinks))
         attach(nat, tun, "ingress", "nat64_ingress")
         port = nat.from_pod(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nat64_dataplane.translator.datapath.config_slot import (
+from nat64_dataplane.translator.fragmentation import (
     fragmentation_address,
     fragmentation_mtu,
 )

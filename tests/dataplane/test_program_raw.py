@@ -51,7 +51,7 @@ class Tun:
             "link set nat64-t address 02:00:00:00:00:65",
         )
         self.ifindex = socket.if_nametoindex("tun0")
-        nat.uplinks = (*nat.uplinks, Uplink(self.ifindex, 1500, "tun0"))
+        nat.uplinks = (*nat.uplinks, Uplink(self.ifindex, 1500, "tun0", ethernet=False))
         with IPRoute() as ipr:
             hook = Hook(self.ifindex, "ingress")
             Clsact(lambda: ipr, "t").attach(hook, nat.datapath.program_fd("nat64_ingress"))

@@ -1,4 +1,7 @@
-"""eBPF in the kernel, by libbpf through ctypes; the compiled object lies beside this file."""
+"""eBPF in the kernel, by libbpf through ctypes; the compiled object lies beside this file.
+
+Imports nothing but the errors that all share; must never know what a map or a program is for.
+"""
 
 from __future__ import annotations
 

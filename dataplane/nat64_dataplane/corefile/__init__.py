@@ -1,7 +1,8 @@
 """Corefiles: read, expand, edit and write the configuration language of CoreDNS.
 
-The package knows the language (tokens, blocks, stanzas, `import`, environment variables) and no
-plugin. It has two readers with one grammar:
+The package knows the language (tokens, blocks, stanzas, `import`, environment variables). It
+imports the errors that all share, and must never know a plugin or Kubernetes. It has two
+readers with one grammar:
 
 - `parse` keeps every position, so that an edit changes the bytes it means to and no others. The
   operator edits a cluster's Corefile with it.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from nat64_dataplane import pref64
 from nat64_dataplane.dns64 import wire
 from nat64_dataplane.dns64.names import Zones
 from nat64_dataplane.dns64.settings import Dns64
+from nat64_dataplane.special_purpose import is_global
 
 IPV4ONLY = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))
 """The addresses of ipv4only.arpa (RFC 7050 section 2.2): always translated."""
@@ -75,37 +76,6 @@ class Policy:
         if prefix != pref64.WELL_KNOWN or self.settings.allow_special_use or a in IPV4ONLY:
             return True
         return is_global(a)
-
-
-_NOT_GLOBAL = tuple(
-    IPv4Network(text)
-    for text in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/3",
-    )
-)
-_GLOBAL_WITHIN = (IPv4Address("192.0.0.9"), IPv4Address("192.0.0.10"))
-
-
-def is_global(address: IPv4Address) -> bool:
-    """Whether an address is globally reachable by IANA's special-purpose registry (RFC 6890).
-
-    Python's own `is_global` changed between its releases; this one doesn't.
-    """
-    if address in _GLOBAL_WITHIN:
-        return True
-    return not any(address in network for network in _NOT_GLOBAL)
 
 
 def _mask(network: IPv6Network) -> tuple[int, int]:

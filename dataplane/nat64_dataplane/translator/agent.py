@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nat64_dataplane import config as config_file
-from nat64_dataplane.config import Config
+from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
+from nat64_dataplane.translator import config_file
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.node import netlink_monitor
 from nat64_dataplane.translator.node.actions import Action, Apply
@@ -57,25 +57,13 @@ class Options:
     attach_by: AttachBy = "auto"
 
 
-def load(path: Path) -> Config:
-    """Read the config file. Raises ConfigError, also where there is no such file."""
-    return config_file.parse(_read(path))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-
-
 class Agent:
     """Runs until told to stop. Detaches nothing when it does."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._content = _read(options.config)
-        config = config_file.parse(self._content)
+        self._content = config_file.read(options.config)
+        config = parse(self._content)
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status still holds: what it set up translates whether we run or not.
         self.state = State(config, self.run_dir.read_status() or _starting(config))
@@ -208,11 +196,11 @@ class Agent:
         while True:
             await asyncio.sleep(_CONFIG_POLL_SECONDS)
             try:
-                content = _read(self.options.config)
+                content = config_file.read(self.options.config)
                 if content == self._content:
                     continue
                 self._content = content
-                self._adopt(config_file.parse(content))
+                self._adopt(parse(content))
             except ConfigError as error:
                 self._refuse(str(error))
 

@@ -16,7 +16,7 @@ from pyroute2 import IPRoute
 
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
 from nat64_dataplane.http_server import HttpServer, parse_listen
-from nat64_dataplane.translator import agent
+from nat64_dataplane.translator import agent, config_file
 from nat64_dataplane.translator.node import facts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
 from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
@@ -165,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    config = agent.load(options.config)
+    config = config_file.load(options.config)
     if mounted := node_sysctls.mount_bpffs():
         print(mounted)
     with IPRoute(strict_check=True) as ipr:
@@ -176,7 +176,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _remove(options: argparse.Namespace) -> int:
-    config = agent.load(options.config) if options.config else None
+    config = config_file.load(options.config) if options.config else None
     removal = Removal(config.name if config else options.name, options.pins, options.run_dir)
     for line in removal.run():
         print(f"removed {line}", flush=True)
@@ -206,7 +206,7 @@ async def _hold(listen: str) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = agent.load(options.config)
+    config = config_file.load(options.config)
     if config.listen:
         parse_listen(config.listen)
     pools = ", ".join(f"{pool.addresses} {pool.ports}" for pool in config.pools)

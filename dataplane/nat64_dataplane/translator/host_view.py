@@ -17,6 +17,8 @@ class Uplink(NamedTuple):
     ifindex: int
     mtu: int
     name: str
+    ethernet: bool = True
+    """Whether its packets have Ethernet headers; those of a tunnel of IP packets don't."""
 
 
 class PoolRange(NamedTuple):

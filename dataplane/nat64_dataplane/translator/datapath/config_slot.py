@@ -1,11 +1,7 @@
-"""One config slot: from a Config and what the node looks like to map entries. Pure, but for the
-question whether a link has Ethernet headers."""
+"""One config slot: from a Config and what the node looks like to map entries. Pure."""
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -14,30 +10,10 @@ from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, UplinkFlag
-from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
+from nat64_dataplane.translator.host_view import HostView, PoolRange
 
 LOOPBACK = 1
 """The ifindex of lo, in every network namespace."""
-
-_SIOCGIFHWADDR = 0x8927
-_WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
-
-
-_FRAGMENTER_BASE = int(IPv4Address("240.64.0.0"))
-_IPV6_AND_FRAGMENT_HEADER, _IPV4_HEADER = 48, 20
-
-
-def fragmentation_address(interface_index: int) -> IPv4Address:
-    """What IPv4 packets that are too long for IPv6 are sent to, for the kernel to fragment them.
-
-    It must be routed to the translator's link with `fragmentation_mtu`. Never seen on a wire.
-    """
-    return IPv4Address(_FRAGMENTER_BASE + interface_index)
-
-
-def fragmentation_mtu(config: Config) -> int:
-    """The MTU of that route: IPv4 fragments that become IPv6 ones of at most lowestIPv6MTU."""
-    return config.lowest_ipv6_mtu - _IPV6_AND_FRAGMENT_HEADER + _IPV4_HEADER
 
 
 class DatapathError(DataplaneError):
@@ -72,9 +48,8 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
             f"pools are too large: their ports take {blocks} entries of {abi.MAX_PORT_BLOCKS}; "
             "use fewer addresses or fewer ports on each"
         )
-    raw = [uplink for uplink in host.uplinks if not _has_ethernet_header(uplink)]
     return Slot(
-        config=_config(config, host, epoch, raw_uplinks=bool(raw)),
+        config=_config(config, host, epoch),
         pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
         usable=usable,
         sources=[
@@ -82,11 +57,11 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
             for net in config.policy.allowed_sources
         ],
         destinations=list(_destinations(config, host, slot)),
-        uplinks=dict(_uplinks(host, {uplink.ifindex for uplink in raw})),
+        uplinks=dict(_uplinks(host)),
     )
 
 
-def _config(config: Config, host: HostView, epoch: int, *, raw_uplinks: bool) -> bytes:
+def _config(config: Config, host: HostView, epoch: int) -> bytes:
     flags = ConfigFlag(0)
     if config.filtering is Filtering.ADDRESS_DEPENDENT:
         flags |= ConfigFlag.ADDRESS_DEPENDENT
@@ -96,7 +71,7 @@ def _config(config: Config, host: HostView, epoch: int, *, raw_uplinks: bool) ->
         flags |= ConfigFlag.COPY_TRAFFIC_CLASS
     if config.policy.allowed_sources:
         flags |= ConfigFlag.SOURCES_LISTED
-    if raw_uplinks:
+    if not all(uplink.ethernet for uplink in host.uplinks):
         flags |= ConfigFlag.RAW_UPLINKS
     prefix, mask = int(config.prefix.network_address), int(config.prefix.netmask)
     low_bits = (1 << 64) - 1
@@ -159,22 +134,10 @@ def _destinations(config: Config, host: HostView, slot: int) -> Iterator[tuple[b
         )
 
 
-def _uplinks(host: HostView, raw: set[int]) -> Iterator[tuple[bytes, bytes]]:
+def _uplinks(host: HostView) -> Iterator[tuple[bytes, bytes]]:
     yield abi.U32.pack(LOOPBACK), abi.UPLINK.pack(UplinkFlag.ETHERNET, 65535)
     for uplink in host.uplinks:
         flags = UplinkFlag.EXTERNAL
-        if uplink.ifindex not in raw:
+        if uplink.ethernet:
             flags |= UplinkFlag.ETHERNET
         yield abi.U32.pack(uplink.ifindex), abi.UPLINK.pack(flags, uplink.mtu)
-
-
-def _has_ethernet_header(uplink: Uplink) -> bool:
-    """Ask the kernel for the link's type; one that is gone again counts as Ethernet."""
-    request = struct.pack("=16sH14x", uplink.name.encode(), 0)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        try:
-            answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, request)
-        except OSError:
-            return True
-    (kind,) = struct.unpack_from("=H", answer, 16)
-    return kind in _WITH_ETHERNET_HEADER

@@ -19,6 +19,7 @@ _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SCOPE_GLOBAL = 0
 _IFA_F_SECONDARY = 0x1
+_WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
 class Devconf(NamedTuple):
@@ -43,6 +44,8 @@ class Link:
     peer: int = 0
     no_link_local: bool = False
     devconf: Devconf | None = None
+    ethernet: bool = True
+    """Whether its packets have Ethernet headers."""
 
     @property
     def up(self) -> bool:
@@ -151,6 +154,7 @@ def _link(message: Any) -> Link:
         peer=0 if message.get("link_netnsid") is not None else message.get("link") or 0,
         no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
         devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
+        ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
     )
 
 

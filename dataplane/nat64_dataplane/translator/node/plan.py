@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.datapath.config_slot import fragmentation_address
+from nat64_dataplane.translator.fragmentation import fragmentation_address
 from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView
 from nat64_dataplane.translator.node.actions import (
     DEVCONF,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.datapath.config_slot import fragmentation_mtu
+from nat64_dataplane.translator.fragmentation import fragmentation_mtu
 from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.node import (
     bpf_link,

@@ -83,7 +83,7 @@ def uplinks(config: Config, facts: Facts) -> tuple[Uplink, ...]:
             "NoUplink",
             "no link has an IPv4 default route or a pool address: name `uplinks` in the config",
         )
-    return tuple(Uplink(link.index, link.mtu, link.name) for link in found)
+    return tuple(Uplink(link.index, link.mtu, link.name, link.ethernet) for link in found)
 
 
 def route_mtu(found: tuple[Uplink, ...]) -> int:

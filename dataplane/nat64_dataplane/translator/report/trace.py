@@ -23,7 +23,7 @@ import dns.rdatatype
 from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
-from nat64_dataplane.translator import agent
+from nat64_dataplane.translator import config_file
 from nat64_dataplane.translator.datapath import abi
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, Verdict
 from nat64_dataplane.translator.datapath.datapath import Datapath
@@ -39,7 +39,7 @@ _FLAGS = 5
 
 def run(options: argparse.Namespace) -> int:
     """Print the trace as JSON."""
-    config = agent.load(options.config)
+    config = config_file.load(options.config)
     options.name = config.name
     status = RunDir(options.run_dir, config.name).read_status()
     found: dict[str, Any] = {
