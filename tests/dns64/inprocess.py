@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, cast
 
-from nat64_dataplane.dns64 import names
-from nat64_dataplane.dns64.batch import Receiver
-from nat64_dataplane.dns64.block import Block, Source, take
-from nat64_dataplane.dns64.datagrams import _Port
-from nat64_dataplane.dns64.engine import Engine
-from nat64_dataplane.dns64.entropy import Entropy
-from nat64_dataplane.dns64.exchange import Query
-from nat64_dataplane.dns64.limits import LIMITS, Limits
-from nat64_dataplane.dns64.rules import Failed
+from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
+from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.zone_dispatch import Block, Source, take
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.host.recvmmsg import Receiver
+from nat64_dataplane.dns64.message import domain_names
+from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import from_text
-from nat64_dataplane.dns64.streams import Streams
-from nat64_dataplane.dns64.wire import Reply
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.stream_transport import Streams
+from nat64_dataplane.dns64.upstream.udp_transport import _Port
+from nat64_dataplane.dns64.upstream.upstream_query import Query
 from tests.dns64.conftest import DNS64
 
 HOST = socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
@@ -95,7 +95,7 @@ class Given(Query):
     __slots__ = ("came",)
 
     def __init__(self, name: str) -> None:
-        super().__init__(names.from_text(name) + b"\0\x1c\0\1", do=False, cd=False)
+        super().__init__(domain_names.from_text(name) + b"\0\x1c\0\1", do=False, cd=False)
         self.came: list[Reply | Failed] = []
 
     def result(self, result: Reply | Failed) -> None:

@@ -10,12 +10,12 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
-from nat64_dataplane.dns64 import names, wire
-from nat64_dataplane.dns64.answer import TCP_SIZE, respond
-from nat64_dataplane.dns64.policy import Policy
-from nat64_dataplane.dns64.rules import Ask, Decision, Failed, Question, resolve
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import TCP_SIZE, respond
+from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Dns64, from_text
-from nat64_dataplane.dns64.wire import Reply
+from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Ask, Decision, Failed, Question, resolve
 
 SOA = "example. 900 IN SOA ns.example. admin.example. 1 3600 600 86400 300"
 Answers = dict[tuple[str, str], "Reply | Failed"]
@@ -75,7 +75,7 @@ class Resolution:
         self.decision = decision
         self.rule = decision.rule
         self.answer = decision.answer
-        self.asked = [(names.to_text(ask.name), type_text(ask.type)) for ask in asked]
+        self.asked = [(domain_names.to_text(ask.name), type_text(ask.type)) for ask in asked]
         flags = wire.RD | (wire.CD if question.cd else 0) | wire.AD
         edns = wire.Edns(4096, 0, question.do, 0, b"")
         query = wire.Query(
@@ -106,7 +106,12 @@ def run(
 ) -> Resolution:
     """Resolve a question with upstream's replies given by name and type."""
     question = Question(
-        names.from_text(name), int(dns.rdatatype.from_text(rdtype)), rdclass, do, cd, synthesize
+        domain_names.from_text(name),
+        int(dns.rdatatype.from_text(rdtype)),
+        rdclass,
+        do,
+        cd,
+        synthesize,
     )
     steps = resolve(policy(options), question)
     asked: list[Ask] = []
@@ -114,7 +119,7 @@ def run(
         ask = next(steps)
         while True:
             asked.append(ask)
-            key = (names.to_text(ask.name), type_text(ask.type))
+            key = (domain_names.to_text(ask.name), type_text(ask.type))
             ask = steps.send(answers(*key) if callable(answers) else answers[key])
     except StopIteration as end:
         return Resolution(end.value, asked, question)

@@ -10,9 +10,9 @@ import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import wire
-from nat64_dataplane.dns64.limits import LIMITS, Limits
-from nat64_dataplane.dns64.tcp import TcpListener
+from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
+from nat64_dataplane.dns64.frontend.tcp_listener import TcpListener
+from nat64_dataplane.dns64.message import wire
 from tests.dns64.inprocess import Harness, in_loop
 from tests.dns64.messages import SOA, reply
 

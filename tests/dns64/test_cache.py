@@ -5,12 +5,12 @@ from __future__ import annotations
 import dns.message
 import pytest
 
-from nat64_dataplane.dns64 import names, wire
-from nat64_dataplane.dns64.answer import DENIAL, ERROR, SUCCESS, Answer, failure, from_reply
-from nat64_dataplane.dns64.cache import Cache
-from nat64_dataplane.dns64.entry import VIEWS
+from nat64_dataplane.dns64.cache.answer_cache import Cache
+from nat64_dataplane.dns64.cache.cache_entry import VIEWS
+from nat64_dataplane.dns64.instrumentation.counters import MAX_KEYS, Stats
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import DENIAL, ERROR, SUCCESS, Answer, failure, from_reply
 from nat64_dataplane.dns64.settings import from_text
-from nat64_dataplane.dns64.stats import MAX_KEYS, Stats
 from tests.dns64.messages import SOA, empty, reply
 
 VIEW = VIEWS[True, False, False]
@@ -23,7 +23,7 @@ def cache(options: str = "") -> Cache:
 
 
 def question(name: str, rdtype: int = wire.AAAA) -> bytes:
-    return names.from_text(name) + rdtype.to_bytes(2, "big") + b"\0\1"
+    return domain_names.from_text(name) + rdtype.to_bytes(2, "big") + b"\0\1"
 
 
 def positive(name: str = "www.example.", ttl: int = 300) -> Answer:

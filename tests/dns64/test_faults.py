@@ -11,17 +11,19 @@ import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import onepass, settings, wire
+from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
-from nat64_dataplane.dns64.block import Block
-from nat64_dataplane.dns64.cache import Cache
-from nat64_dataplane.dns64.engine import Engine
-from nat64_dataplane.dns64.exchange import Query
-from nat64_dataplane.dns64.faults import faults
-from nat64_dataplane.dns64.group import UNLIMITED, Group, Tries
-from nat64_dataplane.dns64.job import Job
-from nat64_dataplane.dns64.stats import Stats
-from nat64_dataplane.dns64.udp import UdpListener
+from nat64_dataplane.dns64.cache.answer_cache import Cache
+from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.udp_listener import UdpListener
+from nat64_dataplane.dns64.frontend.zone_dispatch import Block
+from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.resolver.full_path import Job
+from nat64_dataplane.dns64.synthesis import one_pass
+from nat64_dataplane.dns64.upstream.upstream_group import UNLIMITED, Group, Tries
+from nat64_dataplane.dns64.upstream.upstream_query import Query
 from tests.dns64.inprocess import Asker, Given, Harness, in_loop
 from tests.dns64.messages import SOA, reply
 
@@ -67,8 +69,8 @@ def no_data(mname: bytes, rname: bytes) -> bytes:
 async def test_a_malformed_soa_costs_one_answer_and_not_the_name(
     soa: tuple[bytes, bytes],
 ) -> None:
-    assert onepass.no_data(no_data(b"\0", b"\0"), AT) == 900
-    assert onepass.no_data(no_data(*soa), AT) is None
+    assert one_pass.no_data(no_data(b"\0", b"\0"), AT) == 900
+    assert one_pass.no_data(no_data(*soa), AT) is None
     harness = Harness()
     first, joined = harness.ask(query()), harness.ask(query())
     harness.deliver([to(harness, no_data(*soa))])
@@ -82,7 +84,7 @@ async def test_a_malformed_soa_costs_one_answer_and_not_the_name(
 @in_loop
 async def test_a_reply_that_ends_behind_its_question_is_malformed_and_no_fault() -> None:
     cut = no_data(b"\0", b"\0")[:AT]
-    assert onepass.no_data(cut, AT) is None
+    assert one_pass.no_data(cut, AT) is None
     harness, before = Harness(), faults.total
     asker = harness.ask(query())
     harness.deliver([to(harness, cut)])
@@ -94,8 +96,8 @@ async def test_a_reply_that_ends_behind_its_question_is_malformed_and_no_fault()
 
 
 PLACES: list[tuple[object, str]] = [
-    (onepass, "no_data"),
-    (onepass, "synthesized"),
+    (one_pass, "no_data"),
+    (one_pass, "synthesized"),
     (wire, "skip_name"),
     (Cache, "put"),
     (Cache, "find"),
@@ -211,7 +213,7 @@ async def test_sends_that_fail_at_once_are_tried_again_until_tries_or_time_are_u
     tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source address is none of this host's. `max_connect_attempts 0` is UNLIMITED."""
-    monkeypatch.setattr("nat64_dataplane.dns64.group.TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr("nat64_dataplane.dns64.upstream.upstream_group.TOTAL_SECONDS", 0.5)
     harness = Harness()
     monkeypatch.setattr(harness.engine.groups[0], "tries", tries)
     monkeypatch.setattr(harness.upstream, "_source", "2001:db8::1")

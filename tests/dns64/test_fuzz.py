@@ -15,8 +15,8 @@ import dns.exception
 import dns.message
 import pytest
 
-from nat64_dataplane.dns64 import names, wire
-from nat64_dataplane.dns64.answer import (
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import (
     TCP_SIZE,
     UDP_SIZE,
     bare_error,
@@ -24,7 +24,7 @@ from nat64_dataplane.dns64.answer import (
     respond,
     udp_limit,
 )
-from nat64_dataplane.dns64.rules import Failed, Question, resolve
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed, Question, resolve
 from tests.dns64.messages import SOA, policy, reply, run
 
 INPUTS = int(os.environ.get("NAT64_FUZZ", "220000"))
@@ -111,7 +111,7 @@ def test_damaged_queries_are_refused_or_answered_for_what_they_ask() -> None:
 @pytest.mark.parametrize("which", ["AAAA", "A"])
 def test_damaged_replies_are_refused_or_make_a_whole_answer(which: str) -> None:
     """Each in turn as the reply to the AAAA or the A question, then as what a client gets."""
-    name = names.from_text(NAME)
+    name = domain_names.from_text(NAME)
     question = Question(name, wire.AAAA, wire.IN, False, False, True)
     query = wire.parse_query(dns.message.make_query(NAME, "AAAA").to_wire())
     good = {

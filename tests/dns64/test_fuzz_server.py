@@ -12,15 +12,15 @@ from string import ascii_lowercase, digits
 
 import dns.message
 
-from nat64_dataplane.dns64 import wire
-from nat64_dataplane.dns64.answer import UDP_SIZE
-from nat64_dataplane.dns64.entropy import Entropy
-from nat64_dataplane.dns64.faults import faults
-from nat64_dataplane.dns64.rules import Failed
+from nat64_dataplane.dns64.frontend.tcp_listener import TcpListener
+from nat64_dataplane.dns64.frontend.tcp_listener import _Connection as ClientConnection
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.answer import UDP_SIZE
 from nat64_dataplane.dns64.settings import Upstream
-from nat64_dataplane.dns64.streams import Streams, _Connection
-from nat64_dataplane.dns64.tcp import TcpListener
-from nat64_dataplane.dns64.tcp import _Connection as ClientConnection
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.stream_transport import Streams, _Connection
 from tests.dns64.inprocess import Given, Harness, in_loop
 from tests.dns64.messages import SOA, reply
 from tests.dns64.test_fuzz import EACH, NAME, PREFIX_BYTES, damaged, queries, replies

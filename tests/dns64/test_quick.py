@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat64_dataplane.dns64 import names, onepass, wire
-from nat64_dataplane.dns64.answer import respond
-from nat64_dataplane.dns64.rules import synthesize
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import respond
+from nat64_dataplane.dns64.synthesis import one_pass
+from nat64_dataplane.dns64.synthesis.rfc6147 import synthesize
 from tests.dns64.conftest import DNS64, PLUGINS, StartSidecar, StartUpstream
 from tests.dns64.differential import NAMES, ZONE_TEXT, Case, ask, differences
 from tests.dns64.messages import policy, reply
@@ -90,7 +91,7 @@ def test_one_pass_gives_what_two_do(message: dns.message.Message, ttl: int) -> N
     rules = policy("prefix 64:ff9b:1::/96 2001:db8:64::/48\nexclude_a 192.0.2.0/24")
     reply = wire.parse_reply(message.to_wire())
     first = 12 + len(reply.question)
-    answer = onepass.synthesized(reply.wire, first, rules.embed, ttl)
+    answer = one_pass.synthesized(reply.wire, first, rules.embed, ttl)
     if answer is None:
         return
     expected = synthesize(rules, reply, ttl, do=False)
@@ -116,9 +117,12 @@ def test_one_pass_refuses_what_is_damaged(original: bytes) -> None:
             reply = wire.parse_reply(data)
         except wire.Malformed:
             reply = None
-        question = names.from_text(NAME) + original[12 + 13 : 12 + 17]
+        question = domain_names.from_text(NAME) + original[12 + 13 : 12 + 17]
         end = 12 + len(question)
-        if data[12:end] == question and onepass.synthesized(data, end, rules.embed, 60) is not None:
+        if (
+            data[12:end] == question
+            and one_pass.synthesized(data, end, rules.embed, 60) is not None
+        ):
             assert reply is not None
             assert synthesize(rules, reply, 60, do=False) is not None
 
@@ -126,7 +130,7 @@ def test_one_pass_refuses_what_is_damaged(original: bytes) -> None:
 def test_the_usual_reply_takes_one_pass() -> None:
     chain = reply(NAME, "A", f"{NAME} 60 IN CNAME b.test.", "b.test. 50 IN A 198.51.100.7",
                   authority=["test. 50 IN NS ns.b.test."])  # fmt: skip
-    answer = onepass.synthesized(chain.wire, 12 + len(chain.question), policy().embed, 60)
+    answer = one_pass.synthesized(chain.wire, 12 + len(chain.question), policy().embed, 60)
     assert answer is not None
 
 
@@ -134,7 +138,7 @@ def test_the_usual_reply_takes_one_pass() -> None:
 def test_a_reply_without_data_is_one_by_the_long_way_too(message: dns.message.Message) -> None:
     data = message.to_wire()
     reply = wire.parse_reply(data)
-    ttl = onepass.no_data(data, 12 + len(reply.question))
+    ttl = one_pass.no_data(data, 12 + len(reply.question))
     shape = (reply.counts, [record.type for record in reply.authority])
     if ttl is None:
         assert shape != ((0, 1, 0), [wire.SOA])

@@ -6,8 +6,8 @@ import dns.flags
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64 import wire
-from nat64_dataplane.dns64.rules import DNSSEC_ERRORS, MAX_CHAIN, Failed, Rule
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.synthesis.rfc6147 import DNSSEC_ERRORS, MAX_CHAIN, Failed, Rule
 from tests.dns64.messages import SOA, Answers, empty, reply, run
 
 V4 = "www.example. 300 IN A 198.51.100.7"

@@ -19,7 +19,7 @@ import dns.rcode
 import pytest
 
 from nat64_dataplane.corefile import content_hash
-from nat64_dataplane.dns64.answer import WITHHELD_TTL
+from nat64_dataplane.dns64.message.answer import WITHHELD_TTL
 from tests.dns64.conftest import PLUGINS, StartSidecar, StartUpstream
 from tests.dns64.sidecar import eventually
 from tests.dns64.upstreams import Zone, texts

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nat64_dataplane.dns64 import names, wire
-from nat64_dataplane.dns64.answer import from_reply, respond
-from nat64_dataplane.dns64.compose import Body, Changes, Data, Moved, Writer, splice
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import from_reply, respond
+from nat64_dataplane.dns64.message.compose import Body, Changes, Data, Moved, Writer, splice
 
 LABELS = st.sampled_from(["www", "a", "b", "example", "xn--bcher-kva", "long" * 15])
 NAMES = st.lists(LABELS, min_size=0, max_size=3).map(lambda parts: ".".join(parts) + ".")
@@ -221,7 +221,7 @@ def test_a_ttl_with_its_top_bit_set_is_zero() -> None:
 
 @given(NAMES)
 def test_names_go_to_text_and_back(name: str) -> None:
-    assert names.to_text(names.from_text(name)) == name
+    assert domain_names.to_text(domain_names.from_text(name)) == name
 
 
 @given(messages(), st.integers(12, 600), st.sampled_from([0, 1, 2]))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nat64_dataplane.dns64.settings import cache, dns64, forward, from_text
-from nat64_dataplane.dns64.settings.read import FORMS
+from nat64_dataplane.dns64.settings import cache_stanza, dns64_stanza, forward_stanza, from_text
+from nat64_dataplane.dns64.settings.corefile_settings import FORMS
 from nat64_dataplane.translator.datapath.counters import DROP_REASONS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import PolicySpec
@@ -65,9 +65,9 @@ def test_every_row_of_the_dns64_checklist_names_tests_that_exist() -> None:
 
 
 OPTIONS = {
-    "### dns64": (dns64.OPTIONS, "dns64"),
-    "### forward": (forward.OPTIONS, "forward . 192.0.2.1"),
-    "### cache": (cache.OPTIONS, "cache"),
+    "### dns64": (dns64_stanza.OPTIONS, "dns64"),
+    "### forward": (forward_stanza.OPTIONS, "forward . 192.0.2.1"),
+    "### cache": (cache_stanza.OPTIONS, "cache"),
 }
 
 

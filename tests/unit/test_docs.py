@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from nat64_dataplane.config import Config
 from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
-from nat64_dataplane.dns64.metrics import DnsCollector
+from nat64_dataplane.dns64.report.dns_metrics import DnsCollector
 from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS, NAMES
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.report.agent_state import State

@@ -13,7 +13,7 @@ from prometheus_client.core import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from nat64_dataplane import config
-from nat64_dataplane.dns64 import metrics as dns64_metrics
+from nat64_dataplane.dns64.report import dns_metrics as dns64_metrics
 from nat64_dataplane.translator.datapath import counters
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.report.agent_state import State

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nat64_dataplane.dns64.settings import Server, cache, dns64, forward, from_text, model
-from nat64_dataplane.dns64.settings.read import FORMS
+from nat64_dataplane.dns64.settings import (
+    Server,
+    cache_stanza,
+    dns64_stanza,
+    forward_stanza,
+    from_text,
+    typed_settings,
+)
+from nat64_dataplane.dns64.settings.corefile_settings import FORMS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import Forward, Policy, PolicySpec
 from nat64_operator.render.forward_stanza import named
@@ -238,9 +245,9 @@ OPTIONS: dict[str, dict[str, Exposed | str]] = {
 
 def test_every_option_of_the_sidecar_is_in_the_table() -> None:
     assert {name: set(options) for name, options in OPTIONS.items()} == {
-        "dns64": set(dns64.OPTIONS),
-        "cache": set(cache.OPTIONS),
-        "forward": set(forward.OPTIONS),
+        "dns64": set(dns64_stanza.OPTIONS),
+        "cache": set(cache_stanza.OPTIONS),
+        "forward": set(forward_stanza.OPTIONS),
         "other stanzas": set(FORMS),
     }
 
@@ -273,8 +280,8 @@ def test_every_field_is_the_way_to_some_option() -> None:
 def test_what_is_not_said_is_the_sidecars_own_default() -> None:
     server = accepted(PolicySpec(), ["192.0.2.1"])
     [found] = server.forwards
-    assert found == model.Forward(".", found.upstreams, policy="sequential")
-    assert server.cache == model.Cache(
+    assert found == typed_settings.Forward(".", found.upstreams, policy="sequential")
+    assert server.cache == typed_settings.Cache(
         success_capacity=100_000, denial_capacity=20_000, denial_ttl=3600
     )
 

@@ -16,16 +16,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
-from nat64_dataplane.dns64.block import Block
-from nat64_dataplane.dns64.engine import Engine
-from nat64_dataplane.dns64.entropy import Entropy
-from nat64_dataplane.dns64.faults import faults
-from nat64_dataplane.dns64.loop import LoopProbe
-from nat64_dataplane.dns64.metrics import DnsCollector, Upstreams
+from nat64_dataplane.dns64.frontend.loop_probe import LoopProbe
+from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.tcp_listener import TcpListener
+from nat64_dataplane.dns64.frontend.udp_listener import UdpListener
+from nat64_dataplane.dns64.frontend.zone_dispatch import Block
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.host.translator_status import POLL_SECONDS
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.report.dns_metrics import DnsCollector, Upstreams
 from nat64_dataplane.dns64.settings import Listen, Server, Settings
-from nat64_dataplane.dns64.tcp import TcpListener
-from nat64_dataplane.dns64.translator import POLL_SECONDS
-from nat64_dataplane.dns64.udp import UdpListener
 from nat64_dataplane.http_server import Answer, Handler, HttpServer
 
 logger = logging.getLogger("nat64_dns64")

@@ -14,7 +14,7 @@ import dns.exception
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
 from nat64_dataplane.dns64.app import App
-from nat64_dataplane.dns64.explain import Request, explain
+from nat64_dataplane.dns64.report.explain import Request, explain
 from nat64_dataplane.dns64.settings import Settings
 
 DEFAULT_COREFILE = Path("/etc/nat64-dns64/Corefile")

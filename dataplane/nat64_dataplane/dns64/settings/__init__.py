@@ -1,6 +1,7 @@
 """The sidecar's Corefile, typed and checked: everything is refused here or works."""
 
-from nat64_dataplane.dns64.settings.model import (
+from nat64_dataplane.dns64.settings.corefile_settings import from_file, from_loaded, from_text
+from nat64_dataplane.dns64.settings.typed_settings import (
     Acl,
     AclRule,
     Cache,
@@ -16,7 +17,6 @@ from nat64_dataplane.dns64.settings.model import (
     Unprogrammed,
     Upstream,
 )
-from nat64_dataplane.dns64.settings.read import from_file, from_loaded, from_text
 
 __all__ = [
     "Acl",

@@ -1,0 +1,3 @@
+"""Answers by question, with TTLs that count down. It may import instrumentation, message and
+settings. It must never know where answers come from: no upstream, no rules, no clock of its own.
+"""

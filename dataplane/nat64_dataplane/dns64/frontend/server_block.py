@@ -1,0 +1,301 @@
+"""One server block at work: from a query's bytes to its response.
+
+`hit` is the hot path and touches nothing but the cache. `quick` takes the usual miss. `accept` does
+everything else: access rules, views, stale answers, limits, counts and logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from nat64_dataplane.dns64.access.client_acl import MAX_REMEMBERED, Client, Clients
+from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
+from nat64_dataplane.dns64.cache.answer_cache import Cache
+from nat64_dataplane.dns64.cache.cache_entry import VIEWS, Entry, View
+from nat64_dataplane.dns64.frontend.query_origin import Origin, count, event
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.host.translator_status import Watch
+from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.instrumentation.query_log import QueryLog
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import (
+    DENIAL,
+    EDE_STALE,
+    ERROR,
+    TCP_SIZE,
+    WITHHELD_TTL,
+    Answer,
+    failure,
+    refusal,
+    respond,
+    short_lived,
+    udp_limit,
+    unprogrammed,
+    with_ttl,
+)
+from nat64_dataplane.dns64.message.wire import Query
+from nat64_dataplane.dns64.resolver.fast_path import Asker, question_of
+from nat64_dataplane.dns64.resolver.in_flight import Resolver
+from nat64_dataplane.dns64.settings import Server, Unprogrammed
+from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision
+from nat64_dataplane.dns64.upstream.upstream_group import Group, Observe
+
+
+class Engine:
+    """A server block: its policy, its upstreams, its cache and its counts."""
+
+    def __init__(
+        self,
+        settings: Server,
+        entropy: Entropy,
+        observe: Observe,
+        before: Engine | None = None,
+        *,
+        keep_cache: bool = True,
+        limits: Limits = LIMITS,
+    ) -> None:
+        """`before` ran this block until now: its counts go on, and its cache where that may be."""
+        self.settings = settings
+        self.zones = {domain_names.from_text(zone): zone for zone in settings.zones}
+        """What it serves, by wire name."""
+        self.stats: Stats = before.stats if before is not None else Stats(self.zones)
+        self.clients = Clients(settings.acls, settings.zones)
+        self.policy = Policy(settings.dns64) if settings.dns64 else None
+        self.watch = Watch(settings.dns64.translator if settings.dns64 else "")
+        self.groups = [Group(forward, entropy, observe) for forward in settings.forwards]
+        self.cache = Cache(settings.cache, self.stats) if settings.cache else None
+        if before is not None and keep_cache and _same_answers(before.settings, settings):
+            self.cache = before.cache
+        self.log = QueryLog(settings.log)
+        self.resolver = Resolver(
+            settings,
+            policy=self.policy,
+            groups=self.groups,
+            cache=self.cache,
+            stats=self.stats,
+            limits=limits,
+        )
+        self._hits_now = 0
+        self.hot = False
+        """Whether responses may come from the hot path."""
+        self.probe: bytes | None = None
+        """The name that `loop` asks for, while it does."""
+        self.probe_seen = 0
+        self._hosts: dict[bytes, Client] = {}
+        self._loop = asyncio.get_running_loop()
+        self._synthesis: list[bool] = []
+        self.look_at_translator()
+
+    def look_at_translator(self) -> bool:
+        """Read the translator's status again. Returns whether it changed."""
+        changed = self.watch.look()
+        dns64, programmed = self.settings.dns64, self.watch.status.programmed
+        self._synthesis = [
+            False,
+            dns64 is not None and programmed and dns64.allow_ipv4,
+            dns64 is not None and programmed,
+        ]
+        # without translator each answer is looked at: it may be withheld, and what lacks is counted
+        self.hot = self.cache is not None and not self.log.wants_hits and programmed
+        return changed
+
+    def hit(self, message: bytes, host: bytes, now: int) -> bytes | None:
+        """Answer from the cache at once, or not. `host` is the client as the kernel has it."""
+        if not self.hot:
+            return None
+        assert self.cache is not None, "without a cache nothing is hot"
+        client = self._hosts.get(host) or self._new_client(host)
+        if not client.always:
+            return None
+        family = client.family
+        response = self.cache.hit(message, now, synthesize=self._synthesis[family], family=family)
+        if response is not None:
+            self._hits_now += 1
+        return response
+
+    def quick(self, asker: Asker, host: bytes) -> bool:
+        """Take a miss the short way, where it is one for that. Returns whether it was."""
+        client = self._hosts.get(host)
+        if client is None or self.cache is None:
+            return False
+        if not client.always or not self._synthesis[client.family]:
+            return False
+        size = self.cache.plain_size(asker.message)
+        question = question_of(asker.message, size) if size is not None else None
+        return question is not None and self.resolver.quick(asker, client, question)
+
+    def time_hits(self, seconds: float) -> None:
+        """Count the hits of one wakeup as having taken `seconds`: none took longer."""
+        if self._hits_now:
+            self.stats.seconds.observe(seconds, self._hits_now)
+            self._hits_now = 0
+
+    def _new_client(self, host: bytes) -> Client:
+        if len(self._hosts) >= MAX_REMEMBERED:
+            self._hosts.clear()
+        # an IPv6 host has its scope behind it
+        family = socket.AF_INET if len(host) == 4 else socket.AF_INET6
+        client = self.clients.get(socket.inet_ntop(family, host[:16]))
+        self._hosts[host] = client
+        return client
+
+    def accept(self, query: Query, origin: Origin) -> None:
+        """Answer a query: at once, or when upstream has."""
+        client = origin.client
+        verdict = self.clients.verdict(client, query.name, query.type)
+        self.stats.acl[verdict] += 1
+        if verdict == "drop":
+            origin.send(None)
+            return
+        if query.edns is not None and query.edns.version:
+            self._refuse(query, origin, wire.BADVERS)
+            return
+        if query.opcode:
+            self._refuse(query, origin, wire.NOTIMP)
+            return
+        if verdict == "block" or query.type in (wire.AXFR, wire.IXFR):
+            self._refuse(query, origin, wire.REFUSED)
+            return
+        if verdict == "filter":
+            self._respond(query, origin, failure(wire.NOERROR))
+            return
+        if query.name == self.probe:
+            self.probe_seen += 1
+        if self._fails(query, client):
+            self.stats.withheld += 1
+            self._respond(query, origin, unprogrammed(self.watch.status))
+            return
+        view = VIEWS[self._synthesis[client.family], query.do, query.cd]
+        question = query.name + query.question[-4:]
+        stale: Entry | None = None
+        if self.cache is not None:
+            self.stats.cache_requests += 1
+            entry = self.cache.find(question, view, int(origin.started))
+            if entry is not None:
+                if entry.left(int(origin.started)) > 0:
+                    self._cached(query, origin, entry, (question, view))
+                    return
+                stale = entry if self.resolver.may_serve_stale(entry, origin.started) else None
+        self._resolve(query, origin, (question, view), stale)
+
+    def close(self) -> None:
+        """Close the upstream sockets."""
+        self.resolver.close()
+
+    @property
+    def under_way(self) -> int:
+        """Questions that wait for upstream."""
+        return self.resolver.under_way
+
+    def _withheld(self, query: Query, client: Client) -> bool:
+        """Whether a question that may be synthesized for isn't, for want of a translator."""
+        if self.policy is None or self.watch.status.programmed:
+            return False
+        return self.policy.may_synthesize(
+            query.name, query.type, query.rdclass, cd=query.cd, family=client.family
+        )
+
+    def _fails(self, query: Query, client: Client) -> bool:
+        """Whether a question is to fail rather than to be answered without synthesis."""
+        dns64 = self.settings.dns64
+        if dns64 is None or dns64.unprogrammed is not Unprogrammed.SERVFAIL:
+            return False
+        return self._withheld(query, client)
+
+    def _cached(self, query: Query, origin: Origin, entry: Entry, key: tuple[bytes, View]) -> None:
+        assert self.cache is not None, "entries come from a cache"
+        self.stats.cache_hits[entry.shape.kind] += 1
+        if self.cache.wants_prefetch(entry, int(origin.started)):
+            entry.hits = 0
+            self.stats.prefetches += 1
+            self.resolver.start(key)
+        self._respond(query, origin, entry.answer())
+
+    def _resolve(
+        self, query: Query, origin: Origin, key: tuple[bytes, View], stale: Entry | None
+    ) -> None:
+        settings = self.resolver.stale
+        if stale is not None and settings is not None:
+            recent = self.resolver.failed_recently(key, origin.started)
+            if not settings.verify or recent:
+                if not recent:
+                    self.resolver.start(key)
+                self._send_stale(query, origin, stale)
+                return
+        client = origin.client
+        if not self.resolver.enter(client):
+            self.stats.over_limit += 1
+            self._refuse(query, origin, wire.REFUSED)
+            return
+        timer: asyncio.TimerHandle | None = None
+        sent = False
+
+        def decided(decision: Decision) -> None:
+            nonlocal sent
+            self.resolver.leave(client)
+            if timer is not None:
+                timer.cancel()
+            if sent:
+                return
+            sent = True
+            failed = decision.answer.kind == ERROR
+            self._end(query, origin, decision.answer, stale if failed else None)
+
+        def waited() -> None:
+            nonlocal sent
+            sent = True
+            self._end(query, origin, failure(wire.SERVFAIL), stale)
+
+        if stale is not None and settings is not None and settings.verify_timeout:
+            timer = self._loop.call_later(settings.verify_timeout, waited)
+        self.resolver.start(key, decided, query)
+
+    def _end(self, query: Query, origin: Origin, answer: Answer, stale: Entry | None) -> None:
+        """Answer who waited, with what is stale where that is given. Never raises."""
+        try:
+            if stale is not None:
+                self._send_stale(query, origin, stale)
+            else:
+                self._respond(query, origin, answer)
+        except Exception:  # a fault of ours costs this answer, not that there is one
+            faults.log("writing a response")
+            self._refuse(query, origin, wire.SERVFAIL)
+
+    def _send_stale(self, query: Query, origin: Origin, entry: Entry) -> None:
+        settings = self.resolver.stale
+        assert settings is not None, "stale answers need serve_stale"
+        self.stats.stale += 1
+        answer = with_ttl(entry.answer(), settings.ttl)
+        answer.errors = (*answer.errors, (EDE_STALE, ""))
+        self._respond(query, origin, answer)
+
+    def _refuse(self, query: Query, origin: Origin, rcode: int) -> None:
+        self._write(query, origin, refusal(query, rcode), ERROR, synthesized=False)
+
+    def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
+        if answer.kind == DENIAL and not answer.rcode and self._withheld(query, origin.client):
+            self.stats.withheld += 1
+            answer = short_lived(answer, WITHHELD_TTL)
+        limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
+        response = respond(query, answer, limit)
+        self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)
+
+    def _write(
+        self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
+    ) -> None:
+        origin.send(response)
+        try:
+            seconds = self._loop.time() - origin.started
+            count(self.stats, query, origin, response, seconds, synthesized=synthesized)
+            if self.log:
+                self.log.write(event(query, origin, response, kind, seconds))
+        except Exception:  # it is sent: nothing may send it again
+            faults.log("counting a response")
+
+
+def _same_answers(old: Server, new: Server) -> bool:
+    """Whether what one block has cached is what another would answer."""
+    return (old.cache, old.dns64, old.forwards) == (new.cache, new.dns64, new.forwards)

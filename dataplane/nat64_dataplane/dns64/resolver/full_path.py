@@ -1,0 +1,115 @@
+"""One question being resolved, for every client that asks it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import failure
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Ask, Decision, Failed, Question, Rule, resolve
+from nat64_dataplane.dns64.upstream.upstream_group import Group
+
+Finished = Callable[[Decision, str], None]
+"""Told the decision, and what went wrong upstream, if anything did."""
+
+
+class Job:
+    """Drives `rules.resolve` with replies from the `forward` stanzas."""
+
+    __slots__ = (
+        "_finished", "_given", "_groups", "_over", "_question", "_reason", "_skip", "_steps",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: Policy | None,
+        groups: Sequence[Group],
+        question: Question,
+        finished: Finished,
+        given: Sequence[Reply | Failed] = (),
+    ) -> None:
+        """`given` are results of the first questions, where those have been asked before."""
+        self.waiting: list[Callable[[Decision], None]] = []
+        self._groups = groups
+        self._question = question
+        self._finished = finished
+        self._steps = resolve(policy, question)
+        self._given = list(given)
+        self._reason = ""
+        self._skip = 0
+        self._over = False
+
+    def start(self) -> None:
+        """Ask the first question. The job may be finished before this returns."""
+        self._guarded(self._step, None)
+
+    def _guarded(self, go_on: Callable[..., None], *arguments: object) -> None:
+        """Go on, or end with SERVFAIL: whatever happens, who waits is told, and told once."""
+        try:
+            go_on(*arguments)
+        except Exception as error:  # a fault of ours costs one answer, not the server
+            faults.log(f"resolving {domain_names.to_text(self._question.name)}")
+            self._reason = f"internal error: {type(error).__name__}"
+            self._end(Decision(failure(wire.SERVFAIL), Rule.FAULT))
+
+    def _end(self, decision: Decision) -> None:
+        if not self._over:
+            self._over = True
+            self._finished(decision, self._reason)
+
+    def _step(self, result: Reply | Failed | None) -> None:
+        try:
+            # the generator starts with None and goes on with what it asked for
+            ask = self._steps.send(result)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self._end(end.value)
+            return
+        self._skip = 0
+        self._forward(ask)
+
+    def _forward(self, ask: Ask) -> None:
+        group = self._next_group(ask.name)
+        if group is None:
+            self._received(ask, None, Failed("no forward stanza is for this name", wire.REFUSED))
+            return
+        if self._given:
+            self._received(ask, group, self._given.pop(0))
+            return
+        asked = self._question
+        question = ask.name + _TAILS[ask.type, asked.rdclass]
+        done = partial(self._guarded, self._received, ask, group)
+        group.ask(question, do=asked.do, cd=asked.cd, done=done)
+
+    def _next_group(self, name: bytes) -> Group | None:
+        for index in range(self._skip, len(self._groups)):
+            if self._groups[index].serves(name):
+                self._skip = index + 1
+                return self._groups[index]
+        return None
+
+    def _received(self, ask: Ask, group: Group | None, result: Reply | Failed) -> None:
+        if isinstance(result, Failed):
+            self._reason = result.reason
+        elif group is not None and group.passes_on(result) and self._has_next(ask.name):
+            self._forward(ask)
+            return
+        self._step(result)
+
+    def _has_next(self, name: bytes) -> bool:
+        return any(group.serves(name) for group in self._groups[self._skip :])
+
+
+class _Tails(dict[tuple[int, int], bytes]):
+    """The end of a question by type and class."""
+
+    def __missing__(self, key: tuple[int, int]) -> bytes:
+        rdtype, rdclass = key
+        return rdtype.to_bytes(2, "big") + rdclass.to_bytes(2, "big")
+
+
+_TAILS = _Tails({(wire.A, wire.IN): b"\0\x01\0\x01", (wire.AAAA, wire.IN): b"\0\x1c\0\x01"})

@@ -1,0 +1,213 @@
+"""Questions under way: each resolved once for all who ask it, by the short way or the long one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from nat64_dataplane.dns64.access.client_acl import Client
+from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
+from nat64_dataplane.dns64.cache.answer_cache import Cache
+from nat64_dataplane.dns64.cache.cache_entry import Entry, View
+from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.instrumentation.query_log import ErrorLog
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.answer import ERROR, Answer
+from nat64_dataplane.dns64.message.wire import Query
+from nat64_dataplane.dns64.resolver.fast_path import VIEW as QUICK_VIEW
+from nat64_dataplane.dns64.resolver.fast_path import Asker, Quick, Waiter, possible
+from nat64_dataplane.dns64.resolver.full_path import Job
+from nat64_dataplane.dns64.settings import Server
+from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Failed, Question
+from nat64_dataplane.dns64.upstream.upstream_group import Group
+
+MAX_RECHECKS = 4096
+"""Failed refreshes above which those whose time is over are forgotten."""
+
+Key = tuple[bytes, View]
+Decided = Callable[[Decision], None]
+
+
+class Resolver:
+    """What one server block is resolving."""
+
+    def __init__(
+        self,
+        settings: Server,
+        *,
+        policy: Policy | None,
+        groups: Sequence[Group],
+        cache: Cache | None,
+        stats: Stats,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.policy = policy
+        self.groups = groups
+        self.under_way = 0
+        self.stale = settings.cache.stale if settings.cache else None
+        self._cache = cache
+        self._stats = stats
+        self._errors = ErrorLog(settings.consolidate, enabled=settings.errors)
+        self._short = possible(settings)
+        self._jobs: dict[Key, Job | Quick] = {}
+        self._rechecks: dict[Key, float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._most = limits.under_way
+        self._most_per_client = limits.under_way_per_client
+
+    def enter(self, client: Client) -> bool:
+        """Count a client's question as under way; False where that would be too many."""
+        if self.under_way >= self._most or client.under_way >= self._most_per_client:
+            return False
+        self.under_way += 1
+        client.under_way += 1
+        return True
+
+    def leave(self, client: Client) -> None:
+        """Count it as done."""
+        self.under_way -= 1
+        client.under_way -= 1
+
+    def close(self) -> None:
+        """Close the upstream sockets."""
+        for group in self.groups:
+            group.close()
+
+    def start(self, key: Key, decided: Decided | None = None, query: Query | None = None) -> None:
+        """Resolve a question, or join those who wait for it already."""
+        job = self._jobs.get(key)
+        if job is not None:
+            if decided is not None:
+                job.waiting.append(decided)
+            return
+        job = self._jobs[key] = self._job(key, query)
+        if decided is not None:
+            job.waiting.append(decided)
+        job.start()
+
+    def quick(self, asker: Asker, client: Client, question: bytes) -> bool:
+        """Take a miss the short way, where it is one for that. Returns whether it was."""
+        if not self._short:
+            return False
+        assert self.policy is not None, "the short way is for dns64"
+        assert self._cache is not None, "the short way needs a cache"
+        key = (question, QUICK_VIEW)
+        job = self._jobs.get(key)
+        if isinstance(job, Job):
+            return False
+        if job is None and (
+            question[:-4] in self.policy.exempt or self._cache.knows(*key, int(asker.started))
+        ):
+            return False
+        if not self.enter(client):
+            return False
+        if job is not None:
+            job.waiters.append(Waiter(asker, client))
+            return True
+        quick = self._jobs[key] = Quick(self, self.groups[0], question)
+        quick.waiters.append(Waiter(asker, client))
+        self.groups[0].start(quick)
+        return True
+
+    def quick_done(self, quick: Quick, key: Key, decision: Decision) -> None:
+        """Answer all who waited on the short way, from the cache."""
+        assert self._cache is not None, "the short way needs a cache"
+        cache, stats = self._cache, self._stats
+        del self._jobs[key]
+        stats.rules[decision.rule] += 1
+        loop_now = self._loop.time()
+        now = int(loop_now)
+        try:
+            cache.put(*key, decision.answer, now)
+        except Exception:
+            faults.log("keeping an answer")
+        for asker, client in quick.waiters:
+            self.leave(client)
+            try:
+                response = cache.hit(asker.message, now, synthesize=True, family=client.family)
+            except Exception:
+                faults.log("answering from the cache")
+                response = None
+            stats.quick += 1
+            if response is None:  # too large for this client, or not to be kept at all
+                asker.long_way()
+                continue
+            stats.seconds.observe(loop_now - asker.started)
+            asker.send(response)
+        _tell(quick.waiting, decision)
+
+    def quick_left(self, quick: Quick, key: Key, given: Sequence[wire.Reply | Failed]) -> None:
+        """Go on the long way with what has come, for all who waited."""
+        query = wire.parse_query(quick.waiters[0].asker.message)
+        job = self._jobs[key] = self._job(key, query, given)
+        job.waiting.extend(quick.waiting)
+        for asker, client in quick.waiters:
+            self.leave(client)
+            asker.long_way()  # finds the job, and joins
+        job.start()
+
+    def may_serve_stale(self, entry: Entry, now: float) -> bool:
+        """Whether an expired entry may still be served (RFC 8767)."""
+        if self.stale is None or entry.shape.kind == ERROR:
+            return False
+        return -entry.left(int(now)) < self.stale.duration
+
+    def failed_recently(self, key: Key, now: float) -> bool:
+        """Whether refreshing a stale answer is to wait, as `serve_stale` says."""
+        return self._rechecks.get(key, 0.0) > now
+
+    def _job(self, key: Key, query: Query | None, given: Sequence[wire.Reply | Failed] = ()) -> Job:
+        question, view = key
+        asked = Question(
+            question[:-4],
+            int.from_bytes(question[-4:-2], "big"),
+            int.from_bytes(question[-2:], "big"),
+            view.do,
+            view.cd,
+            view.synthesize,
+        )
+
+        def finished(decision: Decision, reason: str) -> None:
+            self._finished(key, decision, reason, query)
+
+        return Job(self.policy, self.groups, asked, finished, given)
+
+    def _finished(self, key: Key, decision: Decision, reason: str, query: Query | None) -> None:
+        job = self._jobs.pop(key)
+        self._stats.rules[decision.rule] += 1
+        try:
+            self._keep(key, decision.answer, self._loop.time())
+            if reason and query is not None:
+                self._errors.write(query, reason)
+        except Exception:  # those who wait are told all the same
+            faults.log("keeping an answer")
+        _tell(job.waiting, decision)
+
+    def _keep(self, key: Key, answer: Answer, now: float) -> None:
+        if self._has_better(key, answer, now):
+            assert self.stale is not None, "only a stale answer is better than a failure"
+            if len(self._rechecks) >= MAX_RECHECKS:
+                self._rechecks = {k: until for k, until in self._rechecks.items() if until > now}
+            self._rechecks[key] = now + self.stale.recheck
+            return
+        self._rechecks.pop(key, None)
+        if self._cache is not None:
+            self._cache.put(*key, answer, int(now))
+
+    def _has_better(self, key: Key, answer: Answer, now: float) -> bool:
+        """Whether a stale answer is to be served rather than this failure."""
+        if answer.kind != ERROR or self._cache is None or self.stale is None:
+            return False
+        entry = self._cache.find(*key, int(now))
+        return entry is not None and self.may_serve_stale(entry, now)
+
+
+def _tell(waiting: Sequence[Decided], decision: Decision) -> None:
+    """Tell everyone who waits: a fault with one is none of the others'."""
+    for decided in waiting:
+        try:
+            decided(decision)
+        except Exception:
+            faults.log("answering")

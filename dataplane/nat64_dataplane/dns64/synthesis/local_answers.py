@@ -1,0 +1,127 @@
+"""What a DNS64 answers itself: ipv4only.arpa, and the reverse names of translated addresses."""
+
+from __future__ import annotations
+
+from nat64_dataplane import pref64
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.answer import DENIAL, SUCCESS, Answer, classify
+from nat64_dataplane.dns64.message.compose import Body, Data, Writer
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.settings import Ptr
+from nat64_dataplane.dns64.synthesis.dns64_policy import IPV4ONLY, Policy
+
+IPV4ONLY_ARPA = domain_names.from_text("ipv4only.arpa.")
+_REVERSE = frozenset(domain_names.reverse_ipv4(address) for address in IPV4ONLY)
+TTL = 86400
+"""Seconds; what the real ipv4only.arpa has (RFC 7050 section 8.2)."""
+DENIAL_TTL = 10800
+ALIAS_TTL = 600
+"""Seconds, at most, for the CNAME from ip6.arpa to in-addr.arpa."""
+
+_SOA_RDATA = (
+    b"",
+    IPV4ONLY_ARPA,
+    domain_names.from_text("nobody.invalid."),  # as RFC 6303 has it for zones that are local
+    b"".join(number.to_bytes(4, "big") for number in (1, 3600, 1200, 604800, DENIAL_TTL)),
+)
+
+
+def answer(policy: Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Answer | None:
+    """Answer for ipv4only.arpa, what is below it, and its two reverse names (RFC 8880)."""
+    reverse = name in _REVERSE
+    if not reverse and not name.endswith(IPV4ONLY_ARPA):
+        return None
+    if not reverse and IPV4ONLY_ARPA not in domain_names.ancestors(name):
+        return None
+    writer = Writer(name + b"\0\0\0\1")
+    flags = wire.AA | wire.RA
+    if reverse:
+        if rdtype in (wire.PTR, wire.ANY):
+            _name_record(writer, name, wire.PTR, IPV4ONLY_ARPA, TTL)
+    elif name != IPV4ONLY_ARPA:
+        flags |= wire.NXDOMAIN
+    elif rdtype == wire.A:
+        for address in IPV4ONLY:
+            writer.record(0, name, Data(wire.A, TTL, address.packed))
+    elif rdtype == wire.AAAA and synthesize:
+        for prefix in policy.settings.prefixes:  # those of `map` are for some addresses only
+            for address in IPV4ONLY:
+                data = pref64.embed(prefix, address).packed
+                writer.record(0, name, Data(wire.AAAA, TTL, data))
+    elif rdtype == wire.SOA:
+        writer.record(0, name, Data(wire.SOA, TTL, b""), _SOA_RDATA)
+    result = _finish(writer, flags)
+    result.synthesized = rdtype == wire.AAAA and result.kind == SUCCESS
+    return result
+
+
+def _finish(writer: Writer, flags: int) -> Answer:
+    body = writer.body()
+    if body.counts[0]:
+        return _answer(flags, body, TTL, SUCCESS)
+    writer.record(1, IPV4ONLY_ARPA, Data(wire.SOA, DENIAL_TTL, b""), _SOA_RDATA)
+    return _answer(flags, writer.body(), DENIAL_TTL, DENIAL)
+
+
+def reverse_target(policy: Policy, name: bytes) -> bytes | Answer | None:
+    """For a reverse name under a Pref64: its IPv4 counterpart, or the answer; else None."""
+    if policy.settings.ptr is Ptr.OFF:
+        return None
+    address = domain_names.from_reverse_ipv6(name)
+    embedded = policy.embedded(address) if address is not None else None
+    if embedded is None:
+        return None
+    if policy.settings.ptr is Ptr.CNAME:
+        return domain_names.reverse_ipv4(embedded)
+    writer = Writer(name + b"\0\0\0\1")
+    _name_record(
+        writer, name, wire.PTR, domain_names.from_text(policy.settings.ptr_name), ALIAS_TTL
+    )
+    return _answer(wire.AA | wire.RA, writer.body(), ALIAS_TTL, SUCCESS)
+
+
+def alias(question: bytes, target: bytes, reply: Reply) -> Answer:
+    """Answer with a CNAME to `target`, then what `reply` says about it."""
+    kind, ttl = classify(reply)
+    alias_ttl = min(max(ttl, 0), ALIAS_TTL)
+    writer = Writer(question)
+    _name_record(writer, question[:-4], wire.CNAME, target, alias_ttl)
+    writer.reply(reply)
+    flags = reply.flags & (wire.RA | wire.RCODE_MASK)
+    result = _answer(flags, writer.body(), min(ttl, ALIAS_TTL), kind)
+    result.errors = reply.errors()
+    return result
+
+
+def alias_to_local(question: bytes, target: bytes) -> Answer:
+    """Answer with a CNAME to one of ipv4only.arpa's own reverse names, and its PTR."""
+    writer = Writer(question)
+    _name_record(writer, question[:-4], wire.CNAME, target, ALIAS_TTL)
+    _name_record(writer, target, wire.PTR, IPV4ONLY_ARPA, TTL)
+    return _answer(wire.AA | wire.RA, writer.body(), ALIAS_TTL, SUCCESS)
+
+
+def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
+    """Make one reply of a chain of aliases and the replies to their targets."""
+    question = name + rdtype.to_bytes(2, "big") + b"\0\1"
+    writer = Writer(question)
+    last = replies[-1]
+    for reply in replies:
+        for record in reply.answer if reply is not last else ():
+            target = wire.expand_name(reply.wire, record.data) if record.type == wire.CNAME else b""
+            if target:
+                owner = wire.expand_name(reply.wire, record.start)
+                _name_record(writer, owner, wire.CNAME, target, record.ttl)
+    writer.reply(last)
+    body = writer.body()
+    counts = b"".join(count.to_bytes(2, "big") for count in (1, *body.counts))
+    head = b"\0\0" + (last.flags & 0xFFFF).to_bytes(2, "big") + counts
+    return wire.parse_reply(head + question + body.bytes)
+
+
+def _name_record(writer: Writer, owner: bytes, rdtype: int, name: bytes, ttl: int) -> None:
+    writer.record(0, owner, Data(rdtype, ttl, b""), (b"", name, b"", b""))
+
+
+def _answer(flags: int, body: Body, ttl: int, kind: str) -> Answer:
+    return Answer(flags, body.counts, body.bytes, offsets=body.offsets, ttl=ttl, kind=kind)

@@ -1,0 +1,198 @@
+"""Queries to one server over TCP or TLS: one connection, many queries on it.
+
+RFC 7766 and RFC 7858 ask for it: a handshake for each query costs more than the query. So it has
+to be seen when a connection is dead, though its peer never says so: what gets no reply in time on
+a connection on which nothing else comes either takes the connection with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.settings import Upstream
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.upstream_query import Query
+
+MAX_PENDING = 1024
+LOOK_SECONDS = 0.05
+"""The least between two looks at whether a connection is idle."""
+
+
+class _Connection(asyncio.Protocol):
+    """A stream of messages, each behind its length."""
+
+    def __init__(self, owner: Streams) -> None:
+        self.pending: dict[bytes, Query] = {}
+        self.last_used = owner.loop.time()
+        self.born = self.last_used
+        self.heard = self.last_used
+        """When something last came from the peer."""
+        self.opening: asyncio.Task[None] | None = None
+        self.closed = False
+        self._owner = owner
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []
+        self._timer = owner.loop.call_later(owner.expire, self._idle)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self.closed:  # given up while it was opened
+            transport.abort()
+            return
+        for message in self._unsent:
+            transport.write(message)
+        self._unsent.clear()
+
+    def send(self, ident: bytes, message: bytes, query: Query) -> None:
+        self.pending[ident] = query
+        self.last_used = self._owner.loop.time()
+        framed = len(message).to_bytes(2, "big") + message
+        if self._transport is None:
+            self._unsent.append(framed)
+        else:
+            self._transport.write(framed)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._owner.loop.time()
+        self._buffer += data
+        while len(self._buffer) >= 2:
+            end = 2 + int.from_bytes(self._buffer[:2], "big")
+            if len(self._buffer) < end:
+                return
+            message = bytes(self._buffer[2:end])
+            del self._buffer[:end]
+            self._take(message)
+
+    def expired(self, ident: bytes, query: Query, sent: float) -> None:
+        """Give up on a query that has had no reply in time, and on the connection if it's dead."""
+        if self.pending.get(ident) is not query:
+            return
+        if self.heard <= sent:
+            self.fail("no reply in time")
+            return
+        del self.pending[ident]
+        query.finish(Failed(f"{self._owner.upstream}: no reply in time"))
+
+    def _idle(self) -> None:
+        """Close where nothing was asked for as long as an idle connection is kept, as nothing is
+        on one that another has replaced.
+        """
+        left = self.last_used + self._owner.expire - self._owner.loop.time()
+        if left <= 0 and not self.pending:
+            self.close()
+        else:
+            again = left if left > 0 else self._owner.expire
+            self._timer = self._owner.loop.call_later(max(again, LOOK_SECONDS), self._idle)
+
+    def _take(self, message: bytes) -> None:
+        query = self.pending.pop(message[:2], None)
+        if query is None:
+            return
+        if wire.is_bare_format_error(message):
+            message = wire.claim_question(message) + query.question
+        query.finish(self._read(message, query))
+
+    def _read(self, message: bytes, query: Query) -> Reply | Failed:
+        try:
+            reply = wire.parse_reply(message)
+        except wire.Malformed as error:
+            return Failed(f"{self._owner.upstream}: malformed reply: {error}")
+        if reply.question.lower() != query.question:
+            return Failed(f"{self._owner.upstream}: a reply to another question")
+        return reply
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.fail(f"connection closed{f': {error}' if error else ''}")
+
+    def fail(self, reason: str) -> None:
+        lost, self.pending = self.pending, {}
+        self.close()
+        for query in lost.values():
+            query.finish(Failed(f"{self._owner.upstream}: {reason}"))
+
+    def close(self) -> None:
+        """Close at once: no reply is waited for, and a dead peer would never take the rest."""
+        self.closed = True
+        self._timer.cancel()
+        self._owner.connections.discard(self)
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+class Streams:
+    """The connection to one server: opened when needed, closed when idle."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        source: str,
+        entropy: Entropy,
+        *,
+        expire: float,
+        max_age: float,
+        tls: ssl.SSLContext | None,
+        server_name: str,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.upstream = upstream
+        self.opened = 0
+        self.reused = 0
+        self._source = source
+        self._entropy = entropy
+        self.expire = expire
+        self._max_age = max_age
+        self._tls = tls
+        self._name = server_name
+        self.connections: set[_Connection] = set()
+        """Those that are open: the one in use, and those replaced until they are idle."""
+        self._connection: _Connection | None = None
+
+    def send(self, query: Query, *, deadline: float) -> None:
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+        query.waits = True
+        connection = self._usable()
+        ident = self._entropy.bytes(2)
+        while ident in connection.pending:
+            ident = self._entropy.bytes(2)
+        connection.send(ident, query.message(ident, query.question), query)
+        self.loop.call_at(deadline, connection.expired, ident, query, self.loop.time())
+
+    def close(self) -> None:
+        """Close every connection; what was under way fails."""
+        for connection in list(self.connections):
+            connection.fail("closing")
+
+    def _usable(self) -> _Connection:
+        now = self.loop.time()
+        current = self._connection
+        if current is not None and not current.closed:
+            old = self._max_age and now - current.born > self._max_age
+            if not old and len(current.pending) < MAX_PENDING:
+                self.reused += 1
+                return current
+        self.opened += 1
+        self._connection = connection = _Connection(self)
+        self.connections.add(connection)
+        connection.opening = self.loop.create_task(self._connect(connection))
+        return connection
+
+    async def _connect(self, connection: _Connection) -> None:
+        try:
+            await self.loop.create_connection(
+                lambda: connection,
+                self.upstream.address,
+                self.upstream.port,
+                ssl=self._tls,
+                server_hostname=self._name if self._tls else None,
+                local_addr=(self._source, 0) if self._source else None,
+            )
+        except (OSError, ssl.SSLError) as error:
+            connection.fail(str(error))

@@ -1,0 +1,233 @@
+"""Queries to one server over UDP: several sockets, each with a port of the kernel's choice.
+
+A forger has to hit the source port, the ID and the letter case of the name (RFC 5452). So queries
+are spread at random over the sockets, each is replaced after some use, and a reply counts only if
+it comes from the server's address (the sockets are connected), with an ID that is open on that
+socket, and repeats the question to the letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from nat64_dataplane.dns64.host.random_bytes import Entropy, mix_case
+from nat64_dataplane.dns64.host.recvmmsg import Receiver
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.settings import Upstream
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.upstream_query import Query
+
+PORTS = 4
+USES = 2048
+"""Queries after which a port is given back and another taken."""
+MAX_PENDING = 4096
+"""Queries open on one port; more would make IDs too easy to hit."""
+RECEIVE_BUFFER = 1 << 20
+TICK = 0.05
+"""Seconds between looks at which queries have had no reply in time."""
+
+
+_Pending = tuple[Query, bytes]
+"""An open query with its question in the letter case that it went out in."""
+
+_Waiting = tuple[float, int, Query, "_Port", bytes]
+"""When to give up, a number that decides between equals, and which query: on which port and ID."""
+
+
+class _Port:
+    """One connected socket and the queries open on it by ID."""
+
+    def __init__(self, owner: Datagrams) -> None:
+        self.pending: dict[bytes, _Pending] = {}
+        self.uses = 0
+        self._owner = owner
+        self._socket = owner.open_socket()
+        self._receiver = Receiver(self._socket)
+        self.expires = owner.loop.time() + owner.expire
+        owner.loop.add_reader(self._socket, self._readable)
+
+    def close(self) -> None:
+        self._owner.loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a message. Raises OSError."""
+        self.uses += 1
+        self._socket.send(message)
+
+    def _readable(self) -> None:
+        owner, pending = self._owner, self.pending
+        try:
+            messages = self._receiver.receive()
+        except OSError as error:  # a port unreachable: every query on this socket is lost
+            self.pending = {}
+            for query, _ in pending.values():
+                owner.fail(query, f"{owner.upstream}: {error.strerror or error}")
+            return
+        for message in messages:
+            waits = pending.get(message[:2])
+            if waits is None:
+                owner.strays += 1
+                continue
+            try:
+                self._take(message, waits)
+            except Exception:  # a fault of ours costs one answer, not all of this wakeup
+                faults.log(f"taking a reply from {owner.upstream}")
+                waits[0].waits = False
+                waits[0].fault()
+
+    def _take(self, message: bytes, pending: _Pending) -> None:
+        """Accept a message as the reply, or leave the query open for the true one."""
+        owner = self._owner
+        query, asked = pending
+        end = wire.HEADER_SIZE + len(asked)
+        echoed = message[wire.HEADER_SIZE : end]
+        if echoed != asked:
+            if wire.is_bare_format_error(message):  # from a server that couldn't read the question
+                message = wire.claim_question(message)
+            elif echoed.lower() == asked.lower():
+                del self.pending[message[:2]]
+                query.waits = False
+                owner.wrong_case(query)
+                return
+            else:
+                owner.strays += 1
+                return
+        del self.pending[message[:2]]
+        try:
+            # the letter case was for the way only: names compressed against the question get it
+            message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
+            reply = query.read(message)
+        except wire.Malformed as error:
+            owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
+        else:
+            query.finish(reply)
+
+
+class Datagrams:
+    """All sockets to one server, and the clock that gives up on queries."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        source: str,
+        entropy: Entropy,
+        *,
+        expire: float,
+        wrong_case: Callable[[Query], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.upstream = upstream
+        self.strays = 0
+        """Messages that were no reply to an open query."""
+        self.mixes_case = True
+        self.wrong_case = wrong_case
+        """Called for a reply that repeats the name in another letter case."""
+        self._source = source
+        self._entropy = entropy
+        self.expire = expire
+        self._ports: list[_Port] = []
+        self._retired: list[_Port] = []
+        self._waiting: deque[_Waiting] = deque()
+        """Those of which each gives up no earlier than the one before: most."""
+        self._sooner: list[_Waiting] = []
+        """A heap of the others: some are given less time than those that went before them."""
+        self._number = count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, query: Query, *, deadline: float) -> None:
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+        random = self._entropy.bytes(4)
+        try:
+            port = self._pick(random[0] % PORTS)
+            ident = random[2:]
+            while ident in port.pending:
+                ident = self._entropy.bytes(2)
+            question = query.question
+            if self.mixes_case:
+                question = mix_case(question[:-4], self._entropy) + question[-4:]
+            query.waits = True
+            port.send(query.message(ident, question))
+        except OSError as error:
+            query.waits = True
+            # not at once: what comes next would be another try, and its failure another within
+            self.loop.call_soon(self.fail, query, f"{self.upstream}: {error.strerror or error}")
+            return
+        port.pending[ident] = (query, question)
+        waits = (deadline, next(self._number), query, port, ident)
+        waiting = self._waiting
+        # those that were answered go now: until the next tick, thousands would be kept alive
+        while waiting and not waiting[0][2].waits:
+            waiting.popleft()
+        if waiting and deadline < waiting[-1][0]:
+            heappush(self._sooner, waits)
+        else:
+            waiting.append(waits)
+        if self._timer is None:
+            self._timer = self.loop.call_later(TICK, self._tick)
+
+    def fail(self, query: Query, reason: str) -> None:
+        """Give up on a query."""
+        query.finish(Failed(reason))
+
+    def close(self) -> None:
+        """Close every socket; what was under way fails."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ports = self._ports + self._retired
+        self._ports, self._retired = [], []
+        for port in ports:
+            port.close()
+        waiting = [*self._waiting, *self._sooner]
+        self._waiting, self._sooner = deque(), []
+        for _, _, query, _, _ in waiting:
+            self.fail(query, "closing")
+
+    def open_socket(self) -> socket.socket:
+        """Open a socket that only this server can reach. Raises OSError."""
+        family = socket.AF_INET6 if ":" in self.upstream.address else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            if self._source:
+                opened.bind((self._source, 0))
+            opened.connect((self.upstream.address, self.upstream.port))
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
+    def _pick(self, index: int) -> _Port:
+        while index >= len(self._ports):
+            self._ports.append(_Port(self))
+        port = self._ports[index]
+        if port.uses >= USES or len(port.pending) >= MAX_PENDING or port.expires < self.loop.time():
+            self._retired.append(port)
+            port = self._ports[index] = _Port(self)
+        return port
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        waiting, sooner = self._waiting, self._sooner
+        while waiting and (waiting[0][0] <= now or not waiting[0][2].waits):
+            self._give_up(waiting.popleft())
+        while sooner and (sooner[0][0] <= now or not sooner[0][2].waits):
+            self._give_up(heappop(sooner))
+        for port in [port for port in self._retired if not port.pending]:
+            self._retired.remove(port)
+            port.close()
+        idle = not waiting and not sooner and not self._retired
+        self._timer = None if idle else self.loop.call_later(TICK, self._tick)
+
+    def _give_up(self, waits: _Waiting) -> None:
+        _, _, query, port, ident = waits
+        pending = port.pending.get(ident)
+        if pending is not None and pending[0] is query:
+            del port.pending[ident]
+            self.fail(query, f"{self.upstream}: no reply in time")

@@ -1,0 +1,208 @@
+"""The servers of one `forward` stanza: which is asked, when another, and which count as down.
+
+As in CoreDNS: an upstream that fails is probed until it answers, it counts as down after
+`max_fails` failed probes, and where all are down one is asked all the same unless
+`failfast_all_unhealthy_upstreams` says not to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.domain_names import Zones
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.settings import Forward
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.upstream_query import TOTAL_SECONDS, Done, Query
+from nat64_dataplane.dns64.upstream.upstream_server import NO_EDNS_SECONDS, Server
+
+UNLIMITED = 1_000_000
+ROUND_SECONDS = 0.05
+"""Between two rounds through all servers where `max_connect_attempts 0` allows any number: what
+fails at once would else be tried without a pause."""
+
+Observe = Callable[[str, int | None, float], None]
+"""Told for each exchange: the server, the RCODE or None, and the seconds it took."""
+
+
+class Group:
+    """A `forward` stanza at work."""
+
+    def __init__(self, settings: Forward, entropy: Entropy, observe: Observe) -> None:
+        self.settings = settings
+        self.entropy = entropy
+        self.observe = observe
+        self.under_way = 0
+        self.rejected = 0
+        self.all_down = 0
+        loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self.call_later = loop.call_later
+        most = settings.max_connect_attempts
+        self.tries = 2 * len(settings.upstreams) if most is None else most or UNLIMITED
+        self._turn = 0
+        self._zone = domain_names.from_text(settings.zone)
+        self._excepted = Zones(settings.excepted)
+        self.everything = self._zone == b"\0" and not settings.excepted
+        self.servers = [Server(upstream, settings, entropy) for upstream in settings.upstreams]
+
+    def serves(self, name: bytes) -> bool:
+        """Whether this stanza is for a name."""
+        if self.everything:
+            return True
+        if self._zone != b"\0" and self._zone not in domain_names.ancestors(name):
+            return False
+        return name not in self._excepted or name == self._zone
+
+    def passes_on(self, reply: Reply) -> bool:
+        """Whether a reply sends the question on to the next `forward` stanza."""
+        if reply.rcode in self.settings.next_rcodes:
+            return True
+        return self.settings.next_on_nodata and not reply.rcode and not reply.answer
+
+    def ask(self, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+        """Ask a question, in lower case; `done` gets the reply, or Failed after all tries."""
+        self.start(Tries(self, question, do=do, cd=cd, done=done))
+
+    def start(self, tries: Tries) -> None:
+        """Begin with the first try, unless too many questions are under way."""
+        self.under_way += 1
+        if 0 < self.settings.max_concurrent < self.under_way:
+            self.rejected += 1
+            tries.finished(Failed("max_concurrent queries are under way", wire.REFUSED))
+        else:
+            tries.proceed()
+
+    def order(self) -> list[Server]:
+        """The servers in the order that the policy gives for one question."""
+        servers = self.servers
+        if len(servers) == 1 or self.settings.policy == "sequential":
+            return servers
+        if self.settings.policy == "round_robin":
+            self._turn = (self._turn + 1) % len(servers)
+            return servers[self._turn :] + servers[: self._turn]
+        shuffled = list(servers)
+        for index in range(len(shuffled) - 1, 0, -1):
+            other = self.entropy.below(index + 1)
+            shuffled[index], shuffled[other] = shuffled[other], shuffled[index]
+        return shuffled
+
+    def close(self) -> None:
+        """Close every socket."""
+        for server in self.servers:
+            server.close()
+
+
+class Tries(Query):
+    """The tries of one question, until a server answers or time or tries are used up."""
+
+    __slots__ = ("_at", "_done", "_left", "_order", "_reason", "_server", "group", "over")
+
+    def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+        super().__init__(question, do=do, cd=cd)
+        self.group = group
+        self._done = done
+        self._order = group.order()
+        self._at = 0
+        self.end = group.now() + TOTAL_SECONDS
+        self._left = group.tries
+        self._reason = "no upstream is healthy"
+        self.over = False
+        """Whether the result has been handed over."""
+        self._server: Server | None = None
+
+    def proceed(self) -> None:
+        """Try the next server, or end. Never raises."""
+        try:
+            self.next()
+        except Exception:  # a fault of ours costs one answer, not the server
+            faults.log("asking upstream")
+            self.waits = False
+            self.fault()
+
+    def fault(self) -> None:
+        """End as if no upstream had answered, where the result isn't handed over."""
+        if not self.over:
+            self.finished(Failed("internal error"))
+
+    def next(self) -> None:
+        """Try the next server, or end."""
+        now = self.group.now()
+        server = self._choose() if self._left and now < self.end else None
+        if server is None:
+            self.finished(Failed(self._reason))
+            return
+        self._left -= 1
+        self._server = server
+        self.tcp = False
+        self._send(server, now)
+
+    def result(self, result: Reply | Failed) -> None:
+        """Take a reply, or go on to another transport or server."""
+        server, group = self._server, self.group
+        assert server is not None, "a result comes after a try"
+        now = group.now()
+        if isinstance(result, Failed):
+            group.observe(server.label, None, now - self.sent)
+            self._reason = result.reason
+            server.check()
+            if group.tries == UNLIMITED and self._at % len(self._order) == 0:
+                group.call_later(ROUND_SECONDS, self.proceed)
+            else:
+                self.next()
+            return
+        rcode = result.rcode
+        group.observe(server.label, rcode, now - self.sent)
+        if result.flags & wire.TC:
+            if self.tcp or server.only_streams:
+                self._reason = f"{server.label}: a truncated reply over TCP"
+                self.next()
+                return
+            self.tcp = True
+            self._send(server, now)
+        elif rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and self.edns:
+            # a server older than EDNS (RFC 6891 section 6.2.2)
+            server.no_edns_until = now + NO_EDNS_SECONDS
+            self._send(server, now)
+        elif rcode in group.settings.failover and self._at < len(self._order):
+            self.next()
+        else:
+            self.finished(result)
+
+    def succeeded(self, rcode: int) -> None:
+        """Count a reply."""
+        assert self._server is not None, "a reply comes after a try"
+        self.group.observe(self._server.label, rcode, self.group.now() - self.sent)
+
+    def restart(self, question: bytes) -> None:
+        """Ask another question, with all tries again."""
+        self.question = question
+        self._order = self.group.order()
+        self._at = 0
+        self.end = self.group.now() + TOTAL_SECONDS
+        self._left = self.group.tries
+        self.next()
+
+    def _send(self, server: Server, now: float) -> None:
+        server.send(self, min(now + self.group.settings.read_timeout, self.end))
+
+    def _choose(self) -> Server | None:
+        for _ in self._order:
+            server = self._order[self._at % len(self._order)]
+            self._at += 1
+            if not server.down:
+                return server
+        self.group.all_down += 1
+        if self.group.settings.failfast:
+            return None
+        return self._order[self.group.entropy.below(len(self._order))]
+
+    def finished(self, result: Reply | Failed) -> None:
+        """Hand over the result of all tries."""
+        self.over = True
+        self.group.under_way -= 1
+        self._done(result)

@@ -1,0 +1,80 @@
+"""One question on its way through the upstreams of a `forward` stanza.
+
+Callbacks instead of coroutines: a task for each query costs more than all the rest of a miss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.message.wire import Malformed, Reply, parse_reply
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+
+TOTAL_SECONDS = 5.0
+"""All tries together, as in CoreDNS."""
+
+Done = Callable[[Reply | Failed], None]
+
+
+class Query:
+    """A query in flight: what was asked. Subclasses say what happens to the result."""
+
+    __slots__ = ("cd", "do", "edns", "end", "question", "sent", "tcp", "waits")
+
+    def __init__(self, question: bytes, *, do: bool, cd: bool) -> None:
+        self.question = question
+        """In lower case."""
+        self.do = do
+        self.cd = cd
+        self.edns = True
+        self.tcp = False
+        self.end = math.inf
+        """When all tries must be over, on the loop's clock."""
+        self.sent = 0.0
+        self.waits = False
+        """Whether this try has neither a reply nor failed."""
+
+    def result(self, result: Reply | Failed) -> None:
+        """Take what came of a try."""
+        raise NotImplementedError
+
+    def fault(self) -> None:
+        """End what this query is for, where it hasn't ended: taking a result raised."""
+
+    def read(self, message: bytes) -> Reply:
+        """Read a reply in which our question is where a question is. Raises Malformed."""
+        reply = parse_reply(message)
+        if reply.question != self.question:
+            raise Malformed("no question")
+        return reply
+
+    def message(self, ident: bytes, question: bytes) -> bytes:
+        """The message to send, with `question` in the letter case that this try uses."""
+        if self.edns:
+            return b"".join((ident, _HEADS[self.cd], question, _OPTS[self.do]))
+        return b"".join((ident, _PLAIN_HEADS[self.cd], question))
+
+    def finish(self, result: Reply | Failed) -> None:
+        """End this try, once: what comes later is for nobody. Never raises."""
+        if not self.waits:
+            return
+        self.waits = False
+        try:
+            self.result(result)
+        except Exception:  # a fault of ours costs one answer, not the server
+            faults.log("taking what upstream said")
+            self.waits = False
+            self.fault()
+
+
+_HEADS = (b"\1\0\0\1\0\0\0\0\0\1", b"\1\x10\0\1\0\0\0\0\0\1")
+_PLAIN_HEADS = (b"\1\0\0\1\0\0\0\0\0\0", b"\1\x10\0\1\0\0\0\0\0\0")
+"""A header past its ID: RD set, and CD clear or set."""
+_SIZE = (1232).to_bytes(2, "big")
+_OPTS = (
+    b"\0\0\x29" + _SIZE + b"\0\0\0\0\0\0",
+    b"\0\0\x29" + _SIZE + b"\0\0\x80\0\0\0",
+)
+"""An OPT record with DO clear or set."""

@@ -1,0 +1,142 @@
+"""One upstream server: its transports, its health, and what it has shown that it can't do."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from nat64_dataplane.dns64.host.random_bytes import Entropy
+from nat64_dataplane.dns64.message import domain_names
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.settings import Forward, Upstream
+from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.upstream.stream_transport import Streams
+from nat64_dataplane.dns64.upstream.udp_transport import Datagrams
+from nat64_dataplane.dns64.upstream.upstream_query import Query
+
+CASE_BLIND_SECONDS = 600.0
+"""How long a server that doesn't keep letter case is asked in lower case only."""
+NO_EDNS_SECONDS = 600.0
+PROBE_SECONDS = 1.0
+
+
+class Server:
+    """One upstream with its transports and its health. Raises OSError for a bad certificate."""
+
+    def __init__(self, upstream: Upstream, settings: Forward, entropy: Entropy) -> None:
+        self.upstream = upstream
+        self.label = str(upstream)
+        self.fails = 0
+        self.failed_probes = 0
+        self.no_edns_until = 0.0
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._probe: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._health = domain_names.from_text(settings.health_domain) + b"\0\2\0\1"
+        tls = _tls_context(settings) if upstream.transport == "tls" else None
+        self.streams = Streams(
+            upstream,
+            settings.source_address,
+            entropy,
+            expire=settings.expire,
+            max_age=settings.max_age,
+            tls=tls,
+            server_name=upstream.server_name or settings.tls_server_name or upstream.address,
+        )
+        self.datagrams = Datagrams(
+            upstream,
+            settings.source_address,
+            entropy,
+            expire=settings.expire,
+            wrong_case=self._wrong_case,
+        )
+        self.probes_recursion = settings.health_recursion
+        self.only_streams = settings.force_tcp or tls is not None
+
+    @property
+    def down(self) -> bool:
+        """Whether its probes have failed more often than is forgiven."""
+        most = self._settings.max_fails
+        return most > 0 and self.fails > most
+
+    def send(self, query: Query, deadline: float) -> None:
+        """Send a query by the transport that it needs."""
+        query.sent = self._loop.time()
+        query.edns = query.sent >= self.no_edns_until
+        transport = self.streams if query.tcp or self.only_streams else self.datagrams
+        transport.send(query, deadline=deadline)
+
+    def check(self) -> None:
+        """Start to probe, unless that is under way."""
+        if self._probe is None and not self._closed and self._settings.max_fails:
+            self._schedule(0.0)
+
+    def close(self) -> None:
+        """Stop probing and close the sockets."""
+        self._closed = True
+        if self._probe is not None:
+            self._probe.cancel()
+        self.datagrams.close()
+        self.streams.close()
+
+    def _schedule(self, delay: float) -> None:
+        self._probe = self._loop.call_later(delay, self._send_probe)
+
+    def _send_probe(self) -> None:
+        self.send(_Probe(self._health, self), self._loop.time() + PROBE_SECONDS)
+
+    def probed(self, result: Reply | Failed) -> None:
+        """Take what came of a probe: any reply is a sign of life."""
+        if self._closed:
+            return
+        if isinstance(result, Reply):
+            self.fails = 0
+            self._probe = None
+            return
+        self.fails += 1
+        self.failed_probes += 1
+        self._schedule(self._settings.health_interval)
+
+    def _wrong_case(self, query: Query) -> None:
+        """A reply in other letter case: forged, or the server folds case. TCP can tell."""
+        self.datagrams.mixes_case = False
+        self._loop.call_later(CASE_BLIND_SECONDS, self._mix_again)
+        query.tcp = True
+        self.send(query, min(self._loop.time() + self._settings.read_timeout, query.end))
+
+    def _mix_again(self) -> None:
+        self.datagrams.mixes_case = True
+
+
+class _Probe(Query):
+    """A question that only asks whether the server is alive."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, question: bytes, server: Server) -> None:
+        super().__init__(question, do=False, cd=False)
+        self._server = server
+
+    def message(self, ident: bytes, question: bytes) -> bytes:
+        """As any query, but without RD where `health_check` says `no_rec`."""
+        message = super().message(ident, question)
+        if self._server.probes_recursion:
+            return message
+        return message[:2] + bytes((message[2] & ~1,)) + message[3:]
+
+    def result(self, result: Reply | Failed) -> None:
+        self._server.probed(result)
+
+
+def _tls_context(settings: Forward) -> ssl.SSLContext:
+    """Read the certificates that `tls` names. Raises OSError that says which."""
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.tls_cert:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        files = (settings.tls_cert, settings.tls_key, settings.tls_ca)
+        raise OSError(f"forward: tls {' '.join(filter(None, files))}: {error}") from error
+    return context
