@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Watch and reconcile until told to stop."""
     lease = options.lease == "true"
+    options.cluster_dns = options.cluster_dns or dns.cluster_server()
     return asyncio.run(
         lifecycle.run(
             connect(LEASE_TIMEOUT if lease else TIMEOUT),
             _settings(options),
-            cluster_dns=options.cluster_dns or dns.cluster_server(),
+            cluster_dns=options.cluster_dns,
             health_address=options.health,
             lease=lease,
             label_namespace=options.label_namespace == "true",
@@ -81,6 +82,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         image_pull_secrets=tuple(filter(None, options.image_pull_secrets.split(","))),
         priority_class=options.priority_class,
         service_account=options.dataplane_service_account,
+        service_addresses=_service_addresses(options.cluster_dns),
         translator_resources=_json("--translator-resources", options.translator_resources),
         dns64_resources=_json("--dns64-resources", options.dns64_resources),
         confirm_seconds=options.confirm_seconds,
@@ -89,6 +91,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         drain_seconds=options.drain_seconds,
         retry_seconds=options.retry_seconds,
     )
+
+
+def _service_addresses(cluster_dns: str) -> tuple[str, ...]:
+    """The addresses of Services that every pod knows."""
+    known = [os.environ.get("KUBERNETES_SERVICE_HOST", ""), dns.split(cluster_dns)[0]]
+    return tuple(filter(None, known))
 
 
 def _json(flag: str, text: str) -> dict[str, Any]:

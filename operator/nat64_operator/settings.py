@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     priority_class: str = "system-node-critical"
     service_account: str = "nat64-dataplane"
     """Names the pods for admission policies; it has no rights, and no token is mounted."""
+    service_addresses: tuple[str, ...] = ()
+    """Addresses of Services that this pod was given: the API server's and the cluster's DNS."""
     translator_resources: dict[str, Any] = msgspec.field(default_factory=dict)
     dns64_resources: dict[str, Any] = msgspec.field(default_factory=dict)
 

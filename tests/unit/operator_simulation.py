@@ -41,6 +41,7 @@ class Simulation:
         self.custom: dict[str, dict[str, Object]] = {"NAT64Gateway": {}, "DNS64Policy": {}}
         self.owned: dict[Ref, Object] = {}
         self.nodes = {"node1": Node("node1", {"kubernetes.io/os": "linux"}, True, ("fd00::/64",))}
+        self.service_ranges: tuple[str, ...] = ()
         self.corefile: Any = {
             "metadata": {"namespace": COREDNS[0], "name": COREDNS[1], "resourceVersion": "1"},
             "data": {"Corefile": COREFILE},
@@ -106,6 +107,7 @@ class Simulation:
                 gateways=self.custom["NAT64Gateway"],
                 policies=self.custom["DNS64Policy"],
                 nodes=self.nodes,
+                service_ranges=self.service_ranges,
                 owned=self.owned,
                 endpoints=ready,
                 corefiles={

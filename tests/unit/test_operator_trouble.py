@@ -1,6 +1,7 @@
 """One bad object stops no other; what is not ours to believe is not believed."""
 
 from collections.abc import Callable
+from ipaddress import IPv6Network as Pref
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,48 @@ def test_a_range_too_large_for_a_node_is_not_its_pods(pods: str) -> None:
     found = node("2001:db8::1", pods=(pods,))
     assert found.ranges == ("2001:db8::1/128",)
     assert repr(pods) in found.problems[0]
+
+
+PREFIXES = [
+    ("2001:db8::/64", "pods of node 'node1'", "fd00::/64", "fd00:0:0:0::/96"),
+    ("2001:db8:2::/64", "an address of node 'node1'", "2001:db8:1::5/128", "2001:db8:1::/96"),
+    ("fd00:10:96::/112", "Services", "fd00:10:96::/112", "fd00:10:96::/96"),
+    ("fd00:10:96::a", "Services", "fd00:10:96::a/128", "fd00:10:96::/96"),
+    ("::/0", "Services", "::/0", "64:ff9b::/96"),
+]
+
+
+@pytest.mark.parametrize(("services", "what", "inside", "prefix"), PREFIXES)
+def test_a_prefix_that_overlaps_the_cluster_is_refused_with_the_range(
+    services: str, what: str, inside: str, prefix: str
+) -> None:
+    simulation = Simulation()
+    ranges = ("fd00::/64", "2001:db8:1::5/128", "192.0.2.1/32")
+    simulation.nodes["node1"] = Node("node1", {"kubernetes.io/os": "linux"}, True, ranges)
+    simulation.service_ranges = (services,)
+    simulation.create("NAT64Gateway", "default", prefix=prefix)
+    simulation.settle()
+    status, reason, message = simulation.condition("NAT64Gateway", "default", "Accepted")
+    assert (status, reason) == ("False", "Invalid")
+    assert f"spec.prefix: {Pref(prefix)} overlaps {inside} ({what})" in message
+    assert not any(ref.kind == "DaemonSet" for ref in simulation.owned)
+
+
+def test_a_prefix_beside_the_clusters_ranges_is_none_of_them() -> None:
+    simulation = Simulation()
+    simulation.service_ranges = ("64:ff9b:1::/112", "192.0.2.0/24", "nonsense")
+    simulation.create("NAT64Gateway", "default")
+    simulation.settle()
+    assert simulation.condition("NAT64Gateway", "default", "Ready")[0] == "True"
+
+
+def test_a_prefix_that_runs_is_not_taken_back_when_a_node_takes_an_address_of_it() -> None:
+    simulation = Simulation()
+    simulation.create("NAT64Gateway", "default")
+    simulation.settle()
+    simulation.nodes["bad"] = Node("bad", {}, True, ("64:ff9b::1/128",))
+    simulation.settle()
+    assert simulation.condition("NAT64Gateway", "default", "Accepted")[0] == "True"
 
 
 BREAKS: list[tuple[Any, str, str]] = [

@@ -44,6 +44,7 @@ _PATHS = {
     "Node": ("api/v1", "nodes"),
     "DaemonSet": ("apis/apps/v1", "daemonsets"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs"),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
     gateway_api.KIND: (f"apis/{API_VERSION}", gateway_api.PLURAL),
     policy_api.KIND: (f"apis/{API_VERSION}", policy_api.PLURAL),

@@ -37,6 +37,7 @@ class Reader:
         self._kube, self._store, self._settings = kube, store, settings
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._missing: set[str] = set()
+        self._ranges_read = float("-inf")
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
@@ -54,6 +55,9 @@ class Reader:
                 await self._resync(kind)
                 # Per kind: where one list fails, the others have still been read.
                 self._synced[kind] = time.monotonic()
+        if now - self._ranges_read >= RESYNC_SECONDS:
+            await self._read_service_ranges()
+            self._ranges_read = time.monotonic()
         wanted = self._watched_corefiles()
         if (
             wanted - self._corefiles_known
@@ -64,6 +68,7 @@ class Reader:
     def times(self) -> Iterable[float]:
         """When each of the periodic reads is due, by the monotonic clock."""
         yield from self._due().values()
+        yield self._ranges_read + RESYNC_SECONDS
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
         yield from (read + PODS_SECONDS for read in self._pods_read.values())
@@ -115,6 +120,19 @@ class Reader:
             self._missing.remove(kind)
             log.info("the API server serves %s again", kind)
         self._store.replace(kind, entries)
+
+    async def _read_service_ranges(self) -> None:
+        """Read the ranges of Services. API servers before 1.33 don't have them as objects."""
+
+        def fetch() -> tuple[str, ...]:
+            found = (obj["spec"].get("cidrs") or () for obj in self._kube.items("ServiceCIDR"))
+            return tuple(sorted({text for texts in found for text in texts}))
+
+        try:
+            self._store.service_ranges = await asyncio.to_thread(fetch)
+        except client.ApiException as error:
+            if error.status not in (403, 404):
+                raise
 
     def _watched_corefiles(self) -> set[tuple[str, str]]:
         found = set()

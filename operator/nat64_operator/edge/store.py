@@ -65,6 +65,7 @@ class Store:
         self._known: dict[str, dict[Ref, Any]] = {kind: {} for kind in WATCHED}
         self._reported: dict[str, set[Ref]] = {}
         self.corefiles: dict[tuple[str, str], Object] = {}
+        self.service_ranges: tuple[str, ...] = ()
         self.answers: dict[str, Answer] = {}
         self.refused: dict[Ref, str] = {}
         """What the API server said when it last refused a change for an object of ours."""
@@ -127,6 +128,7 @@ class Store:
             gateways={r.name: o for r, o in self._known[gateway_api.KIND].items()},
             policies={r.name: o for r, o in self._known[policy_api.KIND].items()},
             nodes={r.name: node for r, node in self._known["Node"].items()},
+            service_ranges=self.service_ranges,
             owned={ref: obj for kind in OWNED for ref, obj in self._known[kind].items()},
             endpoints=endpoints,
             corefiles=dict(self.corefiles),

@@ -10,6 +10,7 @@ from nat64_dataplane import config
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
+from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import node_cleanup, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
@@ -128,6 +129,21 @@ def observe(gateway: Gateway, translator: config.Config | Refusal, world: World)
         programmed.message,
     )
     return Observed(gateway, translator, prefix, [accepted, programmed, ready], fields)
+
+
+def check_prefix(translator: config.Config, world: World) -> None:
+    """Raises InvalidObjectError where the prefix overlaps a range of the cluster's own. A prefix
+    that already runs is not refused: the range came later, and `Degraded` says so.
+    """
+    range_of_cluster = world.cluster_ranges.overlap(translator.prefix)
+    if range_of_cluster is None:
+        return
+    running = _running(world.find("DaemonSet", names.daemon_set(translator.name)), world)
+    if running is None or running.prefix != translator.prefix:
+        raise InvalidObjectError(
+            f"spec.prefix: {translator.prefix} overlaps {range_of_cluster}: packets for it would "
+            "be translated; use a prefix that nothing in the cluster has"
+        )
 
 
 def cluster_address(service: Any) -> str | None:

@@ -160,6 +160,7 @@ def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config 
         try:
             configs[gateway.name] = translator = gateway.config()
             gateway_api.check(gateway, translator)
+            gateways.check_prefix(translator, world)
             good.append((gateway, translator))
         except InvalidObjectError as error:
             configs[gateway.name] = Refusal("Invalid", str(error))

@@ -11,6 +11,7 @@ import msgspec
 from nat64_operator.api.meta import Object
 from nat64_operator.coredns.record import POLICY_LABEL, Record
 from nat64_operator.coredns.wiring import Answer
+from nat64_operator.reconcile.cluster_ranges import ClusterRanges
 from nat64_operator.reconcile.nodes import Node, NodeIndex
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -73,6 +74,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     gateways: Mapping[str, Object] = msgspec.field(default_factory=dict)
     policies: Mapping[str, Object] = msgspec.field(default_factory=dict)
     nodes: Mapping[str, Node] = msgspec.field(default_factory=dict)
+    service_ranges: tuple[str, ...] = ()
+    """The ranges of Services, as far as the API server says them."""
     owned: Mapping[Ref, Object] = msgspec.field(default_factory=dict)
     """DaemonSets, Services and ConfigMaps that carry our label, in our namespace."""
     endpoints: Mapping[str, int] = msgspec.field(default_factory=dict)
@@ -113,6 +116,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.node_index.select(selector)
 
     @cached_property
+    def cluster_ranges(self) -> ClusterRanges:
+        """The cluster's own ranges, which no prefix may overlap."""
+        services = (obj["spec"].get("clusterIP") for r, obj in self.owned.items() if _is_service(r))
+        known = (*self.service_ranges, *self.settings.service_addresses, *filter(None, services))
+        return ClusterRanges.of(self.nodes.values(), known)
+
+    @cached_property
     def unready_nodes(self) -> Sequence[Node]:
         """Nodes that are not ready. They are few, so a pass need not walk thousands of nodes."""
         return [node for node in self.nodes.values() if not node.ready]
@@ -137,6 +147,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Policies that are gone and still have a record of an edit."""
         labels = {label_of(obj, POLICY_LABEL) for obj in self.owned.values()}
         return labels - {""} - self.policies.keys()
+
+
+def _is_service(ref: Ref) -> bool:
+    return ref.kind == "Service"
 
 
 def label_of(obj: Object, label: str) -> str:
