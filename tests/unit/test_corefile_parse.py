@@ -186,6 +186,11 @@ def test_what_is_not_a_corefile_is_refused_with_its_line(source: str, problem: s
         ("10.0.0.0/7", [("10.in-addr.arpa.", 53, "dns"), ("11.in-addr.arpa.", 53, "dns")]),
         ("2001:db8::/32", [("8.b.d.0.1.0.0.2.ip6.arpa.", 53, "dns")]),
         ("0.0.0.0/0", [("in-addr.arpa.", 53, "dns")]),
+        ("2001:db8::/32:1053", [("8.b.d.0.1.0.0.2.ip6.arpa.", 1053, "dns")]),
+        ("0/27.2.0.192.in-addr.arpa", [("0/27.2.0.192.in-addr.arpa.", 53, "dns")]),
+        ("0/27.2.0.192.in-addr.arpa:1053", [("0/27.2.0.192.in-addr.arpa.", 1053, "dns")]),
+        ("corp(1).example", [("corp(1).example.", 53, "dns")]),
+        ("corp.example:domain", [("corp.example:domain.", 53, "dns")]),
     ],
 )
 def test_keys_are_zones_with_port_and_transport(
@@ -199,3 +204,23 @@ def test_keys_are_zones_with_port_and_transport(
 def test_bad_keys_are_refused(key: str) -> None:
     with pytest.raises(CorefileError, match=r"^Corefile:1: "):
         _ = parse(f"{key} {{\n}}\n").blocks[0].addresses
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["ftp://.", "udp://corp.example", "a..b", "[::1]:53", "{$ZONE}:53", "x:" + "9" * 5000, "::/0"],
+)
+def test_a_block_with_a_key_that_can_not_be_read_is_no_zone_and_hides_no_other(key: str) -> None:
+    corefile = parse(f"{key} {{\n}}\n.:53 {{\n}}\n")
+    assert corefile.find_block(".") is corefile.blocks[1]
+    assert not corefile.blocks[0].serves(".", None)
+
+
+@given(st.text(min_size=1, max_size=40).filter(lambda key: not set(key) & set('{}"# \n\t,')))
+def test_no_key_ever_raises_where_a_block_is_looked_for(key: str) -> None:
+    try:
+        corefile = parse(f"{key} {{\n}}\n")
+    except CorefileError:
+        return
+    for block in corefile.blocks:
+        assert block.serves(".", None) in (True, False)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nat64_dataplane.corefile.address import Address, parse_key
+from nat64_dataplane.corefile.errors import CorefileError
 from nat64_dataplane.corefile.lexer import Token
 
 
@@ -70,14 +71,32 @@ class ServerBlock:
         """The keys, read. Raises CorefileError for one that can't be."""
         return tuple(address for key in self.keys for address in parse_key(key))
 
+    @property
+    def readable_addresses(self) -> tuple[Address, ...]:
+        """Those of the keys that can be read. What another program runs may have others: a key
+        that can't be read is no zone that anyone looks for, and never raises.
+        """
+        found: list[Address] = []
+        for key in self.keys:
+            try:
+                found += parse_key(key)
+            except CorefileError:
+                continue
+        return tuple(found)
+
     def find(self, name: str) -> Iterator[Stanza]:
         """Each stanza that is named so, in order."""
         return (stanza for stanza in self.stanzas if stanza.name.text == name)
 
-    def serves(self, zone: str, port: int = 53) -> bool:
-        """Whether a key is this very zone (`.`, `example.org`) over plain DNS on this port."""
-        wanted = Address(zone.rstrip(".").lower() + ".", port)
-        return wanted in self.addresses
+    def serves(self, zone: str, port: int | None = 53) -> bool:
+        """Whether a key is this very zone (`.`, `example.org`) over plain DNS on this port, or on
+        any port for None. Never raises.
+        """
+        wanted = zone.rstrip(".").lower() + "."
+        return any(
+            address.zone == wanted and address.transport == "dns" and port in (None, address.port)
+            for address in self.readable_addresses
+        )
 
 
 @dataclass(frozen=True, slots=True)
