@@ -13,3 +13,7 @@ class InvalidObjectError(OperatorError):
 
 class UnsupportedCorefileError(OperatorError):
     """A Corefile that has no line which could be edited safely. It is left as it is."""
+
+
+class UnsupportedUpstreamsError(UnsupportedCorefileError):
+    """The sidecars can't ask CoreDNS's upstreams as CoreDNS does."""

@@ -216,7 +216,7 @@ def eventually_synthesizes(cluster: Cluster) -> None:
 @pytest.mark.parametrize("name", ["k3s", "aks"])
 def test_an_imported_file_synthesizes_and_its_absence_does_not(cluster: Cluster, name: str) -> None:
     text = (SAMPLES / name).read_text()
-    wins = edits.overrides(text)
+    wins = edits.overrides(text, "nat64.override")
     assert wins == (name == "k3s")
     forward = edits.Forward(SIDECARS, FailMode.FALLBACK) if wins else None
     content = edits.imported(edits.Plugin(PREFIX), forward, ("/etc/resolv.conf",))

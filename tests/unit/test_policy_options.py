@@ -287,7 +287,7 @@ def test_what_is_not_said_is_the_sidecars_own_default() -> None:
 
 
 def test_tls_upstreams_of_coredns_keep_the_name_that_is_checked() -> None:
-    asked = "tls://192.0.2.1 tls://[2001:db8::1]:8853 https://192.0.2.2"
+    asked = "tls://192.0.2.1 tls://[2001:db8::1]:8853"
     line = f"{asked} {{\n        tls_servername x.example\n"
     simulation = Simulation()
     simulation.write_corefile(COREFILE.replace("/etc/resolv.conf {\n", line))

@@ -60,11 +60,12 @@ def insert_after(corefile: Corefile, stanza: Stanza, text: str) -> Edit:
     indent = source[start : stanza.start]
     if indent.strip():
         indent = INDENT
+    text, ending = text.replace("\n", newline_of(source)), newline_of(source)
     newline = source.find("\n", stanza.end)
     if newline < 0 or source[stanza.end : newline].strip().startswith("}"):
-        return Edit(stanza.end, stanza.end, "\n" + _indented(text, indent))
+        return Edit(stanza.end, stanza.end, ending + _indented(text, indent))
     end = newline + 1
-    return Edit(end, end, _indented(text, indent) + "\n")
+    return Edit(end, end, _indented(text, indent) + ending)
 
 
 def insert_into(corefile: Corefile, block: ServerBlock, text: str) -> Edit:
@@ -72,11 +73,12 @@ def insert_into(corefile: Corefile, block: ServerBlock, text: str) -> Edit:
     if block.stanzas:
         return insert_after(corefile, block.stanzas[-1], text)
     assert block.close is not None, "a block without braces has stanzas"
-    at = block.close.start
+    at, ending = block.close.start, newline_of(corefile.text)
+    text = text.replace("\n", ending)
     start = _line_start(corefile.text, at)
     if corefile.text[start:at].strip():
-        return Edit(at, at, "\n" + _indented(text, INDENT) + "\n")
-    return Edit(start, start, _indented(text, corefile.text[start:at] + INDENT) + "\n")
+        return Edit(at, at, ending + _indented(text, INDENT) + ending)
+    return Edit(start, start, _indented(text, corefile.text[start:at] + INDENT) + ending)
 
 
 def render(
@@ -114,6 +116,11 @@ def content_hash(text: str) -> str:
     without imports, and what the sidecar's `/status` gives as `corefile`.
     """
     return hashlib.sha512(text.encode()).hexdigest()
+
+
+def newline_of(text: str) -> str:
+    """How the text ends its lines: as its first one does."""
+    return "\r\n" if text[: text.find("\n") + 1].endswith("\r\n") else "\n"
 
 
 def _indented(text: str, indent: str) -> str:

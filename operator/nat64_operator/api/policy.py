@@ -126,7 +126,8 @@ class HealthCheck(Spec, frozen=True, kw_only=True):
 class Forward(Spec, frozen=True, kw_only=True):
     """How upstreams are asked. The defaults are the sidecar's own, but for `policy`."""
 
-    policy: ForwardPolicy = ForwardPolicy.SEQUENTIAL
+    policy: ForwardPolicy | None = None
+    """None for CoreDNS's own choice where its upstreams are asked, and else SEQUENTIAL."""
     health_check: HealthCheck = HealthCheck()
     max_fails: int = 2
     max_connect_attempts: int | None = None

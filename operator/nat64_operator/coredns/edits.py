@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode, Mode
-from nat64_operator.coredns import line
+from nat64_operator.coredns import line, root
 from nat64_operator.coredns.line import Line
+from nat64_operator.coredns.root import NO_FILES, Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 PLUGIN = "dns64"
@@ -56,13 +57,23 @@ class Edit(Protocol):
         """Whether the place, changed by others, does still what we want of it."""
 
 
-def find(mode: Mode, text: str) -> Site:
-    """Find the place. Raises UnsupportedCorefileError where there is none to change safely."""
+def find(mode: Mode, text: str, files: Files = NO_FILES) -> Site:
+    """Find the place. Raises UnsupportedCorefileError where there is none to change safely.
+
+    `files` is what the Corefile may import, without what is ours.
+    """
     if mode is Mode.IMPORT:
         return Whole(text)
     if mode is Mode.PLUGIN:
-        return find_plugin(text)
-    return line.find(text)
+        return find_plugin(text, files)
+    return line.find(text, files)
+
+
+def find_ours(mode: Mode, text: str, applied: Site) -> Site:
+    """Find the place again that reads as `applied`, though the file around it may have become one
+    that we would not edit. Raises UnsupportedCorefileError.
+    """
+    return line.find_ours(text, applied.tokens) if mode is Mode.FORWARD else find(mode, text)
 
 
 class Forward(NamedTuple):
@@ -92,7 +103,9 @@ class PluginSite(NamedTuple):
     """Where `dns64` is, or after which stanza it would be."""
 
     tree: corefile.Corefile
-    anchor: corefile.Stanza
+    block: corefile.ServerBlock
+    anchor: corefile.Stanza | None
+    """None for the end of the block."""
     stanza: corefile.Stanza | None
 
     @property
@@ -115,26 +128,37 @@ class PluginSite(NamedTuple):
         if self.stanza is None:
             # It is written as it stands inside a block; what inserts it indents it, too.
             text = text.replace(f"\n{corefile.edit.INDENT}", "\n")
-            edits = [corefile.insert_after(self.tree, self.anchor, text)] if text else []
+            edits = [self._inserted(text)] if text else []
         elif text:
+            lines = text.replace("\r\n", "\n").split("\n")
+            text = corefile.newline_of(self.whole).join(lines)
             edits = [corefile.replace(self.stanza, text)]
         else:
             edits = [corefile.remove(self.tree, self.stanza)]
         return corefile.apply(self.tree.text, edits)
+
+    def _inserted(self, text: str) -> corefile.Edit:
+        if self.anchor is None:
+            return corefile.insert_into(self.tree, self.block, text)
+        return corefile.insert_after(self.tree, self.anchor, text)
 
     def outside(self) -> list[str]:
         """Every word but the stanza's."""
         return line.words_outside(self.tree, self.stanza)
 
 
-def find_plugin(text: str) -> PluginSite:
-    """Find the place of `dns64`: right after the line that forwards."""
-    anchor = line.find(text)
-    block = anchor.tree.find_block(".", line.DNS_PORT)
-    found = list(block.find(PLUGIN)) if block is not None else []
-    if len(found) > 1:
+def find_plugin(text: str, files: Files = NO_FILES) -> PluginSite:
+    """Find the place of `dns64`: right after the line that forwards, where there is one; CoreDNS
+    goes by an order of its own, so any place in the block means the same.
+    """
+    found = root.root(text, files)
+    own = [piece.stanza for piece in found.find(PLUGIN) if piece.via is None]
+    if len(own) > 1:
         raise UnsupportedCorefileError("the Corefile has several `dns64` stanzas for `.`")
-    return PluginSite(anchor.tree, anchor.stanza, found[0] if found else None)
+    anchors = [piece.stanza for piece in found.forwards() if piece.via is None]
+    return PluginSite(
+        found.tree, found.block, anchors[0] if anchors else None, own[0] if own else None
+    )
 
 
 class Plugin(NamedTuple):
@@ -219,25 +243,21 @@ class Import(NamedTuple):
         return current.tokens == _tokens_of_text(self.content)
 
 
-def overrides(text: str) -> bool:
-    """Whether an imported `forward .` comes before the Corefile's own, and so wins over it.
+def overrides(text: str, key: str, files: Files = NO_FILES) -> bool:
+    """Whether a `forward .` in the imported file `key` is the one that is asked.
 
-    CoreDNS asks the first of several. Raises UnsupportedCorefileError where nothing is imported.
+    CoreDNS asks the first of several, and reads files in the order of their names. Raises
+    UnsupportedCorefileError where nothing is imported.
     """
-    try:
-        tree = corefile.parse(text)
-    except corefile.CorefileError as error:
-        raise UnsupportedCorefileError(f"the Corefile can't be read: {error}") from error
-    block = tree.find_block(".", line.DNS_PORT)
-    imports = [s for s in block.find("import") if _takes_overrides(s)] if block else []
+    found = root.root(text, files)
+    imports = [s for s in found.block.find("import") if _takes_overrides(s)]
     if not imports:
         raise UnsupportedCorefileError(
             "the Corefile's server block for `.` imports no `*.override` files, as k3s and AKS "
             "do; use the mode Forward"
         )
-    assert block is not None, "a block that imports"
-    forwards = [s for s in block.find("forward") if s.values[:1] == (".",)]
-    return all(imports[0].start < stanza.start for stanza in forwards)
+    forwards = root.root(text, {**files, key: "forward . ::1\n"}).forwards()
+    return bool(forwards) and forwards[0].stanza.name.file == key
 
 
 def imported(plugin: Plugin, forward: Forward | None, upstreams: tuple[str, ...]) -> str:

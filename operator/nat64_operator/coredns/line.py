@@ -6,17 +6,24 @@ plugins that we don't know included.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import NamedTuple
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode
+from nat64_operator.coredns import root
+from nat64_operator.coredns.root import Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 DNS_PORT = 53
+"""The sidecars' Service has it, whatever port CoreDNS itself listens on."""
 MAX_UPSTREAMS = 15
 """CoreDNS's own bound on one `forward` stanza."""
+
+
+POLICIES = ("random", "round_robin", "sequential")
+"""How CoreDNS chooses among upstreams; random where a stanza doesn't say."""
 
 
 class Line(NamedTuple):
@@ -54,33 +61,59 @@ class Line(NamedTuple):
         return words_outside(self.tree, self.stanza)
 
 
-@lru_cache(maxsize=64)
-def find(text: str) -> Line:
-    """Find the line that sends external names on. Raises UnsupportedCorefileError if none does."""
-    try:
-        tree = corefile.parse(text)
-    except corefile.CorefileError as error:
-        raise UnsupportedCorefileError(f"the Corefile can't be read: {error}") from error
-    block = tree.find_block(".", DNS_PORT)
-    if block is None:
-        raise UnsupportedCorefileError(
-            "the Corefile has no server block for `.` on port 53, so nothing to forward from"
-        )
-    lines = [s for s in block.find("forward") if s.values[:1] == (".",)]
-    if len(lines) == 1:
-        return Line(tree, lines[0])
-    if lines:
-        numbers = ", ".join(str(stanza.line) for stanza in lines)
+def find(text: str, files: Files = root.NO_FILES) -> Line:
+    """Find the line that sends external names on. Raises UnsupportedCorefileError where none does,
+    or where another is asked before it.
+    """
+    found = root.root(text, files)
+    forwards = found.forwards()
+    own = [piece for piece in forwards if piece.via is None]
+    if len(own) > 1:
+        numbers = ", ".join(str(piece.stanza.line) for piece in own)
         raise UnsupportedCorefileError(
             f"the Corefile has several `forward .` lines ({numbers}): which one answers for "
             "external names can't be told; use the mode Manual"
         )
-    imports = [s.values[0] for s in block.find("import") if s.values]
+    if forwards and forwards[0].via is not None:
+        raise UnsupportedCorefileError(
+            f"the import at {forwards[0].where} brings a `forward .` that is the one that is "
+            "asked; put it into the server block for `.` in the import's place, or use the mode "
+            "Manual"
+        )
+    if own:
+        return Line(found.tree, own[0].stanza)
+    raise UnsupportedCorefileError(_no_line(found))
+
+
+def _no_line(found: root.Root) -> str:
+    old = [p for p in found.find("proxy") if p.stanza.args and root.is_root(p.stanza)]
+    if old:
+        return (
+            f"{old[0].where}: `proxy` is of CoreDNS before 1.5; replace `proxy` by `forward`, or "
+            "use the mode Manual"
+        )
+    imports = [s.values[0] for s in found.block.find("import") if s.values]
     hint = f" (it may be in what it imports: {', '.join(imports)})" if imports else ""
-    raise UnsupportedCorefileError(
-        f"the Corefile's server block for `.` (line {block.line}) has no `forward .` line{hint}; "
-        "use the mode Manual"
+    return (
+        f"the Corefile's server block for `.` (line {found.block.line}) has no `forward .` line"
+        f"{hint}; use the mode Manual"
     )
+
+
+def find_ours(text: str, tokens: tuple[str, ...]) -> Line:
+    """Find the line with these words, wherever it stands: what we wrote is ours to put back,
+    whatever else the file has got since. Raises UnsupportedCorefileError where it isn't there.
+    """
+    tree = root.parse(text)
+    found = [
+        stanza
+        for block in tree.blocks
+        for stanza in block.find("forward")
+        if tokens_of(stanza) == tokens
+    ]
+    if len(found) != 1:
+        return find(text)
+    return Line(tree, found[0])
 
 
 def upstream(address: str) -> str:
@@ -90,7 +123,7 @@ def upstream(address: str) -> str:
 
 
 def wired(original: Line, address: str, fail_mode: FailMode) -> str:
-    """The stanza with the sidecars as its first upstream, its own options kept.
+    """The stanza with the sidecars as its first upstream, its own options and newlines kept.
 
     Several upstreams are asked in order, not at random: those behind the sidecars answer without
     synthesis, and only when no sidecar does.
@@ -101,23 +134,51 @@ def wired(original: Line, address: str, fail_mode: FailMode) -> str:
         upstreams += [u for u in original.upstreams if u != own][: MAX_UPSTREAMS - 1]
     stanza, source = original.stanza, original.tree.text
     head = corefile.render("forward", [".", *upstreams])
-    policy = [s for s in stanza.body or () if s.name.text == "policy"]
-    if len(upstreams) == 1 or [s.values for s in policy] == [("sequential",)]:
-        return head + source[_head_end(stanza) : stanza.end]
-    if policy:
-        edits = [corefile.replace(s, "policy sequential") for s in policy]
-        edits.append(corefile.Edit(stanza.start, _head_end(stanza), head))
+    edits = [corefile.Edit(stanza.start, _head_end(stanza), head)]
+    policy = _policies(original)
+    if len(upstreams) == 1 or (policy and all(token.text == "sequential" for token in policy)):
         return _within(source, stanza, edits)
-    indent = _indent(original)
+    if policy:
+        edits += [corefile.Edit(token.start, token.end, "sequential") for token in policy]
+        return _within(source, stanza, edits)
+    newline, indent = corefile.newline_of(source), _indent(original)
+    inner = _inner_indent(original) or indent + ("\t" if "\t" in indent else corefile.edit.INDENT)
+    option = f"{newline}{inner}policy sequential"
     if stanza.body is None or stanza.close is None:
-        return f"{head} {{\n{indent}{corefile.edit.INDENT}policy sequential\n{indent}}}"
-    inner = _inner_indent(original) or indent + corefile.edit.INDENT
-    opening = source.index("{", _head_end(stanza)) + 1
-    edits = [
-        corefile.Edit(stanza.start, _head_end(stanza), head),
-        corefile.Edit(opening, opening, f"\n{inner}policy sequential"),
-    ]
+        return f"{head} {{{option}{newline}{indent}}}"
+    opening = _opening(original)
+    following = stanza.body[0].start if stanza.body else stanza.close.start
+    if "\n" in source[opening:following]:
+        edits.append(corefile.Edit(opening, opening, option))
+    else:  # all on one line, which goes on below what is put in
+        rest = f"{newline}{inner if stanza.body else indent}"
+        edits.append(corefile.Edit(opening, following, option + rest))
     return _within(source, stanza, edits)
+
+
+def _opening(line: Line) -> int:
+    """Where the block's content begins, after its brace."""
+    tokens = corefile.tokenize(line.tree.text)
+    after = (t for t in tokens if t.start >= _head_end(line.stanza) and t.is_brace("{"))
+    return next(after).end
+
+
+def _policies(line: Line) -> list[corefile.Token]:
+    """What follows each `policy` in the block. CoreDNS goes by words where we go by lines: in
+    `{ max_fails 3 policy random }` it sees two options.
+    """
+    if line.stanza.close is None:
+        return []
+    inside = [
+        token
+        for token in corefile.tokenize(line.tree.text)
+        if _head_end(line.stanza) <= token.start < line.stanza.close.start
+    ]
+    return [
+        value
+        for word, value in pairwise(inside)
+        if word.text == "policy" and value.line == word.last_line and value.text in POLICIES
+    ]
 
 
 def without(current: Line, address: str) -> str | None:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import edits
+from nat64_operator.coredns import edits, hazards
 from nat64_operator.coredns.edits import Edit, Site
 from nat64_operator.coredns.file import File
 from nat64_operator.coredns.record import Record, State
+from nat64_operator.coredns.root import NO_FILES, Files
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.settings import Settings
 
@@ -69,6 +70,12 @@ class Case(NamedTuple):
     settings: Settings
     gateway: str = ""
     prefix: str = ""
+    main: str = ""
+    """CoreDNS's own Corefile, where the file is another that it imports."""
+    files: Files = NO_FILES
+    """What the Corefile may import, without what is ours."""
+    refusal: str = ""
+    """Why the sidecars can't ask as CoreDNS does; empty where they can."""
 
 
 def wire(case: Case) -> Step:
@@ -85,7 +92,7 @@ def wire(case: Case) -> Step:
             "Manual",
         )
     try:
-        current = edits.find(file.mode, file.text)
+        current = edits.find(file.mode, file.text, case.files)
         if record is not None and record.state is not State.DRAINING:
             known = edits.find(file.mode, record.original), edits.find(file.mode, record.applied)
             return _continue(case, record, current, *known)
@@ -110,9 +117,9 @@ def unwire(case: Case) -> Step:
     if file.text == record.applied:
         return Step(False, "Restoring", f"restoring {where}", write=record.original)
     try:
-        current = edits.find(record.mode, file.text)
         original = edits.find(record.mode, record.original)
         applied = edits.find(record.mode, record.applied)
+        current = edits.find_ours(record.mode, file.text, applied)
     except UnsupportedCorefileError as error:
         return done._replace(warning=f"{where} was changed by others and is left as it is: {error}")
     if current.tokens == applied.tokens:
@@ -297,7 +304,10 @@ def _write(case: Case, record: Record, current: Site) -> Step:
 
 
 def _check(case: Case, record: Record, current: Site) -> None:
-    """Whatever else happens, all but our part must read as before."""
+    """Nothing may be in the way, and all but our part must read as before."""
+    if case.refusal:
+        raise UnsupportedCorefileError(case.refusal)
+    hazards.check(case.main or case.file.text, case.file.mode, case.files)
     written = edits.find(case.file.mode, record.applied)
     if written.outside() != current.outside():
         raise UnsupportedCorefileError("the edit would change more than its own part")

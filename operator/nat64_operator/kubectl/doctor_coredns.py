@@ -102,19 +102,23 @@ def plugin(text: str, prefix: str | None, where: str) -> Iterator[Step]:
 
 def _imported(policy: Json, text: str, found: ConfigMaps, where: str) -> Iterator[Step]:
     try:
-        edits.overrides(text)
+        edits.overrides(text, _key_of(policy))
     except UnsupportedCorefileError as error:
         yield _unsupported(where, error)
         return
     custom = custom_of(policy)
     assert custom is not None, "the mode is Import"
-    key, place = f"nat64-{policy['metadata']['name']}.override", "/".join(custom)
+    key, place = _key_of(policy), "/".join(custom)
     if custom not in found:
         return  # named among what could not be read
     if found[custom].get(key):
         yield ok("wiring", f"{where} imports {key} of {place}")
     else:
         yield stop("wiring", f"{place} has no key {key}", _CONDITIONS)
+
+
+def _key_of(policy: Json) -> str:
+    return f"nat64-{policy['metadata']['name']}.override"
 
 
 def _manual(text: str, address: str | None, where: str) -> Step:

@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from nat64_operator.api.policy import KIND, Mode, Policy
-from nat64_operator.coredns import edits, line, wiring
+from nat64_operator.coredns import edits, line, root, wiring
 from nat64_operator.coredns.edits import Edit
 from nat64_operator.coredns.file import COREFILE, File
 from nat64_operator.coredns.record import Record, State
+from nat64_operator.coredns.root import Files
+from nat64_operator.coredns.upstreams import Upstreams, carried
 from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Action, Delete, Emit, WriteCorefile
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import cluster_address
-from nat64_operator.reconcile.world import World
+from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
-from nat64_operator.render.forward_stanza import named
+from nat64_operator.render.forward_stanza import NODE_RESOLVERS
 from nat64_operator.render.manifest import Ref
 
 Place = tuple[str, str, str]
@@ -81,31 +83,66 @@ def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
         return plugin
     if spec.mode is not Mode.IMPORT:
         return forward
-    wins = edits.overrides(_corefile(policy, world))
-    behind = coredns_upstreams(policy, world) or ("/etc/resolv.conf",)
-    content = edits.imported(plugin, forward if wins else None, behind)
-    return edits.Import(content, place_of(policy)[2])
+    own = place_of(policy)[2]
+    text, files = _corefile(policy, world), imports_of(policy, world)
+    wins = edits.overrides(text, own, files)
+    forwards = root.root(text, files).forwards()
+    behind = _others(line.find(text, files).upstreams, address) if wins and forwards else ()
+    content = edits.imported(plugin, forward if wins else None, behind or (NODE_RESOLVERS,))
+    return edits.Import(content, own)
 
 
-def upstreams(policy: Policy, world: World) -> tuple[str, ...]:
-    """What the sidecars ask: the policy's, else what CoreDNS asks without us."""
-    return policy.spec.upstreams or coredns_upstreams(policy, world)
+def upstreams(policy: Policy, world: World) -> Upstreams:
+    """What the sidecars ask, and how: what the policy says, else what CoreDNS asks without us.
+
+    Raises UnsupportedCorefileError where they can't ask as CoreDNS does.
+    """
+    if policy.spec.upstreams:
+        return Upstreams(policy.spec.upstreams, policy.spec.forward)
+    text = _corefile(policy, world)
+    if not text:
+        return Upstreams((), policy.spec.forward)
+    address, files = cluster_address(service_of(policy, world)), imports_of(policy, world)
+    if policy.spec.core_dns.mode is Mode.IMPORT and not root.root(text, files).forwards():
+        return Upstreams((), policy.spec.forward)  # it forwards nothing without us
+    found = line.find(text, files)
+    return carried(found, line.upstream(address) if address else "", policy.spec.forward)
 
 
-def coredns_upstreams(policy: Policy, world: World) -> tuple[str, ...]:
-    """What CoreDNS asks without us; nothing where that can't be told."""
-    own = cluster_address(service_of(policy, world))
+def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
+    """The same; the node's own where that can't be told. The policy says so, and isn't wired."""
     try:
-        found = line.find(_corefile(policy, world))
+        return upstreams(policy, world)
     except UnsupportedCorefileError:
-        return ()
-    names_given = [option.values for option in found.stanza.options("tls_servername")]
-    server_name = next((values[0] for values in names_given if values), "")
-    return tuple(
-        named(u, server_name)
-        for u in found.upstreams
-        if not own or u not in (own, line.upstream(own))
-    )
+        return Upstreams((), policy.spec.forward)
+
+
+def refusal_of(policy: Policy, world: World) -> str:
+    """Why the sidecars can't ask in CoreDNS's place; empty where they can, or where the mode has
+    CoreDNS ask for itself.
+    """
+    if policy.spec.core_dns.mode is Mode.PLUGIN:
+        return ""
+    try:
+        upstreams(policy, world)
+    except UnsupportedCorefileError as error:
+        return str(error)
+    return ""
+
+
+def imports_of(policy: Policy, world: World) -> Files:
+    """What CoreDNS's Corefile may import and is known, without what is ours."""
+    core_dns = policy.spec.core_dns
+    found: dict[str, str] = {}
+    for name in (core_dns.config_map_name, core_dns.custom_config_map_name):
+        data = get(world.corefiles.get((core_dns.namespace, name)), "data") or {}
+        found.update(data)
+    ours = {record.key for record in world.records.values()} | {place_of(policy)[2], COREFILE}
+    return {key: str(text) for key, text in found.items() if key not in ours}
+
+
+def _others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
+    return tuple(name for name in names_given if name not in (address, line.upstream(address)))
 
 
 def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
@@ -113,7 +150,7 @@ def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
     text = _corefile(policy, world)
     try:
         edit = edit_at(policy, prefix, address, world)
-        original = edits.find(policy.spec.core_dns.mode, text)
+        original = edits.find(policy.spec.core_dns.mode, text, imports_of(policy, world))
     except UnsupportedCorefileError:
         forward = edits.Forward(address, policy.spec.core_dns.fail_mode)
         return forward.wired(line.find(".:53 {\n    forward . /etc/resolv.conf\n}\n"))
@@ -132,6 +169,8 @@ def case_of(policy: Policy, prefix: str, edit: Edit | None, world: World) -> Cas
         world.settings,
         policy.spec.gateway_ref.name,
         prefix,
+        _corefile(policy, world) if mode is Mode.IMPORT else "",
+        imports_of(policy, world),
     )
 
 

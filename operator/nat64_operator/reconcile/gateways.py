@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from nat64_dataplane import config
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
+from nat64_operator.coredns.upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import node_cleanup, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
@@ -50,7 +50,7 @@ class Sidecars(NamedTuple):
     """What the sidecars of a gateway are to do."""
 
     policy: PolicySpec
-    upstreams: Sequence[str]
+    upstreams: Upstreams = Upstreams()
     corefile: str = ""
     """What they have now, where that is to stay: their policy can't be read."""
 
@@ -207,7 +207,11 @@ def _apply(
     world: World,
 ) -> list[Action]:
     corefile = sidecars.corefile or sidecar_corefile.render_corefile(
-        translator, gateway.ports, sidecars.policy, sidecars.upstreams
+        translator,
+        gateway.ports,
+        sidecars.policy,
+        sidecars.upstreams.names,
+        sidecars.upstreams.forward,
     )
     wanted = [
         render.translator_config(gateway.name, translator, world.settings),

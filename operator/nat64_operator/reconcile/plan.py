@@ -180,9 +180,9 @@ def _clients(ref: Ref, world: World) -> Group:
 
 def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World) -> Group:
     """Keep a gateway running. Its sidecars keep their Corefile while their policy is `unread`."""
-    sidecars = Sidecars(PolicySpec(), ())
+    sidecars = Sidecars(PolicySpec())
     if policy is not None:
-        sidecars = Sidecars(policy.spec, corefiles.upstreams(policy, world))
+        sidecars = Sidecars(policy.spec, corefiles.upstreams_or_none(policy, world))
     elif unread:
         live = world.find("ConfigMap", names.sidecar_config(observed.gateway.name))
         sidecars = sidecars._replace(corefile=get(live, "data", names.COREFILE) or "")

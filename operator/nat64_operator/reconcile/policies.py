@@ -10,7 +10,7 @@ from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
 from nat64_operator.coredns.record import State
 from nat64_operator.coredns.wiring import Case
-from nat64_operator.errors import UnsupportedCorefileError
+from nat64_operator.errors import UnsupportedCorefileError, UnsupportedUpstreamsError
 from nat64_operator.reconcile import corefiles, status
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
 from nat64_operator.reconcile.corefiles import carry_out
@@ -118,6 +118,7 @@ def _wire(policy: Policy, prefix: str, world: World) -> tuple[Case, wiring.Step]
     case = corefiles.case_of(policy, prefix, None, world)
     try:
         case = case._replace(edit=corefiles.edit_of(policy, prefix, world))
+        case = case._replace(refusal=corefiles.refusal_of(policy, world))
     except UnsupportedCorefileError as error:
         where = case.file.where
         return case, wiring.Step(False, "CorefileUnsupported", f"{where}: {error}")
@@ -178,7 +179,7 @@ def _conditions(
         ]
     ref = policy.spec.gateway_ref.name
     accepted = Condition(ACCEPTED, True, "Accepted", f"configures NAT64Gateway {ref!r}")
-    programmed = _programmed(policy, gateway, step)
+    programmed = _programmed(policy, gateway, step, world)
     ready = corefiles.ready_sidecars(policy, world)
     untranslated = _untranslated(policy, gateway, ready, world)
     if untranslated is not None and programmed.reason == "SidecarsNotReady":
@@ -194,7 +195,9 @@ def _conditions(
     return [accepted, programmed, Condition(READY, True, "Ready", message)]
 
 
-def _programmed(policy: Policy, gateway: Observed | None, step: wiring.Step) -> Condition:
+def _programmed(
+    policy: Policy, gateway: Observed | None, step: wiring.Step, world: World
+) -> Condition:
     ref = policy.spec.gateway_ref.name
     if gateway is not None and gateway.gateway.meta.deleting:
         why = f"NAT64Gateway {ref!r} is being deleted; {step.message}"
@@ -207,13 +210,25 @@ def _programmed(policy: Policy, gateway: Observed | None, step: wiring.Step) -> 
         return Condition(PROGRAMMED, False, "GatewayNotAccepted", why)
     if policy.spec.core_dns.mode is not Mode.MANUAL or not step.status:
         return Condition(PROGRAMMED, step.status, step.reason, step.message)
-    return Condition(
-        PROGRAMMED,
-        True,
-        "Manual",
+    return _by_hand(policy, world)
+
+
+def _by_hand(policy: Policy, world: World) -> Condition:
+    """What a person is to do, and what the sidecars ask meanwhile."""
+    message = (
         "the sidecars are configured; put status.stanza into the Corefile in place of its "
-        "`forward .` line",
+        "`forward .` line"
     )
+    try:
+        corefiles.upstreams(policy, world)
+    except UnsupportedUpstreamsError as error:
+        return Condition(PROGRAMMED, False, "UpstreamsUnsupported", str(error))
+    except UnsupportedCorefileError as error:
+        message += (
+            "; they ask the node's own resolvers, as spec.upstreams is not set and CoreDNS's can't "
+            f"be told: {error}"
+        )
+    return Condition(PROGRAMMED, True, "Manual", message)
 
 
 def _untranslated(

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from nat64_dataplane import corefile
 from nat64_dataplane.dns64 import settings
-from nat64_operator.api.policy import Forward, HealthCheck, PolicySpec, Zone
+from nat64_operator.api.policy import Forward, ForwardPolicy, HealthCheck, PolicySpec, Zone
 
 NODE_RESOLVERS = "/etc/resolv.conf"
 MAX_UPSTREAMS = 15
@@ -16,18 +16,23 @@ MAX_BESIDE_NODE_RESOLVERS = 12
 TLS = "tls://"
 
 
-def stanzas(policy: PolicySpec, upstreams: Sequence[str]) -> Iterator[str]:
-    """All of them, the longest zone first: the sidecar takes the first that fits."""
+def stanzas(
+    policy: PolicySpec, upstreams: Sequence[str], forward: Forward | None = None
+) -> Iterator[str]:
+    """All of them, the longest zone first: the sidecar takes the first that fits.
+
+    `forward` is how `upstreams` are asked, where that isn't how the policy's zones are.
+    """
     for zone in sorted(policy.zones, key=lambda z: -z.name.rstrip(".").count(".")):
         yield _stanza(zone.name, zone.upstreams, policy.forward, _passing_on(zone))
-    yield _stanza(".", askable(upstreams) or (NODE_RESOLVERS,), policy.forward)
+    yield _stanza(".", askable(upstreams) or (NODE_RESOLVERS,), forward or policy.forward)
 
 
 def askable(upstreams: Iterable[str]) -> tuple[str, ...]:
     """Those that a sidecar can ask. CoreDNS's may be otherwise: DNS over HTTPS, host names, files
     that are in its own pod.
     """
-    found = [upstream for upstream in dict.fromkeys(upstreams) if _is_askable(upstream)]
+    found = [upstream for upstream in dict.fromkeys(upstreams) if is_askable(upstream)]
     most = MAX_BESIDE_NODE_RESOLVERS if NODE_RESOLVERS in found else MAX_UPSTREAMS
     return tuple(found[:most])
 
@@ -47,7 +52,8 @@ def named(upstream: str, server_name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _is_askable(upstream: str) -> bool:
+def is_askable(upstream: str) -> bool:
+    """Whether a sidecar can ask it."""
     if upstream == NODE_RESOLVERS:
         return True
     try:
@@ -77,7 +83,7 @@ def _passing_on(zone: Zone) -> Iterator[str]:
 
 def _options(forward: Forward) -> Iterator[str]:
     """The options that say something else than the sidecar's defaults, and the policy."""
-    yield f"policy {forward.policy.name.lower()}"
+    yield f"policy {(forward.policy or ForwardPolicy.SEQUENTIAL).name.lower()}"
     if forward.health_check != HealthCheck():
         yield _health_check(forward.health_check)
     default = Forward()

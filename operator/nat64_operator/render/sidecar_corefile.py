@@ -14,6 +14,7 @@ from nat64_dataplane import config, corefile
 from nat64_operator.api.gateway import Ports
 from nat64_operator.api.policy import (
     Cache,
+    Forward,
     Log,
     LogQueries,
     PolicySpec,
@@ -47,8 +48,11 @@ def render_corefile(
     ports: Ports,
     policy: PolicySpec,
     upstreams: Sequence[str],
+    forward: Forward | None = None,
 ) -> str:
-    """Write the Corefile of every sidecar of a gateway."""
+    """Write the Corefile of every sidecar of a gateway. `forward` is how `upstreams` are asked,
+    where they are CoreDNS's, with options of their own.
+    """
     stanzas = [
         corefile.render("bind", ["::"]),
         _errors(policy.log),
@@ -61,7 +65,7 @@ def render_corefile(
         corefile.render("import", [names.CLIENTS_FILE]),
         corefile.render("cache", body=_cache(policy.cache)),
         corefile.render("dns64", body=_dns64(translator, policy)),
-        *forward_stanza.stanzas(policy, upstreams),
+        *forward_stanza.stanzas(policy, upstreams, forward),
         corefile.render("loop"),
     ]
     body = "\n".join(stanzas).replace("\n", f"\n{corefile.edit.INDENT}")

@@ -1,0 +1,177 @@
+"""What in a Corefile makes our part without effect, or harmful: looked for before each write.
+
+Each check is a row of `CHECKS`; it yields a sentence with the line and the remedy. What can't be
+known from the text is left to the questions that are asked before and after a write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from nat64_dataplane import corefile
+from nat64_operator.api.policy import Mode
+from nat64_operator.coredns import root
+from nat64_operator.coredns.root import NO_FILES, Files, Root
+from nat64_operator.errors import UnsupportedCorefileError
+
+SAMPLE_NAMES = ("ipv4only.arpa.", "www.example.com.", "a1.b-2.example.net.")
+"""Stand for any external name: a pattern that takes one of them takes what we are to synthesize."""
+
+MANUAL = "or use the mode Manual"
+
+
+def check(text: str, mode: Mode, files: Files = NO_FILES) -> None:
+    """Raise UnsupportedCorefileError with all that is in the way of wiring in this mode."""
+    found = root.root(text, files)
+    problems = [problem for look in CHECKS for problem in look(found, mode)]
+    problems += _without_reload(text, files)
+    if problems:
+        raise UnsupportedCorefileError("; ".join(problems))
+
+
+def _views(found: Root, mode: Mode) -> Iterator[str]:
+    del mode
+    for piece in found.find("view"):
+        yield (
+            f"{piece.where}: `view` keeps the server block for `.` to some queries, so that others "
+            f"would not be synthesized; take it out, {MANUAL}"
+        )
+
+
+def _second_dns64(found: Root, mode: Mode) -> Iterator[str]:
+    for piece in found.find("dns64"):
+        if mode is Mode.PLUGIN and piece.via is None:
+            continue  # it is replaced, and comes back
+        way = "" if piece.via is not None else ", or use the mode Plugin, which replaces it"
+        yield (
+            f"{piece.where}: CoreDNS's own `dns64` is there, and both would synthesize; take it "
+            f"out{way}"
+        )
+
+
+def _template(found: Root, mode: Mode) -> Iterator[str]:
+    del mode
+    for piece in found.find("template"):
+        if _takes_aaaa(piece.stanza):
+            yield (
+                f"{piece.where}: `template {' '.join(piece.stanza.values)}` answers questions for "
+                "AAAA, so that none would be synthesized; take it out, or restrict it by zone or "
+                f"`match` with `fallthrough`, {MANUAL}"
+            )
+
+
+def _takes_aaaa(stanza: corefile.Stanza) -> bool:
+    words = [value.upper() for value in stanza.values[:2]]
+    if len(words) < 2 or words[0] not in ("IN", "ANY") or words[1] not in ("AAAA", "ANY"):
+        return False
+    if not _is_for_root(stanza.args[2:]):
+        return False
+    patterns = [value for option in stanza.options("match") for value in option.values]
+    if not patterns or any(map(_takes_any_name, patterns)):
+        return True
+    # A name that no pattern takes gets SERVFAIL, unless it may fall through.
+    return not any(
+        not option.values or _is_for_root(option.args) for option in stanza.options("fallthrough")
+    )
+
+
+def _takes_any_name(pattern: str) -> bool:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return True
+    return any(compiled.search(name) for name in SAMPLE_NAMES)
+
+
+def _rewrite(found: Root, mode: Mode) -> Iterator[str]:
+    del mode
+    for piece in found.find("rewrite"):
+        words = [word.upper() for word in _words(piece.stanza)]
+        for at, word in enumerate(words):
+            if word == "TYPE" and words[at + 1 : at + 2] == ["AAAA"] and words[at + 2 :]:
+                to = words[at + 2]
+                if to != "AAAA":
+                    yield (
+                        f"{piece.where}: `rewrite type AAAA {to}` makes every question for AAAA "
+                        f"one for {to}, so that none would be synthesized; take it out, {MANUAL}"
+                    )
+
+
+def _acl(found: Root, mode: Mode) -> Iterator[str]:
+    del mode
+    for piece in found.find("acl"):
+        if not _is_for_root(piece.stanza.args):
+            continue
+        for rule in piece.stanza.body or ():
+            types, nets = _sections(rule)
+            aaaa = "AAAA" in types
+            if rule.name.text.lower() == "allow" and (aaaa or not types or "*" in types):
+                return  # whom it lets through, nothing below is for
+            if aaaa and (not nets or any(net == "*" or ":" in net for net in nets)):
+                written = " ".join([rule.name.text, *rule.values])
+                yield (
+                    f"{piece.where}: `acl` has `{written}` (line {rule.line}), which keeps AAAA "
+                    f"from clients with IPv6; take it out, {MANUAL}"
+                )
+
+
+def _sections(rule: corefile.Stanza) -> tuple[list[str], list[str]]:
+    """The types and the ranges that an acl's rule is for."""
+    types: list[str] = []
+    nets: list[str] = []
+    into: list[str] = []
+    for value in rule.values:
+        word = value.lower()
+        if word in ("type", "net"):
+            into = types if word == "type" else nets
+        else:
+            into.append(value.upper() if into is types else word)
+    return types, nets
+
+
+CHECKS: tuple[Callable[[Root, Mode], Iterator[str]], ...] = (
+    _views,
+    _second_dns64,
+    _template,
+    _rewrite,
+    _acl,
+)
+
+
+def _without_reload(text: str, files: Files) -> list[str]:
+    """CoreDNS reads a changed file only with `reload`, which any of its server blocks may have."""
+    tree = root.parse(text)
+    for block in tree.blocks:
+        pieces = root.pieces_of(block.stanzas, tree.snippets, files)
+        if any(piece.name == "reload" for piece in pieces):
+            return []
+    if any(one.find("reload") for one in root.roots(text, files)):
+        return []
+    if root.has_unread_imports(text, files):
+        return []
+    line = root.root(text, files).block.line
+    return [
+        f"line {line}: no server block has `reload`, so CoreDNS would not read a changed Corefile; "
+        f"add `reload` to the block for `.` and restart CoreDNS once, {MANUAL}"
+    ]
+
+
+def _is_for_root(zones: tuple[corefile.Token, ...]) -> bool:
+    """Whether a plugin's zones, which are the server block's where it names none, have `.`."""
+    if not zones:
+        return True
+    for token in zones:
+        try:
+            if any(address.zone == "." for address in corefile.parse_key(token)):
+                return True
+        except corefile.CorefileError:
+            continue
+    return False
+
+
+def _words(stanza: corefile.Stanza) -> list[str]:
+    words = [*stanza.values]
+    for option in stanza.body or ():
+        words += [option.name.text, *_words(option)]
+    return words
