@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, cast
 
-from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
-from nat64_dataplane.dns64.frontend.server_block import Engine
-from nat64_dataplane.dns64.frontend.zone_dispatch import Block, Source, take
+from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
+from nat64_dataplane.dns64.frontend.zone_dispatch import MessageSource, ZoneDispatcher, take
 from nat64_dataplane.dns64.host.random_bytes import Entropy
-from nat64_dataplane.dns64.host.recvmmsg import Receiver
+from nat64_dataplane.dns64.host.recvmmsg import DatagramReceiver
 from nat64_dataplane.dns64.message import domain_names
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import from_text
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.stream_transport import Streams
+from nat64_dataplane.dns64.upstream.stream_transport import StreamTransport
 from nat64_dataplane.dns64.upstream.udp_transport import _Port
-from nat64_dataplane.dns64.upstream.upstream_query import Query
+from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 from tests.dns64.conftest import DNS64
 
 HOST = socket.inet_pton(socket.AF_INET6, "::1") + bytes(4)
@@ -46,7 +46,7 @@ def in_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     return run
 
 
-class Asker:
+class PendingMessage:
     """A datagram of a client's, and what is sent back."""
 
     def __init__(self, harness: Harness, message: bytes) -> None:
@@ -58,13 +58,13 @@ class Asker:
     def send(self, response: bytes | None) -> None:
         self.answers.append(response)
 
-    def long_way(self) -> None:
-        source = Source("::1", 5353, "udp", "[::1]", self.send)
-        take(self._harness.block, self.message, source, self.started)
+    def take_full_path(self) -> None:
+        source = MessageSource("::1", 5353, "udp", "[::1]", self.send)
+        take(self._harness.dispatcher, self.message, source, self.started)
 
 
 class _Inbox:
-    """In the place of a Receiver: what the test says has come."""
+    """In the place of a DatagramReceiver: what the test says has come."""
 
     def __init__(self, messages: list[bytes]) -> None:
         self._messages = messages
@@ -74,13 +74,13 @@ class _Inbox:
 
 
 class _Offline:
-    """In the place of Streams: what is asked over TCP waits until the test says that it failed."""
+    """In the place of StreamTransport: what is asked over TCP waits until the test fails it."""
 
     def __init__(self) -> None:
-        self.waiting: list[Query] = []
+        self.waiting: list[UpstreamQuery] = []
         self.deadlines: list[float] = []
 
-    def send(self, query: Query, *, deadline: float) -> None:
+    def send(self, query: UpstreamQuery, *, deadline: float) -> None:
         self.deadlines.append(deadline)
         query.waits = True
         self.waiting.append(query)
@@ -89,7 +89,7 @@ class _Offline:
         self.waiting.clear()
 
 
-class Given(Query):
+class Given(UpstreamQuery):
     """A query that keeps what came of it."""
 
     __slots__ = ("came",)
@@ -103,9 +103,9 @@ class Given(Query):
 
 
 class Harness:
-    """An engine with one upstream, a socket that never answers."""
+    """A server block with one upstream, a socket that never answers."""
 
-    def __init__(self, stanzas: str = "cache", *, limits: Limits = LIMITS) -> None:
+    def __init__(self, stanzas: str = "cache", *, limits: ClientLimits = LIMITS) -> None:
         self.loop = asyncio.get_running_loop()
         self._blackhole = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self._blackhole.bind(("::1", 0))
@@ -113,29 +113,29 @@ class Harness:
         options = "max_connect_attempts 1\nmax_fails 0"
         text = f". {{\n{DNS64}{stanzas}\nforward . [::1]:{port} {{\n{options}\n}}\n}}\n"
         (server,) = from_text(text).servers
-        self.engine = Engine(server, Entropy(), lambda *_: None, limits=limits)
-        self.block = Block([self.engine])
-        upstream = self.engine.groups[0].servers[0]
+        self.block = ServerBlock(server, Entropy(), lambda *_: None, limits=limits)
+        self.dispatcher = ZoneDispatcher([self.block])
+        upstream = self.block.groups[0].servers[0]
         self.upstream = upstream.datagrams
         self.streams = _Offline()
-        upstream.streams = cast(Streams, self.streams)
+        upstream.streams = cast(StreamTransport, self.streams)
         self.upstream.mixes_case = False
 
     def close(self) -> None:
-        self.engine.close()
+        self.block.close()
         self._blackhole.close()
 
-    def ask(self, message: bytes) -> Asker:
+    def ask(self, message: bytes) -> PendingMessage:
         """Take a datagram as the UDP listener does."""
-        asker = Asker(self, message)
-        response = self.engine.hit(message, HOST, int(asker.started))
+        asker = PendingMessage(self, message)
+        response = self.block.hit(message, HOST, int(asker.started))
         if response is not None:
             asker.send(response)
-        elif not self.engine.quick(asker, HOST):
-            asker.long_way()
+        elif not self.block.take_fast_path(asker, HOST):
+            asker.take_full_path()
         return asker
 
-    def open(self) -> list[tuple[bytes, Query]]:
+    def open(self) -> list[tuple[bytes, UpstreamQuery]]:
         """ID and query of what waits for upstream."""
         return [(i, query) for port in self._ports() for i, (query, _) in port.pending.items()]
 
@@ -144,7 +144,7 @@ class Harness:
         for message in messages:
             ports = self._ports()
             port = next((port for port in ports if message[:2] in port.pending), ports[0])
-            port._receiver = cast(Receiver, _Inbox([message]))
+            port._receiver = cast(DatagramReceiver, _Inbox([message]))
             port._readable()
 
     def time_out(self) -> None:
@@ -160,12 +160,12 @@ class Harness:
 
     def idle(self) -> bool:
         """Whether nothing waits, by any count there is."""
-        resolver = self.engine.resolver
-        clients = self.engine.clients._known.values()
+        resolver = self.block.resolver
+        clients = self.block.clients._known.values()
         return not (
             resolver._jobs
             or resolver.under_way
-            or self.engine.groups[0].under_way
+            or self.block.groups[0].under_way
             or any(client.under_way for client in clients)
         )
 

@@ -12,10 +12,13 @@ import dns.rrset
 
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import TCP_SIZE, respond
+from nat64_dataplane.dns64.message.edns import Edns
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Dns64, from_text
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
-from nat64_dataplane.dns64.synthesis.rfc6147 import Ask, Decision, Failed, Question, resolve
+from nat64_dataplane.dns64.synthesis.alias_chain import Ask
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question, resolve
 
 SOA = "example. 900 IN SOA ns.example. admin.example. 1 3600 600 86400 300"
 Answers = dict[tuple[str, str], "Reply | Failed"]
@@ -56,9 +59,9 @@ def rrset(line: str) -> dns.rrset.RRset:
     return dns.rrset.from_text(owner, int(ttl), rdclass, rdtype, data)
 
 
-def policy(options: str = "") -> Policy:
-    """The Policy of a `dns64` stanza with these lines; a /96 for local use unless they say."""
-    return Policy(dns64_settings(options))
+def policy(options: str = "") -> Dns64Policy:
+    """The Dns64Policy of a `dns64` stanza with these lines; a /96 for local use unless they say."""
+    return Dns64Policy(dns64_settings(options))
 
 
 def dns64_settings(options: str = "") -> Dns64:
@@ -77,7 +80,7 @@ class Resolution:
         self.answer = decision.answer
         self.asked = [(domain_names.to_text(ask.name), type_text(ask.type)) for ask in asked]
         flags = wire.RD | (wire.CD if question.cd else 0) | wire.AD
-        edns = wire.Edns(4096, 0, question.do, 0, b"")
+        edns = Edns(4096, 0, question.do, 0, b"")
         query = wire.Query(
             1, flags, question.wire, question.name, question.type, question.rdclass, edns
         )

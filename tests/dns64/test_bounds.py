@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
+from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
 from nat64_dataplane.dns64.frontend.tcp_listener import TcpListener
 from nat64_dataplane.dns64.message import wire
 from tests.dns64.inprocess import Harness, in_loop
@@ -45,12 +45,12 @@ async def is_answered(connection: Connection) -> bool:
 
 
 class Server:
-    """A TCP listener with an engine behind it, and connections to it."""
+    """A TCP listener with a server block behind it, and connections to it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClientLimits) -> None:
         self.harness = Harness(limits=limits)
-        self.stats = self.harness.engine.stats
-        self.listener = TcpListener("::", 0, self.harness.block, limits)
+        self.stats = self.harness.block.stats
+        self.listener = TcpListener("::", 0, self.harness.dispatcher, limits)
         self._opened: list[Connection] = []
 
     async def connect(self, host: str = "::1") -> Connection:
@@ -67,7 +67,7 @@ class Server:
 
 @asynccontextmanager
 async def server(**limits: float) -> AsyncIterator[Server]:
-    running = Server(Limits(**limits))  # type: ignore[arg-type]
+    running = Server(ClientLimits(**limits))  # type: ignore[arg-type]
     await running.listener.start()
     try:
         yield running
@@ -82,7 +82,7 @@ async def until(check: object) -> None:
 
 
 def test_the_bounds_are_those_that_are_documented() -> None:
-    assert Limits() == LIMITS
+    assert ClientLimits() == LIMITS
     assert (LIMITS.under_way, LIMITS.under_way_per_client) == (16384, 4096)
     assert (LIMITS.connections, LIMITS.connections_per_client) == (512, 128)
     assert (LIMITS.pipelined, LIMITS.idle, LIMITS.read) == (64, 10.0, 3.0)
@@ -120,7 +120,7 @@ async def test_a_connection_has_no_more_than_so_many_questions_open() -> None:
         reader, writer = await running.connect()
         queries = [query(f"n{number}.example.") for number in range(9)]
         writer.write(b"".join(framed(each) for each in queries))
-        resolver = running.harness.engine.resolver
+        resolver = running.harness.block.resolver
         answered = []
         for count in (4, 4, 1):
             await until(lambda count=count: resolver.under_way == count)
@@ -177,13 +177,13 @@ async def test_each_query_of_a_slow_client_has_the_time_anew() -> None:
 
 @in_loop
 async def test_a_client_has_no_more_than_so_many_questions_under_way() -> None:
-    harness = Harness(limits=Limits(under_way_per_client=3))
+    harness = Harness(limits=ClientLimits(under_way_per_client=3))
     names = [f"n{number}.example." for number in range(4)]
     askers = [harness.ask(query(name).to_wire()) for name in names]
     assert [len(asker.answers) for asker in askers] == [0, 0, 0, 1]
     refused = dns.message.from_wire(askers[3].answers[0] or b"")
     assert refused.rcode() == dns.rcode.REFUSED
-    assert harness.engine.stats.over_limit == 1
+    assert harness.block.stats.over_limit == 1
     harness.time_out()
     assert [len(asker.answers) for asker in askers] == [1] * 4
     assert harness.idle()
@@ -192,10 +192,10 @@ async def test_a_client_has_no_more_than_so_many_questions_under_way() -> None:
 
 @in_loop
 async def test_all_clients_have_no_more_than_so_many_questions_under_way() -> None:
-    harness = Harness(limits=Limits(under_way=2))
+    harness = Harness(limits=ClientLimits(under_way=2))
     askers = [harness.ask(query(f"n{number}.example.").to_wire()) for number in range(5)]
     assert [len(asker.answers) for asker in askers] == [0, 0, 1, 1, 1]
-    assert harness.engine.stats.over_limit == 3
+    assert harness.block.stats.over_limit == 3
     # what the cache has, and what is local, needs no place
     assert len(harness.ask(query().to_wire()).answers) == 1
     harness.time_out()
@@ -205,7 +205,7 @@ async def test_all_clients_have_no_more_than_so_many_questions_under_way() -> No
 
 @in_loop
 async def test_a_question_that_others_ask_already_counts_for_who_asks() -> None:
-    harness = Harness(limits=Limits(under_way_per_client=3))
+    harness = Harness(limits=ClientLimits(under_way_per_client=3))
     askers = [harness.ask(query("www.example.").to_wire()) for _ in range(4)]
     assert [len(asker.answers) for asker in askers] == [0, 0, 0, 1]
     ((ident, _),) = harness.open()

@@ -5,21 +5,21 @@ from __future__ import annotations
 import dns.message
 import pytest
 
-from nat64_dataplane.dns64.cache.answer_cache import Cache
-from nat64_dataplane.dns64.cache.cache_entry import VIEWS
-from nat64_dataplane.dns64.instrumentation.counters import MAX_KEYS, Stats
+from nat64_dataplane.dns64.cache.answer_cache import AnswerCache
+from nat64_dataplane.dns64.cache.cache_entry import VARIANTS
+from nat64_dataplane.dns64.instrumentation.counters import MAX_KEYS, Counters
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import DENIAL, ERROR, SUCCESS, Answer, failure, from_reply
 from nat64_dataplane.dns64.settings import from_text
 from tests.dns64.messages import SOA, empty, reply
 
-VIEW = VIEWS[True, False, False]
+VIEW = VARIANTS[True, False, False]
 
 
-def cache(options: str = "") -> Cache:
+def cache(options: str = "") -> AnswerCache:
     (server,) = from_text(f". {{\ncache {{\n{options}\n}}\n}}").servers
     assert server.cache is not None
-    return Cache(server.cache, Stats({b"\0": "."}))
+    return AnswerCache(server.cache, Counters({b"\0": "."}))
 
 
 def question(name: str, rdtype: int = wire.AAAA) -> bytes:
@@ -30,7 +30,7 @@ def positive(name: str = "www.example.", ttl: int = 300) -> Answer:
     return from_reply(reply(name, "AAAA", f"{name} {ttl} IN AAAA 2001:db8::1"))
 
 
-def ttls(store: Cache, now: int, name: str = "www.example.") -> list[int]:
+def ttls(store: AnswerCache, now: int, name: str = "www.example.") -> list[int]:
     query = dns.message.make_query(name, "AAAA", use_edns=False).to_wire()
     response = store.hit(query, now, synthesize=True, family=2)
     return [] if response is None else [r.ttl for r in dns.message.from_wire(response).answer]
@@ -142,7 +142,7 @@ def test_what_is_asked_for_with_long_pauses_is_not_popular(pause: int, popular: 
 def test_views_do_not_see_each_other() -> None:
     store = cache()
     store.put(question("www.example."), VIEW, positive(), 100)
-    for view in VIEWS.values():
+    for view in VARIANTS.values():
         found = store.find(question("www.example."), view, 100)
         assert (found is not None) is (view == VIEW)
 
@@ -170,7 +170,7 @@ def test_many_answers_alike_take_little_memory() -> None:
 
 
 def test_counts_of_responses_are_bounded_too() -> None:
-    stats = Stats({b"\0": "."})
+    stats = Counters({b"\0": "."})
     for number in range(3 * MAX_KEYS):
         kind = (number % 60000, False, 0, False, 50 + number % 200, 60 + number)
         stats.count((".", "udp", 2, *kind))

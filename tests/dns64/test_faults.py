@@ -13,18 +13,18 @@ import pytest
 
 from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
-from nat64_dataplane.dns64.cache.answer_cache import Cache
-from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.cache.answer_cache import AnswerCache
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
 from nat64_dataplane.dns64.frontend.udp_listener import UdpListener
-from nat64_dataplane.dns64.frontend.zone_dispatch import Block
-from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.frontend.zone_dispatch import ZoneDispatcher
+from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
-from nat64_dataplane.dns64.resolver.full_path import Job
+from nat64_dataplane.dns64.resolver.full_path import FullResolution
 from nat64_dataplane.dns64.synthesis import one_pass
-from nat64_dataplane.dns64.upstream.upstream_group import UNLIMITED, Group, Tries
-from nat64_dataplane.dns64.upstream.upstream_query import Query
-from tests.dns64.inprocess import Asker, Given, Harness, in_loop
+from nat64_dataplane.dns64.upstream.upstream_group import UNLIMITED, Attempts, UpstreamGroup
+from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
+from tests.dns64.inprocess import Given, Harness, PendingMessage, in_loop
 from tests.dns64.messages import SOA, reply
 
 NAME = "www.example."
@@ -34,7 +34,7 @@ def query(name: str = NAME, rdtype: str = "AAAA") -> bytes:
     return dns.message.make_query(name, rdtype, use_edns=False).to_wire()
 
 
-def rcodes(*askers: Asker) -> list[str]:
+def rcodes(*askers: PendingMessage) -> list[str]:
     """The RCODE of each one's only answer."""
     assert [len(asker.answers) for asker in askers] == [1] * len(askers)
     answers = [asker.answers[0] for asker in askers]
@@ -99,17 +99,17 @@ PLACES: list[tuple[object, str]] = [
     (one_pass, "no_data"),
     (one_pass, "synthesized"),
     (wire, "skip_name"),
-    (Cache, "put"),
-    (Cache, "find"),
-    (Query, "read"),
-    (Tries, "restart"),
-    (Tries, "succeeded"),
-    (Tries, "result"),
-    (Tries, "next"),
-    (Group, "passes_on"),
-    (Job, "_step"),
-    (Stats, "count"),
-    (Engine, "_respond"),
+    (AnswerCache, "put"),
+    (AnswerCache, "find"),
+    (UpstreamQuery, "read"),
+    (Attempts, "restart"),
+    (Attempts, "succeeded"),
+    (Attempts, "result"),
+    (Attempts, "next"),
+    (UpstreamGroup, "passes_on"),
+    (FullResolution, "_step"),
+    (Counters, "count"),
+    (ServerBlock, "_respond"),
 ]
 
 
@@ -119,7 +119,7 @@ PLACES: list[tuple[object, str]] = [
 async def test_a_fault_anywhere_costs_no_more_than_one_answer(
     owner: object, name: str, comes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once all have asked, each place raises; the short way and the long one are under way."""
+    """Once all have asked, each place raises; the fast path and the full one are both in use."""
     harness = Harness()
     askers = [harness.ask(query()) for _ in range(3)]
     signed = dns.message.make_query(NAME, "AAAA", want_dnssec=True).to_wire()
@@ -146,15 +146,15 @@ async def test_one_datagram_that_fails_is_answered_and_does_not_cost_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harness = Harness()
-    listener = UdpListener("::1", 0, Block([harness.engine]))
-    real = Engine.hit
+    listener = UdpListener("::1", 0, ZoneDispatcher([harness.block]))
+    real = ServerBlock.hit
 
-    def hit(engine: Engine, message: bytes, host: bytes, now: int) -> bytes | None:
+    def hit(block: ServerBlock, message: bytes, host: bytes, now: int) -> bytes | None:
         if b"bad" in message:
             raise ZeroDivisionError("a fault")
-        return real(engine, message, host, now)
+        return real(block, message, host, now)
 
-    monkeypatch.setattr(Engine, "hit", hit)
+    monkeypatch.setattr(ServerBlock, "hit", hit)
     asked = ["ipv4only.arpa.", "bad.example.", "ipv4only.arpa."]
     queries = [dns.message.make_query(name, "AAAA") for name in asked]
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
@@ -191,7 +191,7 @@ async def test_a_query_with_little_time_left_is_not_kept_by_one_with_more() -> N
 @in_loop
 async def test_a_response_that_can_not_be_sent_costs_the_others_nothing() -> None:
     harness = Harness()
-    listener = UdpListener("::1", 0, Block([harness.engine]))
+    listener = UdpListener("::1", 0, ZoneDispatcher([harness.block]))
     name = socket.inet_pton(socket.AF_INET6, "::1").rjust(24, b"\0") + bytes(4)
     before = faults.total
     listener.send(name, b"", bytes(100_000))
@@ -215,7 +215,7 @@ async def test_sends_that_fail_at_once_are_tried_again_until_tries_or_time_are_u
     """The source address is none of this host's. `max_connect_attempts 0` is UNLIMITED."""
     monkeypatch.setattr("nat64_dataplane.dns64.upstream.upstream_group.TOTAL_SECONDS", 0.5)
     harness = Harness()
-    monkeypatch.setattr(harness.engine.groups[0], "tries", tries)
+    monkeypatch.setattr(harness.block.groups[0], "tries", tries)
     monkeypatch.setattr(harness.upstream, "_source", "2001:db8::1")
     before = faults.total
     askers = [harness.ask(query(name)) for name in (NAME, "x.example.")]

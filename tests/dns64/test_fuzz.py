@@ -24,7 +24,9 @@ from nat64_dataplane.dns64.message.answer import (
     respond,
     udp_limit,
 )
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed, Question, resolve
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.message.malformed import Malformed
+from nat64_dataplane.dns64.synthesis.rfc6147 import Question, resolve
 from tests.dns64.messages import SOA, policy, reply, run
 
 INPUTS = int(os.environ.get("NAT64_FUZZ", "220000"))
@@ -91,7 +93,7 @@ def test_damaged_queries_are_refused_or_answered_for_what_they_ask() -> None:
     for number, data in enumerate(damaged(queries(), EACH, 1)):
         try:
             query = wire.parse_query(data)
-        except wire.Malformed:
+        except Malformed:
             error = bare_error(data, wire.FORMERR)
             if error is not None:
                 assert len(error) == 12
@@ -124,7 +126,7 @@ def test_damaged_replies_are_refused_or_make_a_whole_answer(which: str) -> None:
     for number, data in enumerate(damaged(replies(), EACH, 2 if which == "A" else 3)):
         try:
             parsed = wire.parse_reply(data)
-        except wire.Malformed:
+        except Malformed:
             continue
         if parsed.question[:-4].lower() != name:
             continue  # no reply to our question: the transport drops it
@@ -164,7 +166,7 @@ def test_noise_is_no_message() -> None:
         for parse in (wire.parse_query, wire.parse_reply):
             try:
                 parse(data)
-            except wire.Malformed:
+            except Malformed:
                 continue
 
 

@@ -18,9 +18,9 @@ from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.answer import UDP_SIZE
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.settings import Upstream
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.stream_transport import Streams, _Connection
+from nat64_dataplane.dns64.upstream.stream_transport import StreamTransport, _Connection
 from tests.dns64.inprocess import Given, Harness, in_loop
 from tests.dns64.messages import SOA, reply
 from tests.dns64.test_fuzz import EACH, NAME, PREFIX_BYTES, damaged, queries, replies
@@ -87,7 +87,7 @@ async def test_whatever_upstream_says_each_who_waits_gets_one_answer() -> None:
         harness.time_out()
         assert [len(asker.answers) for asker in askers] == [1] * len(askers)
         assert harness.idle()
-        quick += harness.engine.stats.quick > 0
+        quick += harness.block.stats.quick > 0
         for asker in askers:
             found = check_response(asker.answers[0], query)
             if denied and found.counts[0]:  # each AAAA is ours: upstream had none
@@ -120,8 +120,8 @@ async def test_damaged_queries_get_one_response_or_none_from_a_warm_cache() -> N
     hits = 0
     for data in damaged(originals, EACH, 13):
         asker = harness.ask(data)
-        hits += harness.engine._hits_now
-        harness.engine._hits_now = 0
+        hits += harness.block._hits_now
+        harness.block._hits_now = 0
         harness.time_out()
         assert len(asker.answers) == 1
         response = asker.answers[0]
@@ -194,7 +194,7 @@ async def test_damaged_queries_over_tcp_are_framed_however_they_are_cut() -> Non
     """Up to 8 to a connection. All are answered but those that get none, which end it."""
     random, before = Random(14), faults.total
     harness = Harness()
-    listener = TcpListener("::1", 0, harness.block)
+    listener = TcpListener("::1", 0, harness.dispatcher)
     messages = list(damaged(queries(), EACH, 15))
     while messages:
         batch, messages = messages[:8], messages[8:]
@@ -230,7 +230,7 @@ async def test_damaged_replies_over_tcp_end_each_query_once() -> None:
     replied = 0
     while messages:
         batch, messages = messages[:8], messages[8:]
-        streams = Streams(
+        streams = StreamTransport(
             upstream, "", Entropy(), expire=10.0, max_age=0.0, tls=None, server_name=""
         )
         connection = _Connection(streams)

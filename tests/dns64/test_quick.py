@@ -1,4 +1,4 @@
-"""The short way for the usual miss gives the answers of the long one."""
+"""The fast path for the usual miss gives the answers of the full path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import respond
+from nat64_dataplane.dns64.message.malformed import Malformed
 from nat64_dataplane.dns64.synthesis import one_pass
 from nat64_dataplane.dns64.synthesis.rfc6147 import synthesize
 from tests.dns64.conftest import DNS64, PLUGINS, StartSidecar, StartUpstream
@@ -115,7 +116,7 @@ def test_one_pass_refuses_what_is_damaged(original: bytes) -> None:
     for data in damaged([original], 2000, 5):
         try:
             reply = wire.parse_reply(data)
-        except wire.Malformed:
+        except Malformed:
             reply = None
         question = domain_names.from_text(NAME) + original[12 + 13 : 12 + 17]
         end = 12 + len(question)

@@ -7,7 +7,9 @@ import dns.rcode
 import pytest
 
 from nat64_dataplane.dns64.message import wire
-from nat64_dataplane.dns64.synthesis.rfc6147 import DNSSEC_ERRORS, MAX_CHAIN, Failed, Rule
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.synthesis.alias_chain import MAX_CHAIN
+from nat64_dataplane.dns64.synthesis.rfc6147 import DNSSEC_ERRORS, Rule
 from tests.dns64.messages import SOA, Answers, empty, reply, run
 
 V4 = "www.example. 300 IN A 198.51.100.7"

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import from_reply, respond
 from nat64_dataplane.dns64.message.compose import Body, Changes, Data, Moved, Writer, splice
+from nat64_dataplane.dns64.message.edns import Edns
+from nat64_dataplane.dns64.message.malformed import Malformed
 
 LABELS = st.sampled_from(["www", "a", "b", "example", "xn--bcher-kva", "long" * 15])
 NAMES = st.lists(LABELS, min_size=0, max_size=3).map(lambda parts: ".".join(parts) + ".")
@@ -160,7 +162,7 @@ def test_the_usual_reply_is_spliced() -> None:
 @example(b"\0\0\x80\0\0\1\0\1\0\0\0\0\0\0\1\0\1\xc0\x0c\0\1\0\1\0\0\0\0\0\4\1\2\3\4")
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for parse in (wire.parse_query, wire.parse_reply):
-        with contextlib.suppress(wire.Malformed):
+        with contextlib.suppress(Malformed):
             parse(data)
 
 
@@ -174,7 +176,7 @@ def test_a_damaged_reply_is_refused_or_can_be_passed_on(
         data[at % len(data)] = value
     try:
         reply = wire.parse_reply(bytes(data))
-    except wire.Malformed:
+    except Malformed:
         return
     writer = Writer(reply.question)
     if len(reply.question) < 5:
@@ -201,7 +203,7 @@ def test_a_damaged_reply_is_refused_or_can_be_passed_on(
     ],
 )
 def test_bad_names_are_refused(what: str, data: bytes) -> None:
-    with pytest.raises(wire.Malformed):
+    with pytest.raises(Malformed):
         wire.skip_name(bytes(12) + data, 12)
 
 
@@ -209,7 +211,7 @@ def test_a_name_is_at_most_255_bytes_with_its_pointers() -> None:
     label = b"\x3f" + b"a" * 63
     start = bytes(12) + label * 3 + b"\0"
     assert wire.skip_name(start + b"\x3c" + b"b" * 60 + b"\xc0\x0c", len(start))
-    with pytest.raises(wire.Malformed, match="longer than 255"):
+    with pytest.raises(Malformed, match="longer than 255"):
         wire.skip_name(start + b"\x3f" + b"b" * 63 + b"\xc0\x0c", len(start))
 
 
@@ -230,7 +232,7 @@ def test_no_response_is_larger_than_its_limit(
 ) -> None:
     reply = wire.parse_reply(message.to_wire())
     name, rdtype = reply.question[:-4], int.from_bytes(reply.question[-4:-2], "big")
-    opt = wire.Edns(limit, 0, edns == 2, 0, b"") if edns else None
+    opt = Edns(limit, 0, edns == 2, 0, b"") if edns else None
     query = wire.Query(1, wire.RD, reply.question, name, rdtype, 1, opt)
     limit = max(limit, 12 + len(reply.question) + 11)
     response = respond(query, from_reply(reply), limit)

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import time
-from http import HTTPStatus
 from pathlib import Path
 from random import Random
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
 from nat64_dataplane.dns64.frontend.loop_probe import LoopProbe
-from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
 from nat64_dataplane.dns64.frontend.tcp_listener import TcpListener
 from nat64_dataplane.dns64.frontend.udp_listener import UdpListener
-from nat64_dataplane.dns64.frontend.zone_dispatch import Block
+from nat64_dataplane.dns64.frontend.zone_dispatch import ZoneDispatcher
 from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.host.translator_status import POLL_SECONDS
+from nat64_dataplane.dns64.instrumentation.counters import UpstreamExchanges
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
-from nat64_dataplane.dns64.report.dns_metrics import DnsCollector, Upstreams
-from nat64_dataplane.dns64.settings import Listen, Server, Settings
-from nat64_dataplane.http_server import Answer, Handler, HttpServer
+from nat64_dataplane.dns64.report.http_endpoints import HttpEndpoints, endpoints_of
+from nat64_dataplane.dns64.settings import Server, Settings
+from nat64_dataplane.http_server import HttpServer
 
 logger = logging.getLogger("nat64_dns64")
 
 DRAIN_SECONDS = 5.0
-"""How long queries under way may take to end once the listeners are closed."""
+"""How long queries in flight may take to end once the listeners are closed."""
 
-Place = tuple[str, int]
+ListenAddress = tuple[str, int]
 
 
 class App:
@@ -42,8 +38,8 @@ class App:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.engines: list[Engine] = []
-        self.upstreams = Upstreams()
+        self.blocks: list[ServerBlock] = []
+        self.exchanges = UpstreamExchanges()
         self.since = time.time()
         self.reload_failures = 0
         self.reload_error: str | None = None
@@ -52,14 +48,10 @@ class App:
         self.failed = False
         """Whether the process ends because something is wrong, as `loop` may find."""
         self._entropy = Entropy()
-        self._blocks: dict[Place, Block] = {}
-        self._listeners: dict[Place, list[UdpListener | TcpListener]] = {}
-        self._http: dict[Place, HttpServer] = {}
-        self._registry = CollectorRegistry()
-        self._registry.register(DnsCollector(self))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        self._runtime: GCCollector | None = None
+        self._dispatchers: dict[ListenAddress, ZoneDispatcher] = {}
+        self._listeners: dict[ListenAddress, list[UdpListener | TcpListener]] = {}
+        self._http: dict[ListenAddress, HttpServer] = {}
+        self._pages = HttpEndpoints(self)
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError at the start."""
@@ -86,88 +78,81 @@ class App:
 
     async def apply(self, settings: Settings) -> None:
         """Run these settings instead of the present ones. Raises OSError and changes nothing."""
-        engines, places = self._build(settings)
+        blocks, places = self._build(settings)
         added: list[UdpListener | TcpListener | HttpServer] = []
-        listeners: dict[Place, list[UdpListener | TcpListener]] = {}
-        endpoints: dict[Place, HttpServer] = {}
+        listeners: dict[ListenAddress, list[UdpListener | TcpListener]] = {}
+        endpoints: dict[ListenAddress, HttpServer] = {}
         try:
-            for place, names in _endpoints(settings).items():
+            for place, names in endpoints_of(settings).items():
                 if place not in self._http:
-                    server = HttpServer({name: self._page(name) for name in names})
+                    server = HttpServer(self._pages.routes(names))
                     await server.start(*place)
                     added.append(server)
                     endpoints[place] = server
             for place, members in places.items():
-                block = self._blocks.get(place) or Block([])
+                dispatcher = self._dispatchers.get(place) or ZoneDispatcher([])
                 if place not in self._listeners:
-                    udp = UdpListener(*place, block)
+                    udp = UdpListener(*place, dispatcher)
                     added.append(udp)
-                    tcp = TcpListener(*place, block)
+                    tcp = TcpListener(*place, dispatcher)
                     added.append(tcp)
                     await tcp.start()
                     listeners[place] = [udp, tcp]
-                    block.engines = members
-                    self._blocks[place] = block
+                    dispatcher.blocks = members
+                    self._dispatchers[place] = dispatcher
         except BaseException:
             for item in added:
                 item.close()
             for place in listeners:
-                del self._blocks[place]
-            for engine in engines:
-                engine.close()
+                del self._dispatchers[place]
+            for block in blocks:
+                block.close()
             raise
         # from here on nothing can fail
-        old = self.engines
-        self.engines, self.settings, self.since = engines, settings, time.time()
+        old = self.blocks
+        self.blocks, self.settings, self.since = blocks, settings, time.time()
         self._listeners |= listeners
         self._http |= endpoints
         for place, members in places.items():
-            self._blocks[place].engines = members
+            self._dispatchers[place].blocks = members
         for place in [place for place in self._listeners if place not in places]:
             for listener in self._listeners.pop(place):
                 listener.close()
-            del self._blocks[place]
-        wanted = _endpoints(settings)
+            del self._dispatchers[place]
+        wanted = endpoints_of(settings)
         for place in [place for place in self._http if place not in wanted]:
             self._http.pop(place).close()
         for place, names in wanted.items():
-            self._http[place].routes = {name: self._page(name) for name in names}
-        self._show_runtime(settings.runtime_metrics)
-        for engine in old:
-            asyncio.get_running_loop().call_later(DRAIN_SECONDS, engine.close)
-        for engine in engines:
-            if engine.settings.loop:
-                LoopProbe(engine, self._loop_found).start()
-
-    def _show_runtime(self, wanted: bool) -> None:
-        if wanted and self._runtime is None:
-            self._runtime = GCCollector(self._registry)
-        elif not wanted and self._runtime is not None:
-            self._registry.unregister(self._runtime)
-            self._runtime = None
+            self._http[place].routes = self._pages.routes(names)
+        self._pages.show_runtime(settings.runtime_metrics)
+        for block in old:
+            asyncio.get_running_loop().call_later(DRAIN_SECONDS, block.close)
+        for block in blocks:
+            if block.settings.loop:
+                LoopProbe(block, self._loop_found).start()
 
     async def close(self) -> None:
-        """Close the listeners, wait for what is under way, close the rest."""
+        """Close the listeners, wait for what is in flight, close the rest."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 if isinstance(listener, UdpListener):
                     listener.stop_reading()
         end = time.monotonic() + DRAIN_SECONDS
-        while any(engine.under_way for engine in self.engines) and time.monotonic() < end:
+        while any(block.under_way for block in self.blocks) and time.monotonic() < end:
             await asyncio.sleep(0.02)
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.close()
-        for engine in self.engines:
-            engine.close()
+        for block in self.blocks:
+            block.close()
         for server in self._http.values():
             server.close()
 
     def unready(self) -> list[str]:
         """Why /ready isn't OK; empty when it is."""
         reasons = ["shutting down"] if self.stopping else []
-        for engine in self.engines:
-            status = engine.watch.status
+        for block in self.blocks:
+            status = block.coupling.watch.status
             if not status.programmed:
                 reasons.append(f"dns64: no translator: {status.reason}")
         return list(dict.fromkeys(reasons))
@@ -199,44 +184,46 @@ class App:
             self.reload_failures += 1
         self.reload_error = text
 
-    def _build(self, settings: Settings) -> tuple[list[Engine], dict[Place, list[Engine]]]:
-        engines: list[Engine] = []
-        places: dict[Place, list[Engine]] = {}
+    def _build(
+        self, settings: Settings
+    ) -> tuple[list[ServerBlock], dict[ListenAddress, list[ServerBlock]]]:
+        blocks: list[ServerBlock] = []
+        places: dict[ListenAddress, list[ServerBlock]] = {}
         # with a block more or less on a port, what one has cached may be another's to answer
         zones = _zones_by_port(settings)
         before = _zones_by_port(self.settings)
         try:
             for server in settings.servers:
-                engine = Engine(
+                block = ServerBlock(
                     server,
                     self._entropy,
-                    self.upstreams.observe,
+                    self.exchanges.observe,
                     self._before(server),
                     keep_cache=zones[server.port] == before.get(server.port),
                 )
-                engines.append(engine)
+                blocks.append(block)
                 for address in server.addresses or ("::",):
-                    places.setdefault((str(address), server.port), []).append(engine)
+                    places.setdefault((str(address), server.port), []).append(block)
         except BaseException:  # such as a certificate that can't be read
-            for engine in engines:
-                engine.close()
+            for block in blocks:
+                block.close()
             raise
-        return engines, places
+        return blocks, places
 
-    def _before(self, server: Server) -> Engine | None:
-        """The engine that runs this block now."""
-        for engine in self.engines:
-            old = engine.settings
+    def _before(self, server: Server) -> ServerBlock | None:
+        """The server block that runs this block now."""
+        for block in self.blocks:
+            old = block.settings
             if (old.zones, old.label) == (server.zones, server.label):
-                return engine
+                return block
         return None
 
     async def _watch_translator(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            for engine in self.engines:
-                if engine.look_at_translator():
-                    status = engine.watch.status
+            for block in self.blocks:
+                if block.look_at_translator():
+                    status = block.coupling.watch.status
                     state = "synthesis on" if status.programmed else "no synthesis"
                     logger.warning("plugin/dns64: %s: %s", state, status.reason)
 
@@ -260,54 +247,6 @@ class App:
         logger.critical("plugin/loop: %s", reason)
         self.failed = True
         self.stop.set()
-
-    def _page(self, name: str) -> Handler:
-        return {
-            "/health": self._health,
-            "/ready": self._ready,
-            "/status": self._status,
-            "/metrics": self._metrics,
-        }[name]
-
-    def _health(self) -> Answer:
-        return Answer(HTTPStatus.OK, b"OK")
-
-    def _ready(self) -> Answer:
-        reasons = self.unready()
-        return (
-            Answer(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(reasons).encode())
-            if reasons
-            else Answer(HTTPStatus.OK, b"OK")
-        )
-
-    def _status(self) -> Answer:
-        watched = [engine.watch.status for engine in self.engines if engine.settings.dns64]
-        missing = next((status for status in watched if not status.programmed), None)
-        status = {
-            "corefile": self.settings.content_hash,
-            "since": int(self.since),
-            "reloadFailed": self.reload_error,
-            "synthesis": bool(watched) and missing is None,
-            "reason": missing.reason if missing else (watched[0].reason if watched else "no dns64"),
-            "ready": not self.unready(),
-        }
-        return Answer(HTTPStatus.OK, json.dumps(status).encode() + b"\n", "application/json")
-
-    def _metrics(self) -> Answer:
-        return Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
-
-
-def _endpoints(settings: Settings) -> dict[Place, list[str]]:
-    wanted: dict[Place, list[str]] = {}
-    pages: list[tuple[Listen | None, list[str]]] = [
-        (settings.health, ["/health", "/status"]),
-        (settings.ready, ["/ready"]),
-        (settings.prometheus, ["/metrics"]),
-    ]
-    for listen, names in pages:
-        if listen is not None:
-            wanted.setdefault((listen.host, listen.port), []).extend(names)
-    return wanted
 
 
 def _zones_by_port(settings: Settings) -> dict[int, set[str]]:

@@ -28,7 +28,7 @@ LOCAL = tuple(
         "100.64.0.0/10",
     )
 )
-"""Clients that are allowed where no rule speaks of them."""
+"""ClientAcl that are allowed where no rule speaks of them."""
 
 Address = IPv4Address | IPv6Address
 
@@ -52,7 +52,7 @@ class Client:
         return f"[{self.address}]" if self.family == 2 else str(self.address)
 
 
-class Clients:
+class ClientAcl:
     """The access rules of one server block, with a memory of who was judged."""
 
     def __init__(self, acls: tuple[Acl, ...], served: tuple[str, ...] = (".",)) -> None:

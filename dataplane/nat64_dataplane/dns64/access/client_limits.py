@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClientLimits:
     """Numbers, and times in seconds. No Corefile sets them; tests set small ones."""
 
     under_way: int = 16384
@@ -24,4 +24,4 @@ class Limits:
     """How long a query may take over TCP from its first byte to its last."""
 
 
-LIMITS = Limits()
+LIMITS = ClientLimits()

@@ -15,8 +15,8 @@ from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
-from nat64_dataplane.dns64.cache.cache_entry import VIEWS, Entry, Shape, View
-from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.cache.cache_entry import VARIANTS, AnswerVariant, CacheEntry, EntryShape
+from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.answer import (
     DENIAL,
@@ -42,7 +42,7 @@ _TTL = Struct("!I")
 _KEEPS = (DENIAL, SUCCESS)
 
 
-class _Form(NamedTuple):
+class _OptForm(NamedTuple):
     """A bare OPT record of queries: the response size it allows, and the OPT that answers it."""
 
     limit: int
@@ -51,23 +51,23 @@ class _Form(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """The entries of one View by kind of answer."""
+    """The entries of one AnswerVariant by kind of answer."""
 
-    success: dict[bytes, Entry]
-    denial: dict[bytes, Entry]
-    error: dict[bytes, Entry]
+    success: dict[bytes, CacheEntry]
+    denial: dict[bytes, CacheEntry]
+    error: dict[bytes, CacheEntry]
 
-    def of(self, kind: str) -> dict[bytes, Entry]:
+    def of(self, kind: str) -> dict[bytes, CacheEntry]:
         """The table of one kind."""
         if kind == SUCCESS:
             return self.success
         return self.denial if kind == DENIAL else self.error
 
 
-class Cache:
+class AnswerCache:
     """All answers of one server block."""
 
-    def __init__(self, settings: CacheSettings, stats: Stats) -> None:
+    def __init__(self, settings: CacheSettings, stats: Counters) -> None:
         self.settings = settings
         self._stats = stats
         self.evictions = {SUCCESS: 0, DENIAL: 0, ERROR: 0}
@@ -79,13 +79,14 @@ class Cache:
             DENIAL: settings.denial_capacity,
             ERROR: _MAX_ERRORS,
         }
-        self._tables = {view: _Tables({}, {}, {}) for view in VIEWS.values()}
+        self._tables = {view: _Tables({}, {}, {}) for view in VARIANTS.values()}
         self._counts = {SUCCESS: 0, DENIAL: 0, ERROR: 0}
         self._hot = tuple(
-            tuple(self._tables[View(s, d, False)] for d in (False, True)) for s in (False, True)
+            tuple(self._tables[AnswerVariant(s, d, False)] for d in (False, True))
+            for s in (False, True)
         )
-        self._forms: dict[bytes, _Form] = {}
-        self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._forms: dict[bytes, _OptForm] = {}
+        self._shapes: dict[tuple[object, ...], EntryShape] = {}
         self._second = 0
         """The time of the last answer: one object for all entries of the same second."""
         self._ages = not settings.keep_ttl
@@ -140,7 +141,7 @@ class Cache:
         form = self._forms.get(query[-_OPT_SIZE:])
         return len(query) - _OPT_SIZE if form is not None and not form.do else None
 
-    def knows(self, question: bytes, view: View, now: int) -> bool:
+    def knows(self, question: bytes, view: AnswerVariant, now: int) -> bool:
         """Whether there is a fresh answer of any kind, be it one that the hot path can't give."""
         for table in self._tables[view]:
             entry = table.get(question)
@@ -148,7 +149,7 @@ class Cache:
                 return True
         return False
 
-    def learn_form(self, message: bytes, query: Query) -> None:
+    def learn_opt_form(self, message: bytes, query: Query) -> None:
         """Remember how this query asks, so that the next one like it can take the hot path."""
         edns = query.edns
         opt = message[-_OPT_SIZE:]
@@ -164,9 +165,9 @@ class Cache:
         limit = min(max(edns.size, PLAIN_UDP_SIZE), UDP_SIZE)
         ttl = b"\0\0\x80\0" if edns.do else b"\0\0\0\0"
         reply = b"\0\0\x29" + UDP_SIZE.to_bytes(2, "big") + ttl + b"\0\0"
-        self._forms[opt] = _Form(limit, edns.do, reply)
+        self._forms[opt] = _OptForm(limit, edns.do, reply)
 
-    def wants_prefetch(self, entry: Entry, now: int) -> bool:
+    def wants_prefetch(self, entry: CacheEntry, now: int) -> bool:
         """Count that an entry is asked for. Whether it's popular by now, and near its end."""
         if not self._prefetch:
             return False
@@ -176,9 +177,9 @@ class Cache:
         left = entry.left(now)
         return left <= max(1, entry.shape.ttl * self.settings.prefetch_percent // 100)
 
-    def find(self, question: bytes, view: View, now: int) -> Entry | None:
+    def find(self, question: bytes, view: AnswerVariant, now: int) -> CacheEntry | None:
         """Return the fresh entry, else an expired one; `question` in lower case."""
-        expired: Entry | None = None
+        expired: CacheEntry | None = None
         for table in self._tables[view]:
             entry = table.get(question)
             if entry is None:
@@ -191,14 +192,14 @@ class Cache:
             expired = expired or entry
         return expired
 
-    def _is_preferred(self, entry: Entry, now: int) -> bool:
+    def _is_preferred(self, entry: CacheEntry, now: int) -> bool:
         """Whether an expired answer comes before a denial: `serve_stale_policy prefer_positive`."""
         stale = self.settings.stale
         if not self._prefers_positive or entry.shape.kind != SUCCESS or stale is None:
             return False
         return -entry.left(now) < stale.duration
 
-    def put(self, question: bytes, view: View, answer: Answer, now: int) -> None:
+    def put(self, question: bytes, view: AnswerVariant, answer: Answer, now: int) -> None:
         """Keep an answer, if it may be kept; `question` in lower case.
 
         TTLs above the most that the settings allow are lowered in `answer` itself, so that the
@@ -224,7 +225,7 @@ class Cache:
         shape = self._shape(answer, lifetime)
         if now != self._second:
             self._second = now
-        table[question] = Entry(
+        table[question] = CacheEntry(
             shape, answer, self._second, self._stats.counter(question, view.do, answer)
         )
         counts[kind] += 1
@@ -253,16 +254,16 @@ class Cache:
         _cap(answer, most)
         return min(max(answer.ttl, least), most)
 
-    def _shape(self, answer: Answer, ttl: int) -> Shape:
+    def _shape(self, answer: Answer, ttl: int) -> EntryShape:
         key = (answer.flags, answer.counts, answer.offsets, answer.kind, ttl)
         shape = self._shapes.get(key)
         if shape is None:
             if len(self._shapes) >= _MAX_SHAPES:
                 self._shapes.clear()
-            shape = self._shapes[key] = Shape(answer, ttl)
+            shape = self._shapes[key] = EntryShape(answer, ttl)
         return shape
 
-    def _evict(self, kind: str, table: dict[bytes, Entry]) -> None:
+    def _evict(self, kind: str, table: dict[bytes, CacheEntry]) -> None:
         for old in list(islice(table, max(len(table) // 64, 1))):
             del table[old]
             self._counts[kind] -= 1

@@ -12,7 +12,7 @@ _HEAD = Struct("!5H")
 _TTL = Struct("!I")
 
 
-class View(NamedTuple):
+class AnswerVariant(NamedTuple):
     """What an answer depends on beside the question."""
 
     synthesize: bool
@@ -20,15 +20,15 @@ class View(NamedTuple):
     cd: bool
 
 
-VIEWS = {
-    (synthesize, do, cd): View(synthesize, do, cd)
+VARIANTS = {
+    (synthesize, do, cd): AnswerVariant(synthesize, do, cd)
     for synthesize in (False, True)
     for do in (False, True)
     for cd in (False, True)
 }
 
 
-class Shape:
+class EntryShape:
     """What most answers share: flags, counts, and where TTLs are. One object serves many."""
 
     __slots__ = ("counts", "flags", "head", "head_opt", "kind", "offsets", "ttl")
@@ -45,14 +45,14 @@ class Shape:
         self.head_opt = _HEAD.pack(written, 1, an, ns, ar + 1)
 
 
-class Entry:
+class CacheEntry:
     """A cached answer. `body` is `age` seconds older than it came."""
 
     __slots__ = (
         "age", "body", "errors", "hits", "last_hit", "served", "shape", "stored", "synthesized",
     )  # fmt: skip
 
-    def __init__(self, shape: Shape, answer: Answer, stored: int, served: list[int]) -> None:
+    def __init__(self, shape: EntryShape, answer: Answer, stored: int, served: list[int]) -> None:
         self.shape = shape
         self.body = answer.body
         self.errors = answer.errors

@@ -6,10 +6,10 @@ import asyncio
 import secrets
 from collections.abc import Callable
 
-from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
 from nat64_dataplane.dns64.message import domain_names, wire
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
 
 HINFO = 13
 TRY_SECONDS = 30.0
@@ -20,12 +20,12 @@ SEEN_MEANS_LOOP = 1
 class LoopProbe:
     """Sends the probe until it has got through once."""
 
-    def __init__(self, engine: Engine, found: Callable[[str], None]) -> None:
-        self._engine = engine
+    def __init__(self, block: ServerBlock, found: Callable[[str], None]) -> None:
+        self._engine = block
         self._found = found
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + TRY_SECONDS
-        zone = domain_names.from_text(engine.settings.zones[0])
+        zone = domain_names.from_text(block.settings.zones[0])
         labels = (str(secrets.randbits(62)).encode() for _ in range(2))
         self._name = b"".join(bytes((len(label),)) + label for label in labels) + zone
 

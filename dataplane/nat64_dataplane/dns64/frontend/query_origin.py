@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nat64_dataplane.dns64.access.client_acl import Client
-from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.instrumentation.query_log import Event
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.wire import Query
@@ -15,7 +15,7 @@ Send = Callable[[bytes | None], None]
 """Sends a response; None where there is none to send."""
 
 
-class Origin(NamedTuple):
+class QueryOrigin(NamedTuple):
     """Where a query came from, and how to answer it."""
 
     client: Client
@@ -27,10 +27,10 @@ class Origin(NamedTuple):
     send: Send
 
 
-def count(
-    stats: Stats,
+def count_response(
+    stats: Counters,
     query: Query,
-    origin: Origin,
+    origin: QueryOrigin,
     response: bytes,
     seconds: float,
     *,
@@ -53,11 +53,13 @@ def count(
     )
 
 
-def event(query: Query, origin: Origin, response: bytes, kind: str, seconds: float) -> Event:
+def log_event(
+    query: Query, origin: QueryOrigin, response: bytes, kind: str, seconds: float
+) -> Event:
     """What the query log is told of it."""
     return Event(
         query,
-        origin.client,
+        origin.client.text,
         origin.port,
         origin.proto,
         origin.size,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from nat64_dataplane.dns64.access.client_acl import MAX_REMEMBERED, Client, Clients
-from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
-from nat64_dataplane.dns64.cache.answer_cache import Cache
-from nat64_dataplane.dns64.cache.cache_entry import VIEWS, Entry, View
-from nat64_dataplane.dns64.frontend.query_origin import Origin, count, event
+from nat64_dataplane.dns64.access.client_acl import MAX_REMEMBERED, Client, ClientAcl
+from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
+from nat64_dataplane.dns64.cache.answer_cache import AnswerCache
+from nat64_dataplane.dns64.cache.cache_entry import VARIANTS, AnswerVariant, CacheEntry
+from nat64_dataplane.dns64.frontend.query_origin import QueryOrigin, count_response, log_event
+from nat64_dataplane.dns64.frontend.translator_coupling import TranslatorCoupling
 from nat64_dataplane.dns64.host.random_bytes import Entropy
-from nat64_dataplane.dns64.host.translator_status import Watch
-from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.instrumentation.query_log import QueryLog
 from nat64_dataplane.dns64.message import domain_names, wire
@@ -36,15 +36,15 @@ from nat64_dataplane.dns64.message.answer import (
     with_ttl,
 )
 from nat64_dataplane.dns64.message.wire import Query
-from nat64_dataplane.dns64.resolver.fast_path import Asker, question_of
+from nat64_dataplane.dns64.resolver.fast_path import PendingMessage, fast_path_question
 from nat64_dataplane.dns64.resolver.in_flight import Resolver
-from nat64_dataplane.dns64.settings import Server, Unprogrammed
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.settings import Server
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
 from nat64_dataplane.dns64.synthesis.rfc6147 import Decision
-from nat64_dataplane.dns64.upstream.upstream_group import Group, Observe
+from nat64_dataplane.dns64.upstream.upstream_group import Observe, UpstreamGroup
 
 
-class Engine:
+class ServerBlock:
     """A server block: its policy, its upstreams, its cache and its counts."""
 
     def __init__(
@@ -52,21 +52,21 @@ class Engine:
         settings: Server,
         entropy: Entropy,
         observe: Observe,
-        before: Engine | None = None,
+        before: ServerBlock | None = None,
         *,
         keep_cache: bool = True,
-        limits: Limits = LIMITS,
+        limits: ClientLimits = LIMITS,
     ) -> None:
         """`before` ran this block until now: its counts go on, and its cache where that may be."""
         self.settings = settings
         self.zones = {domain_names.from_text(zone): zone for zone in settings.zones}
         """What it serves, by wire name."""
-        self.stats: Stats = before.stats if before is not None else Stats(self.zones)
-        self.clients = Clients(settings.acls, settings.zones)
-        self.policy = Policy(settings.dns64) if settings.dns64 else None
-        self.watch = Watch(settings.dns64.translator if settings.dns64 else "")
-        self.groups = [Group(forward, entropy, observe) for forward in settings.forwards]
-        self.cache = Cache(settings.cache, self.stats) if settings.cache else None
+        self.stats: Counters = before.stats if before is not None else Counters(self.zones)
+        self.clients = ClientAcl(settings.acls, settings.zones)
+        self.policy = Dns64Policy(settings.dns64) if settings.dns64 else None
+        self.coupling = TranslatorCoupling(self.policy)
+        self.groups = [UpstreamGroup(forward, entropy, observe) for forward in settings.forwards]
+        self.cache = AnswerCache(settings.cache, self.stats) if settings.cache else None
         if before is not None and keep_cache and _same_answers(before.settings, settings):
             self.cache = before.cache
         self.log = QueryLog(settings.log)
@@ -91,14 +91,10 @@ class Engine:
 
     def look_at_translator(self) -> bool:
         """Read the translator's status again. Returns whether it changed."""
-        changed = self.watch.look()
-        dns64, programmed = self.settings.dns64, self.watch.status.programmed
-        self._synthesis = [
-            False,
-            dns64 is not None and programmed and dns64.allow_ipv4,
-            dns64 is not None and programmed,
-        ]
+        changed = self.coupling.look()
+        self._synthesis = self.coupling.synthesizes
         # without translator each answer is looked at: it may be withheld, and what lacks is counted
+        programmed = self.coupling.watch.status.programmed
         self.hot = self.cache is not None and not self.log.wants_hits and programmed
         return changed
 
@@ -116,16 +112,16 @@ class Engine:
             self._hits_now += 1
         return response
 
-    def quick(self, asker: Asker, host: bytes) -> bool:
-        """Take a miss the short way, where it is one for that. Returns whether it was."""
+    def take_fast_path(self, asker: PendingMessage, host: bytes) -> bool:
+        """Resolve a miss by the fast path where it can be. Returns whether it is."""
         client = self._hosts.get(host)
         if client is None or self.cache is None:
             return False
         if not client.always or not self._synthesis[client.family]:
             return False
         size = self.cache.plain_size(asker.message)
-        question = question_of(asker.message, size) if size is not None else None
-        return question is not None and self.resolver.quick(asker, client, question)
+        question = fast_path_question(asker.message, size) if size is not None else None
+        return question is not None and self.resolver.take_fast_path(asker, client, question)
 
     def time_hits(self, seconds: float) -> None:
         """Count the hits of one wakeup as having taken `seconds`: none took longer."""
@@ -142,7 +138,7 @@ class Engine:
         self._hosts[host] = client
         return client
 
-    def accept(self, query: Query, origin: Origin) -> None:
+    def accept(self, query: Query, origin: QueryOrigin) -> None:
         """Answer a query: at once, or when upstream has."""
         client = origin.client
         verdict = self.clients.verdict(client, query.name, query.type)
@@ -164,13 +160,13 @@ class Engine:
             return
         if query.name == self.probe:
             self.probe_seen += 1
-        if self._fails(query, client):
+        if self.coupling.fails(query, client):
             self.stats.withheld += 1
-            self._respond(query, origin, unprogrammed(self.watch.status))
+            self._respond(query, origin, unprogrammed(self.coupling.watch.status.reason))
             return
-        view = VIEWS[self._synthesis[client.family], query.do, query.cd]
+        view = VARIANTS[self._synthesis[client.family], query.do, query.cd]
         question = query.name + query.question[-4:]
-        stale: Entry | None = None
+        stale: CacheEntry | None = None
         if self.cache is not None:
             self.stats.cache_requests += 1
             entry = self.cache.find(question, view, int(origin.started))
@@ -190,22 +186,9 @@ class Engine:
         """Questions that wait for upstream."""
         return self.resolver.under_way
 
-    def _withheld(self, query: Query, client: Client) -> bool:
-        """Whether a question that may be synthesized for isn't, for want of a translator."""
-        if self.policy is None or self.watch.status.programmed:
-            return False
-        return self.policy.may_synthesize(
-            query.name, query.type, query.rdclass, cd=query.cd, family=client.family
-        )
-
-    def _fails(self, query: Query, client: Client) -> bool:
-        """Whether a question is to fail rather than to be answered without synthesis."""
-        dns64 = self.settings.dns64
-        if dns64 is None or dns64.unprogrammed is not Unprogrammed.SERVFAIL:
-            return False
-        return self._withheld(query, client)
-
-    def _cached(self, query: Query, origin: Origin, entry: Entry, key: tuple[bytes, View]) -> None:
+    def _cached(
+        self, query: Query, origin: QueryOrigin, entry: CacheEntry, key: tuple[bytes, AnswerVariant]
+    ) -> None:
         assert self.cache is not None, "entries come from a cache"
         self.stats.cache_hits[entry.shape.kind] += 1
         if self.cache.wants_prefetch(entry, int(origin.started)):
@@ -215,7 +198,11 @@ class Engine:
         self._respond(query, origin, entry.answer())
 
     def _resolve(
-        self, query: Query, origin: Origin, key: tuple[bytes, View], stale: Entry | None
+        self,
+        query: Query,
+        origin: QueryOrigin,
+        key: tuple[bytes, AnswerVariant],
+        stale: CacheEntry | None,
     ) -> None:
         settings = self.resolver.stale
         if stale is not None and settings is not None:
@@ -253,7 +240,9 @@ class Engine:
             timer = self._loop.call_later(settings.verify_timeout, waited)
         self.resolver.start(key, decided, query)
 
-    def _end(self, query: Query, origin: Origin, answer: Answer, stale: Entry | None) -> None:
+    def _end(
+        self, query: Query, origin: QueryOrigin, answer: Answer, stale: CacheEntry | None
+    ) -> None:
         """Answer who waited, with what is stale where that is given. Never raises."""
         try:
             if stale is not None:
@@ -264,7 +253,7 @@ class Engine:
             faults.log("writing a response")
             self._refuse(query, origin, wire.SERVFAIL)
 
-    def _send_stale(self, query: Query, origin: Origin, entry: Entry) -> None:
+    def _send_stale(self, query: Query, origin: QueryOrigin, entry: CacheEntry) -> None:
         settings = self.resolver.stale
         assert settings is not None, "stale answers need serve_stale"
         self.stats.stale += 1
@@ -272,11 +261,15 @@ class Engine:
         answer.errors = (*answer.errors, (EDE_STALE, ""))
         self._respond(query, origin, answer)
 
-    def _refuse(self, query: Query, origin: Origin, rcode: int) -> None:
+    def _refuse(self, query: Query, origin: QueryOrigin, rcode: int) -> None:
         self._write(query, origin, refusal(query, rcode), ERROR, synthesized=False)
 
-    def _respond(self, query: Query, origin: Origin, answer: Answer) -> None:
-        if answer.kind == DENIAL and not answer.rcode and self._withheld(query, origin.client):
+    def _respond(self, query: Query, origin: QueryOrigin, answer: Answer) -> None:
+        if (
+            answer.kind == DENIAL
+            and not answer.rcode
+            and self.coupling.withheld(query, origin.client)
+        ):
             self.stats.withheld += 1
             answer = short_lived(answer, WITHHELD_TTL)
         limit = udp_limit(query) if origin.proto == "udp" else TCP_SIZE
@@ -284,14 +277,14 @@ class Engine:
         self._write(query, origin, response, answer.kind, synthesized=answer.synthesized)
 
     def _write(
-        self, query: Query, origin: Origin, response: bytes, kind: str, *, synthesized: bool
+        self, query: Query, origin: QueryOrigin, response: bytes, kind: str, *, synthesized: bool
     ) -> None:
         origin.send(response)
         try:
             seconds = self._loop.time() - origin.started
-            count(self.stats, query, origin, response, seconds, synthesized=synthesized)
+            count_response(self.stats, query, origin, response, seconds, synthesized=synthesized)
             if self.log:
-                self.log.write(event(query, origin, response, kind, seconds))
+                self.log.write(log_event(query, origin, response, kind, seconds))
         except Exception:  # it is sent: nothing may send it again
             faults.log("counting a response")
 

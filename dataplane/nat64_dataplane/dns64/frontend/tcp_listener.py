@@ -6,15 +6,17 @@ import asyncio
 import socket
 from collections import Counter
 
-from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
-from nat64_dataplane.dns64.frontend.zone_dispatch import Block, Source, bind, take
+from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
+from nat64_dataplane.dns64.frontend.zone_dispatch import MessageSource, ZoneDispatcher, bind, take
 
 
 class TcpListener:
     """One TCP socket and its connections."""
 
-    def __init__(self, address: str, port: int, block: Block, limits: Limits = LIMITS) -> None:
-        self.block = block
+    def __init__(
+        self, address: str, port: int, dispatcher: ZoneDispatcher, limits: ClientLimits = LIMITS
+    ) -> None:
+        self.dispatcher = dispatcher
         self.limits = limits
         self.connections: set[_Connection] = set()
         self._held: Counter[str] = Counter()
@@ -38,7 +40,7 @@ class TcpListener:
             len(self.connections) >= limits.connections
             or self._held[host] >= limits.connections_per_client
         ):
-            for first in self.block.engines[:1]:
+            for first in self.dispatcher.blocks[:1]:
                 first.stats.refused_connections += 1
             return False
         self.connections.add(connection)
@@ -71,7 +73,7 @@ class _Connection(asyncio.Protocol):
         self._open = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._source: Source | None = None
+        self._source: MessageSource | None = None
         self._limits = owner.limits
         self._full = False
         self._ended = False
@@ -85,7 +87,7 @@ class _Connection(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
-        self._source = Source(host, port, "tcp", self._owner.local, self._send)
+        self._source = MessageSource(host, port, "tcp", self._owner.local, self._send)
         self._wait(self._limits.idle)
 
     def data_received(self, data: bytes) -> None:
@@ -93,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._take()
 
     def eof_received(self) -> bool:
-        """The client has asked all it wants; answers under way are still sent."""
+        """The client has asked all it wants; answers in flight are still sent."""
         self._ended = True
         return self._open > 0
 
@@ -141,8 +143,8 @@ class _Connection(asyncio.Protocol):
     def _query(self, message: bytes) -> None:
         assert self._source is not None, "data comes after the connection was made"
         self._open += 1
-        if self._owner.block.may_answer(self._source.host):
-            take(self._owner.block, message, self._source, self._loop.time())
+        if self._owner.dispatcher.may_answer(self._source.host):
+            take(self._owner.dispatcher, message, self._source, self._loop.time())
         else:
             self._buffer.clear()
             self.abort()

@@ -6,8 +6,8 @@ import asyncio
 import socket
 from functools import partial
 
-from nat64_dataplane.dns64.frontend.zone_dispatch import Block, Source, bind, take
-from nat64_dataplane.dns64.host.recvmmsg import Batch
+from nat64_dataplane.dns64.frontend.zone_dispatch import MessageSource, ZoneDispatcher, bind, take
+from nat64_dataplane.dns64.host.recvmmsg import DatagramBatch
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.answer import bare_error
@@ -17,7 +17,7 @@ IP_PKTINFO = 8
 """From linux/in.h; Python has no name for it before 3.12."""
 
 
-class _Asker:
+class _PendingDatagram:
     """A datagram that waits for its answer."""
 
     __slots__ = ("_listener", "control", "message", "name", "started")
@@ -34,15 +34,15 @@ class _Asker:
     def send(self, response: bytes) -> None:
         self._listener.send(self.name, self.control, response)
 
-    def long_way(self) -> None:
+    def take_full_path(self) -> None:
         self._listener.take(self)
 
 
 class UdpListener:
     """One UDP socket."""
 
-    def __init__(self, address: str, port: int, block: Block) -> None:
-        self.block = block
+    def __init__(self, address: str, port: int, dispatcher: ZoneDispatcher) -> None:
+        self.dispatcher = dispatcher
         self._loop = asyncio.get_running_loop()
         self._socket = bind(socket.SOCK_DGRAM, address, port)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -57,11 +57,11 @@ class UdpListener:
             self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             control = socket.CMSG_SPACE(12)  # an in_pktinfo
         self._flushing = False
-        self._batch = Batch(self._socket, control=control)
+        self._batch = DatagramBatch(self._socket, control=control)
         self._loop.add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:
-        """Take no more queries; what is under way can still be answered."""
+        """Take no more queries; what is in flight can still be answered."""
         self._loop.remove_reader(self._socket)
 
     def close(self) -> None:
@@ -72,34 +72,34 @@ class UdpListener:
 
     def _drain(self) -> None:
         batch, host = self._batch, self._batch.host
-        engines = self.block.engines
+        blocks = self.dispatcher.blocks
         started = self._loop.time()
         now = int(started)
         for message, name, control in batch.receive():
             try:
-                for engine in engines:
-                    response = engine.hit(message, name[host], now)
+                for block in blocks:
+                    response = block.hit(message, name[host], now)
                     if response is not None:
                         batch.queue(response, name, control)
                         break
                 else:
-                    asker = _Asker(self, message, name, control, started)
-                    if len(engines) != 1 or not engines[0].quick(asker, name[host]):
-                        asker.long_way()
+                    asker = _PendingDatagram(self, message, name, control, started)
+                    if len(blocks) != 1 or not blocks[0].take_fast_path(asker, name[host]):
+                        asker.take_full_path()
             except Exception:  # a fault of ours costs one answer, not all of this wakeup
                 faults.log("taking a datagram")
                 self.send(name, control, bare_error(message, wire.SERVFAIL))
         batch.send()
-        for engine in engines:
-            engine.time_hits(self._loop.time() - started)
+        for block in blocks:
+            block.time_hits(self._loop.time() - started)
 
-    def take(self, asker: _Asker) -> None:
-        """Take a message the long way."""
+    def take(self, asker: _PendingDatagram) -> None:
+        """Answer a message by the full path."""
         host, port = self._batch.address(asker.name)
-        source = Source(
+        source = MessageSource(
             host, port, "udp", self._local, partial(self.send, asker.name, asker.control)
         )
-        take(self.block, asker.message, source, asker.started)
+        take(self.dispatcher, asker.message, source, asker.started)
 
     def send(self, name: bytes, control: bytes, response: bytes | None) -> None:
         """Send together what the replies of one wakeup have made answers of. Never raises."""

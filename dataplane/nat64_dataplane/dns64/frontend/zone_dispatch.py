@@ -6,14 +6,15 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nat64_dataplane.dns64.frontend.query_origin import Origin, Send
-from nat64_dataplane.dns64.frontend.server_block import Engine
+from nat64_dataplane.dns64.frontend.query_origin import QueryOrigin, Send
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import bare_error, refusal
+from nat64_dataplane.dns64.message.malformed import Malformed
 
 
-class Source(NamedTuple):
+class MessageSource(NamedTuple):
     """Where a message came from and how to answer it."""
 
     host: str
@@ -23,69 +24,75 @@ class Source(NamedTuple):
     send: Send
 
 
-class Block:
-    """The engines behind one port. A reload puts others in; sockets stay."""
+class ZoneDispatcher:
+    """The server blocks behind one port. A reload puts others in; sockets stay."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self.engines = list(engines)
+    def __init__(self, blocks: Sequence[ServerBlock]) -> None:
+        self.blocks = list(blocks)
 
     def may_answer(self, host: str) -> bool:
-        """Whether any engine might answer this client at all: strangers get no errors either."""
-        return any(engine.clients.may_ask(host) for engine in self.engines)
+        """Whether any server block may answer this client: strangers get no errors either."""
+        return any(block.clients.may_ask(host) for block in self.blocks)
 
     def drops(self, host: str) -> bool:
-        """Whether every engine drops what this client asks, whatever it is."""
-        return all(engine.clients.drops(host) for engine in self.engines)
+        """Whether every server block drops what this client asks, whatever it is."""
+        return all(block.clients.drops(host) for block in self.blocks)
 
-    def find(self, name: bytes) -> Engine | None:
-        """The engine whose zone is the longest above `name`."""
+    def find(self, name: bytes) -> ServerBlock | None:
+        """The server block whose zone is the longest above `name`."""
         for zone in domain_names.ancestors(name):
-            for engine in self.engines:
-                if zone in engine.zones:
-                    return engine
+            for block in self.blocks:
+                if zone in block.zones:
+                    return block
         return None
 
 
-def take(block: Block, message: bytes, source: Source, started: float) -> None:
+def take(dispatcher: ZoneDispatcher, message: bytes, source: MessageSource, started: float) -> None:
     """Read a message and have it answered. Never raises."""
     try:
-        _take(block, message, source, started)
+        _take(dispatcher, message, source, started)
     except Exception:  # a fault of ours costs one answer, not the server
         faults.log("taking a query")
         source.send(bare_error(message, wire.SERVFAIL))
 
 
-def _take(block: Block, message: bytes, source: Source, started: float) -> None:
-    """Give a query to the engine of its zone; answer it here where there is none."""
+def _take(
+    dispatcher: ZoneDispatcher, message: bytes, source: MessageSource, started: float
+) -> None:
+    """Give a query to the server block of its zone; answer it here where there is none."""
     try:
         query = wire.parse_query(message)
-    except wire.Malformed:
-        for first in block.engines[:1]:
+    except Malformed:
+        for first in dispatcher.blocks[:1]:
             first.stats.dropped += 1
-        known = block.may_answer(source.host)
+        known = dispatcher.may_answer(source.host)
         source.send(bare_error(message, wire.FORMERR) if known else None)
         return
-    engine = block.find(query.name)
-    if engine is None:
-        _outside(block, query, source, len(message))
+    block = dispatcher.find(query.name)
+    if block is None:
+        _outside(dispatcher, query, source, len(message))
         return
-    if source.proto == "udp" and engine.cache is not None:
-        engine.cache.learn_form(message, query)
-    client = engine.clients.get(source.host)
-    engine.accept(
+    if source.proto == "udp" and block.cache is not None:
+        block.cache.learn_opt_form(message, query)
+    client = block.clients.get(source.host)
+    block.accept(
         query,
-        Origin(client, source.port, source.proto, len(message), started, source.local, source.send),
+        QueryOrigin(
+            client, source.port, source.proto, len(message), started, source.local, source.send
+        ),
     )
 
 
-def _outside(block: Block, query: wire.Query, source: Source, size: int) -> None:
+def _outside(
+    dispatcher: ZoneDispatcher, query: wire.Query, source: MessageSource, size: int
+) -> None:
     """Refuse a name outside every zone; CoreDNS counts these in a zone named `dropped`."""
-    if block.drops(source.host):
+    if dispatcher.drops(source.host):
         source.send(None)
         return
     response = refusal(query, wire.REFUSED)
     source.send(response)
-    for first in block.engines[:1]:
+    for first in dispatcher.blocks[:1]:
         first.stats.count(
             (
                 "dropped",

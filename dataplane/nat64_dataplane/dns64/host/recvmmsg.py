@@ -61,7 +61,7 @@ class _Vector:
         """The headers before a call: the kernel writes lengths into them."""
 
 
-class Receiver:
+class DatagramReceiver:
     """Receives from one connected socket, whose address is known."""
 
     def __init__(self, connected: socket.socket) -> None:
@@ -86,7 +86,7 @@ class Receiver:
         ]
 
 
-class Batch:
+class DatagramBatch:
     """Receives into one vector and sends from another, on one socket."""
 
     def __init__(self, bound: socket.socket, *, control: int) -> None:

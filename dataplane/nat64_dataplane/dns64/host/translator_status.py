@@ -38,7 +38,7 @@ def read(path: str) -> Status:
     return Status(data["programmed"], reason)
 
 
-class Watch:
+class TranslatorWatch:
     """The status as last read; `look` reads it again and tells whether it changed."""
 
     def __init__(self, path: str) -> None:

@@ -74,7 +74,7 @@ def _known(rdtype: int) -> int:
     return rdtype if rdtype <= 65 or 251 <= rdtype <= 255 else 0  # what a metric has a name for
 
 
-class Stats:
+class Counters:
     """All counts of one server block; they go on when a reload keeps the block."""
 
     def __init__(self, zones: dict[bytes, str]) -> None:
@@ -87,7 +87,7 @@ class Stats:
         number for each family (at 1 and 2, as CoreDNS has them) without EDNS, then (at 3 and 4)
         with it."""
         self.quick = 0
-        """Those of `hot` that were misses, answered the short way once upstream had."""
+        """Those of `hot` that were misses, answered by the fast path."""
         self.dropped = 0
         """Messages that were no query: they get no response, or FORMERR."""
         self.seconds = Histogram(SECONDS)
@@ -176,3 +176,17 @@ class Stats:
         total["success"] -= self.quick
         total["denial"] += total.pop("error", 0)  # as CoreDNS has it: one cache for both
         return total
+
+
+class UpstreamExchanges:
+    """What is counted of exchanges with upstream servers; outlives reloads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, int | None], Histogram] = {}
+
+    def observe(self, upstream: str, rcode: int | None, seconds: float) -> None:
+        """Count one exchange; `rcode` is None where no reply came."""
+        histogram = self.seconds.get((upstream, rcode))
+        if histogram is None:
+            histogram = self.seconds[upstream, rcode] = Histogram(SECONDS)
+        histogram.observe(seconds)

@@ -11,7 +11,6 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from nat64_dataplane.dns64.access.client_acl import Client
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.domain_names import Zones
 from nat64_dataplane.dns64.message.wire import Query
@@ -30,7 +29,8 @@ class Event:
     """A query with its response and how it came about."""
 
     query: Query
-    client: Client
+    remote: str
+    """The client's address as CoreDNS logs it."""
     port: int
     proto: str
     size: int
@@ -78,7 +78,7 @@ def _value(name: str, event: Event) -> str:
         case "proto":
             return event.proto
         case "remote":
-            return event.client.text
+            return event.remote
         case "local":
             return event.local
         case "size":

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from struct import Struct
 
-from nat64_dataplane.dns64.host.translator_status import Status
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.compose import Changes, compose
+from nat64_dataplane.dns64.message.edns import EDE_OPTION
 from nat64_dataplane.dns64.message.wire import Query, Reply
 
 UDP_SIZE = 1232
@@ -86,9 +86,9 @@ def failure(rcode: int, *errors: tuple[int, str]) -> Answer:
     return Answer(wire.RA | rcode, errors=errors)
 
 
-def unprogrammed(status: Status) -> Answer:
+def unprogrammed(reason: str) -> Answer:
     """The answer of `translator PATH servfail` while there is no translator."""
-    return failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {status.reason}"))
+    return failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {reason}"))
 
 
 def from_reply(reply: Reply, changes: Changes | None = None, *, keep: int = KEPT_FLAGS) -> Answer:
@@ -210,7 +210,7 @@ def options(query: Query, errors: Errors = (), rcode: int = 0) -> bytes:
     data = b""
     for code, text in errors:
         value = code.to_bytes(2, "big") + text.encode()[:120]
-        data += wire.EDE_OPTION.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
+        data += EDE_OPTION.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
     ttl = rcode >> 4 << 24 | (0x8000 if query.edns.do else 0)
     return _OPT.pack(0, wire.OPT, UDP_SIZE, ttl, len(data)) + data
 

@@ -14,6 +14,9 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import NamedTuple
 
+from nat64_dataplane.dns64.message.edns import Edns, extended_errors, parse_opt
+from nat64_dataplane.dns64.message.malformed import Malformed
+
 HEADER_SIZE = 12
 MAX_NAME = 255
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
@@ -24,7 +27,6 @@ A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, DNAME, OPT, RRSIG, NSEC, NSEC3, ANY = (
 )  # fmt: skip
 IXFR, AXFR = 251, 252
 IN = 1
-EDE_OPTION = 15
 
 _HEADER = Struct("!6H")
 _RECORD = Struct("!HHIH")
@@ -33,21 +35,6 @@ _new_record = tuple.__new__  # a third of the time of calling the class
 
 NAMES_IN_RDATA = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, SOA: 0, MX: 2, SRV: 6}
 """Types whose data holds a name, with the bytes before it. Of these, names may be compressed."""
-
-
-class Malformed(ValueError):  # noqa: N818 -- it names what the bytes are
-    """The bytes are no DNS message, or not one of the kind that was expected."""
-
-
-class Edns(NamedTuple):
-    """An OPT record (RFC 6891)."""
-
-    size: int
-    version: int
-    do: bool
-    rcode: int
-    """The upper eight bits of the extended RCODE, already shifted."""
-    options: bytes
 
 
 class Record(NamedTuple):
@@ -196,7 +183,7 @@ def parse_query(wire: bytes) -> Query:
         if kind == OPT:
             if edns is not None or wire[start] != 0 or at > len(wire):
                 raise Malformed("not exactly one OPT record, owned by the root")
-            edns = _edns(size, ttl, wire[at - length : at])
+            edns = parse_opt(size, ttl, wire[at - length : at])
     if at != len(wire):
         raise Malformed("bytes after the last record")
     return Query(
@@ -246,7 +233,7 @@ def _parse_reply(wire: bytes) -> Reply:
             if rdtype == OPT:
                 if edns is not None or len(sections) != 2:
                     raise Malformed("an OPT record out of place")
-                edns = _edns(rdclass, ttl, wire[data:at])
+                edns = parse_opt(rdclass, ttl, wire[data:at])
                 continue
             if rdclass == IN:
                 _check_data(wire, rdtype, data, at, known)
@@ -267,19 +254,6 @@ def _skip_known(wire: bytes, at: int, known: set[int]) -> int:
     end = skip_name(wire, at)
     known.add(at)
     return end
-
-
-def extended_errors(options: bytes) -> list[tuple[int, str]]:
-    """Return code and text of each extended DNS error in an OPT record's data (RFC 8914)."""
-    found, at = [], 0
-    while at + 4 <= len(options):
-        code, length = _PAIR.unpack_from(options, at)
-        value = options[at + 4 : at + 4 + length]
-        if code == EDE_OPTION and len(value) >= 2:
-            text = value[2:].rstrip(b"\0").decode("utf-8", "replace")
-            found.append((int.from_bytes(value[:2], "big"), text))
-        at += 4 + length
-    return found
 
 
 def is_bare_format_error(wire: bytes) -> bool:
@@ -321,14 +295,3 @@ def _check_data(wire: bytes, rdtype: int, data: int, end: int, known: set[int]) 
             at = _skip_known(wire, at, known) + 20
         if at != end:
             raise Malformed("a name in a record's data that doesn't fit it")
-
-
-def _edns(size: int, ttl: int, options: bytes) -> Edns:
-    at = 0
-    while at < len(options):
-        if at + 4 > len(options):
-            raise Malformed("an EDNS option that runs past the end")
-        at += 4 + _PAIR.unpack_from(options, at)[1]
-    if at != len(options):
-        raise Malformed("an EDNS option that runs past the end")
-    return Edns(size, ttl >> 16 & 0xFF, bool(ttl & 0x8000), ttl >> 24 << 4, options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import dns.rcode
 import dns.rdatatype
@@ -19,13 +19,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from nat64_dataplane.dns64.instrumentation.counters import SECONDS, SIZES, Histogram
+from nat64_dataplane.dns64.frontend.server_block import ServerBlock
+from nat64_dataplane.dns64.instrumentation.counters import (
+    SIZES,
+    Histogram,
+    UpstreamExchanges,
+)
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
+from nat64_dataplane.dns64.settings import Settings
 from nat64_dataplane.dns64.synthesis.rfc6147 import Rule
-
-if TYPE_CHECKING:
-    from nat64_dataplane.dns64.app import App
-    from nat64_dataplane.dns64.frontend.server_block import Engine
 
 _TYPES = frozenset(
     ("A", "AAAA", "MX", "SOA", "CNAME", "PTR", "TXT", "NS", "SRV", "DS", "DNSKEY", "RRSIG", "NSEC",
@@ -34,32 +36,30 @@ _TYPES = frozenset(
 _SERVER = ("server", "zone", "view")
 
 
-class Upstreams:
-    """What is counted of exchanges with upstream servers; outlives reloads."""
+class Sidecar(Protocol):
+    """What is shown of the running program."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[tuple[str, int | None], Histogram] = {}
+    blocks: list[ServerBlock]
+    exchanges: UpstreamExchanges
+    settings: Settings
+    reload_failures: int
 
-    def observe(self, upstream: str, rcode: int | None, seconds: float) -> None:
-        """Count one exchange; `rcode` is None where no reply came."""
-        histogram = self.seconds.get((upstream, rcode))
-        if histogram is None:
-            histogram = self.seconds[upstream, rcode] = Histogram(SECONDS)
-        histogram.observe(seconds)
+    def unready(self) -> list[str]:
+        """Why /ready isn't OK; empty when it is."""
 
 
 class DnsCollector(Collector):
-    """Turns the counts of a running App into metrics."""
+    """Turns the counts of a running sidecar into metrics."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric."""
-        engines = self._app.engines
-        yield from _served(engines)
-        yield from _cache(engines)
-        yield from _dns64(engines)
+        blocks = self._sidecar.blocks
+        yield from _served(blocks)
+        yield from _cache(blocks)
+        yield from _dns64(blocks)
         yield from self._forward()
         yield from self._process()
 
@@ -69,7 +69,7 @@ class DnsCollector(Collector):
             "Histogram of the time each request took.",
             labels=("proxy_name", "to", "rcode"),
         )
-        for (upstream, rcode), histogram in self._app.upstreams.seconds.items():
+        for (upstream, rcode), histogram in self._sidecar.exchanges.seconds.items():
             text = "" if rcode is None else rcode_text(rcode)
             _add(seconds, ("forward", upstream, text), histogram)
         yield seconds
@@ -83,8 +83,8 @@ class DnsCollector(Collector):
         opened = _counter("coredns_proxy_conn_cache_misses", "Opened.", "proxy_name", "to", "proto")
         strays = _counter("nat64_dns64_stray_replies", "Messages that were no reply.", "to")
         totals: Counter[str] = Counter()
-        for engine in self._app.engines:
-            for group in engine.groups:
+        for block in self._sidecar.blocks:
+            for group in block.groups:
                 totals["rejected"] += group.rejected
                 totals["broken"] += group.all_down
                 for server in group.servers:
@@ -104,14 +104,14 @@ class DnsCollector(Collector):
         yield broken
 
     def _process(self) -> Iterator[Metric]:
-        app = self._app
+        sidecar = self._sidecar
         version = GaugeMetricFamily(
             "coredns_reload_version_info", "The running Corefile.", labels=("hash", "value")
         )
-        version.add_metric(("sha512", app.settings.content_hash), 1)
+        version.add_metric(("sha512", sidecar.settings.content_hash), 1)
         yield version
         failed = _counter("coredns_reload_failed", "Corefiles that were refused.")
-        failed.add_metric((), app.reload_failures)
+        failed.add_metric((), sidecar.reload_failures)
         yield failed
         panics = _counter("coredns_panics", "Faults while a query was resolved.")
         panics.add_metric((), faults.total)
@@ -120,25 +120,25 @@ class DnsCollector(Collector):
             "nat64_dns64_synthesis_enabled", "1 where the translator is programmed.",
             labels=("server", "reason"),
         )  # fmt: skip
-        for engine in app.engines:
-            if engine.settings.dns64 is not None:
-                status = engine.watch.status
-                enabled.add_metric((engine.settings.label, status.reason), status.programmed)
+        for block in sidecar.blocks:
+            if block.settings.dns64 is not None:
+                status = block.coupling.watch.status
+                enabled.add_metric((block.settings.label, status.reason), status.programmed)
         yield enabled
         plugins = GaugeMetricFamily(
             "coredns_plugin_enabled", "Stanzas in use.", labels=(*_SERVER, "name")
         )
-        for engine in app.engines:
-            for zone in engine.settings.zones:
-                for name in engine.settings.stanzas:
-                    plugins.add_metric((engine.settings.label, zone, "", name), 1)
+        for block in sidecar.blocks:
+            for zone in block.settings.zones:
+                for name in block.settings.stanzas:
+                    plugins.add_metric((block.settings.label, zone, "", name), 1)
         yield plugins
         ready = GaugeMetricFamily("nat64_dns64_ready", "Whether /ready answers OK.")
-        ready.add_metric((), not app.unready())
+        ready.add_metric((), not sidecar.unready())
         yield ready
 
 
-def _served(engines: list[Engine]) -> Iterator[Metric]:
+def _served(blocks: list[ServerBlock]) -> Iterator[Metric]:
     requests = _counter(
         "coredns_dns_requests", "DNS requests.", *_SERVER, "proto", "family", "type"
     )
@@ -152,14 +152,14 @@ def _served(engines: list[Engine]) -> Iterator[Metric]:
         HistogramMetricFamily(f"coredns_dns_{what}_size_bytes", "Size.", labels=(*_SERVER, "proto"))
         for what in ("request", "response")
     ]
-    for engine in engines:
-        label, zone = engine.settings.label, engine.settings.zones[0]
+    for block in blocks:
+        label, zone = block.settings.label, block.settings.zones[0]
         by_type: Counter[tuple[str, ...]] = Counter()
         by_rcode: Counter[tuple[str, ...]] = Counter()
         with_do: Counter[tuple[str, ...]] = Counter()
         by_size: dict[tuple[int, str, str], Histogram] = {}
         total = 0
-        for served, count in engine.stats.responses().items():
+        for served, count in block.stats.responses().items():
             server = (label, served.zone, "")
             family, rdtype = str(served.family), type_text(served.type)
             by_type[*server, served.proto, family, rdtype] += count
@@ -174,12 +174,12 @@ def _served(engines: list[Engine]) -> Iterator[Metric]:
                 metric.add_metric(labels, value)
         for (index, served_zone, proto), histogram in by_size.items():
             _add(sizes[index], (label, served_zone, "", proto), histogram)
-        _add(seconds, (label, zone, ""), engine.stats.seconds)
+        _add(seconds, (label, zone, ""), block.stats.seconds)
         translated.add_metric((label,), total)
     yield from (requests, responses, do, translated, seconds, *sizes)
 
 
-def _cache(engines: list[Engine]) -> Iterator[Metric]:
+def _cache(blocks: list[ServerBlock]) -> Iterator[Metric]:
     labels = ("server", "zones", "view")
     hits = _counter("coredns_cache_hits", "Hits.", "server", "type", "zones", "view")
     misses = _counter("coredns_cache_misses", "Misses.", *labels)
@@ -191,11 +191,11 @@ def _cache(engines: list[Engine]) -> Iterator[Metric]:
     entries = GaugeMetricFamily(
         "coredns_cache_entries", "Entries.", labels=("server", "type", "zones", "view")
     )
-    for engine in engines:
-        cache, stats = engine.cache, engine.stats
+    for block in blocks:
+        cache, stats = block.cache, block.stats
         if cache is None:
             continue
-        server, zones = engine.settings.label, ",".join(cache.settings.zones)
+        server, zones = block.settings.label, ",".join(cache.settings.zones)
         by_kind = stats.hits()
         asked = stats.cache_requests + stats.hot_total()
         for kind, kinds in (("success", ("success",)), ("denial", ("denial", "error"))):
@@ -207,16 +207,16 @@ def _cache(engines: list[Engine]) -> Iterator[Metric]:
         requests.add_metric((server, zones, ""), asked)
         stale.add_metric((server, zones, ""), stats.stale)
         prefetch.add_metric((server, zones, ""), stats.prefetches)
-        strays = (s.datagrams.strays for group in engine.groups for s in group.servers)
+        strays = (s.datagrams.strays for group in block.groups for s in group.servers)
         drops.add_metric((server, zones, ""), sum(strays))
     yield from (hits, misses, requests, stale, prefetch, drops, evictions, entries)
 
 
-def _dns64(engines: list[Engine]) -> Iterator[Metric]:
+def _dns64(blocks: list[ServerBlock]) -> Iterator[Metric]:
     rules = _counter("nat64_dns64_resolutions", "Questions by the rule.", "server", "rule")
     withheld = _counter("nat64_dns64_synthesis_withheld", "For want of a translator.", "server")
     malformed = _counter("nat64_dns64_malformed_queries", "No DNS query.", "server")
-    limited = _counter("nat64_dns64_over_limit", "Over a limit on queries under way.", "server")
+    limited = _counter("nat64_dns64_over_limit", "Over a limit on queries in flight.", "server")
     refused = _counter("nat64_dns64_tcp_connections_refused", "Over a limit on them.", "server")
     waiting = GaugeMetricFamily("nat64_dns64_under_way", "Waiting queries.", labels=("server",))
     acls = {
@@ -228,15 +228,19 @@ def _dns64(engines: list[Engine]) -> Iterator[Metric]:
             ("drop", "dropped"),
         )
     }
-    for engine in engines:
-        server, zone, stats = engine.settings.label, engine.settings.zones[0], engine.stats
+    for block in blocks:
+        server, zone, stats = (
+            block.settings.label,
+            block.settings.zones[0],
+            block.stats,
+        )
         for rule in Rule:
             rules.add_metric((server, rule.name.lower()), stats.rules[rule])
         withheld.add_metric((server,), stats.withheld)
         malformed.add_metric((server,), stats.dropped)
         limited.add_metric((server,), stats.over_limit)
         refused.add_metric((server,), stats.refused_connections)
-        waiting.add_metric((server,), engine.under_way)
+        waiting.add_metric((server,), block.under_way)
         for action, family in acls.items():
             hot = stats.hot_total() if action == "allow" else 0
             family.add_metric((server, zone, ""), stats.acl[action] + hot)

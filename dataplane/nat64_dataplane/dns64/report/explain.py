@@ -13,18 +13,21 @@ from typing import NamedTuple
 import dns.message
 import dns.rdatatype
 
-from nat64_dataplane.dns64.access.client_acl import Client, Clients
+from nat64_dataplane.dns64.access.client_acl import Client, ClientAcl
 from nat64_dataplane.dns64.host import translator_status
 from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.host.translator_status import UNCOUPLED, Status
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import TCP_SIZE, Answer, respond, unprogrammed
+from nat64_dataplane.dns64.message.edns import Edns
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.report.dns_metrics import rcode_text
 from nat64_dataplane.dns64.settings import Server, Settings, Unprogrammed
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
-from nat64_dataplane.dns64.synthesis.rfc6147 import Ask, Decision, Failed, Question, resolve
-from nat64_dataplane.dns64.upstream.upstream_group import Group
+from nat64_dataplane.dns64.synthesis.alias_chain import Ask
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question, resolve
+from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
 Say = Callable[[str], None]
 
@@ -50,13 +53,13 @@ async def explain(settings: Settings, request: Request, say: Say) -> int:
         say("answer       REFUSED: no server block is for this name")
         return 1
     say(f"server       {server.label}, zones {' '.join(server.zones)}")
-    clients = Clients(server.acls)
+    clients = ClientAcl(server.acls)
     client = clients.get(request.client)
     verdict = clients.verdict(client, name, rdtype)
     say(f"client       {client.text}: {verdict}{_VERDICTS[verdict]}")
     if verdict != "allow":
         return 1
-    policy = Policy(server.dns64) if server.dns64 else None
+    policy = Dns64Policy(server.dns64) if server.dns64 else None
     synthesize, status = _say_synthesis(server, client, say)
     question = Question(name, rdtype, wire.IN, request.do, request.cd, synthesize)
     if policy is not None and not status.programmed:
@@ -64,7 +67,7 @@ async def explain(settings: Settings, request: Request, say: Say) -> int:
         family = client.family
         if fails and policy.may_synthesize(name, rdtype, wire.IN, cd=request.cd, family=family):
             say("rule         translator says servfail while there is no translator")
-            _say_answer(question, unprogrammed(status), say)
+            _say_answer(question, unprogrammed(status.reason), say)
             return 1
     decision = await _resolve(server, policy, question, say)
     say(f"rule         {decision.rule.value}")
@@ -113,7 +116,9 @@ def _say_synthesis(server: Server, client: Client, say: Say) -> tuple[bool, Stat
     return True, status
 
 
-async def _resolve(server: Server, policy: Policy | None, question: Question, say: Say) -> Decision:
+async def _resolve(
+    server: Server, policy: Dns64Policy | None, question: Question, say: Say
+) -> Decision:
     loop = asyncio.get_running_loop()
     used: list[str] = []
 
@@ -122,7 +127,7 @@ async def _resolve(server: Server, policy: Policy | None, question: Question, sa
         used.append(f"{upstream}: {result} after {seconds * 1000:.1f} ms")
 
     entropy = Entropy()
-    groups = [Group(forward, entropy, observe) for forward in server.forwards]
+    groups = [UpstreamGroup(forward, entropy, observe) for forward in server.forwards]
     steps = resolve(policy, question)
     try:
         ask = next(steps)
@@ -179,7 +184,7 @@ def _result(ask: Ask, result: Reply | Failed) -> Iterator[str]:
 
 
 def _say_answer(question: Question, answer: Answer, say: Say) -> None:
-    edns = wire.Edns(TCP_SIZE, 0, question.do, 0, b"")
+    edns = Edns(TCP_SIZE, 0, question.do, 0, b"")
     flags = wire.RD | (wire.CD if question.cd else 0)
     query = wire.Query(0, flags, question.wire, question.name, question.type, wire.IN, edns)
     message = dns.message.from_wire(respond(query, answer, TCP_SIZE))

@@ -8,16 +8,18 @@ from functools import partial
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.answer import failure
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
-from nat64_dataplane.dns64.synthesis.rfc6147 import Ask, Decision, Failed, Question, Rule, resolve
-from nat64_dataplane.dns64.upstream.upstream_group import Group
+from nat64_dataplane.dns64.synthesis.alias_chain import Ask
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question, Rule, resolve
+from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
 Finished = Callable[[Decision, str], None]
 """Told the decision, and what went wrong upstream, if anything did."""
 
 
-class Job:
+class FullResolution:
     """Drives `rules.resolve` with replies from the `forward` stanzas."""
 
     __slots__ = (
@@ -27,8 +29,8 @@ class Job:
 
     def __init__(
         self,
-        policy: Policy | None,
-        groups: Sequence[Group],
+        policy: Dns64Policy | None,
+        groups: Sequence[UpstreamGroup],
         question: Question,
         finished: Finished,
         given: Sequence[Reply | Failed] = (),
@@ -85,14 +87,14 @@ class Job:
         done = partial(self._guarded, self._received, ask, group)
         group.ask(question, do=asked.do, cd=asked.cd, done=done)
 
-    def _next_group(self, name: bytes) -> Group | None:
+    def _next_group(self, name: bytes) -> UpstreamGroup | None:
         for index in range(self._skip, len(self._groups)):
             if self._groups[index].serves(name):
                 self._skip = index + 1
                 return self._groups[index]
         return None
 
-    def _received(self, ask: Ask, group: Group | None, result: Reply | Failed) -> None:
+    def _received(self, ask: Ask, group: UpstreamGroup | None, result: Reply | Failed) -> None:
         if isinstance(result, Failed):
             self._reason = result.reason
         elif group is not None and group.passes_on(result) and self._has_next(ask.name):

@@ -1,4 +1,4 @@
-"""Questions under way: each resolved once for all who ask it, by the short way or the long one."""
+"""Questions in flight: each resolved once for all who ask it, by the fast path or the full one."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from nat64_dataplane.dns64.access.client_acl import Client
-from nat64_dataplane.dns64.access.client_limits import LIMITS, Limits
-from nat64_dataplane.dns64.cache.answer_cache import Cache
-from nat64_dataplane.dns64.cache.cache_entry import Entry, View
-from nat64_dataplane.dns64.instrumentation.counters import Stats
+from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
+from nat64_dataplane.dns64.cache.answer_cache import AnswerCache
+from nat64_dataplane.dns64.cache.cache_entry import AnswerVariant, CacheEntry
+from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.instrumentation.query_log import ErrorLog
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.answer import ERROR, Answer
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Query
-from nat64_dataplane.dns64.resolver.fast_path import VIEW as QUICK_VIEW
-from nat64_dataplane.dns64.resolver.fast_path import Asker, Quick, Waiter, possible
-from nat64_dataplane.dns64.resolver.full_path import Job
+from nat64_dataplane.dns64.resolver.fast_path import VARIANT as FAST_VARIANT
+from nat64_dataplane.dns64.resolver.fast_path import (
+    FastResolution,
+    PendingMessage,
+    Waiter,
+    possible,
+)
+from nat64_dataplane.dns64.resolver.full_path import FullResolution
 from nat64_dataplane.dns64.settings import Server
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
-from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Failed, Question
-from nat64_dataplane.dns64.upstream.upstream_group import Group
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question
+from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
 MAX_RECHECKS = 4096
 """Failed refreshes above which those whose time is over are forgotten."""
 
-Key = tuple[bytes, View]
+Key = tuple[bytes, AnswerVariant]
 Decided = Callable[[Decision], None]
 
 
@@ -37,11 +43,11 @@ class Resolver:
         self,
         settings: Server,
         *,
-        policy: Policy | None,
-        groups: Sequence[Group],
-        cache: Cache | None,
-        stats: Stats,
-        limits: Limits = LIMITS,
+        policy: Dns64Policy | None,
+        groups: Sequence[UpstreamGroup],
+        cache: AnswerCache | None,
+        stats: Counters,
+        limits: ClientLimits = LIMITS,
     ) -> None:
         self.policy = policy
         self.groups = groups
@@ -51,14 +57,14 @@ class Resolver:
         self._stats = stats
         self._errors = ErrorLog(settings.consolidate, enabled=settings.errors)
         self._short = possible(settings)
-        self._jobs: dict[Key, Job | Quick] = {}
+        self._jobs: dict[Key, FullResolution | FastResolution] = {}
         self._rechecks: dict[Key, float] = {}
         self._loop = asyncio.get_running_loop()
         self._most = limits.under_way
         self._most_per_client = limits.under_way_per_client
 
     def enter(self, client: Client) -> bool:
-        """Count a client's question as under way; False where that would be too many."""
+        """Count a client's question as in flight; False where that would be too many."""
         if self.under_way >= self._most or client.under_way >= self._most_per_client:
             return False
         self.under_way += 1
@@ -87,15 +93,15 @@ class Resolver:
             job.waiting.append(decided)
         job.start()
 
-    def quick(self, asker: Asker, client: Client, question: bytes) -> bool:
-        """Take a miss the short way, where it is one for that. Returns whether it was."""
+    def take_fast_path(self, asker: PendingMessage, client: Client, question: bytes) -> bool:
+        """Resolve a miss by the fast path where it can be. Returns whether it is."""
         if not self._short:
             return False
-        assert self.policy is not None, "the short way is for dns64"
-        assert self._cache is not None, "the short way needs a cache"
-        key = (question, QUICK_VIEW)
+        assert self.policy is not None, "the fast path is for dns64"
+        assert self._cache is not None, "the fast path needs a cache"
+        key = (question, FAST_VARIANT)
         job = self._jobs.get(key)
-        if isinstance(job, Job):
+        if isinstance(job, FullResolution):
             return False
         if job is None and (
             question[:-4] in self.policy.exempt or self._cache.knows(*key, int(asker.started))
@@ -106,14 +112,14 @@ class Resolver:
         if job is not None:
             job.waiters.append(Waiter(asker, client))
             return True
-        quick = self._jobs[key] = Quick(self, self.groups[0], question)
-        quick.waiters.append(Waiter(asker, client))
-        self.groups[0].start(quick)
+        fast = self._jobs[key] = FastResolution(self, self.groups[0], question)
+        fast.waiters.append(Waiter(asker, client))
+        self.groups[0].start(fast)
         return True
 
-    def quick_done(self, quick: Quick, key: Key, decision: Decision) -> None:
-        """Answer all who waited on the short way, from the cache."""
-        assert self._cache is not None, "the short way needs a cache"
+    def fast_done(self, fast: FastResolution, key: Key, decision: Decision) -> None:
+        """Answer all who waited on the fast path, from the cache."""
+        assert self._cache is not None, "the fast path needs a cache"
         cache, stats = self._cache, self._stats
         del self._jobs[key]
         stats.rules[decision.rule] += 1
@@ -123,7 +129,7 @@ class Resolver:
             cache.put(*key, decision.answer, now)
         except Exception:
             faults.log("keeping an answer")
-        for asker, client in quick.waiters:
+        for asker, client in fast.waiters:
             self.leave(client)
             try:
                 response = cache.hit(asker.message, now, synthesize=True, family=client.family)
@@ -132,23 +138,25 @@ class Resolver:
                 response = None
             stats.quick += 1
             if response is None:  # too large for this client, or not to be kept at all
-                asker.long_way()
+                asker.take_full_path()
                 continue
             stats.seconds.observe(loop_now - asker.started)
             asker.send(response)
-        _tell(quick.waiting, decision)
+        _tell(fast.waiting, decision)
 
-    def quick_left(self, quick: Quick, key: Key, given: Sequence[wire.Reply | Failed]) -> None:
-        """Go on the long way with what has come, for all who waited."""
-        query = wire.parse_query(quick.waiters[0].asker.message)
+    def fast_to_full(
+        self, fast: FastResolution, key: Key, given: Sequence[wire.Reply | Failed]
+    ) -> None:
+        """Go on by the full path with what has come, for all who waited."""
+        query = wire.parse_query(fast.waiters[0].asker.message)
         job = self._jobs[key] = self._job(key, query, given)
-        job.waiting.extend(quick.waiting)
-        for asker, client in quick.waiters:
+        job.waiting.extend(fast.waiting)
+        for asker, client in fast.waiters:
             self.leave(client)
-            asker.long_way()  # finds the job, and joins
+            asker.take_full_path()  # finds the job, and joins
         job.start()
 
-    def may_serve_stale(self, entry: Entry, now: float) -> bool:
+    def may_serve_stale(self, entry: CacheEntry, now: float) -> bool:
         """Whether an expired entry may still be served (RFC 8767)."""
         if self.stale is None or entry.shape.kind == ERROR:
             return False
@@ -158,7 +166,9 @@ class Resolver:
         """Whether refreshing a stale answer is to wait, as `serve_stale` says."""
         return self._rechecks.get(key, 0.0) > now
 
-    def _job(self, key: Key, query: Query | None, given: Sequence[wire.Reply | Failed] = ()) -> Job:
+    def _job(
+        self, key: Key, query: Query | None, given: Sequence[wire.Reply | Failed] = ()
+    ) -> FullResolution:
         question, view = key
         asked = Question(
             question[:-4],
@@ -172,7 +182,7 @@ class Resolver:
         def finished(decision: Decision, reason: str) -> None:
             self._finished(key, decision, reason, query)
 
-        return Job(self.policy, self.groups, asked, finished, given)
+        return FullResolution(self.policy, self.groups, asked, finished, given)
 
     def _finished(self, key: Key, decision: Decision, reason: str, query: Query | None) -> None:
         job = self._jobs.pop(key)

@@ -91,7 +91,7 @@ class Forward:
     health_recursion: bool = True
     health_domain: str = "."
     max_concurrent: int = 0
-    """Queries under way at once; 0 for no limit of this stanza's own."""
+    """Queries in flight at once; 0 for no limit of this stanza's own."""
     failfast: bool = False
     failover: frozenset[int] = frozenset()
     next_rcodes: frozenset[int] = frozenset()

@@ -16,7 +16,7 @@ IPV4ONLY = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))
 _MAX_MEMO = 4096
 
 
-class Policy:
+class Dns64Policy:
     """Which AAAA count, and what an A becomes (RFC 6147 sections 5.1.4 and 5.2)."""
 
     def __init__(self, settings: Dns64) -> None:

@@ -8,7 +8,7 @@ from nat64_dataplane.dns64.message.answer import DENIAL, SUCCESS, Answer, classi
 from nat64_dataplane.dns64.message.compose import Body, Data, Writer
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Ptr
-from nat64_dataplane.dns64.synthesis.dns64_policy import IPV4ONLY, Policy
+from nat64_dataplane.dns64.synthesis.dns64_policy import IPV4ONLY, Dns64Policy
 
 IPV4ONLY_ARPA = domain_names.from_text("ipv4only.arpa.")
 _REVERSE = frozenset(domain_names.reverse_ipv4(address) for address in IPV4ONLY)
@@ -26,7 +26,7 @@ _SOA_RDATA = (
 )
 
 
-def answer(policy: Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Answer | None:
+def answer(policy: Dns64Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Answer | None:
     """Answer for ipv4only.arpa, what is below it, and its two reverse names (RFC 8880)."""
     reverse = name in _REVERSE
     if not reverse and not name.endswith(IPV4ONLY_ARPA):
@@ -63,7 +63,7 @@ def _finish(writer: Writer, flags: int) -> Answer:
     return _answer(flags, writer.body(), DENIAL_TTL, DENIAL)
 
 
-def reverse_target(policy: Policy, name: bytes) -> bytes | Answer | None:
+def reverse_target(policy: Dns64Policy, name: bytes) -> bytes | Answer | None:
     """For a reverse name under a Pref64: its IPv4 counterpart, or the answer; else None."""
     if policy.settings.ptr is Ptr.OFF:
         return None
@@ -99,24 +99,6 @@ def alias_to_local(question: bytes, target: bytes) -> Answer:
     _name_record(writer, question[:-4], wire.CNAME, target, ALIAS_TTL)
     _name_record(writer, target, wire.PTR, IPV4ONLY_ARPA, TTL)
     return _answer(wire.AA | wire.RA, writer.body(), ALIAS_TTL, SUCCESS)
-
-
-def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
-    """Make one reply of a chain of aliases and the replies to their targets."""
-    question = name + rdtype.to_bytes(2, "big") + b"\0\1"
-    writer = Writer(question)
-    last = replies[-1]
-    for reply in replies:
-        for record in reply.answer if reply is not last else ():
-            target = wire.expand_name(reply.wire, record.data) if record.type == wire.CNAME else b""
-            if target:
-                owner = wire.expand_name(reply.wire, record.start)
-                _name_record(writer, owner, wire.CNAME, target, record.ttl)
-    writer.reply(last)
-    body = writer.body()
-    counts = b"".join(count.to_bytes(2, "big") for count in (1, *body.counts))
-    head = b"\0\0" + (last.flags & 0xFFFF).to_bytes(2, "big") + counts
-    return wire.parse_reply(head + question + body.bytes)
 
 
 def _name_record(writer: Writer, owner: bytes, rdtype: int, name: bytes, ttl: int) -> None:

@@ -13,6 +13,7 @@ from struct import error as StructError  # noqa: N812
 
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.answer import SUCCESS, Answer
+from nat64_dataplane.dns64.message.malformed import Malformed
 
 _COUNTS = Struct("!3H")
 _RECORD = Struct("!HHIH")
@@ -43,7 +44,7 @@ def no_data(message: bytes, at: int) -> int | None:
             return None
         if wire.skip_name(message, wire.skip_name(message, at + 10)) + 20 != end:
             return None
-    except wire.Malformed:
+    except Malformed:
         return None
     if message[11]:
         opt = message[end:]

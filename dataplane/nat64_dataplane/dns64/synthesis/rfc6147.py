@@ -23,14 +23,14 @@ from nat64_dataplane.dns64.message.answer import (
     from_reply,
 )
 from nat64_dataplane.dns64.message.compose import Data, compose
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Record, Reply
 from nat64_dataplane.dns64.synthesis import local_answers
-from nat64_dataplane.dns64.synthesis.dns64_policy import Policy
+from nat64_dataplane.dns64.synthesis.alias_chain import Ask, follow
+from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
 
 TTL_WITHOUT_SOA = 600
 """Seconds: the most a synthesized AAAA lives where no SOA said otherwise (section 5.1.7)."""
-MAX_CHAIN = 8
-"""Questions asked to follow one chain of aliases that upstream doesn't follow itself."""
 _SYNTHESIZED = ((EDE_SYNTHESIZED, "DNS64"),)
 DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 27})
 """Extended DNS errors by which a resolver says that validation failed (RFC 8914)."""
@@ -52,21 +52,6 @@ class Question(NamedTuple):
     def wire(self) -> bytes:
         """The question section."""
         return self.name + self.type.to_bytes(2, "big") + self.rdclass.to_bytes(2, "big")
-
-
-class Ask(NamedTuple):
-    """A question for upstream."""
-
-    name: bytes
-    type: int
-    why: str
-
-
-class Failed(NamedTuple):
-    """No usable reply came: after every upstream and every try."""
-
-    reason: str
-    rcode: int = wire.SERVFAIL
 
 
 class Rule(enum.Enum):
@@ -103,7 +88,7 @@ class Decision(NamedTuple):
 Steps = Generator[Ask, Reply | Failed, Decision]
 
 
-def resolve(policy: Policy | None, question: Question) -> Steps:
+def resolve(policy: Dns64Policy | None, question: Question) -> Steps:
     """Decide one question, for servers without `dns64` too (`policy` None)."""
     if policy is None or question.rdclass != wire.IN:
         rule = Rule.PASSED if question.rdclass == wire.IN else Rule.CLASS
@@ -140,9 +125,9 @@ def _unreached(failed: Failed, rule: Rule = Rule.UNREACHED) -> Decision:
     return Decision(failure(failed.rcode, (code, failed.reason)), rule)
 
 
-def _aaaa(policy: Policy, question: Question) -> Steps:
+def _aaaa(policy: Dns64Policy, question: Question) -> Steps:
     why = "real AAAA records come first (section 5.1)"
-    first = yield from _follow(question, wire.AAAA, why)
+    first = yield from follow(question.name, wire.AAAA, why)
     keeps_dnssec = _keeps_dnssec(policy, question)
     real: Decision | None = None
     ttl = TTL_WITHOUT_SOA
@@ -162,7 +147,7 @@ def _aaaa(policy: Policy, question: Question) -> Steps:
                 if record.type == wire.SOA:
                     ttl = record.ttl
     why = "no usable AAAA: are there A records? (section 5.1.6)"
-    second = yield from _follow(question, wire.A, why)
+    second = yield from follow(question.name, wire.A, why)
     if isinstance(second, Failed):
         return real or _unreached(second, Rule.A_FAILED)
     if not has_addresses(second):
@@ -185,7 +170,7 @@ def has_addresses(reply: Reply) -> bool:
     return not reply.rcode and wire.A in [record.type for record in reply.answer]
 
 
-def _real(policy: Policy, reply: Reply) -> Decision | None:
+def _real(policy: Dns64Policy, reply: Reply) -> Decision | None:
     """Keep the AAAA that aren't excluded; None where there is none to keep."""
     if not reply.answer:
         return None
@@ -208,37 +193,7 @@ def _real(policy: Policy, reply: Reply) -> Decision | None:
     return Decision(from_reply(reply), Rule.REAL)
 
 
-def _follow(
-    question: Question, rdtype: int, why: str
-) -> Generator[Ask, Reply | Failed, Reply | Failed]:
-    """Ask for A or AAAA. Where upstream stops at an alias without saying why, ask for its target
-    (section 5.1.5).
-    """
-    reply = yield Ask(question.name, rdtype, why)
-    chain: list[Reply] = []
-    while isinstance(reply, Reply) and len(chain) < MAX_CHAIN:
-        target = _open_end(reply)
-        if target is None:
-            break
-        chain.append(reply)
-        reply = yield Ask(target, rdtype, "the chain of aliases ends here without an address")
-    if not chain or isinstance(reply, Failed):
-        return reply
-    return local_answers.join(question.name, rdtype, [*chain, reply])
-
-
-def _open_end(reply: Reply) -> bytes | None:
-    """Return the name that a chain of aliases stops at, where nothing follows it."""
-    if reply.authority or not reply.answer or reply.rcode:
-        return None
-    aliases = (wire.CNAME, wire.DNAME, wire.RRSIG)
-    if any(record.type not in aliases or record.rdclass != wire.IN for record in reply.answer):
-        return None
-    last = [record for record in reply.answer if record.type == wire.CNAME]
-    return wire.expand_name(reply.wire, last[-1].data).lower() if last else None
-
-
-def synthesize(policy: Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | None:
+def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | None:
     """Put AAAA in the place of every A; None where no A may be translated.
 
     `ttl` is the most that a synthesized record may live (section 5.1.7). Signatures over the A
@@ -289,7 +244,7 @@ def _covers(reply: Reply, record: Record, rdtype: int) -> bool:
     return reply.wire[record.data : record.data + 2] == rdtype.to_bytes(2, "big")
 
 
-def _keeps_dnssec(policy: Policy, question: Question) -> bool:
+def _keeps_dnssec(policy: Dns64Policy, question: Question) -> bool:
     """Whether what is signed is to reach this client as it is: `break_dnssec off`."""
     return question.do and not policy.settings.break_dnssec
 
@@ -299,7 +254,7 @@ def _signed(reply: Reply) -> bool:
     return any(record.type in types for record in (*reply.answer, *reply.authority))
 
 
-def _reverse(policy: Policy, question: Question) -> Steps:
+def _reverse(policy: Dns64Policy, question: Question) -> Steps:
     """PTR for an address under a Pref64 (section 5.3.1); any other is passed."""
     target = local_answers.reverse_target(policy, question.name)
     if target is None:

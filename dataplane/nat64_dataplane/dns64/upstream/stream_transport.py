@@ -12,10 +12,11 @@ import ssl
 
 from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.message.malformed import Malformed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Upstream
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.upstream_query import Query
+from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 MAX_PENDING = 1024
 LOOK_SECONDS = 0.05
@@ -25,8 +26,8 @@ LOOK_SECONDS = 0.05
 class _Connection(asyncio.Protocol):
     """A stream of messages, each behind its length."""
 
-    def __init__(self, owner: Streams) -> None:
-        self.pending: dict[bytes, Query] = {}
+    def __init__(self, owner: StreamTransport) -> None:
+        self.pending: dict[bytes, UpstreamQuery] = {}
         self.last_used = owner.loop.time()
         self.born = self.last_used
         self.heard = self.last_used
@@ -49,7 +50,7 @@ class _Connection(asyncio.Protocol):
             transport.write(message)
         self._unsent.clear()
 
-    def send(self, ident: bytes, message: bytes, query: Query) -> None:
+    def send(self, ident: bytes, message: bytes, query: UpstreamQuery) -> None:
         self.pending[ident] = query
         self.last_used = self._owner.loop.time()
         framed = len(message).to_bytes(2, "big") + message
@@ -69,7 +70,7 @@ class _Connection(asyncio.Protocol):
             del self._buffer[:end]
             self._take(message)
 
-    def expired(self, ident: bytes, query: Query, sent: float) -> None:
+    def expired(self, ident: bytes, query: UpstreamQuery, sent: float) -> None:
         """Give up on a query that has had no reply in time, and on the connection if it's dead."""
         if self.pending.get(ident) is not query:
             return
@@ -98,10 +99,10 @@ class _Connection(asyncio.Protocol):
             message = wire.claim_question(message) + query.question
         query.finish(self._read(message, query))
 
-    def _read(self, message: bytes, query: Query) -> Reply | Failed:
+    def _read(self, message: bytes, query: UpstreamQuery) -> Reply | Failed:
         try:
             reply = wire.parse_reply(message)
-        except wire.Malformed as error:
+        except Malformed as error:
             return Failed(f"{self._owner.upstream}: malformed reply: {error}")
         if reply.question.lower() != query.question:
             return Failed(f"{self._owner.upstream}: a reply to another question")
@@ -127,7 +128,7 @@ class _Connection(asyncio.Protocol):
             self.opening.cancel()
 
 
-class Streams:
+class StreamTransport:
     """The connection to one server: opened when needed, closed when idle."""
 
     def __init__(
@@ -155,7 +156,7 @@ class Streams:
         """Those that are open: the one in use, and those replaced until they are idle."""
         self._connection: _Connection | None = None
 
-    def send(self, query: Query, *, deadline: float) -> None:
+    def send(self, query: UpstreamQuery, *, deadline: float) -> None:
         """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
         query.waits = True
         connection = self._usable()
@@ -166,7 +167,7 @@ class Streams:
         self.loop.call_at(deadline, connection.expired, ident, query, self.loop.time())
 
     def close(self) -> None:
-        """Close every connection; what was under way fails."""
+        """Close every connection; what was in flight fails."""
         for connection in list(self.connections):
             connection.fail("closing")
 

@@ -16,12 +16,13 @@ from heapq import heappop, heappush
 from itertools import count
 
 from nat64_dataplane.dns64.host.random_bytes import Entropy, mix_case
-from nat64_dataplane.dns64.host.recvmmsg import Receiver
+from nat64_dataplane.dns64.host.recvmmsg import DatagramReceiver
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.message.malformed import Malformed
 from nat64_dataplane.dns64.settings import Upstream
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.upstream_query import Query
+from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 PORTS = 4
 USES = 2048
@@ -33,22 +34,22 @@ TICK = 0.05
 """Seconds between looks at which queries have had no reply in time."""
 
 
-_Pending = tuple[Query, bytes]
+_Pending = tuple[UpstreamQuery, bytes]
 """An open query with its question in the letter case that it went out in."""
 
-_Waiting = tuple[float, int, Query, "_Port", bytes]
+_Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes]
 """When to give up, a number that decides between equals, and which query: on which port and ID."""
 
 
 class _Port:
     """One connected socket and the queries open on it by ID."""
 
-    def __init__(self, owner: Datagrams) -> None:
+    def __init__(self, owner: UdpTransport) -> None:
         self.pending: dict[bytes, _Pending] = {}
         self.uses = 0
         self._owner = owner
         self._socket = owner.open_socket()
-        self._receiver = Receiver(self._socket)
+        self._receiver = DatagramReceiver(self._socket)
         self.expires = owner.loop.time() + owner.expire
         owner.loop.add_reader(self._socket, self._readable)
 
@@ -104,13 +105,13 @@ class _Port:
             # the letter case was for the way only: names compressed against the question get it
             message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
             reply = query.read(message)
-        except wire.Malformed as error:
+        except Malformed as error:
             owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
         else:
             query.finish(reply)
 
 
-class Datagrams:
+class UdpTransport:
     """All sockets to one server, and the clock that gives up on queries."""
 
     def __init__(
@@ -120,7 +121,7 @@ class Datagrams:
         entropy: Entropy,
         *,
         expire: float,
-        wrong_case: Callable[[Query], None],
+        wrong_case: Callable[[UpstreamQuery], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream = upstream
@@ -141,7 +142,7 @@ class Datagrams:
         self._number = count()
         self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, query: Query, *, deadline: float) -> None:
+    def send(self, query: UpstreamQuery, *, deadline: float) -> None:
         """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
         random = self._entropy.bytes(4)
         try:
@@ -172,12 +173,12 @@ class Datagrams:
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, self._tick)
 
-    def fail(self, query: Query, reason: str) -> None:
+    def fail(self, query: UpstreamQuery, reason: str) -> None:
         """Give up on a query."""
         query.finish(Failed(reason))
 
     def close(self) -> None:
-        """Close every socket; what was under way fails."""
+        """Close every socket; what was in flight fails."""
         if self._timer is not None:
             self._timer.cancel()
         ports = self._ports + self._retired

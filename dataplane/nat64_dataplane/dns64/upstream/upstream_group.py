@@ -14,11 +14,11 @@ from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.domain_names import Zones
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Forward
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.upstream_query import TOTAL_SECONDS, Done, Query
-from nat64_dataplane.dns64.upstream.upstream_server import NO_EDNS_SECONDS, Server
+from nat64_dataplane.dns64.upstream.upstream_query import TOTAL_SECONDS, Done, UpstreamQuery
+from nat64_dataplane.dns64.upstream.upstream_server import NO_EDNS_SECONDS, UpstreamServer
 
 UNLIMITED = 1_000_000
 ROUND_SECONDS = 0.05
@@ -29,7 +29,7 @@ Observe = Callable[[str, int | None, float], None]
 """Told for each exchange: the server, the RCODE or None, and the seconds it took."""
 
 
-class Group:
+class UpstreamGroup:
     """A `forward` stanza at work."""
 
     def __init__(self, settings: Forward, entropy: Entropy, observe: Observe) -> None:
@@ -48,7 +48,9 @@ class Group:
         self._zone = domain_names.from_text(settings.zone)
         self._excepted = Zones(settings.excepted)
         self.everything = self._zone == b"\0" and not settings.excepted
-        self.servers = [Server(upstream, settings, entropy) for upstream in settings.upstreams]
+        self.servers = [
+            UpstreamServer(upstream, settings, entropy) for upstream in settings.upstreams
+        ]
 
     def serves(self, name: bytes) -> bool:
         """Whether this stanza is for a name."""
@@ -66,18 +68,18 @@ class Group:
 
     def ask(self, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
         """Ask a question, in lower case; `done` gets the reply, or Failed after all tries."""
-        self.start(Tries(self, question, do=do, cd=cd, done=done))
+        self.start(Attempts(self, question, do=do, cd=cd, done=done))
 
-    def start(self, tries: Tries) -> None:
-        """Begin with the first try, unless too many questions are under way."""
+    def start(self, tries: Attempts) -> None:
+        """Begin with the first try, unless too many questions are in flight."""
         self.under_way += 1
         if 0 < self.settings.max_concurrent < self.under_way:
             self.rejected += 1
-            tries.finished(Failed("max_concurrent queries are under way", wire.REFUSED))
+            tries.finished(Failed("max_concurrent queries are in flight", wire.REFUSED))
         else:
             tries.proceed()
 
-    def order(self) -> list[Server]:
+    def order(self) -> list[UpstreamServer]:
         """The servers in the order that the policy gives for one question."""
         servers = self.servers
         if len(servers) == 1 or self.settings.policy == "sequential":
@@ -97,12 +99,14 @@ class Group:
             server.close()
 
 
-class Tries(Query):
+class Attempts(UpstreamQuery):
     """The tries of one question, until a server answers or time or tries are used up."""
 
     __slots__ = ("_at", "_done", "_left", "_order", "_reason", "_server", "group", "over")
 
-    def __init__(self, group: Group, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+    def __init__(
+        self, group: UpstreamGroup, question: bytes, *, do: bool, cd: bool, done: Done
+    ) -> None:
         super().__init__(question, do=do, cd=cd)
         self.group = group
         self._done = done
@@ -113,7 +117,7 @@ class Tries(Query):
         self._reason = "no upstream is healthy"
         self.over = False
         """Whether the result has been handed over."""
-        self._server: Server | None = None
+        self._server: UpstreamServer | None = None
 
     def proceed(self) -> None:
         """Try the next server, or end. Never raises."""
@@ -187,10 +191,10 @@ class Tries(Query):
         self._left = self.group.tries
         self.next()
 
-    def _send(self, server: Server, now: float) -> None:
+    def _send(self, server: UpstreamServer, now: float) -> None:
         server.send(self, min(now + self.group.settings.read_timeout, self.end))
 
-    def _choose(self) -> Server | None:
+    def _choose(self) -> UpstreamServer | None:
         for _ in self._order:
             server = self._order[self._at % len(self._order)]
             self._at += 1

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable
 
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
-from nat64_dataplane.dns64.message.wire import Malformed, Reply, parse_reply
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.message.malformed import Malformed
+from nat64_dataplane.dns64.message.wire import Reply, parse_reply
 
 TOTAL_SECONDS = 5.0
 """All tries together, as in CoreDNS."""
@@ -18,7 +19,7 @@ TOTAL_SECONDS = 5.0
 Done = Callable[[Reply | Failed], None]
 
 
-class Query:
+class UpstreamQuery:
     """A query in flight: what was asked. Subclasses say what happens to the result."""
 
     __slots__ = ("cd", "do", "edns", "end", "question", "sent", "tcp", "waits")

@@ -7,12 +7,12 @@ import ssl
 
 from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.message import domain_names
+from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Forward, Upstream
-from nat64_dataplane.dns64.synthesis.rfc6147 import Failed
-from nat64_dataplane.dns64.upstream.stream_transport import Streams
-from nat64_dataplane.dns64.upstream.udp_transport import Datagrams
-from nat64_dataplane.dns64.upstream.upstream_query import Query
+from nat64_dataplane.dns64.upstream.stream_transport import StreamTransport
+from nat64_dataplane.dns64.upstream.udp_transport import UdpTransport
+from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 CASE_BLIND_SECONDS = 600.0
 """How long a server that doesn't keep letter case is asked in lower case only."""
@@ -20,7 +20,7 @@ NO_EDNS_SECONDS = 600.0
 PROBE_SECONDS = 1.0
 
 
-class Server:
+class UpstreamServer:
     """One upstream with its transports and its health. Raises OSError for a bad certificate."""
 
     def __init__(self, upstream: Upstream, settings: Forward, entropy: Entropy) -> None:
@@ -35,7 +35,7 @@ class Server:
         self._closed = False
         self._health = domain_names.from_text(settings.health_domain) + b"\0\2\0\1"
         tls = _tls_context(settings) if upstream.transport == "tls" else None
-        self.streams = Streams(
+        self.streams = StreamTransport(
             upstream,
             settings.source_address,
             entropy,
@@ -44,7 +44,7 @@ class Server:
             tls=tls,
             server_name=upstream.server_name or settings.tls_server_name or upstream.address,
         )
-        self.datagrams = Datagrams(
+        self.datagrams = UdpTransport(
             upstream,
             settings.source_address,
             entropy,
@@ -60,7 +60,7 @@ class Server:
         most = self._settings.max_fails
         return most > 0 and self.fails > most
 
-    def send(self, query: Query, deadline: float) -> None:
+    def send(self, query: UpstreamQuery, deadline: float) -> None:
         """Send a query by the transport that it needs."""
         query.sent = self._loop.time()
         query.edns = query.sent >= self.no_edns_until
@@ -68,7 +68,7 @@ class Server:
         transport.send(query, deadline=deadline)
 
     def check(self) -> None:
-        """Start to probe, unless that is under way."""
+        """Start to probe, unless it probes already."""
         if self._probe is None and not self._closed and self._settings.max_fails:
             self._schedule(0.0)
 
@@ -98,7 +98,7 @@ class Server:
         self.failed_probes += 1
         self._schedule(self._settings.health_interval)
 
-    def _wrong_case(self, query: Query) -> None:
+    def _wrong_case(self, query: UpstreamQuery) -> None:
         """A reply in other letter case: forged, or the server folds case. TCP can tell."""
         self.datagrams.mixes_case = False
         self._loop.call_later(CASE_BLIND_SECONDS, self._mix_again)
@@ -109,12 +109,12 @@ class Server:
         self.datagrams.mixes_case = True
 
 
-class _Probe(Query):
+class _Probe(UpstreamQuery):
     """A question that only asks whether the server is alive."""
 
     __slots__ = ("_server",)
 
-    def __init__(self, question: bytes, server: Server) -> None:
+    def __init__(self, question: bytes, server: UpstreamServer) -> None:
         super().__init__(question, do=False, cd=False)
         self._server = server
 

@@ -1,0 +1,14 @@
+"""What stands in the place of a reply when none came."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nat64_dataplane.dns64.message import wire
+
+
+class Failed(NamedTuple):
+    """No usable reply came: after every upstream and every try."""
+
+    reason: str
+    rcode: int = wire.SERVFAIL

@@ -1,0 +1,69 @@
+"""Chains of aliases: followed to their end by questions, then made one reply."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.compose import Data, Writer
+from nat64_dataplane.dns64.message.failed import Failed
+from nat64_dataplane.dns64.message.wire import Reply
+
+MAX_CHAIN = 8
+"""Questions asked to follow one chain of aliases that upstream doesn't follow itself."""
+
+
+class Ask(NamedTuple):
+    """A question for upstream."""
+
+    name: bytes
+    type: int
+    why: str
+
+
+def follow(name: bytes, rdtype: int, why: str) -> Generator[Ask, Reply | Failed, Reply | Failed]:
+    """Ask for A or AAAA. Where upstream stops at an alias without saying why, ask for its target
+    (section 5.1.5).
+    """
+    reply = yield Ask(name, rdtype, why)
+    chain: list[Reply] = []
+    while isinstance(reply, Reply) and len(chain) < MAX_CHAIN:
+        target = _open_end(reply)
+        if target is None:
+            break
+        chain.append(reply)
+        reply = yield Ask(target, rdtype, "the chain of aliases ends here without an address")
+    if not chain or isinstance(reply, Failed):
+        return reply
+    return join(name, rdtype, [*chain, reply])
+
+
+def _open_end(reply: Reply) -> bytes | None:
+    """Return the name that a chain of aliases stops at, where nothing follows it."""
+    if reply.authority or not reply.answer or reply.rcode:
+        return None
+    aliases = (wire.CNAME, wire.DNAME, wire.RRSIG)
+    if any(record.type not in aliases or record.rdclass != wire.IN for record in reply.answer):
+        return None
+    last = [record for record in reply.answer if record.type == wire.CNAME]
+    return wire.expand_name(reply.wire, last[-1].data).lower() if last else None
+
+
+def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
+    """Make one reply of a chain of aliases and the replies to their targets."""
+    question = name + rdtype.to_bytes(2, "big") + b"\0\1"
+    writer = Writer(question)
+    last = replies[-1]
+    for reply in replies:
+        for record in reply.answer if reply is not last else ():
+            target = wire.expand_name(reply.wire, record.data) if record.type == wire.CNAME else b""
+            if target:
+                owner = wire.expand_name(reply.wire, record.start)
+                alias = Data(wire.CNAME, record.ttl, b"")
+                writer.record(0, owner, alias, (b"", target, b"", b""))
+    writer.reply(last)
+    body = writer.body()
+    counts = b"".join(count.to_bytes(2, "big") for count in (1, *body.counts))
+    head = b"\0\0" + (last.flags & 0xFFFF).to_bytes(2, "big") + counts
+    return wire.parse_reply(head + question + body.bytes)
