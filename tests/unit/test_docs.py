@@ -17,7 +17,7 @@ from nat64_dataplane.dns64.app import App
 from nat64_dataplane.dns64.report.dns_metrics import DnsCollector
 from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS, NAMES
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
-from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
 from nat64_operator.edge import metrics as operator_metrics
@@ -67,7 +67,7 @@ def names(metrics: Iterable[Metric]) -> set[str]:
 async def exported() -> set[str]:
     status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="", since=0)
     app = App(Path("Corefile"), settings.from_text(COREFILE))
-    translator = Collector(State(Config(name="default"), status), Kernel())
+    translator = Collector(AgentState(Config(name="default"), status), Kernel())
     operator = [*operator_metrics.REGISTRY.collect(), *Objects(Store(SETTINGS)).collect()]
     ours = {name for name in names(operator) if name.startswith("nat64_")}
     return names(translator.collect()) | names(DnsCollector(app).collect()) | ours

@@ -16,7 +16,7 @@ from nat64_dataplane import config
 from nat64_dataplane.dns64.report import dns_metrics as dns64_metrics
 from nat64_dataplane.translator.datapath import counters
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
-from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
 from nat64_operator.edge import metrics
@@ -51,7 +51,7 @@ class Kernel:
 def translator() -> str:
     parsed = config.Config(name="default")
     status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="x", since=0)
-    state = State(parsed, status, repairs={"route": 1})
+    state = AgentState(parsed, status, repairs={"route": 1})
     registry = CollectorRegistry()
     registry.register(Collector(state, Kernel()))
     exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
 from nat64_dataplane.translator.report import probes
-from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR, RunDir, Status
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Agent:
         config = parse(self._content)
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status still holds: what it set up translates whether we run or not.
-        self.state = State(config, self.run_dir.read_status() or _starting(config))
+        self.state = AgentState(config, self.run_dir.read_status() or _starting(config))
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")

@@ -12,18 +12,18 @@ from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
 from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
-from nat64_dataplane.translator.node.reconciler import Settled, Supervisor
+from nat64_dataplane.translator.node.reconciler import Reconciler, Settled
 
 log = logging.getLogger(__name__)
 
 
 class Instance:
-    """A Datapath and its Supervisor. Reading may happen in any thread, the rest in one."""
+    """A Datapath and its Reconciler. Reading may happen in any thread, the rest in one."""
 
     def __init__(self, pins: Path, attach_by: AttachBy) -> None:
         self._pins = pins
         self._attach_by: AttachBy = attach_by
-        self._opened: tuple[Datapath, Supervisor] | None = None
+        self._opened: tuple[Datapath, Reconciler] | None = None
         self._sessions = 0
         self._carrier: Carrier | None = None
 
@@ -47,7 +47,7 @@ class Instance:
         if config.limits.sessions != self._sessions:
             return self._resize(config)
         self._datapath.note_route_change()  # it may be why we were woken
-        settled = self._supervisor.reconcile(config)
+        settled = self._reconciler.reconcile(config)
         self._finish_move()
         return settled
 
@@ -85,12 +85,12 @@ class Instance:
         return self._opened[0]
 
     @property
-    def _supervisor(self) -> Supervisor:
+    def _reconciler(self) -> Reconciler:
         if self._opened is None:
             raise HostError("Starting", "the programs are not loaded yet")
         return self._opened[1]
 
-    def _load(self, config: Config) -> tuple[tuple[Datapath, Supervisor], Carrier | None]:
+    def _load(self, config: Config) -> tuple[tuple[Datapath, Reconciler], Carrier | None]:
         before = list(pinned_maps.versions(self._pins, config.name))
         datapath = Datapath.open(self._pins, config.name, config.limits)
         host = Host(config.name, self._pins, self._attach_by)
@@ -99,7 +99,7 @@ class Instance:
             if before and datapath.directory not in before:
                 newest = max(before, key=lambda path: path.stat().st_mtime)
                 carrier = self._carry(newest, datapath)
-            return (datapath, Supervisor(host, datapath)), carrier
+            return (datapath, Reconciler(host, datapath)), carrier
         except BaseException:
             host.close()
             datapath.close()

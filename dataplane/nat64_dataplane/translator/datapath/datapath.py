@@ -24,7 +24,7 @@ from nat64_dataplane.translator.datapath import (
 from nat64_dataplane.translator.datapath.abi import BibEntry, Session, SweepResult
 from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
-from nat64_dataplane.translator.datapath.slot_writer import Tables
+from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
 from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
@@ -118,18 +118,18 @@ class Datapath:
         # New maps begin anywhere: sessions taken along from others are to be checked again, too.
         epoch = (self._epoch(active) or secrets.randbelow(0xFFFF)) % 0xFFFF + 1
         built = config_slot.build(config, host, slot, epoch)
-        tables = Tables(self._maps, slot)
-        tables.clear()
-        tables.fill(built)
-        tables.add_statics(config.static_mappings, self.now())
+        writer = SlotWriter(self._maps, slot)
+        writer.clear()
+        writer.fill(built)
+        writer.add_statics(config.static_mappings, self.now())
         self._maps["config"].set(abi.U32.pack(slot), built.config)
         self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, (routes + 1) & _U32, offset))
         # From here on packets follow the new config; the rest is tidying up.
-        tables.drop_statics_but(config.static_mappings)
-        tables.drop_uplinks_but(built)
+        writer.drop_statics_but(config.static_mappings)
+        writer.drop_uplinks_but(built)
         if self._has_state():
             self._sweep(abi.Sweep.STATE | abi.Sweep.PURGE)
-        tables.drop_idle_blocks()
+        writer.drop_idle_blocks()
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""

@@ -11,7 +11,7 @@ from nat64_dataplane.translator.datapath import abi, port_bitmap
 from nat64_dataplane.translator.datapath.config_slot import Slot
 
 
-class Tables:
+class SlotWriter:
     """The maps, seen from one slot of the config."""
 
     def __init__(self, maps: Mapping[str, Map], slot: int) -> None:

@@ -53,7 +53,7 @@ def peer_name(instance: str) -> str:
     return f"n64p-{hashlib.sha256(instance.encode()).hexdigest()[:8]}"
 
 
-class Supervisor:
+class Reconciler:
     """Holds what was applied, so that a pass which changes nothing writes nothing."""
 
     def __init__(self, host: Host, maps: Maps) -> None:

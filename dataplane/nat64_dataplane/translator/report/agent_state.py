@@ -39,7 +39,7 @@ class SweepTotals:
 
 
 @dataclass(slots=True)
-class State:
+class AgentState:
     """One agent's state."""
 
     config: Config

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector as BaseCollector
 
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
-from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.agent_state import AgentState
 
 _OF_PACKETS = frozenset(
     {"received", "translated", "passed", "held", "sent_fast", "sent_kernel", "hairpinned"}
@@ -39,7 +39,7 @@ class Source(Protocol):
 class Collector(BaseCollector):
     """Turns one agent's state and maps into metric families."""
 
-    def __init__(self, state: State, source: Source) -> None:
+    def __init__(self, state: AgentState, source: Source) -> None:
         self._state = state
         self._source = source
 

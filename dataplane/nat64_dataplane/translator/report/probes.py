@@ -11,14 +11,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from nat64_dataplane import http_server
 from nat64_dataplane.http_server import Answer, Handler
-from nat64_dataplane.translator.report.agent_state import State
+from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.report.metrics import Collector, Source
 
 _STUCK_SECONDS = 120
 """A pass takes milliseconds and comes every few seconds."""
 
 
-def routes(state: State, source: Source) -> dict[str, Handler]:
+def routes(state: AgentState, source: Source) -> dict[str, Handler]:
     """The paths of a running agent."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(state, source))
