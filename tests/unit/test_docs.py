@@ -17,6 +17,7 @@ from nat64_dataplane.dns64.app import App
 from nat64_dataplane.dns64.report.dns_metrics import DnsCollector
 from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS, NAMES
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.node_warning import REASONS
 from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
@@ -122,6 +123,13 @@ def test_every_reason_of_a_condition_has_a_row_in_troubleshooting() -> None:
     found |= set(arguments(agents, "HostError"))
     assert "NoUplink" in found
     assert sorted(word for word in found if f"`{word}`" not in text) == []
+
+
+def test_every_warning_has_a_symptom_and_a_remedy_in_troubleshooting() -> None:
+    text = (REPO / "docs" / "troubleshooting.md").read_text().partition("### Warnings")[2]
+    rows = re.findall(r"^\| (.+) \| `(\w+)`: (.+) \| (.+) \|$", text, re.MULTILINE)
+    assert [reason for _, reason, _, _ in rows] == list(REASONS)
+    assert all(symptom and meaning and remedy for symptom, _, meaning, remedy in rows)
 
 
 @pytest.mark.parametrize("path", [*DOCS, REPO / "README.md"], ids=lambda path: path.name)

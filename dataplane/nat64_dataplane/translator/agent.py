@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
@@ -27,6 +29,7 @@ from nat64_dataplane.translator.node import netlink_monitor
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
+from nat64_dataplane.translator.node_warning import NodeWarning
 from nat64_dataplane.translator.report import probes
 from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR, RunDir, Status
@@ -66,7 +69,8 @@ class Agent:
         config = parse(self._content)
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status still holds: what it set up translates whether we run or not.
-        self.state = AgentState(config, self.run_dir.read_status() or _starting(config))
+        status = self.run_dir.read_status() or _starting(config)
+        self.state = AgentState(config, status, warnings=status.warnings)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -147,6 +151,7 @@ class Agent:
         uplinks = ", ".join(uplink.name for uplink in settled.view.uplinks)
         pool = {each.address for each in settled.view.pool}
         addresses = str(min(pool)) + (f" and {len(pool) - 1} more" if len(pool) > 1 else "")
+        self._note_warnings(settled.warnings)
         self._publish(
             f"Programmed: {self.state.config.prefix} translates to {addresses} over {uplinks}",
             programmed=True,
@@ -160,6 +165,15 @@ class Agent:
         kind = type(action).__name__
         self.state.repairs[kind] = self.state.repairs.get(kind, 0) + 1
 
+    def _note_warnings(self, found: tuple[NodeWarning, ...]) -> None:
+        before = {warning.reason for warning in self.state.warnings}
+        for warning in found:
+            if warning.reason not in before:
+                log.warning("%s: %s; %s", warning.reason, warning.message, warning.remedy)
+        for reason in sorted(before - {warning.reason for warning in found}):
+            log.info("%s: no longer", reason)
+        self.state.warnings = found
+
     def _publish(self, reason: str, *, programmed: bool) -> None:
         config = self.state.config
         status = Status(
@@ -168,11 +182,15 @@ class Agent:
             reason=reason,
             config_hash=config.content_hash,
             since=time.time(),
+            warnings=self.state.warnings,
         )
         if status.same_as(self.state.status) and self.run_dir.status_path.exists():
             return
+        if status.same_but_warnings(self.state.status):
+            status = replace(status, since=self.state.status.since)
+        else:
+            log.log(logging.INFO if programmed else logging.WARNING, "%s", reason)
         self.state.status = status
-        log.log(logging.INFO if programmed else logging.WARNING, "%s", reason)
         try:
             self.run_dir.write_status(status)
         except OSError as error:

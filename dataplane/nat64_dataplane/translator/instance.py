@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from nat64_dataplane.config import Config
@@ -13,6 +14,7 @@ from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
 from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
 from nat64_dataplane.translator.node.reconciler import Reconciler, Settled
+from nat64_dataplane.translator.node_warning import NodeWarning, ordered
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Instance:
         self._datapath.note_route_change()  # it may be why we were woken
         settled = self._reconciler.reconcile(config)
         self._finish_move()
-        return settled
+        return replace(settled, warnings=ordered((*settled.warnings, *self._map_warnings())))
 
     def sweep(self) -> SweepResult:
         """Take away what has expired. Raises DataplaneError."""
@@ -112,6 +114,10 @@ class Instance:
             return None
         log.info("sessions carried over from maps %s", source.name)
         return carrier
+
+    def _map_warnings(self) -> Iterable[NodeWarning]:
+        """What the maps show. Raises DataplaneError."""
+        return ()
 
     def _finish_move(self) -> None:
         """Once the new programs run: fetch what the old ones did last, and unpin them."""

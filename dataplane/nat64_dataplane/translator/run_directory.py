@@ -16,12 +16,13 @@ from pathlib import Path
 import msgspec
 
 from nat64_dataplane.errors import BusyError
+from nat64_dataplane.translator.node_warning import NodeWarning
 
 DEFAULT_RUN_DIR = Path("/run/nat64-operator")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What `status.json` holds. `since` is when it last changed, in seconds of Unix time."""
+    """What `status.json` holds. `since` is the Unix time of the last change but to warnings."""
 
     prefix: str
     programmed: bool
@@ -29,10 +30,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One CamelCase word, then for people what it means here."""
     config_hash: str
     since: float
+    warnings: tuple[NodeWarning, ...] = ()
+    """What is wrong although packets are translated."""
 
     def same_as(self, other: Status | None) -> bool:
         """Whether nothing but the time differs."""
         return other is not None and msgspec.structs.replace(other, since=self.since) == self
+
+    def same_but_warnings(self, other: Status) -> bool:
+        """Whether nothing but the warnings and the time differs."""
+        return self.same_as(msgspec.structs.replace(other, warnings=self.warnings))
 
 
 class RunDir:

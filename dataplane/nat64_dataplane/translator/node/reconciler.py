@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,13 +20,11 @@ from nat64_dataplane.translator.node import (
 )
 from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action, Apply
-from nat64_dataplane.translator.node.facts import Facts
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.plan import Desired, Observed
+from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
 _ROUNDS = 8
-
-log = logging.getLogger(__name__)
 
 
 class Maps(Protocol):
@@ -46,6 +44,8 @@ class Settled:
     view: HostView
     actions: tuple[Action, ...]
     """What was done."""
+    warnings: tuple[NodeWarning, ...] = ()
+    """What the node needs although it translates now."""
 
 
 def peer_name(instance: str) -> str:
@@ -68,7 +68,6 @@ class Reconciler:
             for direction, name in tc_hooks.PROGRAMS.items()
         }
         self._applied: tuple[Config, HostView] | None = None
-        self._unreserved = ""
 
     def reconcile(self, config: Config) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
@@ -79,10 +78,10 @@ class Reconciler:
         for _ in range(_ROUNDS):
             observed = self.host.observe(config.interface, self._applied_view(config))
             desired, view = self._wanted(config, observed)
-            self._check_settings(config, observed.facts)
+            warnings = tuple(self._warnings(config, observed))
             actions = planning.plan(desired, observed, view)
             if not actions and view:
-                return Settled(view, tuple(done))
+                return Settled(view, tuple(done), warnings)
             for action in actions:
                 if isinstance(action, Apply):
                     self.maps.apply(config, action.view)
@@ -101,15 +100,12 @@ class Reconciler:
             return self._applied[1]
         return None
 
-    def _check_settings(self, config: Config, facts: Facts) -> None:
-        unreserved = node_sysctls.missing(config, facts)
-        if unreserved and unreserved != self._unreserved:
-            log.warning(
-                "ports %s are not in ip_local_reserved_ports, so this node's own sockets may be "
-                "given them: `nat64-translator prepare` reserves them",
-                unreserved,
-            )
-        self._unreserved = unreserved
+    def _warnings(self, config: Config, observed: Observed) -> Iterator[NodeWarning]:
+        """Raises HostError where the node can't translate at all as it is set."""
+        if unreserved := node_sysctls.missing(config, observed.facts):
+            yield warn("PortsNotReserved", unreserved)
+        if self.host.notrack_error:
+            yield warn("NoNftables", self.host.notrack_error)
 
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts

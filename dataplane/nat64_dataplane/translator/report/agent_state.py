@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nat64_dataplane.config import Config
+from nat64_dataplane.translator.node_warning import NodeWarning
 from nat64_dataplane.translator.run_directory import Status
 
 
@@ -48,6 +49,8 @@ class AgentState:
     """Whether the last pass left the node as the config says."""
     config_error: str = ""
     """Why the file's content is not what runs; empty where it is."""
+    warnings: tuple[NodeWarning, ...] = ()
+    """Those of the last pass that went well."""
     attached_by: str = ""
     notrack_error: str = ""
     last_pass: float = 0

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector as BaseCollector
 
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
+from nat64_dataplane.translator.node_warning import REASONS
 from nat64_dataplane.translator.report.agent_state import AgentState
 
 _OF_PACKETS = frozenset(
@@ -71,6 +72,15 @@ class Collector(BaseCollector):
             ),
         ):
             yield _gauge(f"nat64_{metric}", text, name, value)
+        warnings = GaugeMetricFamily(
+            "nat64_warning",
+            "Whether something is wrong although packets are translated, by reason",
+            labels=("gateway", "reason"),
+        )
+        present = {warning.reason for warning in state.warnings}
+        for reason in REASONS:
+            warnings.add_metric((name, reason), reason in present)
+        yield warnings
         repairs = CounterMetricFamily(
             "nat64_repairs",
             "Parts of the node's setup found changed and put back",

@@ -33,7 +33,9 @@ def routes(state: AgentState, source: Source) -> dict[str, Handler]:
     async def readyz() -> Answer:
         if why := state.unready:
             return http_server.text(HTTPStatus.SERVICE_UNAVAILABLE, why)
-        return http_server.text(HTTPStatus.OK, state.status.reason)
+        lines = [state.status.reason]
+        lines += [f"warning {w.reason}: {w.message}; {w.remedy}" for w in state.warnings]
+        return http_server.text(HTTPStatus.OK, "\n".join(lines))
 
     async def metrics() -> Answer:
         # Reading the maps takes system calls: not on the loop.

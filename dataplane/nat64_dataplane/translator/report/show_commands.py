@@ -38,6 +38,10 @@ def status(options: argparse.Namespace) -> int:
             rows, ("name", "programmed", "prefix", "sessions", "since", "reason"), options.output
         )
     )
+    if options.output == "table":
+        for row in rows:
+            for each in row.get("warnings", ()):
+                print(f"warning {each['reason']}: {each['message']}; {each['remedy']}")
     return EXIT_OK if all(row["programmed"] for row in rows) else EXIT_FAILED
 
 

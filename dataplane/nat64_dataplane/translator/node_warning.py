@@ -1,0 +1,63 @@
+"""Warnings: what an operator of the node must know although packets are translated.
+
+A node is programmed or it isn't; a warning says that it is, and that something will still go wrong.
+Every warning has a reason from `REASONS`, a message about this node, and the reason's remedy. They
+are in status.json, as metric `nat64_warning`, in the gateway's condition `Degraded`, and in what
+`kubectl nat64 status` and `doctor` print. To add one: a row here, one in docs/troubleshooting.md,
+and `warn(REASON, ...)` where it is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+_MOST_DETAILS = 3
+_LONGEST_MESSAGE = 500
+
+
+class Reason(NamedTuple):
+    """What a reason means on any node, and what to do about it."""
+
+    meaning: str
+    remedy: str
+
+
+REASONS: dict[str, Reason] = {
+    "PortsNotReserved": Reason(
+        "ports of the pool are not in ip_local_reserved_ports: the node's own sockets may get them",
+        "run `nat64-translator prepare` on the node, as the init container does",
+    ),
+    "NoNftables": Reason(
+        "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
+        "load the module nf_tables, or keep conntrack and masquerade rules off this node",
+    ),
+}
+"""Every reason, in the order in which warnings are listed."""
+
+
+class NodeWarning(msgspec.Struct, frozen=True, rename="camel"):
+    """One warning, as status.json has it."""
+
+    reason: str
+    """CamelCase, one of REASONS."""
+    message: str
+    remedy: str
+
+
+def warn(reason: str, *details: str) -> NodeWarning:
+    """A warning about this node; `details` say what was found. Raises KeyError for no reason."""
+    known = REASONS[reason]
+    shown = "; ".join(details[:_MOST_DETAILS])
+    if more := len(details) - _MOST_DETAILS:
+        shown += f"; and {more} more" if more > 0 else ""
+    message = f"{known.meaning} ({shown})" if shown else known.meaning
+    return NodeWarning(reason, message[:_LONGEST_MESSAGE], known.remedy)
+
+
+def ordered(found: Iterable[NodeWarning]) -> tuple[NodeWarning, ...]:
+    """One warning for each reason, in the order of REASONS."""
+    by_reason = {warning.reason: warning for warning in found}
+    return tuple(by_reason[reason] for reason in REASONS if reason in by_reason)
