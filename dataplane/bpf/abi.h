@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define NAT64_ABI 3
+#define NAT64_ABI 4
 
 union addr6 {
 	__u8 bytes[16];
@@ -228,7 +228,7 @@ struct fragment_key {
 	__u16 pad;
 };
 
-enum fragment_fate { FRAGMENT_TRANSLATE = 1, FRAGMENT_PASS, FRAGMENT_DROP };
+enum fragment_fate { FRAGMENT_UNKNOWN, FRAGMENT_TRANSLATE, FRAGMENT_PASS, FRAGMENT_DROP };
 
 struct fragment {
 	union addr6 client;

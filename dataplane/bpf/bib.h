@@ -70,27 +70,10 @@ static __noinline bool bib4_extend(struct packet *p, __u32 expires)
 	return binding->flags & BIB_STATIC || extend(&binding->expires, expires);
 }
 
-/* Forget the binding of `p`, which this CPU owns: it has just claimed it, or won its expiry. */
-static __noinline void drop_binding(const struct packet *p)
-{
-	struct port_block_key block_key = {
-		.address = p->pool, .kind = PORTS_TAKEN, .protocol = p->protocol};
-	__u32 port = bpf_ntohs(p->pool_port);
-	struct port_block *block;
-	struct bib4_key key;
-
-	bib4_key_of(p, &key);
-	bpf_map_delete_elem(&bib4, &key);
-	block_key.block = port / PORTS_PER_BLOCK;
-	block = bpf_map_lookup_elem(&ports, &block_key);
-	if (block)
-		mark_port(block, port & (PORTS_PER_BLOCK - 1), false);
-}
-
 /* One more port for the client, if it may (RFC 6888 REQ-4). */
-static __noinline int client_port_taken(const struct packet *p, __u32 limit)
+static __noinline enum verdict client_port_taken(const struct packet *p, __u32 limit)
 {
-	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
+	union addr6 address = p->client; /* a key on the stack: see verifier.h */
 	struct client *client = bpf_map_lookup_elem(&clients, &address);
 
 	if (!client) {
@@ -99,11 +82,11 @@ static __noinline int client_port_taken(const struct packet *p, __u32 limit)
 		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
 		client = bpf_map_lookup_elem(&clients, &address);
 		if (!client)
-			return limit ? COUNT_dropped_client_port_limit : GO_ON;
+			return limit ? STOP_dropped_client_port_limit : GO_ON;
 	}
 	if (__sync_fetch_and_add(&client->ports, 1) >= limit && limit) {
 		__sync_fetch_and_add(&client->ports, -1);
-		return COUNT_dropped_client_port_limit;
+		return STOP_dropped_client_port_limit;
 	}
 	return GO_ON;
 }
@@ -115,6 +98,28 @@ static __noinline void client_port_freed(const union addr6 *which)
 
 	if (client && client->ports)
 		__sync_fetch_and_add(&client->ports, -1);
+}
+
+/* Remove a binding and all that it holds: the way to it from the IPv6 side, the port's bit and the
+ * client's count. Only for who owns it: this CPU has just claimed it, or has taken over its expiry.
+ * The bit goes last: until then nobody looks for this port. */
+static __noinline void release_binding(const struct bib4_key *name, const struct bib6_key *owner)
+{
+	struct port_block_key block_key = {
+		.address = name->pool, .kind = PORTS_TAKEN, .protocol = name->protocol};
+	__u32 port = bpf_ntohs(name->pool_port);
+	struct bib6 *entry = bpf_map_lookup_elem(&bib6, owner);
+	struct port_block *taken;
+
+	/* another CPU may have given the client another port in the meantime */
+	if (entry && entry->pool == name->pool && entry->pool_port == name->pool_port)
+		bpf_map_delete_elem(&bib6, owner);
+	bpf_map_delete_elem(&bib4, name);
+	block_key.block = port / PORTS_PER_BLOCK;
+	taken = bpf_map_lookup_elem(&ports, &block_key);
+	if (taken)
+		mark_port(taken, index_below(port, PORTS_PER_BLOCK), false);
+	client_port_freed(&owner->client);
 }
 
 /* The binding of p->client and p->client_port, where there is one that can be used. */
@@ -137,17 +142,20 @@ static __noinline bool find_binding(struct packet *p, __u32 expires)
 
 /* Find or make the binding (RFC 6146 section 3.5.1): endpoint-independent, so the remote end has
  * no say in it. */
-static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32 expires, __u32 now)
+static __always_inline enum verdict get_binding(struct packet *p, __u32 port_limit, __u32 expires,
+						__u32 now)
 {
 	struct bib6_key key;
+	struct bib4_key name;
 	struct bib6 entry = {};
+	enum verdict refusal;
 	int error;
 
 	/* looked for already: without a pool address of its own, `p` has no binding */
 	if (p->pool && find_binding(p, expires))
 		return GO_ON;
 	STEP(client_port_taken(p, port_limit));
-	int refusal = claim_port(p, expires, now);
+	refusal = claim_port(p, expires, now);
 	if (refusal) {
 		client_port_freed(&p->client);
 		return refusal;
@@ -161,7 +169,7 @@ static __always_inline int get_binding(struct packet *p, __u32 port_limit, __u32
 		return GO_ON;
 	}
 	/* another CPU was first with a packet of the same client and port, or the table is full */
-	drop_binding(p);
-	client_port_freed(&p->client);
+	bib4_key_of(p, &name);
+	release_binding(&name, &key);
 	return find_binding(p, expires) ? GO_ON : refused_insertion(error);
 }

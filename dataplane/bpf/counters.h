@@ -8,12 +8,11 @@
 
 #include "abi.h"
 
-#define COUNTERS(X)                                                                                \
+/* Things that happen. */
+#define EVENT_COUNTERS(X)                                                                          \
 	X(none)                                                                                    \
 	X(received)                                                                                \
 	X(translated)                                                                              \
-	X(passed)                                                                                  \
-	X(held)                                                                                    \
 	X(sent_fast)                                                                               \
 	X(sent_kernel)                                                                             \
 	X(hairpinned)                                                                              \
@@ -21,13 +20,18 @@
 	X(icmp_errors_sent)                                                                        \
 	X(icmp_errors_suppressed)                                                                  \
 	X(fragments_translated)                                                                    \
-	X(fragmented)                                                                              \
 	X(sessions_opened)                                                                         \
 	X(sessions_closed)                                                                         \
 	X(bindings_opened)                                                                         \
 	X(bindings_closed)                                                                         \
 	X(port_claims_lost)                                                                        \
-	X(ports_lent)                                                                              \
+	X(ports_lent)
+
+/* Ways in which a packet's path through a program ends early: verdict.h makes a verdict of each. */
+#define STOP_COUNTERS(X)                                                                           \
+	X(passed)                                                                                  \
+	X(held)                                                                                    \
+	X(fragmented)                                                                              \
 	X(dropped_not_configured)                                                                  \
 	X(dropped_truncated)                                                                       \
 	X(dropped_malformed)                                                                       \
@@ -65,7 +69,7 @@
 	X(dropped_internal)
 
 #define COUNTER_NAME(name) COUNT_##name,
-enum counter { COUNTERS(COUNTER_NAME) COUNTER_COUNT };
+enum counter { EVENT_COUNTERS(COUNTER_NAME) STOP_COUNTERS(COUNTER_NAME) COUNTER_COUNT };
 #undef COUNTER_NAME
 
 struct counters {

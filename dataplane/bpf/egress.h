@@ -22,8 +22,8 @@ static __always_inline struct session *overloaded_session(struct packet *p, __u3
 	return session && is_client_of(session, p) && session->expires > now ? session : NULL;
 }
 
-inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config *config,
-				     struct packet *p)
+inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struct config *config,
+					      struct packet *p)
 {
 	struct session *session = NULL;
 	__u32 now = now_seconds();
@@ -60,39 +60,40 @@ inline_step int find_session_of_ipv6(struct __sk_buff *skb, const struct config 
 }
 
 /* A later fragment has no ports: the first one has told what to do with it. */
-inline_step int translate_later_fragment_6to4(struct __sk_buff *skb, const struct config *config,
-					      struct packet *p)
+inline_step enum verdict
+translate_later_fragment_6to4(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
 	STEP(later_fragment(skb, p));
 	count(DIR_6TO4, COUNT_fragments_translated);
 	return header_to_ipv4(skb, config, p);
 }
 
-inline_step int translate_6to4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
 {
-	int stop;
+	enum verdict stop;
 
 	STEP(parse_ipv6(skb, p));
 	if (!in_pref64(config, &p->remote6))
-		return COUNT_passed; /* the link's own neighbour discovery and the like */
+		return STOP_passed; /* the link's own neighbour discovery and the like */
 	if (in_pref64(config, &p->client))
-		return COUNT_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
+		return STOP_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
 	STEP(parse_ipv6_rest(skb, p));
 	p->remote = pref64_extract(config, &p->remote6);
 	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
-		return COUNT_dropped_icmp_fragment;
+		return STOP_dropped_icmp_fragment;
 	if (is_later_fragment(p))
 		return translate_later_fragment_6to4(skb, config, p);
 	stop = parse_transport(skb, p, &p->client_port, &p->remote_port);
 	if (stop)
-		return is_fragment(p) && stop == COUNT_dropped_truncated
-			       ? COUNT_dropped_fragment_unexpected
+		return is_fragment(p) && stop == STOP_dropped_truncated
+			       ? STOP_dropped_fragment_unexpected
 			       : stop;
 	if (p->protocol == IPPROTO_ICMP) {
 		if (p->icmp_type < V6_FIRST_QUERY)
 			return error_to_ipv4(skb, p);
-		if (p->icmp_type != ICMP_ECHO_REQUEST_V6 && p->icmp_type != ICMP_ECHO_REPLY_V6)
-			return COUNT_dropped_icmp_type;
+		if (!is_query_v6(p->icmp_type))
+			return STOP_dropped_icmp_type;
 		p->remote_port = 0;
 	}
 	stop = find_session_of_ipv6(skb, config, p);
@@ -106,56 +107,57 @@ inline_step int translate_6to4(struct __sk_buff *skb, const struct config *confi
 }
 
 /* IPv4 at this hook: see refragment.h. */
-static __always_inline int egress_ipv4(struct __sk_buff *skb, const struct config *config,
-				       struct packet *p, struct counters *here)
+static __always_inline enum tc_action egress_ipv4(struct __sk_buff *skb,
+						  const struct config *config, struct packet *p,
+						  struct counters *here)
 {
-	int stop;
+	enum verdict stop;
 
 	p->direction = DIR_4TO6;
 	stop = translate_refragmented(skb, p);
-	if (stop == COUNT_passed)
-		return TC_ACT_UNSPEC; /* not a packet that anybody sent us: not counted */
+	if (stop == STOP_passed)
+		return ACTION_PASS; /* not a packet that anybody sent us: not counted */
 	here->value[DIR_4TO6][COUNT_received]++;
 	if (stop) {
-		count_at(here, DIR_4TO6, stop);
-		return TC_ACT_SHOT;
+		count_stop(here, DIR_4TO6, stop);
+		return ACTION_DROP;
 	}
 	here->value[DIR_4TO6][COUNT_translated]++;
 	here->value[DIR_4TO6][COUNT_fragments_translated]++;
 	return send_ipv6(skb, config, p, here);
 }
 
-static __always_inline int egress(struct __sk_buff *skb)
+static __always_inline enum tc_action egress(struct __sk_buff *skb)
 {
 	struct counters *here = counters_here();
 	struct packet p = {.direction = DIR_6TO4};
 	struct config *config;
 	__u32 slot;
-	int stop;
+	enum verdict stop;
 
 	if (!here)
-		return TC_ACT_SHOT;
+		return ACTION_DROP;
 	config = active_config(&slot);
 	if (config && config->interface) {
 		if (skb->protocol == bpf_htons(ETH_P_IP))
 			return egress_ipv4(skb, config, &p, here);
 		stop = skb->protocol == bpf_htons(ETH_P_IPV6) ? translate_6to4(skb, config, &p)
-							      : COUNT_passed;
+							      : STOP_passed;
 	} else {
-		stop = COUNT_dropped_not_configured;
+		stop = STOP_dropped_not_configured;
 	}
-	if (stop != COUNT_held)
+	if (stop != STOP_held)
 		here->value[DIR_6TO4][COUNT_received]++;
 	if (!stop) {
 		here->value[DIR_6TO4][COUNT_translated]++;
 		return send_ipv4(skb, config, &p, here);
 	}
-	count_at(here, DIR_6TO4, stop);
-	if (stop == COUNT_passed)
-		return TC_ACT_UNSPEC;
+	count_stop(here, DIR_6TO4, stop);
+	if (stop == STOP_passed)
+		return ACTION_PASS;
 	if (config && respond_ipv6(skb, &p, stop)) {
 		here->value[DIR_6TO4][COUNT_icmp_errors_sent]++;
 		return to_kernel(skb, config);
 	}
-	return TC_ACT_SHOT;
+	return ACTION_DROP;
 }

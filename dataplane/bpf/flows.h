@@ -9,30 +9,8 @@
  */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 #include "tcp_state.h"
-
-#define FLOW_SLOTS  512
-#define MOVES_SLOTS 256
-
-struct flow {
-	union addr6 client;
-	__be32 pool, remote;
-	__be16 client_port, pool_port, remote_port;
-	__u8 protocol, direction;
-	__u8 traffic_class, session_flags;
-	__u16 epoch; /* of the config */
-	__u32 steady;
-	__u32 routes, moves;
-	__u32 second;
-	__u32 mtu; /* of the route */
-	__u32 ifindex;
-	struct bpf_redir_neigh hop;
-};
-
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
-/* How often a session was moved on, for all whose hash is the same. */
-MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);
 
 static __always_inline struct flow *flow_at(struct packet *p)
 {
@@ -47,13 +25,13 @@ static __always_inline __u32 flow_slot(const struct packet *p)
 					      : p->pool + p->pool_port;
 	__u32 mixed = (side ^ (p->remote + ((__u32)p->remote_port << 16))) * 0x9e3779b1;
 
-	return mixed >> (32 - 9);
+	return mixed >> (32 - FLOW_SLOT_BITS);
 }
 
 static __always_inline __u32 *moves_of(const struct packet *p)
 {
 	__u32 mixed = (p->pool ^ p->remote) + p->pool_port + ((__u32)p->remote_port << 16);
-	__u32 slot = (mixed * 0x9e3779b1) >> (32 - 8);
+	__u32 slot = (mixed * 0x9e3779b1) >> (32 - MOVES_SLOT_BITS);
 
 	return bpf_map_lookup_elem(&moves, &slot);
 }
@@ -67,9 +45,6 @@ static __always_inline __u32 *remember_moves(struct packet *p, __u32 now)
 	p->moves = moved ? *(volatile __u32 *)moved : 0;
 	return moved;
 }
-
-_Static_assert(MOVES_SLOTS == 1 << 8, "moves_of uses 8 bits");
-_Static_assert(FLOW_SLOTS == 1 << 9, "flow_slot yields 9 bits");
 
 static __always_inline bool is_of_client(const struct flow *flow, const struct packet *p)
 {

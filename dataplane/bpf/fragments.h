@@ -6,13 +6,6 @@
 
 #include "session.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct held);
-	__uint(max_entries, 1);
-} holding SEC(".maps");
-
 static __always_inline void fragment_key_of(const struct packet *p, struct fragment_key *key)
 {
 	__builtin_memset(key, 0, sizeof(*key));
@@ -28,18 +21,17 @@ static __always_inline void fragment_key_of(const struct packet *p, struct fragm
 	key->direction = p->direction;
 }
 
-/* What is known of the packet that a fragment belongs to: its fate, or 0. */
-__noinline int fragment_fate(struct packet *p)
+/* What is known of the packet that a fragment belongs to. */
+__noinline enum fragment_fate fragment_fate(struct packet *p)
 {
 	struct fragment_key key;
 	struct fragment *known;
 
-	if (!p)
-		return 0;
+	REQUIRE(p, FRAGMENT_UNKNOWN);
 	fragment_key_of(p, &key);
 	known = bpf_map_lookup_elem(&fragments, &key);
 	if (!known || known->expires <= now_seconds())
-		return 0;
+		return FRAGMENT_UNKNOWN;
 	if (p->direction == DIR_6TO4) {
 		p->pool = known->pool;
 	} else {
@@ -54,7 +46,8 @@ __noinline int fragment_fate(struct packet *p)
 
 /* Note for the other fragments what the first one led to. `identification` is what they are to have
  * where they become IPv6. */
-__noinline int remember_fragment(struct packet *p, int fate, __u32 identification)
+__noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate fate,
+					  __u32 identification)
 {
 	struct fragment known = {};
 	struct fragment_key key;
@@ -62,11 +55,10 @@ __noinline int remember_fragment(struct packet *p, int fate, __u32 identificatio
 	struct config *config;
 	__u32 slot;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	fragment_key_of(p, &key);
 	known.client = p->client;
 	known.client_port = p->client_port;
@@ -78,7 +70,7 @@ __noinline int remember_fragment(struct packet *p, int fate, __u32 identificatio
 	if (before && before->expires > now_seconds())
 		known.released = before->released;
 	known.expires = expiry(config, TIMER_FRAGMENT, now_seconds());
-	return bpf_map_update_elem(&fragments, &key, &known, BPF_ANY) ? COUNT_dropped_internal
+	return bpf_map_update_elem(&fragments, &key, &known, BPF_ANY) ? STOP_dropped_internal
 								      : GO_ON;
 }
 
@@ -114,7 +106,7 @@ static __always_inline int load_part(struct __sk_buff *skb, const struct packet 
 }
 
 /* Keep a fragment whose first one isn't here yet. */
-__noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 {
 	struct held_key key = {};
 	struct config *config;
@@ -122,19 +114,18 @@ __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 	__u32 slot, zero = 0;
 	int i;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	copy = bpf_map_lookup_elem(&holding, &zero);
 	if (!config || !copy)
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	copy->length = p->l4 - p->l3 + p->length;
 	copy->direction = p->direction;
 	copy->expires = 0;
 	if (copy->length > HELD_PARTS * HELD_BYTES)
-		return COUNT_dropped_fragment_buffer_full;
+		return STOP_dropped_fragment_buffer_full;
 	if (load_part(skb, p, copy, 0))
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	fragment_key_of(p, &key.packet);
 	for (i = 0; i < HELD_PER_PACKET; i++) {
 		key.index = i;
@@ -142,39 +133,39 @@ __noinline int hold_fragment(struct __sk_buff *skb, struct packet *p)
 			break;
 	}
 	if (i == HELD_PER_PACKET)
-		return COUNT_dropped_fragment_buffer_full;
+		return STOP_dropped_fragment_buffer_full;
 	complete = bpf_map_lookup_elem(&held, &key);
 	for (i = 1; i < HELD_PARTS && part_length(copy->length, i); i++) {
 		key.part = i;
 		if (load_part(skb, p, copy, i) ||
 		    bpf_map_update_elem(&held, &key, copy, BPF_NOEXIST)) {
 			drop_held(&key);
-			return COUNT_dropped_fragment_buffer_full;
+			return STOP_dropped_fragment_buffer_full;
 		}
 	}
 	if (!complete)
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	*(volatile __u32 *)&complete->expires = expiry(config, TIMER_FRAGMENT, now_seconds());
 	/* The first fragment may have come meanwhile, on another CPU, and found nothing held. */
-	if (fragment_fate(p) && take_over(&complete->expires, 0, true)) {
+	if (fragment_fate(p) != FRAGMENT_UNKNOWN && take_over(&complete->expires, 0, true)) {
 		drop_held(&key);
 		return GO_ON;
 	}
-	return COUNT_held;
+	return STOP_held;
 }
 
 /* What becomes of a fragment without ports: GO_ON, held, or why it goes no further. */
-__noinline int later_fragment(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict later_fragment(struct __sk_buff *skb, struct packet *p)
 {
-	int fate = fragment_fate(p);
+	enum fragment_fate fate = fragment_fate(p);
 
-	if (!fate) {
+	if (fate == FRAGMENT_UNKNOWN) {
 		STEP(hold_fragment(skb, p));
 		fate = fragment_fate(p);
 	}
 	if (fate == FRAGMENT_PASS)
-		return COUNT_passed;
-	return fate == FRAGMENT_TRANSLATE ? GO_ON : COUNT_dropped_fragment_unexpected;
+		return STOP_passed;
+	return fate == FRAGMENT_TRANSLATE ? GO_ON : STOP_dropped_fragment_unexpected;
 }
 
 /* Make the packet, a first fragment, the one that is held at `index`. */
@@ -185,8 +176,7 @@ __noinline int restore_held(struct __sk_buff *skb, struct packet *p, __u32 index
 	__u32 whole, length;
 	int i;
 
-	if (!p)
-		return -1;
+	REQUIRE(p, -1);
 	fragment_key_of(p, &key.packet);
 	kept = bpf_map_lookup_elem(&held, &key);
 	if (!kept)
@@ -229,15 +219,14 @@ static __always_inline bool is_anything_held(struct held_key *key)
 }
 
 /* Send round again this first fragment, and after it those that had to wait for it. */
-__noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict release_fragments(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 now = now_seconds();
 	struct held_key key = {};
 	struct fragment *known;
 	int i;
 
-	if (!p)
-		return GO_ON;
+	REQUIRE(p, GO_ON);
 	fragment_key_of(p, &key.packet);
 	if (!is_anything_held(&key))
 		return GO_ON;
@@ -245,7 +234,7 @@ __noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
 	if (!known || __sync_val_compare_and_swap(&known->released, 0, 1))
 		return GO_ON; /* this is the packet's second time round */
 	if (!send_round(skb, p))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	for (i = 0; i < HELD_PER_PACKET; i++) {
 		struct held *waiting;
 
@@ -260,5 +249,5 @@ __noinline int release_fragments(struct __sk_buff *skb, struct packet *p)
 		}
 		drop_held(&key);
 	}
-	return COUNT_held; /* counted when they come round */
+	return STOP_held; /* counted when they come round */
 }

@@ -12,35 +12,12 @@
 #include "session.h"
 #include "translate.h"
 
-#define ICMP_HEADER	   8
 #define LONGEST_ERROR_V4   576	/* RFC 1812 section 4.3.2.3 */
 #define LONGEST_ERROR_V6   1280 /* RFC 4443 section 3.1 */
 #define SHORTEST_EXTENDED  128	/* RFC 4884 section 3: the inner part before extensions */
 #define LOWEST_IPV6_MTU	   1280
 #define HEADER_GROWTH	   20 /* an IPv6 header against an IPv4 one */
 #define TCP_CHECKSUM_BYTES 18 /* of the TCP header, to have the checksum */
-
-/* One error on its way: too much for the stack. */
-struct error_work {
-	struct packet inner;
-	struct icmp_meaning meaning;
-	__u8 icmp[ICMP_HEADER]; /* as it came, then as it goes */
-	__u8 transport[8];	/* of the inner packet, likewise */
-	__be16 tcp_checksum;	/* likewise; valid if has_tcp_checksum */
-	__u16 has_tcp_checksum;
-	__u32 payload_at, payload; /* inner payload and all that follows: offset, length */
-	__u32 inner_header;	   /* length of the inner IP header, as it came */
-	__u32 extended;		   /* length of the inner part that RFC 4884 speaks of, or 0 */
-	__u64 old_sum, new_sum;	   /* of what is taken out and what is put in */
-	__u8 headers[104];	   /* outer IP, ICMP, inner IP: what is put in */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct error_work);
-	__uint(max_entries, 1);
-} error_work SEC(".maps");
 
 static __always_inline struct error_work *work_here(void)
 {
@@ -65,10 +42,57 @@ static __always_inline __u64 less(__u64 sum)
 	return (__u16)~fold(sum);
 }
 
+/* The start of the inner packet's transport header. */
+struct inner_ports {
+	__be16 source, destination; /* TCP, UDP */
+	__be16 identifier;	    /* ICMP queries; the type goes to inner->icmp_type */
+};
+
+/* False where the error quotes too little of it, or a fragment that has none. */
+static __always_inline bool read_inner_transport(struct __sk_buff *skb, const struct packet *p,
+						 struct packet *inner, struct inner_ports *ports)
+{
+	__be16 head[4];
+
+	if (is_later_fragment(inner) || inner->l4 + sizeof(head) > p->l4 + p->length ||
+	    bpf_skb_load_bytes(skb, inner->l4, head, sizeof(head)))
+		return false;
+	ports->source = head[0];
+	ports->destination = head[1];
+	ports->identifier = head[2];
+	inner->icmp_type = *(__u8 *)head;
+	return true;
+}
+
+/* The MTU of the route that is filled in, or `mtu` where that is smaller. */
+static __always_inline __u32 smaller_mtu(struct __sk_buff *skb, struct bpf_fib_lookup *route,
+					 __u32 mtu)
+{
+	if (bpf_fib_lookup(skb, route, sizeof(*route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED &&
+	    route->mtu_result && route->mtu_result < mtu)
+		return route->mtu_result;
+	return mtu;
+}
+
+/* Add to `cut` the sum of the payload from `kept` to `whole`, which goes. False on failure. */
+static __always_inline bool sum_cut(struct __sk_buff *skb, const struct error_work *work,
+				    __u32 kept, __u32 whole, __u64 *cut)
+{
+	__s64 sum;
+
+	if (kept >= whole)
+		return true;
+	sum = sum_bytes(skb, work->payload_at + kept, whole - kept);
+	if (sum < 0)
+		return false;
+	*cut += sum;
+	return true;
+}
+
 /* Read the ICMP header and what the inner packet's payload begins with. `work->inner` has been
  * parsed as far as its transport header. */
-static __always_inline int read_error(struct __sk_buff *skb, const struct packet *p,
-				      struct error_work *work)
+static __always_inline enum verdict read_error(struct __sk_buff *skb, const struct packet *p,
+					       struct error_work *work)
 {
 	__u32 end = p->l4 + p->length, from = p->l4 + ICMP_HEADER;
 	__s64 header;
@@ -76,21 +100,21 @@ static __always_inline int read_error(struct __sk_buff *skb, const struct packet
 	work->payload_at = work->inner.l4;
 	work->inner_header = work->payload_at - from;
 	if (work->payload_at + sizeof(work->transport) > end)
-		return COUNT_dropped_icmp_inner_malformed;
+		return STOP_dropped_icmp_inner_malformed;
 	work->payload = end - work->payload_at;
 	if (bpf_skb_load_bytes(skb, p->l4, work->icmp, sizeof(work->icmp)) ||
 	    bpf_skb_load_bytes(skb, work->payload_at, work->transport, sizeof(work->transport)))
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	work->has_tcp_checksum = 0;
 	if (work->inner.protocol == IPPROTO_TCP && work->payload >= TCP_CHECKSUM_BYTES) {
 		if (bpf_skb_load_bytes(skb, work->payload_at + offsetof(struct tcphdr, check),
 				       &work->tcp_checksum, sizeof(work->tcp_checksum)))
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		work->has_tcp_checksum = 1;
 	}
 	header = sum_bytes(skb, from, work->inner_header);
 	if (header < 0)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	work->old_sum = header + sum_of(work->icmp, sizeof(work->icmp)) +
 			less(*(__u16 *)(work->icmp + 2)) + /* counts as zero in its own sum */
 			sum_of(work->transport, sizeof(work->transport));
@@ -128,6 +152,44 @@ static __always_inline __u16 error_checksum(const struct error_work *work, __u64
 	__u64 rest = (__u16) ~*(__u16 *)(work->icmp + 2);
 
 	return ~fold(rest + less(work->old_sum) + less(cut) + work->new_sum);
+}
+
+/* Type and code as they go. The checksum as it came, which is 0 in the header from here on. */
+static __always_inline __u16 begin_icmp_header(struct error_work *work)
+{
+	__u16 check = *(__u16 *)(work->icmp + 2);
+
+	work->icmp[0] = work->meaning.type;
+	work->icmp[1] = work->meaning.code;
+	*(__u16 *)(work->icmp + 2) = 0;
+	return check;
+}
+
+/* The checksum. `headers` is the sum of what else is put in: the inner IP header, and for ICMPv6
+ * the pseudo-header. */
+static __always_inline void finish_icmp_header(struct error_work *work, __u16 check, __u64 cut,
+					       __u64 headers)
+{
+	work->new_sum = headers + sum_of(work->icmp, ICMP_HEADER) +
+			sum_of(work->transport, sizeof(work->transport));
+	if (work->has_tcp_checksum)
+		work->new_sum += work->tcp_checksum;
+	*(__u16 *)(work->icmp + 2) = check;
+	*(__u16 *)(work->icmp + 2) = error_checksum(work, cut);
+}
+
+/* Write the inner packet's transport header at its new place. */
+static __always_inline enum verdict store_inner_transport(struct __sk_buff *skb,
+							  const struct error_work *work, __u32 at)
+{
+	if (bpf_skb_store_bytes(skb, at, work->transport, sizeof(work->transport),
+				BPF_F_RECOMPUTE_CSUM))
+		return STOP_dropped_internal;
+	if (work->has_tcp_checksum &&
+	    bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, check), &work->tcp_checksum,
+				sizeof(work->tcp_checksum), BPF_F_RECOMPUTE_CSUM))
+		return STOP_dropped_internal;
+	return GO_ON;
 }
 
 /* The end of the new packet. */
@@ -169,31 +231,32 @@ static __always_inline void plan_ending(const struct error_work *work, __u32 lon
 }
 
 /* Cut or pad the end. The headers are written already and `at` is where the payload is now. */
-static __always_inline int write_ending(struct __sk_buff *skb, const struct ending *end, __u32 at)
+static __always_inline enum verdict write_ending(struct __sk_buff *skb, const struct ending *end,
+						 __u32 at)
 {
 	__u32 total = at + end->payload + end->padding;
 	__u32 zero = 0, length = end->extension;
 	struct scratch *moved;
 
 	if (skb->len != total && bpf_skb_change_tail(skb, total, 0))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (!end->padding || !length)
 		return GO_ON;
 	moved = bpf_map_lookup_elem(&scratch, &zero);
 	if (!moved)
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (!within(&length, SCRATCH_BYTES))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	at += end->payload - length;
 	if (bpf_skb_load_bytes(skb, at, moved->bytes, length) ||
 	    bpf_skb_store_bytes(skb, at + end->padding, moved->bytes, length, 0))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	__builtin_memset(moved->bytes, 0, SHORTEST_EXTENDED);
 	length = end->padding;
 	if (!within(&length, SHORTEST_EXTENDED))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (bpf_skb_store_bytes(skb, at, moved->bytes, length, 0))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	return GO_ON;
 }
 

@@ -5,19 +5,19 @@
 #include "icmp.h"
 
 /* The inner packet is one that we sent to the remote end. What isn't ours, passes to the host. */
-inline_step int parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
-				 struct packet *inner)
+inline_step enum verdict parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
+					  struct packet *inner)
 {
 	__u32 at = p->l4 + ICMP_HEADER, header;
+	struct inner_ports ports;
 	struct iphdr ip;
-	__u8 head[8];
 
 	if (p->length < ICMP_HEADER + sizeof(ip) || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
-		return COUNT_passed;
+		return STOP_passed;
 	__builtin_memset(inner, 0, sizeof(*inner));
 	header = ip.ihl * 4;
 	if (ip.version != 4 || header < sizeof(ip) || bpf_ntohs(ip.tot_len) < header)
-		return COUNT_passed;
+		return STOP_passed;
 	inner->pool = ip.saddr;
 	inner->remote = ip.daddr;
 	inner->l3 = at;
@@ -30,26 +30,20 @@ inline_step int parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
 	if (inner->fragment)
 		inner->flags |= PACKET_FRAGMENT;
 	inner->identification = bpf_ntohs(ip.id);
-	if (is_later_fragment(inner) || inner->l4 + sizeof(head) > p->l4 + p->length ||
-	    bpf_skb_load_bytes(skb, inner->l4, head, sizeof(head)))
-		return COUNT_passed;
-	switch (inner->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		inner->pool_port = *(__be16 *)head;
-		inner->remote_port = *(__be16 *)(head + 2);
+	if (!read_inner_transport(skb, p, inner, &ports))
+		return STOP_passed;
+	inner->pool_port = ports.source;
+	inner->remote_port = ports.destination;
+	if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_UDP)
 		return GO_ON;
-	case IPPROTO_ICMP:
-		inner->icmp_type = head[0];
-		if (!is_query_v4(head[0]))
-			return COUNT_passed;
-		inner->pool_port = *(__be16 *)(head + 4);
-		return GO_ON;
-	}
-	return COUNT_passed;
+	if (inner->protocol != IPPROTO_ICMP || !is_query_v4(inner->icmp_type))
+		return STOP_passed;
+	inner->pool_port = ports.identifier;
+	inner->remote_port = 0;
+	return GO_ON;
 }
 
-static __noinline int find_inner_session_4to6(struct packet *inner)
+static __noinline enum verdict find_inner_session_4to6(struct packet *inner)
 {
 	struct session_key key;
 	struct session *session;
@@ -57,7 +51,7 @@ static __noinline int find_inner_session_4to6(struct packet *inner)
 	session_key_of(inner, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (!session || session->flags & SESSION_CONTACT || session->expires <= now_seconds())
-		return COUNT_passed;
+		return STOP_passed;
 	inner->client = session->client;
 	inner->client_port = session->client_port;
 	return GO_ON;
@@ -89,10 +83,7 @@ static __always_inline __u32 limit_by_route_ipv6(struct __sk_buff *skb, const st
 
 	__builtin_memcpy(route.ipv6_src, &inner->remote6, sizeof(inner->remote6));
 	__builtin_memcpy(route.ipv6_dst, &inner->client, sizeof(inner->client));
-	if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED &&
-	    route.mtu_result && route.mtu_result < mtu)
-		return route.mtu_result;
-	return mtu;
+	return smaller_mtu(skb, &route, mtu);
 }
 
 /* RFC 7915 section 4.2, fragmentation needed: the MTU for IPv6. */
@@ -117,8 +108,8 @@ static __always_inline __u32 mtu_for_ipv6(struct __sk_buff *skb, const struct co
 	return mtu < LOWEST_IPV6_MTU ? LOWEST_IPV6_MTU : mtu;
 }
 
-inline_step int rest_of_error_ipv6(struct __sk_buff *skb, const struct config *config,
-				   struct error_work *work, const struct ending *end)
+inline_step enum verdict rest_of_error_ipv6(struct __sk_buff *skb, const struct config *config,
+					    struct error_work *work, const struct ending *end)
 {
 	__u8 pointer = work->icmp[4];
 	__u16 mtu = bpf_ntohs(*(__be16 *)(work->icmp + 6));
@@ -130,9 +121,10 @@ inline_step int rest_of_error_ipv6(struct __sk_buff *skb, const struct config *c
 			bpf_htonl(mtu_for_ipv6(skb, config, &work->inner, mtu));
 		return GO_ON;
 	case REST_POINTER:
-		if (pointer >= POINTERS_V4 || pointer_4to6[pointer & (POINTERS_V4 - 1)] == NOWHERE)
-			return COUNT_dropped_icmp_type;
-		work->icmp[7] = pointer_4to6[pointer & (POINTERS_V4 - 1)];
+		if (pointer >= POINTERS_V4 ||
+		    pointer_4to6[index_below(pointer, POINTERS_V4)] == NOWHERE)
+			return STOP_dropped_icmp_type;
+		work->icmp[7] = pointer_4to6[index_below(pointer, POINTERS_V4)];
 		return GO_ON;
 	case REST_FIXED:
 		work->icmp[7] = NEXT_HEADER_POINTER;
@@ -142,41 +134,7 @@ inline_step int rest_of_error_ipv6(struct __sk_buff *skb, const struct config *c
 	return GO_ON;
 }
 
-static __always_inline void write_ipv6_header(struct ipv6hdr *ip6, const struct config *config,
-					      const struct packet *p, __u32 payload,
-					      const union addr6 *source,
-					      const union addr6 *destination)
-{
-	__builtin_memset(ip6, 0, sizeof(*ip6));
-	ip6->version = 6;
-	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
-		ip6->priority = p->traffic_class >> 4;
-		ip6->flow_lbl[0] = p->traffic_class << 4;
-	}
-	ip6->payload_len = bpf_htons(payload);
-	ip6->nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
-	ip6->hop_limit = p->ttl;
-	__builtin_memcpy(&ip6->saddr, source, sizeof(*source));
-	__builtin_memcpy(&ip6->daddr, destination, sizeof(*destination));
-}
-
-/* Behind `ip6`, which becomes the header of a first fragment. */
-static __always_inline void write_fragment_header(struct ipv6hdr *ip6, const struct packet *p)
-{
-	__u8 *head = (__u8 *)(ip6 + 1);
-
-	head[0] = ip6->nexthdr;
-	head[1] = 0;
-	head[2] = 0;
-	head[3] = 1; /* more to come: a first fragment */
-	head[4] = head[5] = 0;
-	head[6] = p->identification >> 8;
-	head[7] = p->identification;
-	ip6->nexthdr = IPPROTO_FRAGMENT;
-	ip6->payload_len = bpf_htons(p->length + FRAGMENT_HEADER);
-}
-
-__noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct error_work *work = work_here();
 	__u32 slot, at, extra, inner_header, front;
@@ -184,25 +142,25 @@ __noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	struct config *config;
 	struct ipv6hdr *ip6;
 	struct ending end;
-	__s64 cut = 0;
+	__u64 cut = 0;
 	__u16 check;
 
-	if (!p || !work)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
+	REQUIRE(work, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	inner = &work->inner;
 	STEP(parse_inner_ipv4(skb, p, inner));
 	STEP(find_inner_session_4to6(inner));
 	if (source_is_illegal(p->remote))
-		return COUNT_dropped_source_illegal;
+		return STOP_dropped_source_illegal;
 	if (p->extensions)
 		STEP(check_options(skb, p));
 	STEP(read_error(skb, p, work));
 	work->meaning = meaning_4to6(p->icmp_type, p->icmp_code);
 	if (!work->meaning.known)
-		return COUNT_dropped_icmp_type;
+		return STOP_dropped_icmp_type;
 	pref64_embed(config, inner->remote, &inner->remote6);
 	error_source(config, slot, p, inner, &p->remote6);
 	p->client = inner->client;
@@ -212,28 +170,19 @@ __noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	inner_header = sizeof(*ip6) + extra;
 	if (work->meaning.rest != REST_NONE && work->extended) {
 		/* the new type has no place for them: only the inner part stays */
+		__u32 whole = work->payload;
+
 		work->payload = work->extended - work->inner_header;
-		cut = sum_bytes(skb, work->payload_at + work->payload,
-				p->l4 + p->length - work->payload_at - work->payload);
 		work->extended = 0;
-		if (cut < 0)
-			return COUNT_dropped_truncated;
+		if (!sum_cut(skb, work, work->payload, whole, &cut))
+			return STOP_dropped_truncated;
 	}
 	plan_ending(work, LONGEST_ERROR_V6, sizeof(*ip6) + ICMP_HEADER, inner_header, 8, &end);
-	if (end.payload < work->payload) {
-		__s64 more =
-			sum_bytes(skb, work->payload_at + end.payload, work->payload - end.payload);
+	if (!sum_cut(skb, work, end.payload, work->payload, &cut))
+		return STOP_dropped_truncated;
 
-		if (more < 0)
-			return COUNT_dropped_truncated;
-		cut += more;
-	}
-
-	check = *(__u16 *)(work->icmp + 2);
+	check = begin_icmp_header(work);
 	STEP(rest_of_error_ipv6(skb, config, work, &end));
-	work->icmp[0] = work->meaning.type;
-	work->icmp[1] = work->meaning.code;
-	*(__u16 *)(work->icmp + 2) = 0;
 	if (inner->protocol == IPPROTO_ICMP)
 		translate_inner_transport(work, pseudo6_sum(inner), 0, inner->client_port,
 					  inner->icmp_type == ICMP_ECHO_REQUEST_V4
@@ -244,46 +193,36 @@ __noinline int error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 
 	front = sizeof(*ip6) + ICMP_HEADER;
 	ip6 = (struct ipv6hdr *)(work->headers + front);
-	write_ipv6_header(ip6, config, inner, inner->length, &inner->client, &inner->remote6);
+	write_ipv6_header(ip6, config, inner, inner->length + extra, inner->ttl);
+	ip6->saddr = *(struct in6_addr *)&inner->client; /* this one went the other way */
+	ip6->daddr = *(struct in6_addr *)&inner->remote6;
 	__builtin_memset(ip6 + 1, 0, FRAGMENT_HEADER);
 	if (extra)
-		write_fragment_header(ip6, inner);
+		write_fragment_header((__u8 *)(ip6 + 1), ip6, inner);
 	p->length = ICMP_HEADER + inner_header + end.payload + end.padding;
-	work->new_sum = sum_of(ip6, sizeof(*ip6) + FRAGMENT_HEADER) +
-			sum_of(work->icmp, ICMP_HEADER) +
-			sum_of(work->transport, sizeof(work->transport)) + pseudo6_sum(p);
-	if (work->has_tcp_checksum)
-		work->new_sum += work->tcp_checksum;
-	*(__u16 *)(work->icmp + 2) = check;
-	*(__u16 *)(work->icmp + 2) = error_checksum(work, cut);
+	finish_icmp_header(work, check, cut,
+			   sum_of(ip6, sizeof(*ip6) + FRAGMENT_HEADER) + pseudo6_sum(p));
 
 	ip6 = (struct ipv6hdr *)work->headers;
-	write_ipv6_header(ip6, config, p, p->length, &p->remote6, &p->client);
-	ip6->hop_limit = hop_limit_of(p);
+	write_ipv6_header(ip6, config, p, p->length, hop_limit_of(p));
 	__builtin_memcpy(work->headers + sizeof(*ip6), work->icmp, ICMP_HEADER);
 
 	/* Options of both headers go; then there is room to make. */
 	at = p->extensions + work->inner_header - sizeof(struct iphdr);
 	if (at && bpf_skb_adjust_room(skb, -(__s32)at, BPF_ADJ_ROOM_NET, KEEP_GSO))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0) ||
 	    bpf_skb_adjust_room(skb, HEADER_GROWTH + extra, BPF_ADJ_ROOM_NET, KEEP_GSO))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	front += sizeof(*ip6);
 	if (bpf_skb_store_bytes(skb, p->l3, work->headers, 2 * sizeof(*ip6) + ICMP_HEADER,
 				BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (extra && bpf_skb_store_bytes(skb, p->l3 + front, work->headers + front, FRAGMENT_HEADER,
 					 BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	at = p->l3 + front + extra;
-	if (bpf_skb_store_bytes(skb, at, work->transport, sizeof(work->transport),
-				BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
-	if (work->has_tcp_checksum &&
-	    bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, check), &work->tcp_checksum,
-				sizeof(work->tcp_checksum), BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
+	STEP(store_inner_transport(skb, work, at));
 	write_ether_type(skb, p, bpf_htons(ETH_P_IPV6));
 	STEP(write_ending(skb, &end, at));
 	p->l4 = p->l3 + sizeof(*ip6);

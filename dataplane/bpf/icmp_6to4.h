@@ -6,22 +6,22 @@
 #include "overload.h"
 
 /* The inner packet is one that we sent to the client: its source is the remote end. */
-inline_step int parse_inner_ipv6(struct __sk_buff *skb, const struct config *config,
-				 const struct packet *p, struct packet *inner)
+inline_step enum verdict parse_inner_ipv6(struct __sk_buff *skb, const struct config *config,
+					  const struct packet *p, struct packet *inner)
 {
 	__u32 at = p->l4 + ICMP_HEADER;
+	struct inner_ports ports;
 	struct ipv6hdr ip6;
-	__u8 head[8];
 
 	if (p->length < ICMP_HEADER + sizeof(ip6) || bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)))
-		return COUNT_dropped_icmp_inner_malformed;
+		return STOP_dropped_icmp_inner_malformed;
 	__builtin_memset(inner, 0, sizeof(*inner));
 	if (ip6.version != 6)
-		return COUNT_dropped_icmp_inner_malformed;
+		return STOP_dropped_icmp_inner_malformed;
 	__builtin_memcpy(&inner->remote6, &ip6.saddr, sizeof(inner->remote6));
 	__builtin_memcpy(&inner->client, &ip6.daddr, sizeof(inner->client));
 	if (!in_pref64(config, &inner->remote6))
-		return COUNT_dropped_icmp_without_session;
+		return STOP_dropped_icmp_without_session;
 	inner->remote = pref64_extract(config, &inner->remote6);
 	inner->l3 = at;
 	inner->l4 = at + sizeof(ip6);
@@ -30,29 +30,21 @@ inline_step int parse_inner_ipv6(struct __sk_buff *skb, const struct config *con
 	inner->ttl = ip6.hop_limit;
 	inner->protocol = ip6.nexthdr;
 	if (is_extension(inner->protocol) && skip_extensions(skb, inner))
-		return COUNT_dropped_icmp_inner_malformed;
-	if (is_later_fragment(inner))
-		return COUNT_dropped_icmp_inner_malformed;
-	if (inner->l4 + sizeof(head) > p->l4 + p->length ||
-	    bpf_skb_load_bytes(skb, inner->l4, head, sizeof(head)))
-		return COUNT_dropped_icmp_inner_malformed;
-	switch (inner->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		inner->remote_port = *(__be16 *)head;
-		inner->client_port = *(__be16 *)(head + 2);
+		return STOP_dropped_icmp_inner_malformed;
+	if (!read_inner_transport(skb, p, inner, &ports))
+		return STOP_dropped_icmp_inner_malformed;
+	inner->remote_port = ports.source;
+	inner->client_port = ports.destination;
+	if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_UDP)
 		return GO_ON;
-	case IPPROTO_ICMPV6:
-		inner->protocol = IPPROTO_ICMP;
-		inner->icmp_type = head[0];
-		if (head[0] < V6_FIRST_QUERY)
-			return COUNT_dropped_icmp_error_in_error;
-		if (head[0] != ICMP_ECHO_REQUEST_V6 && head[0] != ICMP_ECHO_REPLY_V6)
-			return COUNT_dropped_icmp_inner_malformed;
-		inner->client_port = *(__be16 *)(head + 4);
-		return GO_ON;
-	}
-	return COUNT_dropped_icmp_inner_malformed;
+	if (inner->protocol != IPPROTO_ICMPV6)
+		return STOP_dropped_icmp_inner_malformed;
+	inner->protocol = IPPROTO_ICMP;
+	inner->remote_port = 0;
+	inner->client_port = ports.identifier;
+	if (inner->icmp_type < V6_FIRST_QUERY)
+		return STOP_dropped_icmp_error_in_error;
+	return is_query_v6(inner->icmp_type) ? GO_ON : STOP_dropped_icmp_inner_malformed;
 }
 
 static __noinline bool inner_session_is_live(struct packet *inner)
@@ -69,7 +61,7 @@ static __noinline bool inner_session_is_live(struct packet *inner)
 }
 
 /* The session that the inner packet belongs to, which is only read. */
-static __noinline int find_inner_session_6to4(struct packet *inner)
+static __noinline enum verdict find_inner_session_6to4(struct packet *inner)
 {
 	struct bib6_key key;
 	struct bib6 *binding;
@@ -85,7 +77,7 @@ static __noinline int find_inner_session_6to4(struct packet *inner)
 	if (inner->protocol == IPPROTO_TCP && find_overloaded(inner) &&
 	    inner_session_is_live(inner))
 		return GO_ON;
-	return COUNT_dropped_icmp_without_session;
+	return STOP_dropped_icmp_without_session;
 }
 
 /* The smaller of the route's MTU and `mtu`. */
@@ -101,15 +93,12 @@ static __always_inline __u32 limit_by_route_ipv4(struct __sk_buff *skb, const st
 		.ipv4_dst = inner->remote,
 	};
 
-	if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED &&
-	    route.mtu_result && route.mtu_result < mtu)
-		return route.mtu_result;
-	return mtu;
+	return smaller_mtu(skb, &route, mtu);
 }
 
 /* The four bytes behind the checksum. */
-inline_step int rest_of_error_ipv4(struct __sk_buff *skb, const struct config *config,
-				   struct error_work *work, const struct ending *end)
+inline_step enum verdict rest_of_error_ipv4(struct __sk_buff *skb, const struct config *config,
+					    struct error_work *work, const struct ending *end)
 {
 	__u32 info = bpf_ntohl(*(__be32 *)(work->icmp + 4));
 
@@ -121,29 +110,16 @@ inline_step int rest_of_error_ipv4(struct __sk_buff *skb, const struct config *c
 		*(__be16 *)(work->icmp + 6) = bpf_htons(info > 0xffff ? 0xffff : info);
 		return GO_ON;
 	case REST_POINTER:
-		if (info >= POINTERS_V6 || pointer_6to4[info & (POINTERS_V6 - 1)] == NOWHERE)
-			return COUNT_dropped_icmp_type;
-		work->icmp[4] = pointer_6to4[info & (POINTERS_V6 - 1)];
+		if (info >= POINTERS_V6 || pointer_6to4[index_below(info, POINTERS_V6)] == NOWHERE)
+			return STOP_dropped_icmp_type;
+		work->icmp[4] = pointer_6to4[index_below(info, POINTERS_V6)];
 		return GO_ON;
 	}
 	work->icmp[5] = end->inner / 4;
 	return GO_ON;
 }
 
-static __always_inline void write_ipv4_header(struct iphdr *ip, const struct config *config,
-					      const struct packet *p, __u32 total, __u16 fragment)
-{
-	__builtin_memset(ip, 0, sizeof(*ip));
-	ip->version = 4;
-	ip->ihl = 5;
-	ip->tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
-	ip->tot_len = bpf_htons(total);
-	ip->frag_off = bpf_htons(fragment);
-	ip->ttl = p->ttl;
-	ip->protocol = p->protocol;
-}
-
-__noinline int error_to_ipv4(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 {
 	struct error_work *work = work_here();
 	struct packet *inner;
@@ -151,18 +127,18 @@ __noinline int error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	struct ending end;
 	struct iphdr *ip;
 	__u32 slot, at;
-	__s64 cut = 0;
+	__u64 cut = 0;
 	__u16 check;
 
-	if (!p || !work)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
+	REQUIRE(work, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	inner = &work->inner;
 	work->meaning = meaning_6to4(p->icmp_type, p->icmp_code);
 	if (!work->meaning.known)
-		return COUNT_dropped_icmp_type;
+		return STOP_dropped_icmp_type;
 	STEP(parse_inner_ipv6(skb, config, p, inner));
 	STEP(read_error(skb, p, work));
 	STEP(find_inner_session_6to4(inner));
@@ -177,17 +153,11 @@ __noinline int error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	if (work->meaning.rest != REST_NONE || p->icmp_type == V6_PARAMETER_PROBLEM)
 		work->extended = 0;
 	plan_ending(work, LONGEST_ERROR_V4, sizeof(*ip) + ICMP_HEADER, sizeof(*ip), 4, &end);
-	if (end.payload < work->payload) {
-		cut = sum_bytes(skb, work->payload_at + end.payload, work->payload - end.payload);
-		if (cut < 0)
-			return COUNT_dropped_truncated;
-	}
+	if (!sum_cut(skb, work, end.payload, work->payload, &cut))
+		return STOP_dropped_truncated;
 
-	check = *(__u16 *)(work->icmp + 2);
+	check = begin_icmp_header(work);
 	STEP(rest_of_error_ipv4(skb, config, work, &end));
-	work->icmp[0] = work->meaning.type;
-	work->icmp[1] = work->meaning.code;
-	*(__u16 *)(work->icmp + 2) = 0;
 	if (inner->protocol == IPPROTO_ICMP)
 		translate_inner_transport(work, less(pseudo6_sum(inner)), 0, inner->pool_port,
 					  inner->icmp_type == ICMP_ECHO_REQUEST_V6
@@ -197,43 +167,27 @@ __noinline int error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 		translate_inner_transport(work, addresses_to_ipv4(inner), 1, inner->pool_port, 0);
 
 	ip = (struct iphdr *)(work->headers + sizeof(*ip) + ICMP_HEADER);
-	write_ipv4_header(ip, config, inner, sizeof(*ip) + inner->length,
+	begin_ipv4_header(ip, config, inner, sizeof(*ip) + inner->length,
 			  ipv4_fragment_field(inner, sizeof(*ip) + inner->length));
-	ip->id = bpf_htons((__u16)inner->identification);
-	ip->saddr = inner->remote;
-	ip->daddr = inner->pool;
-	ip->check = ipv4_header_checksum(ip);
-	work->new_sum = sum_of(ip, sizeof(*ip)) + sum_of(work->icmp, ICMP_HEADER) +
-			sum_of(work->transport, sizeof(work->transport));
-	if (work->has_tcp_checksum)
-		work->new_sum += work->tcp_checksum;
-	*(__u16 *)(work->icmp + 2) = check;
-	*(__u16 *)(work->icmp + 2) = error_checksum(work, cut);
+	finish_ipv4_header(ip, inner->identification, inner->remote, inner->pool);
+	finish_icmp_header(work, check, cut, sum_of(ip, sizeof(*ip)));
 
 	p->length = ICMP_HEADER + sizeof(*ip) + end.payload + end.padding;
 	ip = (struct iphdr *)work->headers;
-	write_ipv4_header(ip, config, p, sizeof(*ip) + p->length, 0);
-	ip->id = bpf_get_prandom_u32();
-	ip->saddr = p->pool;
-	ip->daddr = p->remote;
-	ip->check = ipv4_header_checksum(ip);
+	begin_ipv4_header(ip, config, p, sizeof(*ip) + p->length, 0);
+	finish_ipv4_header(ip, bpf_get_prandom_u32(), p->pool, p->remote);
 	__builtin_memcpy(work->headers + sizeof(*ip), work->icmp, ICMP_HEADER);
 
 	/* Take out what is too long, all of it in front; then write what is left of the front. */
 	at = p->extensions + work->inner_header - sizeof(*ip);
 	if (bpf_skb_adjust_room(skb, -(__s32)at, BPF_ADJ_ROOM_NET, KEEP_GSO) ||
 	    bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
-		return COUNT_dropped_internal;
-	at = p->l3 + 2 * sizeof(*ip) + ICMP_HEADER;
+		return STOP_dropped_internal;
 	if (bpf_skb_store_bytes(skb, p->l3, work->headers, 2 * sizeof(*ip) + ICMP_HEADER,
-				BPF_F_RECOMPUTE_CSUM) ||
-	    bpf_skb_store_bytes(skb, at, work->transport, sizeof(work->transport),
 				BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
-	if (work->has_tcp_checksum &&
-	    bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, check), &work->tcp_checksum,
-				sizeof(work->tcp_checksum), BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
+	at = p->l3 + 2 * sizeof(*ip) + ICMP_HEADER;
+	STEP(store_inner_transport(skb, work, at));
 	write_ether_type(skb, p, bpf_htons(ETH_P_IP));
 	STEP(write_ending(skb, &end, at));
 	p->l4 = p->l3 + sizeof(*ip);

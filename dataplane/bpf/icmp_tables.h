@@ -3,7 +3,7 @@
  * What a table doesn't name is dropped. */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 
 enum icmp_v4 {
 	V4_UNREACHABLE = 3,
@@ -22,12 +22,6 @@ enum icmp_v6 {
 
 /* What happens to the four bytes behind the checksum. */
 enum icmp_rest { REST_NONE, REST_MTU, REST_POINTER, REST_FIXED };
-
-struct icmp_meaning {
-	__u8 type, code;
-	__u8 rest;
-	__u8 known; /* 0 where the table has no entry */
-};
 
 #define BECOMES(t, c)                                                                              \
 	{                                                                                          \
@@ -142,7 +136,7 @@ static __always_inline struct icmp_meaning meaning_in(const struct icmp_meaning 
 {
 	struct icmp_meaning none = {};
 
-	return code < CODES ? table[code & (CODES - 1)] : none;
+	return code < CODES ? table[index_below(code, CODES)] : none;
 }
 
 static __always_inline struct icmp_meaning meaning_4to6(__u8 type, __u8 code)

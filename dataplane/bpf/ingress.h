@@ -10,8 +10,8 @@
 #include "send.h"
 #include "translate.h"
 
-inline_step int find_session_of_ipv4(struct __sk_buff *skb, const struct config *config,
-				     struct packet *p)
+inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struct config *config,
+					      struct packet *p)
 {
 	__u32 now = now_seconds();
 	struct session_key key;
@@ -51,67 +51,74 @@ static __always_inline bool is_pool_address(__u32 slot, __be32 address)
 	return found && found->pool;
 }
 
+/* What is left to find out once the session is known, before the headers are written. */
+inline_step enum verdict prepare_for_ipv6(struct __sk_buff *skb, const struct config *config,
+					  struct packet *p)
+{
+	pref64_embed(config, p->remote, &p->remote6);
+	mark_slow(p);
+	return wants_fragmenting(skb, config, p) ? refragment(skb, p) : GO_ON;
+}
+
 /* A later fragment has no ports. Until its first one comes it may be ours or the host's. */
-inline_step int translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config,
-					      struct packet *p)
+inline_step enum verdict
+translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
 	STEP(later_fragment(skb, p));
 	if (p->extensions)
 		STEP(check_options(skb, p));
-	pref64_embed(config, p->remote, &p->remote6);
-	mark_slow(p);
-	if (wants_fragmenting(skb, config, p))
-		STEP(refragment(skb, p));
+	STEP(prepare_for_ipv6(skb, config, p));
 	count(DIR_4TO6, COUNT_fragments_translated);
 	return header_to_ipv6(skb, config, p);
 }
 
 /* Ports and the session that they lead to. */
-inline_step int find_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict find_ipv4(struct __sk_buff *skb, const struct config *config,
+				   struct packet *p)
 {
 	if (parse_transport(skb, p, &p->remote_port, &p->pool_port))
-		return COUNT_passed;
+		return STOP_passed;
 	if (p->protocol == IPPROTO_ICMP)
 		p->remote_port = 0;
 	if (!may_be_ours(config, p))
-		return COUNT_passed;
+		return STOP_passed;
 	STEP(find_session_of_ipv4(skb, config, p));
 	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
-		return COUNT_dropped_icmp_fragment;
+		return STOP_dropped_icmp_fragment;
 	if (is_fragment(p) && p->flags & PACKET_ZERO_CHECKSUM)
-		return COUNT_dropped_udp_zero_checksum_fragment;
+		return STOP_dropped_udp_zero_checksum_fragment;
 	return GO_ON;
 }
 
-static __always_inline int fate_after(int stop)
+static __always_inline enum fragment_fate fate_after(enum verdict stop)
 {
 	if (!stop)
 		return FRAGMENT_TRANSLATE;
-	return stop == COUNT_passed ? FRAGMENT_PASS : FRAGMENT_DROP;
+	return stop == STOP_passed ? FRAGMENT_PASS : FRAGMENT_DROP;
 }
 
-inline_step int translate_4to6(struct __sk_buff *skb, const struct config *config, __u32 slot,
-			       struct packet *p)
+inline_step enum verdict translate_4to6(struct __sk_buff *skb, const struct config *config,
+					__u32 slot, struct packet *p)
 {
 	__u8 *icmp;
-	int stop;
+	enum verdict stop;
 
 	if (parse_ipv4(skb, p) || !is_translatable(p->protocol))
-		return COUNT_passed; /* the host says or counts what is wrong with it */
+		return STOP_passed; /* the host says or counts what is wrong with it */
 	if (is_later_fragment(p)) {
 		if (!is_pool_address(slot, p->pool))
-			return COUNT_passed;
+			return STOP_passed;
 		return translate_later_fragment_4to6(skb, config, p);
 	}
 	if (p->protocol == IPPROTO_ICMP) {
 		icmp = header_at(skb, p->l4, sizeof(struct icmphdr));
 		if (!icmp || p->length < sizeof(struct icmphdr))
-			return COUNT_passed;
+			return STOP_passed;
 		p->icmp_type = icmp[0];
 		p->icmp_code = icmp[1];
 		if (!is_query_v4(p->icmp_type)) {
 			if (is_fragment(p))
-				return COUNT_passed;
+				return STOP_passed;
 			STEP(error_to_ipv6(skb, p));
 			mark_slow(p);
 			return GO_ON;
@@ -126,10 +133,7 @@ inline_step int translate_4to6(struct __sk_buff *skb, const struct config *confi
 	}
 	if (stop)
 		return stop;
-	pref64_embed(config, p->remote, &p->remote6);
-	mark_slow(p);
-	if (wants_fragmenting(skb, config, p))
-		STEP(refragment(skb, p));
+	STEP(prepare_for_ipv6(skb, config, p));
 	if (is_fragment(p))
 		count(DIR_4TO6, COUNT_fragments_translated);
 	return to_ipv6(skb, config, p);
@@ -146,38 +150,38 @@ static __always_inline bool has_ethernet_header(struct __sk_buff *skb, const str
 	return !uplink || uplink->flags & UPLINK_ETHERNET;
 }
 
-static __always_inline int ingress(struct __sk_buff *skb)
+static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 {
 	struct counters *here = counters_here();
 	struct packet p = {.direction = DIR_4TO6};
 	struct config *config;
 	__u32 slot;
-	int stop;
+	enum verdict stop;
 
 	if (!here || skb->protocol != bpf_htons(ETH_P_IP))
-		return TC_ACT_UNSPEC; /* not IPv4: none of our business, and not counted */
+		return ACTION_PASS; /* not IPv4: none of our business, and not counted */
 	config = active_config(&slot);
 	if (!config || !config->interface)
-		return TC_ACT_UNSPEC;
+		return ACTION_PASS;
 	p.l3 = has_ethernet_header(skb, config) ? ETH_HLEN : 0;
 	stop = translate_4to6(skb, config, slot, &p);
 	if (!stop && ensure_ethernet_header(skb, &p))
-		stop = COUNT_dropped_internal;
-	if (stop != COUNT_held && stop != COUNT_fragmented)
+		stop = STOP_dropped_internal;
+	if (stop != STOP_held && stop != STOP_fragmented)
 		here->value[DIR_4TO6][COUNT_received]++;
 	if (!stop) {
 		here->value[DIR_4TO6][COUNT_translated]++;
 		return send_ipv6(skb, config, &p, here);
 	}
-	count_at(here, DIR_4TO6, stop);
-	if (stop == COUNT_passed)
-		return TC_ACT_UNSPEC;
-	if (stop == COUNT_fragmented)
+	count_stop(here, DIR_4TO6, stop);
+	if (stop == STOP_passed)
+		return ACTION_PASS;
+	if (stop == STOP_fragmented)
 		return to_kernel(skb, config);
-	if (stop == COUNT_dropped_source_route && respond_ipv4(skb, &p) &&
+	if (stop == STOP_dropped_source_route && respond_ipv4(skb, &p) &&
 	    !ensure_ethernet_header(skb, &p)) {
 		here->value[DIR_4TO6][COUNT_icmp_errors_sent]++;
 		return to_kernel(skb, config);
 	}
-	return TC_ACT_SHOT;
+	return ACTION_DROP;
 }

@@ -11,6 +11,7 @@
 
 #include "abi.h"
 #include "counters.h"
+#include "work_areas.h"
 
 #define DEFAULT_SESSIONS 65536
 
@@ -46,13 +47,6 @@ MAP(BPF_MAP_TYPE_HASH, clients, union addr6, struct client, DEFAULT_SESSIONS / 4
 MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct fragment_key, struct fragment, 8192, 0);
 MAP(BPF_MAP_TYPE_HASH, held, struct held_key, struct held, 512, BPF_F_NO_PREALLOC);
 
-/* Bytes of a packet while they are summed or moved. No program run interrupts another on a CPU. */
-#define SCRATCH_BYTES 512
-struct scratch {
-	__u8 bytes[SCRATCH_BYTES];
-};
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
-
 /* What all CPUs count together. */
 struct shared {
 	__u32 refragmented;	/* packets given to the kernel to fragment */
@@ -62,3 +56,12 @@ MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);
+
+/* Work areas, one a CPU. */
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_work, __u32, struct error_work, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
+/* How often a session was moved on, for all whose hash is the same; of all CPUs. */
+MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);

@@ -8,9 +8,9 @@
 
 /* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. There is one for
  * each side, so that strangers don't use up the client's own. */
-static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 now)
+static __noinline enum verdict client_may_open(const struct packet *p, __u32 rate, __u32 now)
 {
-	union addr6 address = p->client; /* Linux 6.1 takes no key from within `p` */
+	union addr6 address = p->client; /* a key on the stack: see verifier.h */
 	struct client *client;
 	__u32 *tokens;
 
@@ -23,7 +23,7 @@ static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 
 		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
 		client = bpf_map_lookup_elem(&clients, &address);
 		if (!client)
-			return COUNT_dropped_client_session_rate;
+			return STOP_dropped_client_session_rate;
 	}
 	if (client->second != now) {
 		client->second = now;
@@ -31,46 +31,45 @@ static __noinline int client_may_open(const struct packet *p, __u32 rate, __u32 
 	}
 	tokens = p->direction == DIR_6TO4 ? &client->tokens : &client->inbound_tokens;
 	if (!*tokens)
-		return COUNT_dropped_client_session_rate;
+		return STOP_dropped_client_session_rate;
 	--*tokens;
 	return GO_ON;
 }
 
 /* Anybody may send to a mapped port, each from as many addresses as he can forge. What the table
  * holds of that is bounded, so that clients can always open theirs. */
-static __noinline int stranger_may_open(const struct packet *p, const struct config *config,
-					__u32 now)
+static __noinline enum verdict stranger_may_open(const struct packet *p,
+						 const struct config *config, __u32 now)
 {
 	__u32 zero = 0;
 	struct shared *all = bpf_map_lookup_elem(&shared, &zero);
 
 	if (!all || all->inbound_sessions >= config->inbound_sessions)
-		return COUNT_dropped_inbound_session_limit;
+		return STOP_dropped_inbound_session_limit;
 	return client_may_open(p, config->session_rate_per_client, now);
 }
 
 /* A packet from the IPv6 side that has no session. */
-__noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
 	__u32 slot, now, expires;
 	__u8 state = 0;
-	int refusal;
+	enum verdict refusal;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	now = now_seconds();
 	if (source6_is_illegal(&p->client))
-		return COUNT_dropped_source_illegal;
+		return STOP_dropped_source_illegal;
 
 	if (p->protocol == IPPROTO_TCP) {
 		if (tcp_event(p->tcp_flags) != TCP_SYN) {
 			/* translated where a binding exists, and makes no session */
 			if (!find_binding(p, 1))
-				return COUNT_dropped_tcp_without_session;
+				return STOP_dropped_tcp_without_session;
 			return check_policy(skb, p);
 		}
 		state = TCP_V6_INIT;
@@ -80,7 +79,7 @@ __noinline int open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	STEP(check_policy(skb, p));
 	STEP(client_may_open(p, config->session_rate_per_client, now));
 	refusal = get_binding(p, config->ports_per_client, expires, now);
-	if (refusal == COUNT_dropped_ports_exhausted && p->protocol == IPPROTO_TCP &&
+	if (refusal == STOP_dropped_ports_exhausted && p->protocol == IPPROTO_TCP &&
 	    config->flags & CONFIG_OVERLOAD_TCP && !(p->flags & PACKET_HAIRPIN))
 		return open_overloaded(p, expires, now);
 	if (refusal)
@@ -104,7 +103,7 @@ static __noinline bool knows_contact(const struct packet *p, __u32 now)
 }
 
 /* A packet from the IPv4 side that has no session: its binding decides (RFC 6146 section 3.5). */
-__noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
 	struct bib4_key key;
@@ -112,28 +111,27 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	__u32 slot, now, expires;
 	__u8 state = 0;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	now = now_seconds();
 	bib4_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib4, &key);
 	if (!binding || (!(binding->flags & BIB_STATIC) && binding->expires <= now))
-		return COUNT_passed;
+		return STOP_passed;
 	p->client = binding->client;
 	p->client_port = binding->client_port;
 	p->generation = binding->generation;
 
 	if (source_is_illegal(p->remote))
-		return COUNT_dropped_source_illegal;
+		return STOP_dropped_source_illegal;
 	STEP(check_policy(skb, p));
 	if (p->protocol == IPPROTO_TCP) {
 		state = TCP_V4_INIT;
 		if (tcp_event(p->tcp_flags) != TCP_SYN) {
 			if (keeps_contacts(config, p) && !knows_contact(p, now))
-				return COUNT_dropped_filtered;
+				return STOP_dropped_filtered;
 			return GO_ON;
 		}
 	}
@@ -146,12 +144,12 @@ __noinline int open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 			insert_session(p, TCP_V4_INIT, expiry(config, TIMER_TCP_INCOMING_SYN, now),
 				       config->epoch, now);
 		}
-		return COUNT_dropped_filtered;
+		return STOP_dropped_filtered;
 	}
 	STEP(stranger_may_open(p, config, now));
 	expires = expiry(config, timer_of(p->protocol, state), now);
 	if (!bib4_extend(p, expires))
-		return COUNT_passed;
+		return STOP_passed;
 	p->flags |= PACKET_SLOW; /* see use_session: the client hasn't answered yet */
 	return insert_session(p, state, expires, config->epoch, now);
 }

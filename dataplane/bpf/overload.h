@@ -17,21 +17,20 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
 /* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
  * insertion of the session is the claim. The client has no binding then, so the mapping is not
  * endpoint-independent, and nobody can connect to it. */
-__noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
+__noinline enum verdict lend_port(struct packet *p, __u32 expires, __u32 now)
 {
 	struct pool_range *range;
 	struct config *config;
 	__u32 slot, index;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config || !config->pool_ranges)
-		return COUNT_dropped_ports_exhausted;
+		return STOP_dropped_ports_exhausted;
 	index = slot * MAX_POOL_RANGES + client_hash(&p->client) % config->pool_ranges;
 	range = bpf_map_lookup_elem(&pool, &index);
 	if (!range)
-		return COUNT_dropped_ports_exhausted;
+		return STOP_dropped_ports_exhausted;
 	p->pool = range->address;
 	p->pool_port =
 		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
@@ -40,20 +39,20 @@ __noinline int lend_port(struct packet *p, __u32 expires, __u32 now)
 	return insert_session(p, TCP_V6_INIT, expires, config->epoch, now);
 }
 
-__noinline int open_overloaded(struct packet *p, __u32 expires, __u32 now)
+__noinline enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 now)
 {
 	struct session_key session_key;
 	struct overload_key key;
 	struct overload entry = {};
-	int i, result = AGAIN;
+	enum verdict result = AGAIN;
+	int i;
 	int error;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	for (i = 0; i < LEND_TRIES && result == AGAIN; i++)
 		result = lend_port(p, expires, now);
 	if (result)
-		return result == AGAIN ? COUNT_dropped_ports_exhausted : result;
+		return result == AGAIN ? STOP_dropped_ports_exhausted : result;
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;

@@ -6,7 +6,7 @@
 #include <linux/udp.h>
 
 #include "csum.h"
-#include "packet.h"
+#include "verdict.h"
 
 #define MAX_EXTENSIONS	    8
 #define LONGEST_LENGTH	    0xffff
@@ -32,6 +32,11 @@ static __always_inline bool is_query_v4(__u8 type)
 	return type == ICMP_ECHO_REQUEST_V4 || type == ICMP_ECHO_REPLY_V4;
 }
 
+static __always_inline bool is_query_v6(__u8 type)
+{
+	return type == ICMP_ECHO_REQUEST_V6 || type == ICMP_ECHO_REPLY_V6;
+}
+
 static __always_inline bool is_extension(__u8 next_header)
 {
 	return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
@@ -40,23 +45,22 @@ static __always_inline bool is_extension(__u8 next_header)
 
 /* Skip hop-by-hop, destination options and routing headers; note a Fragment header (RFC 7915
  * section 5.1). `p->protocol` is the first next-header value and becomes the last one. */
-__noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict skip_extensions(struct __sk_buff *skb, struct packet *p)
 {
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 
 	__u32 offset = p->l3 + sizeof(struct ipv6hdr);
 	__u8 next = p->protocol;
-	int stop = GO_ON;
+	enum verdict stop = GO_ON;
 	int i;
 
 	for (i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {
 		__u8 head[8];
 
 		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		if (p->flags & PACKET_FRAGMENT)
-			return COUNT_dropped_extension_after_fragment;
+			return STOP_dropped_extension_after_fragment;
 		if (next == IPPROTO_FRAGMENT) {
 			p->flags |= PACKET_FRAGMENT;
 			p->fragment = ((head[2] << 8 | head[3]) >> 3) | (head[3] & 1 ? IPV4_MF : 0);
@@ -68,20 +72,20 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
 				/* segments left: RFC 7915 asks for a parameter problem there, but
 				 * what comes behind it may forbid an answer */
 				p->error_info = offset + 3 - p->l3;
-				stop = COUNT_dropped_routing_header;
+				stop = STOP_dropped_routing_header;
 			}
 			offset += (head[1] + 1) * 8;
 		}
 		next = head[0];
 	}
 	if (is_extension(next))
-		return p->flags & PACKET_FRAGMENT ? COUNT_dropped_extension_after_fragment
-						  : COUNT_dropped_extension_chain;
+		return p->flags & PACKET_FRAGMENT ? STOP_dropped_extension_after_fragment
+						  : STOP_dropped_extension_chain;
 	p->extensions = offset - p->l3 - sizeof(struct ipv6hdr);
 	if (p->extensions > MAX_EXTENSION_BYTES)
-		return COUNT_dropped_extension_chain;
+		return STOP_dropped_extension_chain;
 	if (p->extensions > p->length)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	p->length -= p->extensions;
 	p->l4 = offset;
 	p->protocol = next;
@@ -104,44 +108,44 @@ static __always_inline bool is_fragment(const struct packet *p)
 }
 
 /* Ports, TCP flags, ICMP type. `source` and `destination` receive the ports as they stand. */
-inline_step int parse_transport(struct __sk_buff *skb, struct packet *p, __be16 *source,
-				__be16 *destination)
+inline_step enum verdict parse_transport(struct __sk_buff *skb, struct packet *p, __be16 *source,
+					 __be16 *destination)
 {
 	__u8 *head;
 
 	switch (p->protocol) {
 	case IPPROTO_TCP: {
 		if (p->length < sizeof(struct tcphdr))
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		head = header_at(skb, p->l4, sizeof(struct tcphdr));
 		if (!head)
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		p->tcp_flags = head[TCP_FLAGS_OFFSET];
 		p->transport_header = (head[TCP_LENGTH_OFFSET] >> 4) * 4;
 		break;
 	}
 	case IPPROTO_UDP:
 		if (p->length < sizeof(struct udphdr))
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		head = header_at(skb, p->l4, sizeof(struct udphdr));
 		if (!head)
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		p->transport_header = sizeof(struct udphdr);
 		if (!((struct udphdr *)head)->check)
 			p->flags |= PACKET_ZERO_CHECKSUM;
 		break;
 	case IPPROTO_ICMP:
 		if (p->length < sizeof(struct icmphdr))
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		head = header_at(skb, p->l4, sizeof(struct icmphdr));
 		if (!head)
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		p->icmp_type = head[0];
 		p->icmp_code = head[1];
 		*source = *destination = *(__be16 *)(head + 4);
 		return GO_ON;
 	default:
-		return COUNT_dropped_unknown_transport;
+		return STOP_dropped_unknown_transport;
 	}
 	*source = *(__be16 *)head;
 	*destination = *(__be16 *)(head + 2);
@@ -149,14 +153,14 @@ inline_step int parse_transport(struct __sk_buff *skb, struct packet *p, __be16 
 }
 
 /* Up to the transport header; ports come from parse_transport. */
-inline_step int parse_ipv6(struct __sk_buff *skb, struct packet *p)
+inline_step enum verdict parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct ipv6hdr *ip6 = header_at(skb, ETH_HLEN, sizeof(*ip6));
 
 	if (!ip6)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	if (ip6->version != 6)
-		return COUNT_dropped_malformed;
+		return STOP_dropped_malformed;
 	__builtin_memcpy(&p->client, &ip6->saddr, sizeof(p->client));
 	__builtin_memcpy(&p->remote6, &ip6->daddr, sizeof(p->remote6));
 	p->l3 = ETH_HLEN;
@@ -169,7 +173,7 @@ inline_step int parse_ipv6(struct __sk_buff *skb, struct packet *p)
 }
 
 /* What follows the addresses, once they are known to concern us. */
-inline_step int parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
+inline_step enum verdict parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
 {
 	/* A train of more than 64 KiB (BIG TCP) says no length. Only its segments' counts from
 	 * here. */
@@ -178,28 +182,28 @@ inline_step int parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
 	if (big)
 		p->length = LONGEST_LENGTH;
 	if (p->l3 + sizeof(struct ipv6hdr) + p->length > skb->len)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	if (is_extension(p->protocol))
 		STEP(skip_extensions(skb, p));
 	if (big)
 		p->length = LONGEST_LENGTH;
 	if (p->protocol == IPPROTO_ICMP)
-		return COUNT_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
+		return STOP_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
 	if (p->protocol == IPPROTO_ICMPV6)
 		p->protocol = IPPROTO_ICMP;
-	return is_translatable(p->protocol) ? GO_ON : COUNT_dropped_unknown_transport;
+	return is_translatable(p->protocol) ? GO_ON : STOP_dropped_unknown_transport;
 }
 
-inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
+inline_step enum verdict parse_ipv4(struct __sk_buff *skb, struct packet *p)
 {
 	struct iphdr *ip = header_at(skb, p->l3, sizeof(*ip));
 	__u32 header;
 
 	if (!ip)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	header = ip->ihl * 4;
 	if (ip->version != 4 || header < sizeof(*ip) || bpf_ntohs(ip->tot_len) < header)
-		return COUNT_dropped_malformed;
+		return STOP_dropped_malformed;
 	p->remote = ip->saddr;
 	p->pool = ip->daddr;
 	p->l4 = p->l3 + header;
@@ -216,11 +220,11 @@ inline_step int parse_ipv4(struct __sk_buff *skb, struct packet *p)
 		p->flags |= PACKET_FRAGMENT;
 	p->identification = bpf_ntohs(ip->id);
 	if (p->l3 + header + p->length > skb->len)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	/* IPv6 has no header checksum: what is broken here would go on unnoticed. */
 	if (header == sizeof(*ip))
-		return ipv4_header_checksum(ip) ? COUNT_dropped_malformed : GO_ON;
-	return (__u16)~sum_bytes(skb, p->l3, header) ? COUNT_dropped_malformed : GO_ON;
+		return ipv4_header_checksum(ip) ? STOP_dropped_malformed : GO_ON;
+	return (__u16)~sum_bytes(skb, p->l3, header) ? STOP_dropped_malformed : GO_ON;
 }
 
 #define OPTION_END	     0
@@ -249,14 +253,13 @@ __noinline int option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 }
 
 /* A source route with hops left (RFC 7915 section 4.1). Other options are ignored. */
-__noinline int check_options(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict check_options(struct __sk_buff *skb, struct packet *p)
 {
 	int at, i;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	at = p->l3 + sizeof(struct iphdr);
 	for (i = 0; i < MAX_OPTIONS && at > 0; i++)
 		at = option_after(skb, at, p->l4);
-	return at < 0 ? COUNT_dropped_source_route : GO_ON;
+	return at < 0 ? STOP_dropped_source_route : GO_ON;
 }

@@ -2,7 +2,7 @@
 /* Who may talk to whom. Asked when a session opens, and again after a change of config. */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 
 /* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
 static __always_inline bool source6_is_illegal(const union addr6 *source)
@@ -20,21 +20,21 @@ static __always_inline bool source_is_illegal(__be32 address)
 	return first == 0 || first == 127 || first >= 224;
 }
 
-static __always_inline int destination_refusal(enum destination_verdict verdict)
+static __always_inline enum verdict destination_refusal(enum destination_verdict verdict)
 {
 	switch (verdict) {
 	case DESTINATION_ALLOWED:
 		return GO_ON;
 	case DESTINATION_DENIED:
-		return COUNT_dropped_destination_denied;
+		return STOP_dropped_destination_denied;
 	case DESTINATION_NOT_GLOBAL:
-		return COUNT_dropped_destination_not_global;
+		return STOP_dropped_destination_not_global;
 	case DESTINATION_SPECIAL:
-		return COUNT_dropped_destination_special;
+		return STOP_dropped_destination_special;
 	case DESTINATION_LOCAL:
-		return COUNT_dropped_destination_local;
+		return STOP_dropped_destination_local;
 	}
-	return COUNT_dropped_internal;
+	return STOP_dropped_internal;
 }
 
 static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 protocol)
@@ -45,20 +45,20 @@ static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 pr
 	return binding && (binding->flags & BIB_STATIC || binding->expires > now_seconds());
 }
 
-static __always_inline int check_source(struct __sk_buff *skb, const struct config *config,
-					__u32 slot, const struct packet *p)
+static __always_inline enum verdict check_source(struct __sk_buff *skb, const struct config *config,
+						 __u32 slot, const struct packet *p)
 {
 	if (config->flags & CONFIG_SOURCES_LISTED) {
 		struct source_key key = {.prefix_length = 160, .slot = slot, .address = p->client};
 
-		return bpf_map_lookup_elem(&sources, &key) ? GO_ON : COUNT_dropped_source_denied;
+		return bpf_map_lookup_elem(&sources, &key) ? GO_ON : STOP_dropped_source_denied;
 	}
 	if (p->direction == DIR_6TO4 && skb->ingress_ifindex) {
 		__u32 ifindex = skb->ingress_ifindex;
 		struct uplink *uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
 
 		if (uplink && uplink->flags & UPLINK_EXTERNAL)
-			return COUNT_dropped_source_behind_uplink;
+			return STOP_dropped_source_behind_uplink;
 	}
 	return GO_ON;
 }
@@ -71,18 +71,17 @@ static __always_inline bool is_spoofed_hairpin(struct __sk_buff *skb, const stru
 }
 
 /* Sets PACKET_HAIRPIN where the remote end is a mapping of our own (RFC 6146 section 3.8). */
-__noinline int check_policy(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 {
 	struct destination_key key = {.prefix_length = 64};
 	struct destination *destination;
 	struct config *config;
 	int verdict = DESTINATION_ALLOWED;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&key.slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	STEP(check_source(skb, config, key.slot, p));
 
 	key.address = p->remote;
@@ -92,14 +91,14 @@ __noinline int check_policy(struct __sk_buff *skb, struct packet *p)
 	verdict = destination->verdict;
 	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */
 	if (destination->pool && is_spoofed_hairpin(skb, p))
-		return COUNT_dropped_source_illegal;
+		return STOP_dropped_source_illegal;
 	if (destination->pool && p->protocol != IPPROTO_ICMP) {
 		if (binding_is_live(p->remote, p->remote_port, p->protocol)) {
 			p->flags |= PACKET_HAIRPIN;
 			return GO_ON;
 		}
 		if (verdict != DESTINATION_ALLOWED)
-			return COUNT_dropped_hairpin_without_binding;
+			return STOP_dropped_hairpin_without_binding;
 	}
 	return destination_refusal(verdict);
 }

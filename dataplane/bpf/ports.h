@@ -2,7 +2,7 @@
 /* The search for a free port, and its claim: the insertion into bib4. */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 
 #define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
 #define EVEN_PORTS  0x5555555555555555ULL
@@ -12,12 +12,10 @@
 #define E2BIG  7
 #define EEXIST 17
 
-#define AGAIN -1
-
 /* Why a table has not taken an entry: it is full, or the kernel has no memory at hand. */
-static __always_inline int refused_insertion(int error)
+static __always_inline enum verdict refused_insertion(int error)
 {
-	return error == -E2BIG ? COUNT_dropped_session_table_full : COUNT_dropped_internal;
+	return error == -E2BIG ? STOP_dropped_session_table_full : STOP_dropped_internal;
 }
 
 /* The lowest set bit of a word that has one; BPF has no instruction for it. */
@@ -43,10 +41,10 @@ __noinline int free_port(const struct port_block *usable, const struct port_bloc
 {
 	__u32 i;
 
-	if (!usable || !taken)
-		return -1;
+	REQUIRE(usable, -1);
+	REQUIRE(taken, -1);
 	for (i = 0; i <= PORT_WORDS; i++) {
-		__u32 word = (start / 64 + i) & (PORT_WORDS - 1);
+		__u32 word = index_below(start / 64 + i, PORT_WORDS);
 		__u64 open = usable->bits[word] & ~taken->bits[word] & wanted;
 
 		if (i == 0)
@@ -59,7 +57,7 @@ __noinline int free_port(const struct port_block *usable, const struct port_bloc
 
 static __always_inline void mark_port(struct port_block *taken, __u32 port, bool is_taken)
 {
-	__u64 *word = &taken->bits[(port / 64) & (PORT_WORDS - 1)];
+	__u64 *word = &taken->bits[index_below(port / 64, PORT_WORDS)];
 	__u64 bit = 1ULL << (port & 63);
 
 	if (is_taken)
@@ -91,17 +89,17 @@ struct search {
 };
 
 /* Go to the next pool range, and to a port in it that nobody can predict. */
-__noinline int next_range(struct search *search)
+__noinline enum verdict next_range(struct search *search)
 {
 	struct pool_range *range;
 	__u32 index;
 
 	if (!search || search->ranges_tried >= search->ranges)
-		return COUNT_dropped_ports_exhausted;
+		return STOP_dropped_ports_exhausted;
 	index = search->slot * MAX_POOL_RANGES + search->range_at;
 	range = bpf_map_lookup_elem(&pool, &index);
 	if (!range)
-		return COUNT_dropped_ports_exhausted;
+		return STOP_dropped_ports_exhausted;
 	search->ranges_tried++;
 	search->range_at = search->range_at + 1 < search->ranges ? search->range_at + 1 : 0;
 	search->start = range->first + bpf_get_prandom_u32() % (range->last - range->first + 1);
@@ -115,7 +113,7 @@ __noinline int next_range(struct search *search)
 
 /* Take a port of the current block. AGAIN: lost a race, or the block is full and the search has
  * moved on. */
-__noinline int claim_in_block(struct search *search, struct packet *p)
+__noinline enum verdict claim_in_block(struct search *search, struct packet *p)
 {
 	struct port_block_key key = {};
 	struct port_block *usable, *taken;
@@ -125,8 +123,8 @@ __noinline int claim_in_block(struct search *search, struct packet *p)
 	int offset;
 	int error;
 
-	if (!search || !p)
-		return COUNT_dropped_internal;
+	REQUIRE(search, STOP_dropped_internal);
+	REQUIRE(p, STOP_dropped_internal);
 	if (search->blocks_tried >= search->blocks)
 		STEP(next_range(search));
 	if (p->protocol == IPPROTO_UDP)
@@ -139,10 +137,11 @@ __noinline int claim_in_block(struct search *search, struct packet *p)
 	key.protocol = name.protocol = p->protocol;
 	taken = bpf_map_lookup_elem(&ports, &key);
 	if (!usable || !taken)
-		return COUNT_dropped_internal;
-	offset = free_port(usable, taken, search->start & (PORTS_PER_BLOCK - 1), parity);
+		return STOP_dropped_internal;
+	offset = free_port(usable, taken, index_below(search->start, PORTS_PER_BLOCK), parity);
 	if (offset < 0)
-		offset = free_port(usable, taken, search->start & (PORTS_PER_BLOCK - 1), ~0ULL);
+		offset = free_port(usable, taken, index_below(search->start, PORTS_PER_BLOCK),
+				   ~0ULL);
 	if (offset < 0) {
 		search->blocks_tried++;
 		search->block++;
@@ -173,25 +172,25 @@ __noinline int claim_in_block(struct search *search, struct packet *p)
 /* Take a free port for p->client: not a predictable one, and for UDP one of the same parity where
  * there is one (RFC 6146 section 3.5.1.1). The client's own address comes first; the next ones
  * help out when it is full. */
-__noinline int claim_port(struct packet *p, __u32 expires, __u32 now)
+__noinline enum verdict claim_port(struct packet *p, __u32 expires, __u32 now)
 {
 	struct search search = {.expires = expires, .now = now};
 	struct config *config;
-	int i, result;
+	enum verdict result;
+	int i;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&search.slot);
 	if (!config)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	search.ranges = config->pool_ranges;
 	if (!search.ranges)
-		return COUNT_dropped_ports_exhausted;
+		return STOP_dropped_ports_exhausted;
 	search.range_at = client_hash(&p->client) % search.ranges;
 	for (i = 0; i < CLAIM_TRIES; i++) {
 		result = claim_in_block(&search, p);
 		if (result != AGAIN)
 			return result;
 	}
-	return COUNT_dropped_ports_exhausted;
+	return STOP_dropped_ports_exhausted;
 }

@@ -55,21 +55,20 @@ static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct 
 	return bpf_skb_store_bytes(skb, p->l3 + field, &new, size, 0);
 }
 
-/* COUNT_fragmented: the packet is ready for the kernel. GO_ON: there is no route to the fragmenter,
+/* STOP_fragmented: the packet is ready for the kernel. GO_ON: there is no route to the fragmenter,
  * and it had better go whole. */
-__noinline int refragment(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 slot, zero = 0, identification;
 	struct shared *all;
 	struct config *config;
 	__be32 pool;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	all = bpf_map_lookup_elem(&shared, &zero);
 	config = active_config(&slot);
 	if (!config || !all)
-		return COUNT_dropped_not_configured;
+		return STOP_dropped_not_configured;
 	if (!fragmenter_is_routed(skb, config))
 		return GO_ON;
 	if (!is_later_fragment(p))
@@ -81,33 +80,32 @@ __noinline int refragment(struct __sk_buff *skb, struct packet *p)
 	p->identification = __sync_fetch_and_add(&all->refragmented, 1) & 0xffff;
 	if (replace_ip_field(skb, p, offsetof(struct iphdr, id), bpf_htons((__u16)identification),
 			     bpf_htons((__u16)p->identification), sizeof(__be16)))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	pool = p->pool;
 	p->pool = fragmenter(config);
 	if (replace_ip_field(skb, p, offsetof(struct iphdr, daddr), pool, p->pool, sizeof(pool)))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	STEP(remember_fragment(p, FRAGMENT_TRANSLATE, identification));
 	if (ensure_ethernet_header(skb, p))
-		return COUNT_dropped_internal;
-	return COUNT_fragmented;
+		return STOP_dropped_internal;
+	return STOP_fragmented;
 }
 
 /* What comes back, in fragments. Others pass. */
-__noinline int translate_refragmented(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict translate_refragmented(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
 	__u32 slot;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	config = active_config(&slot);
 	if (!config)
-		return COUNT_passed;
+		return STOP_passed;
 	p->l3 = ETH_HLEN;
 	if (parse_ipv4(skb, p) || p->pool != fragmenter(config))
-		return COUNT_passed;
+		return STOP_passed;
 	if (fragment_fate(p) != FRAGMENT_TRANSLATE)
-		return COUNT_dropped_fragment_unexpected;
+		return STOP_dropped_fragment_unexpected;
 	pref64_embed(config, p->remote, &p->remote6);
 	p->flags |= PACKET_FORWARDED;
 	return header_to_ipv6(skb, config, p);

@@ -11,47 +11,38 @@
 #define QUOTE_V6	  (1280 - 48)
 #define QUOTE_V4	  (576 - 28)
 
-struct error_budget {
-	__u32 second, left;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct error_budget);
-	__uint(max_entries, 1);
-} error_budget SEC(".maps");
-
 struct refusal {
 	__u8 type, code;
 };
 
 /* What a sender is told. Silent are refusals of packets that may come from anybody. */
-static __always_inline struct refusal refusal_of(int reason)
+static __always_inline struct refusal refusal_of(enum verdict reason)
 {
 	struct refusal refusal = {};
 
 	switch (reason) {
-	case COUNT_dropped_ports_exhausted:
-	case COUNT_dropped_session_table_full:
-	case COUNT_dropped_client_port_limit:
+	case STOP_dropped_ports_exhausted:
+	case STOP_dropped_session_table_full:
+	case STOP_dropped_client_port_limit:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 3; /* address: RFC 6146 section 3.5.1.1 */
 		break;
-	case COUNT_dropped_unknown_transport:
+	case STOP_dropped_unknown_transport:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 4; /* port: RFC 6146 section 3.4 */
 		break;
-	case COUNT_dropped_destination_denied:
-	case COUNT_dropped_destination_not_global:
-	case COUNT_dropped_destination_special:
-	case COUNT_dropped_destination_local:
+	case STOP_dropped_destination_denied:
+	case STOP_dropped_destination_not_global:
+	case STOP_dropped_destination_special:
+	case STOP_dropped_destination_local:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 1; /* prohibited */
 		break;
-	case COUNT_dropped_routing_header:
+	case STOP_dropped_routing_header:
 		refusal.type = V6_PARAMETER_PROBLEM;
 		refusal.code = 0; /* RFC 7915 section 5.1 */
+		break;
+	default:
 		break;
 	}
 	return refusal;
@@ -105,7 +96,7 @@ static __always_inline bool is_unanswerable(struct __sk_buff *skb, const struct 
 }
 
 /* Turn the packet into an ICMPv6 error about itself. False where it can't or mustn't be. */
-__noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, int reason)
+__noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, enum verdict reason)
 {
 	struct {
 		struct ipv6hdr ip6;

@@ -2,7 +2,7 @@
 /* IPv4 addresses inside IPv6 ones (RFC 6052 section 2.2): the one place here that knows how. */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 
 static __always_inline bool in_pref64(const struct config *config, const union addr6 *address)
 {

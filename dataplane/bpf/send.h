@@ -8,9 +8,8 @@
 #pragma once
 
 #include "flows.h"
-#include "packet.h"
 
-static __always_inline int to_kernel(struct __sk_buff *skb, const struct config *config)
+static __always_inline enum tc_action to_kernel(struct __sk_buff *skb, const struct config *config)
 {
 	__u8 link[2 * ETH_ALEN];
 
@@ -36,30 +35,37 @@ static __always_inline void raise_ttl(struct __sk_buff *skb, struct packet *p)
 }
 
 /* To one of our own mappings: as if it had come in, by way of lo, where the other program waits. */
-static __always_inline int to_ourselves(void)
+static __always_inline enum tc_action to_ourselves(void)
 {
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
-/* By the route that an earlier packet of the flow took; negative where that won't do. */
-static __always_inline int send_recalled(struct packet *p, __u32 length, struct counters *here)
+/* The note of an earlier packet of the flow, where `p` may take the same route; else NULL. */
+static __always_inline struct flow *recalled_route(struct packet *p, __u32 length)
 {
 	struct flow *flow;
 
 	if (p->flags & (PACKET_SLOW | PACKET_HAIRPIN) || !(p->flags & PACKET_ROUTED))
-		return -1;
+		return NULL;
 	flow = flow_at(p);
 	if (!flow || length > flow->mtu || !is_of_client(flow, p) || !is_of_pool(flow, p))
-		return -1;
+		return NULL;
 	if (!(p->flags & PACKET_RECALLED))
 		note_session(flow, p);
+	return flow;
+}
+
+static __always_inline enum tc_action send_recalled(const struct packet *p, struct flow *flow,
+						    struct counters *here)
+{
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
 }
 
 /* By the route that was found. */
-static __always_inline int send_fast(struct packet *p, const struct config *config,
-				     const struct bpf_fib_lookup *route, struct counters *here)
+static __always_inline enum tc_action send_fast(struct packet *p, const struct config *config,
+						const struct bpf_fib_lookup *route,
+						struct counters *here)
 {
 	struct bpf_redir_neigh hop = {.nh_family = route->family};
 
@@ -70,14 +76,14 @@ static __always_inline int send_fast(struct packet *p, const struct config *conf
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
 
-static __noinline int send_ipv4(struct __sk_buff *skb, const struct config *config,
-				struct packet *p, struct counters *here)
+static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct config *config,
+					   struct packet *p, struct counters *here)
 {
 	__u32 length = wire_length(skb, p, p->l4 - p->l3);
-	int sent = send_recalled(p, length, here);
+	struct flow *recalled = recalled_route(p, length);
 
-	if (sent >= 0)
-		return sent;
+	if (recalled)
+		return send_recalled(p, recalled, here);
 	if (p->flags & PACKET_HAIRPIN) {
 		here->value[DIR_6TO4][COUNT_hairpinned]++;
 		raise_ttl(skb, p);
@@ -126,17 +132,17 @@ static __always_inline void write_hop_limit(struct __sk_buff *skb, const struct 
 			    sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
 }
 
-static __noinline int send_ipv6(struct __sk_buff *skb, const struct config *config,
-				struct packet *p, struct counters *here)
+static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct config *config,
+					   struct packet *p, struct counters *here)
 {
 	__u32 length = wire_length(skb, p, p->l4 - p->l3);
-	int sent;
+	struct flow *recalled;
 
 	if (ensure_ethernet_header(skb, p))
-		return TC_ACT_SHOT;
-	sent = send_recalled(p, length, here);
-	if (sent >= 0)
-		return sent;
+		return ACTION_DROP;
+	recalled = recalled_route(p, length);
+	if (recalled)
+		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
 		struct bpf_fib_lookup route = {
 			.family = AF_INET6,

@@ -21,14 +21,14 @@ static __always_inline void session_key_of(const struct packet *p, struct sessio
 static __always_inline __u32 timer_of(__u8 protocol, __u8 state)
 {
 	if (protocol == IPPROTO_TCP)
-		return tcp_timers[state & (TCP_STATES - 1)];
+		return tcp_timers[index_below(state, TCP_STATES)];
 	return protocol == IPPROTO_UDP ? TIMER_UDP : TIMER_ICMP;
 }
 
 /* Whole seconds, so one is added: no timer may run shorter than configured. */
 static __always_inline __u32 expiry(const struct config *config, __u32 timer, __u32 now)
 {
-	return now + config->timeout[timer & (TIMER_SLOTS - 1)] + 1;
+	return now + config->timeout[index_below(timer, TIMER_SLOTS)] + 1;
 }
 
 /* Note that the client has talked to this remote address: address-dependent filtering asks. */
@@ -67,8 +67,8 @@ static __always_inline void count_inbound(void)
 
 /* Insert the session of `p`, over an expired one of the same key if need be. AGAIN: it was to
  * borrow a port that is in use towards this remote end. */
-static __noinline int insert_session(const struct packet *p, __u8 state, __u32 expires, __u16 epoch,
-				     __u32 now)
+static __noinline enum verdict insert_session(const struct packet *p, __u8 state, __u32 expires,
+					      __u16 epoch, __u32 now)
 {
 	bool borrows = p->session_flags & SESSION_OVERLOAD;
 	struct session fresh = {};
@@ -97,8 +97,8 @@ static __noinline int insert_session(const struct packet *p, __u8 state, __u32 e
 		if (!seen || (seen > now && old->generation == p->generation))
 			return GO_ON; /* being removed, or another CPU was first */
 		if (seen > now && old->flags & SESSION_OVERLOAD)
-			return COUNT_dropped_ports_exhausted; /* our port, lent out to this remote
-							       */
+			return STOP_dropped_ports_exhausted; /* our port, lent out to this remote
+							      */
 		if (__sync_val_compare_and_swap(&old->expires, seen, 0) != seen)
 			return borrows ? AGAIN : GO_ON;
 		count(p->direction, COUNT_sessions_closed);
@@ -145,14 +145,14 @@ static __noinline void refresh(struct session *session, struct packet *p,
  * with every second in which it is used: the writes of a million sessions find no cache. */
 static __always_inline __u32 spare(const struct config *config, __u32 timer)
 {
-	__u32 seconds = config->timeout[timer & (TIMER_SLOTS - 1)] / SPARE_SHARE;
+	__u32 seconds = config->timeout[index_below(timer, TIMER_SLOTS)] / SPARE_SHARE;
 
 	return seconds < MOST_SPARE ? seconds : MOST_SPARE;
 }
 
 /* Let a packet move its session on. What is written, is written at most once a second. */
-inline_step int use_session(struct __sk_buff *skb, const struct config *config, struct packet *p,
-			    struct session *session, __u32 now)
+inline_step enum verdict use_session(struct __sk_buff *skb, const struct config *config,
+				     struct packet *p, struct session *session, __u32 now)
 {
 	__u32 *moved = remember_moves(p, now); /* before the state is read */
 	__u32 expires, latest, timer;
@@ -163,7 +163,7 @@ inline_step int use_session(struct __sk_buff *skb, const struct config *config, 
 
 	if (session->flags & SESSION_HAIRPIN) {
 		if (is_spoofed_hairpin(skb, p))
-			return COUNT_dropped_source_illegal;
+			return STOP_dropped_source_illegal;
 		p->flags |= PACKET_HAIRPIN;
 	}
 	p->session_flags = session->flags;
@@ -176,7 +176,7 @@ inline_step int use_session(struct __sk_buff *skb, const struct config *config, 
 		session->flags |= SESSION_CONFIRMED;
 	if (p->direction == DIR_4TO6 && !(session->flags & SESSION_CONFIRMED)) {
 		if (session->flags & SESSION_PENDING)
-			return COUNT_dropped_filtered;
+			return STOP_dropped_filtered;
 		/* until the client answers, its packet filters are asked about each packet */
 		p->flags |= PACKET_SLOW;
 	}

@@ -35,7 +35,7 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 
 	key.block = port / PORTS_PER_BLOCK;
 	usable = bpf_map_lookup_elem(&ports, &key);
-	return usable && usable->bits[(port / 64) & (PORT_WORDS - 1)] & 1ULL << (port & 63);
+	return usable && usable->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
 }
 
 /* A binding goes with its last session (RFC 6146 section 3.5.2.2), yet packets only ever raise its
@@ -58,11 +58,8 @@ static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, 
 static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, struct bib4 *binding,
 			  struct sweep_run *run)
 {
-	struct port_block_key block_key = {};
-	struct port_block *taken;
-	struct bib6_key key = {};
-	struct bib6 *entry;
-	__u32 port, needed, before;
+	struct bib6_key owner = {};
+	__u32 needed, before;
 	bool purged, dead;
 
 	(void)map;
@@ -81,23 +78,10 @@ static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, stru
 		run->left++;
 		return 0;
 	}
-	port = bpf_ntohs(name->pool_port);
-	key.client = binding->client;
-	key.client_port = binding->client_port;
-	key.protocol = name->protocol;
-	block_key.address = name->pool;
-	block_key.kind = PORTS_TAKEN;
-	block_key.protocol = name->protocol;
-	block_key.block = port / PORTS_PER_BLOCK;
-
-	entry = bpf_map_lookup_elem(&bib6, &key);
-	if (entry && entry->pool == name->pool && entry->pool_port == name->pool_port)
-		bpf_map_delete_elem(&bib6, &key);
-	bpf_map_delete_elem(&bib4, name);
-	taken = bpf_map_lookup_elem(&ports, &block_key);
-	if (taken)
-		mark_port(taken, port & (PORTS_PER_BLOCK - 1), false);
-	client_port_freed(&key.client);
+	owner.client = binding->client;
+	owner.client_port = binding->client_port;
+	owner.protocol = name->protocol;
+	release_binding(name, &owner);
 	run->removed++;
 	return 0;
 }
@@ -261,7 +245,7 @@ static __always_inline void sweep_fragments(struct sweep_run *run, struct sweep 
 	report->removed_held = run->removed;
 }
 
-static __always_inline int sweep_all(void)
+static __always_inline enum tc_action sweep_all(void)
 {
 	struct sweep_run run = {};
 	struct config *config;
@@ -275,7 +259,7 @@ static __always_inline int sweep_all(void)
 	here = counters_here();
 	config = active_config(&run.slot);
 	if (!all || !report || !here || !config)
-		return TC_ACT_SHOT;
+		return ACTION_DROP;
 	run.now = report->now = now_seconds();
 	run.purge = report->what & SWEEP_PURGE;
 	run.hold = report->hold;
@@ -283,5 +267,5 @@ static __always_inline int sweep_all(void)
 		sweep_state(&run, report, here, all);
 	if (report->what & SWEEP_FRAGMENTS)
 		sweep_fragments(&run, report);
-	return TC_ACT_OK;
+	return ACTION_DONE;
 }

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "packet.h"
+#include "context.h"
 
 enum tcp_state {
 	TCP_CLOSED,
@@ -70,5 +70,6 @@ TABLE __u8 tcp_timers[TCP_STATES] = {
 
 static __always_inline __u8 tcp_next(__u8 state, __u8 direction, __u8 flags)
 {
-	return tcp_transitions[state & (TCP_STATES - 1)][direction & 1][tcp_event(flags)];
+	return tcp_transitions[index_below(state, TCP_STATES)][index_below(direction, DIR_COUNT)]
+			      [tcp_event(flags)];
 }

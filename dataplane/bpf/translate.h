@@ -5,13 +5,10 @@
 
 #include <stddef.h>
 
-#include "csum.h"
-#include "parse.h"
+#include "ip_headers.h"
 #include "rfc6052.h"
 
-#define IPV4_MAX_UNMARKED 1260 /* RFC 7915 section 5.1: at most this long, DF is 0 */
-#define FRAGMENT_HEADER	  8
-#define KEEP_GSO	  BPF_F_ADJ_ROOM_FIXED_GSO
+#define KEEP_GSO BPF_F_ADJ_ROOM_FIXED_GSO
 
 static __always_inline int checksum_offset(__u8 protocol)
 {
@@ -68,22 +65,22 @@ static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u
 }
 
 /* Ports or identifier, and the checksum. `change` is what the addresses changed by. */
-inline_step int translate_transport(struct __sk_buff *skb, struct packet *p, __s64 change,
-				    __u32 port_offset, __be16 old, __be16 new)
+inline_step enum verdict translate_transport(struct __sk_buff *skb, struct packet *p, __s64 change,
+					     __u32 port_offset, __be16 old, __be16 new)
 {
 	__u32 l4 = p->l4, checksum = l4 + checksum_offset(p->protocol);
 	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
 	if (bpf_l4_csum_replace(skb, checksum, 0, change, BPF_F_PSEUDO_HDR | flags))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (replace_field(skb, l4 + port_offset, checksum, old, new, flags))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	return GO_ON;
 }
 
 /* Echo and echo reply: type, identifier, and the pseudo-header comes or goes. */
-inline_step int translate_echo(struct __sk_buff *skb, struct packet *p, __s64 change, __u8 type,
-			       __be16 identifier, __be16 new)
+inline_step enum verdict translate_echo(struct __sk_buff *skb, struct packet *p, __s64 change,
+					__u8 type, __be16 identifier, __be16 new)
 {
 	__u32 checksum = p->l4 + offsetof(struct icmphdr, checksum);
 	__be16 was = bpf_htons(p->icmp_type << 8 | p->icmp_code);
@@ -92,21 +89,16 @@ inline_step int translate_echo(struct __sk_buff *skb, struct packet *p, __s64 ch
 	if (bpf_l4_csum_replace(skb, checksum, 0, change, BPF_F_PSEUDO_HDR) ||
 	    replace_field(skb, p->l4, checksum, was, becomes, 0) ||
 	    replace_field(skb, p->l4 + 4, checksum, identifier, new, 0))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	return GO_ON;
 }
 
-static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 total)
-{
-	if (p->flags & PACKET_FRAGMENT)
-		return p->fragment; /* DF=0, also for an atomic fragment */
-	return total <= IPV4_MAX_UNMARKED ? 0 : IPV4_DF;
-}
-
 /* The IP header, and the link header's type with it. */
-inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
 {
 	__u32 total = sizeof(struct iphdr) + p->length;
+	__u16 fragment, identification = 0;
 	struct {
 		__u16 unused;
 		__be16 type;
@@ -115,33 +107,25 @@ inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *confi
 
 	if (total > LONGEST_LENGTH) {
 		if (!skb->gso_size || p->protocol != IPPROTO_TCP)
-			return COUNT_dropped_too_big;
+			return STOP_dropped_too_big;
 		total = 0; /* of a train of TCP, the kernel knows the length itself */
 	}
 	if (p->extensions) {
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
-			return COUNT_dropped_internal;
+			return STOP_dropped_internal;
 	}
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
-		return COUNT_dropped_internal;
-	head.ip.version = 4;
-	head.ip.ihl = 5;
-	head.ip.tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
-	head.ip.tot_len = bpf_htons(total);
+		return STOP_dropped_internal;
 	/* A segment's length counts, not that of the train: its DF is what routers see. */
-	head.ip.frag_off =
-		bpf_htons(ipv4_fragment_field(p, wire_length(skb, p, sizeof(struct iphdr))));
+	fragment = ipv4_fragment_field(p, wire_length(skb, p, sizeof(struct iphdr)));
 	if (p->flags & PACKET_FRAGMENT)
-		head.ip.id = bpf_htons((__u16)p->identification);
-	else if (!head.ip.frag_off)
-		head.ip.id = bpf_get_prandom_u32();
-	head.ip.ttl = p->ttl;
-	head.ip.protocol = p->protocol;
-	head.ip.saddr = p->pool;
-	head.ip.daddr = p->remote;
-	head.ip.check = ipv4_header_checksum(&head.ip);
+		identification = p->identification;
+	else if (!fragment)
+		identification = bpf_get_prandom_u32();
+	begin_ipv4_header(&head.ip, config, p, total, fragment);
+	finish_ipv4_header(&head.ip, identification, p->pool, p->remote);
 	if (write_ip(skb, p, &head.type, sizeof(head.ip)))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (is_summed(skb)) {
 		/* change_proto has taken 20 bytes out of the sum. The other 20 of the IPv6 header
 		 * are the end of the addresses; a whole IPv4 header adds up to nothing. */
@@ -153,7 +137,8 @@ inline_step int header_to_ipv4(struct __sk_buff *skb, const struct config *confi
 	return GO_ON;
 }
 
-inline_step int to_ipv4(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict to_ipv4(struct __sk_buff *skb, const struct config *config,
+				 struct packet *p)
 {
 	STEP(header_to_ipv4(skb, config, p));
 	if (is_later_fragment(p))
@@ -167,17 +152,16 @@ inline_step int to_ipv4(struct __sk_buff *skb, const struct config *config, stru
 }
 
 /* A checksum for a UDP packet that came without one; IPv6 insists on it (RFC 7915 section 4.5). */
-__noinline int fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
+__noinline enum verdict fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
 {
 	__be32 rest[2];
 	__s64 sum;
 	__u16 check;
 
-	if (!p)
-		return COUNT_dropped_internal;
+	REQUIRE(p, STOP_dropped_internal);
 	sum = sum_bytes(skb, p->l4, p->length);
 	if (sum < 0)
-		return COUNT_dropped_truncated;
+		return STOP_dropped_truncated;
 	rest[0] = bpf_htonl(p->length);
 	rest[1] = bpf_htonl(IPPROTO_UDP);
 	sum += bpf_csum_diff(NULL, 0, rest, sizeof(rest), 0);
@@ -187,7 +171,7 @@ __noinline int fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
 		check = 0xffff;
 	if (bpf_skb_store_bytes(skb, p->l4 + offsetof(struct udphdr, check), &check, sizeof(check),
 				BPF_F_RECOMPUTE_CSUM))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	return GO_ON;
 }
 
@@ -198,7 +182,8 @@ static __always_inline __u8 hop_limit_of(const struct packet *p)
 	return p->flags & PACKET_FORWARDED ? p->ttl : p->ttl - 1;
 }
 
-inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
 {
 	__u32 fragment_header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
 	struct {
@@ -211,41 +196,27 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 	if (p->extensions) { /* IPv4 options */
 		sum = sum_bytes(skb, p->l3 + sizeof(struct iphdr), p->extensions);
 		if (sum < 0)
-			return COUNT_dropped_truncated;
+			return STOP_dropped_truncated;
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
-			return COUNT_dropped_internal;
+			return STOP_dropped_internal;
 	}
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (fragment_header) {
 		if (bpf_skb_adjust_room(skb, FRAGMENT_HEADER, BPF_ADJ_ROOM_NET, KEEP_GSO))
-			return COUNT_dropped_internal;
+			return STOP_dropped_internal;
 	}
-	head.ip6.version = 6;
-	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
-		head.ip6.priority = p->traffic_class >> 4;
-		head.ip6.flow_lbl[0] = p->traffic_class << 4;
-	}
-	head.ip6.payload_len = bpf_htons(p->length + fragment_header);
-	head.ip6.nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
-	head.ip6.hop_limit = hop_limit_of(p);
-	__builtin_memcpy(&head.ip6.saddr, &p->remote6, sizeof(p->remote6));
-	__builtin_memcpy(&head.ip6.daddr, &p->client, sizeof(p->client));
+	write_ipv6_header(&head.ip6, config, p, p->length + fragment_header, hop_limit_of(p));
 	if (fragment_header) {
-		__be16 offset = bpf_htons((p->fragment & IPV4_OFFSET_MASK) << 3 |
-					  (p->fragment & IPV4_MF ? 1 : 0));
-		__u8 more[FRAGMENT_HEADER] = {head.ip6.nexthdr};
+		__u8 more[FRAGMENT_HEADER];
 
-		head.ip6.nexthdr = IPPROTO_FRAGMENT;
-		__builtin_memcpy(more + 2, &offset, sizeof(offset));
-		more[6] = p->identification >> 8;
-		more[7] = p->identification;
+		write_fragment_header(more, &head.ip6, p);
 		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(head.ip6), more, sizeof(more),
 					BPF_F_RECOMPUTE_CSUM))
-			return COUNT_dropped_internal;
+			return STOP_dropped_internal;
 	}
 	if (write_ip(skb, p, &head.type, sizeof(head.ip6)))
-		return COUNT_dropped_internal;
+		return STOP_dropped_internal;
 	if (is_summed(skb)) {
 		/* The IPv4 header, being right, added up to nothing; so without its options it
 		 * adds up to what makes good for them. */
@@ -258,7 +229,7 @@ inline_step int header_to_ipv6(struct __sk_buff *skb, const struct config *confi
 }
 
 /* The transport header for IPv6; the IP header may still be either. */
-inline_step int transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
+inline_step enum verdict transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	if (p->protocol == IPPROTO_ICMP)
 		return translate_echo(skb, p, pseudo6_sum(p),
@@ -268,13 +239,14 @@ inline_step int transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	if (p->flags & PACKET_ZERO_CHECKSUM) {
 		if (bpf_skb_store_bytes(skb, p->l4 + offsetof(struct udphdr, dest), &p->client_port,
 					sizeof(p->client_port), BPF_F_RECOMPUTE_CSUM))
-			return COUNT_dropped_internal;
+			return STOP_dropped_internal;
 		return fill_udp_checksum(skb, p);
 	}
 	return translate_transport(skb, p, addresses_to_ipv6(p), 2, p->pool_port, p->client_port);
 }
 
-inline_step int to_ipv6(struct __sk_buff *skb, const struct config *config, struct packet *p)
+inline_step enum verdict to_ipv6(struct __sk_buff *skb, const struct config *config,
+				 struct packet *p)
 {
 	STEP(header_to_ipv6(skb, config, p));
 	if (is_later_fragment(p))

@@ -55,8 +55,6 @@ PLAIN = (
     "none",
     "received",
     "translated",
-    "passed",
-    "held",
     "sent_fast",
     "sent_kernel",
     "hairpinned",
@@ -64,13 +62,15 @@ PLAIN = (
     "icmp_errors_sent",
     "icmp_errors_suppressed",
     "fragments_translated",
-    "fragmented",
     "sessions_opened",
     "sessions_closed",
     "bindings_opened",
     "bindings_closed",
     "port_claims_lost",
     "ports_lent",
+    "passed",
+    "held",
+    "fragmented",
 )
 
 NAMES: tuple[str, ...] = (*PLAIN, *(f"dropped_{reason}" for reason in DROP_REASONS))

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Per-CPU memory for what is too large for the stack of 512 bytes, or lives longer than a packet.
+ * No run of a program interrupts another one on the same CPU. */
+#pragma once
+
+#include "packet.h"
+
+/* Bytes of a packet while they are summed or moved. */
+#define SCRATCH_BYTES 512
+struct scratch {
+	__u8 bytes[SCRATCH_BYTES];
+};
+
+/* What an earlier packet of a flow found: see flows.h. */
+#define FLOW_SLOT_BITS	9
+#define FLOW_SLOTS	(1 << FLOW_SLOT_BITS)
+#define MOVES_SLOT_BITS 8
+#define MOVES_SLOTS	(1 << MOVES_SLOT_BITS)
+struct flow {
+	union addr6 client;
+	__be32 pool, remote;
+	__be16 client_port, pool_port, remote_port;
+	__u8 protocol, direction;
+	__u8 traffic_class, session_flags;
+	__u16 epoch; /* of the config */
+	__u32 steady;
+	__u32 routes, moves;
+	__u32 second;
+	__u32 mtu; /* of the route */
+	__u32 ifindex;
+	struct bpf_redir_neigh hop;
+};
+
+/* What an ICMP error becomes: see icmp_tables.h. */
+struct icmp_meaning {
+	__u8 type, code;
+	__u8 rest;
+	__u8 known; /* 0 where the table has no entry */
+};
+
+#define ICMP_HEADER 8
+
+/* One error on its way: too much for the stack. */
+struct error_work {
+	struct packet inner;
+	struct icmp_meaning meaning;
+	__u8 icmp[ICMP_HEADER]; /* as it came, then as it goes */
+	__u8 transport[8];	/* of the inner packet, likewise */
+	__be16 tcp_checksum;	/* likewise; valid if has_tcp_checksum */
+	__u16 has_tcp_checksum;
+	__u32 payload_at, payload; /* inner payload and all that follows: offset, length */
+	__u32 inner_header;	   /* length of the inner IP header, as it came */
+	__u32 extended;		   /* length of the inner part that RFC 4884 speaks of, or 0 */
+	__u64 old_sum, new_sum;	   /* of what is taken out and what is put in */
+	__u8 headers[104];	   /* outer IP, ICMP, inner IP: what is put in */
+};
+
+/* How many errors of our own a CPU may still send: see respond.h. */
+struct error_budget {
+	__u32 second, left;
+};
