@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from tests.unit.operator_simulation import SETTINGS
 
 REPO = Path(__file__).parents[2]
 DOCS = sorted((REPO / "docs").glob("*.md"))
+PAGES = [*sorted(REPO.glob("*.md")), REPO / "tests" / "cluster" / "README.md"]
+ROOTS = [REPO / "dataplane" / "nat64_dataplane", REPO / "operator" / "nat64_operator"]
 COREFILE = ".:6464 {\n dns64\n cache\n acl {\n allow\n }\n forward . 192.0.2.53\n}\n"
 _KINDS = {"ConfigMap", "DaemonSet", "Service", "Node", "Pod", "World", "EndpointSlice"}
 _CAMEL = re.compile(r"^[A-Z][a-z]+[A-Za-z0-9]*$")
@@ -132,7 +135,7 @@ def test_every_warning_has_a_symptom_and_a_remedy_in_troubleshooting() -> None:
     assert all(symptom and meaning and remedy for symptom, _, meaning, remedy in rows)
 
 
-@pytest.mark.parametrize("path", [*DOCS, REPO / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DOCS, *PAGES], ids=lambda path: str(path.relative_to(REPO)))
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -147,3 +150,33 @@ def test_links_lead_somewhere(path: Path) -> None:
 def anchors(path: Path) -> Iterator[str]:
     for heading in re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE):
         yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (REPO / "docs" / "README.md").read_text()
+    listed = set(re.findall(r"^\| \[(\w[\w-]*\.md)\]", index, re.MULTILINE))
+    assert listed == {path.name for path in DOCS} - {"README.md"}
+
+
+def test_the_changelog_has_the_released_version_and_room_for_the_next() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (REPO / "CHANGELOG.md").read_text(), re.MULTILINE)
+    version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
+    assert headings[0] == "Unreleased"
+    assert version in headings
+
+
+@pytest.mark.parametrize("path", [*DOCS, *PAGES], ids=lambda path: str(path.relative_to(REPO)))
+def test_paths_of_the_repository_that_pages_name_are_there(path: Path) -> None:
+    """In backticks, from the root, or from the package that the page is about."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|h|c|yaml|json|txt|md|zone|sh))`", text)
+    roots = [REPO, *ROOTS, ROOTS[0] / "dns64", ROOTS[0] / "translator", path.parent]
+    assert [n for n in named if not any((root / n).exists() for root in roots)] == []
+
+
+def test_every_make_target_that_pages_name_is_there() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    targets |= {"bpf"}  # in dataplane/bpf/bpf.mk
+    for path in (*DOCS, *PAGES):
+        found = re.findall(r"`make ([a-z0-9-]+)|^make ([a-z0-9-]+)", path.read_text(), re.MULTILINE)
+        assert {a or b for a, b in found} <= targets, path.name
