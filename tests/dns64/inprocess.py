@@ -137,7 +137,7 @@ class Harness:
 
     def open(self) -> list[tuple[bytes, UpstreamQuery]]:
         """ID and query of what waits for upstream."""
-        return [(i, query) for port in self._ports() for i, (query, _) in port.pending.items()]
+        return [(i, query) for port in self._ports() for i, (query, *_) in port.pending.items()]
 
     def deliver(self, messages: Iterable[bytes]) -> None:
         """Receive messages from upstream, on the port on which their ID is open, else on any."""
@@ -155,7 +155,7 @@ class Harness:
                 query.finish(Failed("no reply in time"))
             for port in self._ports():
                 pending, port.pending = port.pending, {}
-                for query, _ in pending.values():
+                for query, *_ in pending.values():
                     self.upstream.fail(query, "no reply in time")
 
     def idle(self) -> bool:

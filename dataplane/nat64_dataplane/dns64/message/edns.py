@@ -46,3 +46,8 @@ def parse_opt(size: int, ttl: int, options: bytes) -> Edns:
     if at != len(options):
         raise Malformed("an EDNS option that runs past the end")
     return Edns(size, ttl >> 16 & 0xFF, bool(ttl & 0x8000), ttl >> 24 << 4, options)
+
+
+def may_have_opt(message: bytes) -> bool:
+    """A quick look: whether there is an additional record, and what an OPT record begins with."""
+    return message[10:12] != b"\0\0" and b"\0\0\x29" in message

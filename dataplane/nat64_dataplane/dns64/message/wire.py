@@ -256,18 +256,18 @@ def _skip_known(wire: bytes, at: int, known: set[int]) -> int:
     return end
 
 
-def is_bare_format_error(wire: bytes) -> bool:
-    """Whether a reply is FORMERR and nothing but a header: its sender couldn't read the question,
-    as servers older than EDNS may say.
+def is_bare_error(wire: bytes) -> bool:
+    """Whether a reply has no question and no records but OPT, and says error or TC: its sender
+    couldn't read the question, or doesn't repeat it.
     """
-    if len(wire) != HEADER_SIZE or wire[3] & RCODE_MASK != FORMERR:
+    if len(wire) < HEADER_SIZE or not wire[2] & 0x80 or wire[4:10] != bytes(6):
         return False
-    return bool(wire[2] & 0x80) and wire[4:] == bytes(8)
+    return bool(wire[3] & RCODE_MASK or wire[2] & 0x02)
 
 
-def claim_question(header: bytes) -> bytes:
-    """Return a bare header that says that a question follows."""
-    return header[:4] + b"\0\1" + header[6:]
+def with_question(message: bytes, question: bytes) -> bytes:
+    """Put a question into a reply that has none."""
+    return b"".join((message[:4], b"\0\1", message[6:HEADER_SIZE], question, message[HEADER_SIZE:]))
 
 
 def _plain_name(wire: bytes, at: int) -> int:

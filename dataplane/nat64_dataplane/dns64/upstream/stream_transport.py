@@ -19,6 +19,9 @@ from nat64_dataplane.dns64.settings import Upstream
 from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 MAX_PENDING = 1024
+MAX_SHORT_LIVED = 16
+"""Connections at once to a server that closes them after a few replies."""
+SHORT_LIVED_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 """The least between two looks at whether a connection is idle."""
 
@@ -27,7 +30,11 @@ class _Connection(asyncio.Protocol):
     """A stream of messages, each behind its length."""
 
     def __init__(self, owner: StreamTransport) -> None:
-        self.pending: dict[bytes, UpstreamQuery] = {}
+        self.pending: dict[bytes, tuple[UpstreamQuery, float]] = {}
+        """Queries by ID, with their deadlines."""
+        self.carried = 0
+        """Queries sent on it."""
+        self.replies = 0
         self.last_used = owner.loop.time()
         self.born = self.last_used
         self.heard = self.last_used
@@ -50,8 +57,10 @@ class _Connection(asyncio.Protocol):
             transport.write(message)
         self._unsent.clear()
 
-    def send(self, ident: bytes, message: bytes, query: UpstreamQuery) -> None:
-        self.pending[ident] = query
+    def send(self, ident: bytes, query: UpstreamQuery, deadline: float) -> None:
+        self.pending[ident] = (query, deadline)
+        self.carried += 1
+        message = query.message(ident, query.question)
         self.last_used = self._owner.loop.time()
         framed = len(message).to_bytes(2, "big") + message
         if self._transport is None:
@@ -72,7 +81,8 @@ class _Connection(asyncio.Protocol):
 
     def expired(self, ident: bytes, query: UpstreamQuery, sent: float) -> None:
         """Give up on a query that has had no reply in time, and on the connection if it's dead."""
-        if self.pending.get(ident) is not query:
+        waits = self.pending.get(ident)
+        if waits is None or waits[0] is not query:
             return
         if self.heard <= sent:
             self.fail("no reply in time")
@@ -92,11 +102,13 @@ class _Connection(asyncio.Protocol):
             self._timer = self._owner.loop.call_later(max(again, LOOK_SECONDS), self._idle)
 
     def _take(self, message: bytes) -> None:
-        query = self.pending.pop(message[:2], None)
-        if query is None:
+        waits = self.pending.pop(message[:2], None)
+        if waits is None:
             return
-        if wire.is_bare_format_error(message):
-            message = wire.claim_question(message) + query.question
+        query, _ = waits
+        self.replies += 1
+        if wire.is_bare_error(message):
+            message = wire.with_question(message, query.question)
         query.finish(self._read(message, query))
 
     def _read(self, message: bytes, query: UpstreamQuery) -> Reply | Failed:
@@ -109,12 +121,24 @@ class _Connection(asyncio.Protocol):
         return reply
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.fail(f"connection closed{f': {error}' if error else ''}")
+        reason = f"connection closed{f': {error}' if error else ''}"
+        if not self.replies:
+            self.fail(reason)
+            return
+        # servers close connections when they like (RFC 7766 section 6.2.3): it was of use until
+        # now, so what waits on it is asked on another, and that is no failure of the server's
+        waiting, self.pending = self.pending, {}
+        self.close()
+        if waiting:
+            self._owner.closed_by_peer(self.replies)
+        for query, deadline in waiting.values():
+            if query.waits:
+                self._owner.send(query, deadline=deadline)
 
     def fail(self, reason: str) -> None:
         lost, self.pending = self.pending, {}
         self.close()
-        for query in lost.values():
+        for query, _ in lost.values():
             query.finish(Failed(f"{self._owner.upstream}: {reason}"))
 
     def close(self) -> None:
@@ -155,6 +179,8 @@ class StreamTransport:
         self.connections: set[_Connection] = set()
         """Those that are open: the one in use, and those replaced until they are idle."""
         self._connection: _Connection | None = None
+        self._most_carried = 0
+        self._most_until = 0.0
 
     def send(self, query: UpstreamQuery, *, deadline: float) -> None:
         """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
@@ -163,8 +189,15 @@ class StreamTransport:
         ident = self._entropy.bytes(2)
         while ident in connection.pending:
             ident = self._entropy.bytes(2)
-        connection.send(ident, query.message(ident, query.question), query)
+        connection.send(ident, query, deadline)
         self.loop.call_at(deadline, connection.expired, ident, query, self.loop.time())
+
+    def closed_by_peer(self, replies: int) -> None:
+        """Note that the server closed a connection after so many replies, with queries waiting:
+        for a while no connection is given more than that.
+        """
+        self._most_carried = replies
+        self._most_until = self.loop.time() + SHORT_LIVED_SECONDS
 
     def close(self) -> None:
         """Close every connection; what was in flight fails."""
@@ -176,7 +209,7 @@ class StreamTransport:
         current = self._connection
         if current is not None and not current.closed:
             old = self._max_age and now - current.born > self._max_age
-            if not old and len(current.pending) < MAX_PENDING:
+            if not old and len(current.pending) < MAX_PENDING and not self._is_used_up(current):
                 self.reused += 1
                 return current
         self.opened += 1
@@ -184,6 +217,12 @@ class StreamTransport:
         self.connections.add(connection)
         connection.opening = self.loop.create_task(self._connect(connection))
         return connection
+
+    def _is_used_up(self, connection: _Connection) -> bool:
+        """Whether the server is expected to close a connection before it answers one more."""
+        if self.loop.time() >= self._most_until or len(self.connections) >= MAX_SHORT_LIVED:
+            return False
+        return connection.carried >= self._most_carried
 
     async def _connect(self, connection: _Connection) -> None:
         try:

@@ -9,6 +9,7 @@ socket, and repeats the question to the letter.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from nat64_dataplane.dns64.host.random_bytes import Entropy, mix_case
 from nat64_dataplane.dns64.host.recvmmsg import DatagramReceiver
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.edns import may_have_opt
 from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.malformed import Malformed
 from nat64_dataplane.dns64.settings import Upstream
+from nat64_dataplane.dns64.upstream.edns_memory import EdnsMemory
 from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 PORTS = 4
@@ -34,11 +37,13 @@ TICK = 0.05
 """Seconds between looks at which queries have had no reply in time."""
 
 
-_Pending = tuple[UpstreamQuery, bytes]
-"""An open query with its question in the letter case that it went out in."""
+_Pending = tuple[UpstreamQuery, bytes, int, bool]
+"""An open query with its question in the letter case that it went out in, which of its tries this
+is, and whether it has an OPT record."""
 
-_Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes]
-"""When to give up, a number that decides between equals, and which query: on which port and ID."""
+_Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes, float]
+"""When to look again, a number that decides between equals, which query, on which port and ID, and
+when to give up."""
 
 
 class _Port:
@@ -46,6 +51,9 @@ class _Port:
 
     def __init__(self, owner: UdpTransport) -> None:
         self.pending: dict[bytes, _Pending] = {}
+        self.refused: set[bytes] = set()
+        """IDs of queries that a bare error was the reply to: as it may be forged, the true reply
+        still counts."""
         self.uses = 0
         self._owner = owner
         self._socket = owner.open_socket()
@@ -68,8 +76,10 @@ class _Port:
             messages = self._receiver.receive()
         except OSError as error:  # a port unreachable: every query on this socket is lost
             self.pending = {}
-            for query, _ in pending.values():
-                owner.fail(query, f"{owner.upstream}: {error.strerror or error}")
+            self.refused.clear()
+            for query, _, number, _ in pending.values():
+                if query.number == number:
+                    owner.fail(query, f"{owner.upstream}: {error.strerror or error}")
             return
         for message in messages:
             waits = pending.get(message[:2])
@@ -86,29 +96,46 @@ class _Port:
     def _take(self, message: bytes, pending: _Pending) -> None:
         """Accept a message as the reply, or leave the query open for the true one."""
         owner = self._owner
-        query, asked = pending
+        query, asked, number, edns = pending
+        ident = message[:2]
         end = wire.HEADER_SIZE + len(asked)
         echoed = message[wire.HEADER_SIZE : end]
         if echoed != asked:
-            if wire.is_bare_format_error(message):  # from a server that couldn't read the question
-                message = wire.claim_question(message)
-            elif echoed.lower() == asked.lower():
-                del self.pending[message[:2]]
-                query.waits = False
-                owner.wrong_case(query)
+            if wire.is_bare_error(message):
+                self._take_bare_error(message, pending)
                 return
-            else:
+            if echoed.lower() != asked.lower() or not query.is_open(number):
                 owner.strays += 1
                 return
-        del self.pending[message[:2]]
-        try:
-            # the letter case was for the way only: names compressed against the question get it
-            message = b"".join((message[: wire.HEADER_SIZE], query.question, message[end:]))
-            reply = query.read(message)
-        except Malformed as error:
-            owner.fail(query, f"{owner.upstream}: malformed reply: {error}")
+            del self.pending[ident]
+            query.waits = False
+            owner.wrong_case(query)
+            return
+        del self.pending[ident]
+        if not query.is_open(number):
+            owner.learn(message, query.do, asked)
+            return
+        query.edns = edns
+        # the letter case was for the way only: names compressed against the question get it
+        owner.finish(query, b"".join((message[: wire.HEADER_SIZE], query.question, message[end:])))
+        if edns and may_have_opt(message) and not owner.edns.is_proven(owner.loop.time()):
+            owner.learn(message, query.do, asked)
+
+    def _take_bare_error(self, message: bytes, pending: _Pending) -> None:
+        """Accept an error without a question. It is easier to forge than another reply, so where it
+        may make us ask without EDNS, the query stays open for a reply that proves it wrong.
+        """
+        query, _, number, edns = pending
+        ident = message[:2]
+        if not query.is_open(number) or ident in self.refused:
+            self._owner.strays += 1
+            return
+        if edns and message[3] & wire.RCODE_MASK in (wire.FORMERR, wire.NOTIMP):
+            self.refused.add(ident)
         else:
-            query.finish(reply)
+            del self.pending[ident]
+        query.edns = edns
+        self._owner.finish(query, wire.with_question(message, query.question))
 
 
 class UdpTransport:
@@ -121,13 +148,17 @@ class UdpTransport:
         entropy: Entropy,
         *,
         expire: float,
+        edns: EdnsMemory,
         wrong_case: Callable[[UpstreamQuery], None],
+        overdue: Callable[[UpstreamQuery, float], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream = upstream
         self.strays = 0
         """Messages that were no reply to an open query."""
         self.mixes_case = True
+        self.edns = edns
+        self._overdue = overdue
         self.wrong_case = wrong_case
         """Called for a reply that repeats the name in another letter case."""
         self._source = source
@@ -142,8 +173,11 @@ class UdpTransport:
         self._number = count()
         self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, query: UpstreamQuery, *, deadline: float) -> None:
-        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+    def send(self, query: UpstreamQuery, *, deadline: float, overdue: float = math.inf) -> None:
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`.
+
+        At the time `overdue` without a reply, the callback of that name is called.
+        """
         random = self._entropy.bytes(4)
         try:
             port = self._pick(random[0] % PORTS)
@@ -160,18 +194,37 @@ class UdpTransport:
             # not at once: what comes next would be another try, and its failure another within
             self.loop.call_soon(self.fail, query, f"{self.upstream}: {error.strerror or error}")
             return
-        port.pending[ident] = (query, question)
-        waits = (deadline, next(self._number), query, port, ident)
+        port.pending[ident] = (query, question, query.number, query.edns)
+        at = min(deadline, overdue)
+        waits = (at, next(self._number), query, port, ident, deadline)
         waiting = self._waiting
         # those that were answered go now: until the next tick, thousands would be kept alive
-        while waiting and not waiting[0][2].waits:
+        while waiting and waiting[0][4] not in waiting[0][3].pending:
             waiting.popleft()
-        if waiting and deadline < waiting[-1][0]:
+        if waiting and at < waiting[-1][0]:
             heappush(self._sooner, waits)
         else:
             waiting.append(waits)
         if self._timer is None:
             self._timer = self.loop.call_later(TICK, self._tick)
+
+    def finish(self, query: UpstreamQuery, message: bytes) -> None:
+        """End a try with the reply in a message, in which our question stands."""
+        try:
+            reply = query.read(message)
+        except Malformed as error:
+            self.fail(query, f"{self.upstream}: malformed reply: {error}")
+        else:
+            query.finish(reply)
+
+    def learn(self, message: bytes, do: bool, asked: bytes) -> None:
+        """Learn whether the server knows EDNS, also from a reply that nobody waits for."""
+        try:
+            knows = wire.parse_reply(message).edns is not None
+        except Malformed:
+            return
+        if knows:
+            self.edns.works(asked.lower(), do, self.loop.time())
 
     def fail(self, query: UpstreamQuery, reason: str) -> None:
         """Give up on a query."""
@@ -187,7 +240,7 @@ class UdpTransport:
             port.close()
         waiting = [*self._waiting, *self._sooner]
         self._waiting, self._sooner = deque(), []
-        for _, _, query, _, _ in waiting:
+        for _, _, query, *_ in waiting:
             self.fail(query, "closing")
 
     def open_socket(self) -> socket.socket:
@@ -216,19 +269,32 @@ class UdpTransport:
     def _tick(self) -> None:
         now = self.loop.time()
         waiting, sooner = self._waiting, self._sooner
-        while waiting and (waiting[0][0] <= now or not waiting[0][2].waits):
-            self._give_up(waiting.popleft())
-        while sooner and (sooner[0][0] <= now or not sooner[0][2].waits):
-            self._give_up(heappop(sooner))
+        while waiting and (waiting[0][0] <= now or waiting[0][4] not in waiting[0][3].pending):
+            self._look(waiting.popleft(), now)
+        while sooner and (sooner[0][0] <= now or sooner[0][4] not in sooner[0][3].pending):
+            self._look(heappop(sooner), now)
         for port in [port for port in self._retired if not port.pending]:
             self._retired.remove(port)
             port.close()
         idle = not waiting and not sooner and not self._retired
         self._timer = None if idle else self.loop.call_later(TICK, self._tick)
 
-    def _give_up(self, waits: _Waiting) -> None:
-        _, _, query, port, ident = waits
+    def _look(self, waits: _Waiting, now: float) -> None:
+        """Give up on a query whose time is over; say of one that is overdue that it is."""
+        _, number, query, port, ident, deadline = waits
         pending = port.pending.get(ident)
-        if pending is not None and pending[0] is query:
-            del port.pending[ident]
+        if pending is None or pending[0] is not query:
+            return
+        if now < deadline:
+            heappush(self._sooner, (deadline, number, query, port, ident, deadline))
+            if query.is_open(pending[2]) and ident not in port.refused:
+                self._overdue(query, deadline)
+            return
+        del port.pending[ident]
+        if ident in port.refused:
+            port.refused.discard(ident)
+        elif query.number == pending[2] and query.waits:
+            self.edns.timed_out()
             self.fail(query, f"{self.upstream}: no reply in time")
+        elif pending[3]:  # a copy without EDNS was answered, and this never
+            self.edns.stayed_silent(now)

@@ -18,7 +18,7 @@ from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Forward
 from nat64_dataplane.dns64.upstream.upstream_query import TOTAL_SECONDS, Done, UpstreamQuery
-from nat64_dataplane.dns64.upstream.upstream_server import NO_EDNS_SECONDS, UpstreamServer
+from nat64_dataplane.dns64.upstream.upstream_server import UpstreamServer
 
 UNLIMITED = 1_000_000
 ROUND_SECONDS = 0.05
@@ -102,7 +102,10 @@ class UpstreamGroup:
 class Attempts(UpstreamQuery):
     """The tries of one question, until a server answers or time or tries are used up."""
 
-    __slots__ = ("_at", "_done", "_left", "_order", "_reason", "_server", "group", "over")
+    __slots__ = (
+        "_at", "_done", "_held", "_left", "_order", "_reason", "_refused", "_server", "group",
+        "over",
+    )  # fmt: skip
 
     def __init__(
         self, group: UpstreamGroup, question: bytes, *, do: bool, cd: bool, done: Done
@@ -118,6 +121,10 @@ class Attempts(UpstreamQuery):
         self.over = False
         """Whether the result has been handed over."""
         self._server: UpstreamServer | None = None
+        self._refused = False
+        """Whether this server said FORMERR or NOTIMP with EDNS, and is asked without."""
+        self._held: Reply | None = None
+        """A reply to the copy without EDNS, kept until it is clear that no other will come."""
 
     def proceed(self) -> None:
         """Try the next server, or end. Never raises."""
@@ -151,14 +158,11 @@ class Attempts(UpstreamQuery):
         assert server is not None, "a result comes after a try"
         now = group.now()
         if isinstance(result, Failed):
-            group.observe(server.label, None, now - self.sent)
-            self._reason = result.reason
-            server.check()
-            if group.tries == UNLIMITED and self._at % len(self._order) == 0:
-                group.call_later(ROUND_SECONDS, self.proceed)
-            else:
-                self.next()
-            return
+            if self._held is None:
+                self._failed(server, result, now)
+                return
+            server.edns.stayed_silent(now)
+            result, self._held, self.edns = self._held, None, False
         rcode = result.rcode
         group.observe(server.label, rcode, now - self.sent)
         if result.flags & wire.TC:
@@ -168,19 +172,51 @@ class Attempts(UpstreamQuery):
                 return
             self.tcp = True
             self._send(server, now)
-        elif rcode in (wire.FORMERR, wire.NOTIMP) and result.edns is None and self.edns:
-            # a server older than EDNS (RFC 6891 section 6.2.2)
-            server.no_edns_until = now + NO_EDNS_SECONDS
-            self._send(server, now)
+        elif self.edns and not self._refused and _refuses_edns(result):
+            self._refused = True
+            server.send_without_edns(self, self._deadline(now))
         elif rcode in group.settings.failover and self._at < len(self._order):
             self.next()
+        elif rcode == wire.FORMERR and not _is_meta(self.question):
+            # our client asked something valid: FORMERR would be about our own message
+            self.finished(Failed(f"{server.label}: FORMERR"))
         else:
+            self._note_edns(server, rcode, now)
             self.finished(result)
+
+    def plain_reply(self, reply: Reply) -> None:
+        """Take a reply to the copy without EDNS. It lacks what DO asks for, so for DO it waits
+        until the end of the try for the reply with EDNS.
+        """
+        assert self._server is not None, "a reply comes after a try"
+        self._server.edns.suspect()
+        if self.do:
+            self._held = reply
+            return
+        self.edns = False
+        self.finish(reply)
+
+    def _failed(self, server: UpstreamServer, failed: Failed, now: float) -> None:
+        """Go on to another server after a try without a reply."""
+        group = self.group
+        group.observe(server.label, None, now - self.sent)
+        self._reason = failed.reason
+        server.check()
+        if group.tries == UNLIMITED and self._at % len(self._order) == 0:
+            group.call_later(ROUND_SECONDS, self.proceed)
+        else:
+            self.next()
+
+    def _note_edns(self, server: UpstreamServer, rcode: int, now: float) -> None:
+        if self._refused and not self.edns and rcode in (wire.NOERROR, wire.NXDOMAIN):
+            server.edns.plain_did_better(self.question, self.do, now)
 
     def succeeded(self, rcode: int) -> None:
         """Count a reply."""
         assert self._server is not None, "a reply comes after a try"
-        self.group.observe(self._server.label, rcode, self.group.now() - self.sent)
+        now = self.group.now()
+        self.group.observe(self._server.label, rcode, now - self.sent)
+        self._note_edns(self._server, rcode, now)
 
     def restart(self, question: bytes) -> None:
         """Ask another question, with all tries again."""
@@ -192,7 +228,11 @@ class Attempts(UpstreamQuery):
         self.next()
 
     def _send(self, server: UpstreamServer, now: float) -> None:
-        server.send(self, min(now + self.group.settings.read_timeout, self.end))
+        self._refused, self._held = False, None
+        server.send(self, self._deadline(now))
+
+    def _deadline(self, now: float) -> float:
+        return min(now + self.group.settings.read_timeout, self.end)
 
     def _choose(self) -> UpstreamServer | None:
         for _ in self._order:
@@ -210,3 +250,13 @@ class Attempts(UpstreamQuery):
         self.over = True
         self.group.under_way -= 1
         self._done(result)
+
+
+def _refuses_edns(reply: Reply) -> bool:
+    """Whether a reply may say that the question is to be asked without EDNS."""
+    return reply.rcode == wire.FORMERR or (reply.rcode == wire.NOTIMP and reply.edns is None)
+
+
+def _is_meta(question: bytes) -> bool:
+    """Whether a question is of a meta type (RFC 6895 section 3.1), which a server may refuse."""
+    return 128 <= int.from_bytes(question[-4:-2], "big") <= 255

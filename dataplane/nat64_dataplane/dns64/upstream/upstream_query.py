@@ -22,7 +22,7 @@ Done = Callable[[Reply | Failed], None]
 class UpstreamQuery:
     """A query in flight: what was asked. Subclasses say what happens to the result."""
 
-    __slots__ = ("cd", "do", "edns", "end", "question", "sent", "tcp", "waits")
+    __slots__ = ("also", "cd", "do", "edns", "end", "number", "question", "sent", "tcp", "waits")
 
     def __init__(self, question: bytes, *, do: bool, cd: bool) -> None:
         self.question = question
@@ -30,7 +30,12 @@ class UpstreamQuery:
         self.do = do
         self.cd = cd
         self.edns = True
+        """Whether this try goes with EDNS; of a reply, whether what it replies to did."""
         self.tcp = False
+        self.number = 0
+        """Counts the tries, so that a late reply isn't taken for one to the present try."""
+        self.also = 0
+        """The number of an earlier try whose reply counts, too; 0: none."""
         self.end = math.inf
         """When all tries must be over, on the loop's clock."""
         self.sent = 0.0
@@ -40,6 +45,14 @@ class UpstreamQuery:
     def result(self, result: Reply | Failed) -> None:
         """Take what came of a try."""
         raise NotImplementedError
+
+    def plain_reply(self, reply: Reply) -> None:
+        """Take a reply to a copy without EDNS, while the query with it has none."""
+        self.finish(reply)
+
+    def is_open(self, number: int) -> bool:
+        """Whether a reply to the try of this number still counts."""
+        return self.waits and number in (self.number, self.also)
 
     def fault(self) -> None:
         """End what this query is for, where it hasn't ended: taking a result raised."""
@@ -51,9 +64,12 @@ class UpstreamQuery:
             raise Malformed("no question")
         return reply
 
-    def message(self, ident: bytes, question: bytes) -> bytes:
-        """The message to send, with `question` in the letter case that this try uses."""
-        if self.edns:
+    def message(self, ident: bytes, question: bytes, *, plain: bool = False) -> bytes:
+        """The message to send, with `question` in the letter case that this try uses.
+
+        `plain`: without EDNS, whatever this try goes with.
+        """
+        if self.edns and not plain:
             return b"".join((ident, _HEADS[self.cd], question, _OPTS[self.do]))
         return b"".join((ident, _PLAIN_HEADS[self.cd], question))
 
@@ -79,3 +95,30 @@ _OPTS = (
     b"\0\0\x29" + _SIZE + b"\0\0\x80\0\0\0",
 )
 """An OPT record with DO clear or set."""
+
+
+class PlainCopy(UpstreamQuery):
+    """A copy without EDNS of a query that has had no reply: some servers drop what has OPT."""
+
+    __slots__ = ("_copied", "_of")
+
+    def __init__(self, of: UpstreamQuery) -> None:
+        super().__init__(of.question, do=False, cd=of.cd)
+        self.edns = False
+        self._of = of
+        self._copied = of.number
+
+    def message(self, ident: bytes, question: bytes, *, plain: bool = True) -> bytes:
+        """The query's own message but for the OPT record."""
+        return self._of.message(ident, question, plain=plain)
+
+    def read(self, message: bytes) -> Reply:
+        """Read it as the query itself would, where the query still waits for it."""
+        if self._of.is_open(self._copied):
+            return self._of.read(message)
+        return super().read(message)
+
+    def result(self, result: Reply | Failed) -> None:
+        """Hand a reply to the query. A failure is none: the query itself may get a reply."""
+        if isinstance(result, Reply) and self._of.is_open(self._copied):
+            self._of.plain_reply(result)

@@ -10,13 +10,15 @@ from nat64_dataplane.dns64.message import domain_names
 from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Forward, Upstream
+from nat64_dataplane.dns64.upstream.edns_memory import EdnsMemory
 from nat64_dataplane.dns64.upstream.stream_transport import StreamTransport
 from nat64_dataplane.dns64.upstream.udp_transport import UdpTransport
-from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
+from nat64_dataplane.dns64.upstream.upstream_query import PlainCopy, UpstreamQuery
 
 CASE_BLIND_SECONDS = 600.0
 """How long a server that doesn't keep letter case is asked in lower case only."""
-NO_EDNS_SECONDS = 600.0
+OVERDUE = 0.5
+"""The part of `read_timeout` after which a copy without EDNS is sent, too."""
 PROBE_SECONDS = 1.0
 
 
@@ -28,7 +30,7 @@ class UpstreamServer:
         self.label = str(upstream)
         self.fails = 0
         self.failed_probes = 0
-        self.no_edns_until = 0.0
+        self.edns = EdnsMemory()
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._probe: asyncio.TimerHandle | None = None
@@ -49,7 +51,9 @@ class UpstreamServer:
             settings.source_address,
             entropy,
             expire=settings.expire,
+            edns=self.edns,
             wrong_case=self._wrong_case,
+            overdue=self._send_plain_copy,
         )
         self.probes_recursion = settings.health_recursion
         self.only_streams = settings.force_tcp or tls is not None
@@ -62,10 +66,35 @@ class UpstreamServer:
 
     def send(self, query: UpstreamQuery, deadline: float) -> None:
         """Send a query by the transport that it needs."""
-        query.sent = self._loop.time()
-        query.edns = query.sent >= self.no_edns_until
-        transport = self.streams if query.tcp or self.only_streams else self.datagrams
-        transport.send(query, deadline=deadline)
+        query.edns = self.edns.asks_with(query.question, query.do, self._loop.time())
+        self._send(query, deadline)
+
+    def send_without_edns(self, query: UpstreamQuery, deadline: float) -> None:
+        """Send a query again, without EDNS; a reply to the first try still counts."""
+        refused = query.number
+        query.edns = False
+        self._send(query, deadline)
+        query.also = refused
+
+    def _send(self, query: UpstreamQuery, deadline: float) -> None:
+        query.sent = now = self._loop.time()
+        query.number += 1
+        query.also = 0
+        if query.tcp or self.only_streams:
+            self.streams.send(query, deadline=deadline)
+        elif not query.edns or self.edns.is_proven(now):
+            self.datagrams.send(query, deadline=deadline)
+        elif self.edns.suspected:
+            self.datagrams.send(query, deadline=deadline)
+            self._send_plain_copy(query, deadline)
+        else:
+            overdue = now + OVERDUE * self._settings.read_timeout
+            self.datagrams.send(query, deadline=deadline, overdue=overdue)
+
+    def _send_plain_copy(self, query: UpstreamQuery, deadline: float) -> None:
+        """Ask without EDNS, too: some servers drop what has an OPT record without a word."""
+        if query.edns:
+            self.datagrams.send(PlainCopy(query), deadline=deadline)
 
     def check(self) -> None:
         """Start to probe, unless it probes already."""
@@ -118,9 +147,9 @@ class _Probe(UpstreamQuery):
         super().__init__(question, do=False, cd=False)
         self._server = server
 
-    def message(self, ident: bytes, question: bytes) -> bytes:
+    def message(self, ident: bytes, question: bytes, *, plain: bool = False) -> bytes:
         """As any query, but without RD where `health_check` says `no_rec`."""
-        message = super().message(ident, question)
+        message = super().message(ident, question, plain=plain)
         if self._server.probes_recursion:
             return message
         return message[:2] + bytes((message[2] & ~1,)) + message[3:]
