@@ -56,6 +56,7 @@ MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);
+MAP(BPF_MAP_TYPE_ARRAY, sweep_keys, __u32, struct sweep_keys, 1, 0);
 
 /* Work areas, one a CPU. */
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);

@@ -18,7 +18,7 @@ SEC("tc") int nat64_ingress(struct __sk_buff *skb)
 SEC("tc") int nat64_sweep(struct __sk_buff *skb)
 {
 	(void)skb;
-	return sweep_all();
+	return sweep_once();
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

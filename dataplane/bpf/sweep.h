@@ -2,6 +2,10 @@
 /* Takes away what has expired. The agent runs it every few seconds; packets don't wait for it, as
  * they decide for themselves what is expired.
  *
+ * No packet is received on a CPU while it runs a program for the agent. So the agent reads a
+ * table's keys, which stops nobody, and has this program visit them by chunks of SWEEP_CHUNK. A key
+ * that is gone meanwhile, or that another process has put there, does no harm.
+ *
  * Who turns `expires` into 0 by compare-and-swap owns the entry, and only then deletes it: a packet
  * that revives an entry in the same instant either comes first and saves it, or sees the 0 and
  * keeps away.
@@ -11,14 +15,18 @@
 #include "fragments.h"
 #include "session.h"
 
-struct bpf_map;
-
 #define GRACE  2  /* seconds between dead to packets and taken away */
 #define LINGER 60 /* seconds: longer than a sweep and the agent's LONGEST_PAUSE after it */
 
+struct bpf_map;
+
+#define SWEEP_MOST                                                                                 \
+	256 /* entries that a run removes at most from a table that it looks through whole */
+
 struct sweep_run {
-	__u32 now, slot, purge, hold;
+	__u32 now, slot, purge, follow, hold;
 	__u32 left, removed, inbound;
+	__u64 before;
 };
 
 /* The clock begins with the machine: for its first minutes there is no such time. */
@@ -42,7 +50,8 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
  * `expires`: what an established session once asked for would hold the port for hours after it. So
  * each sweep notes what the sessions of a binding need, and the next one lowers `expires` to that.
  * A session opened in between may have found `expires` high enough and not raised it: LINGER keeps
- * its binding until it has been noted too, and then this raises `expires` again.
+ * its binding until it has been noted too, and then this raises `expires` again. After a sweep that
+ * was cut short, some bindings have no note: then nothing is lowered.
  */
 static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
 {
@@ -55,35 +64,33 @@ static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, 
 		extend(&binding->expires, needed);
 }
 
-static long sweep_binding(struct bpf_map *map, const struct bib4_key *name, struct bib4 *binding,
-			  struct sweep_run *run)
+static __always_inline void sweep_binding(const struct bib4_key *name, struct bib4 *binding,
+					  struct sweep_run *run)
 {
 	struct bib6_key owner = {};
 	__u32 needed, before;
 	bool purged, dead;
 
-	(void)map;
 	needed = binding->needed;
 	binding->needed = 0;
 	if (binding->flags & BIB_STATIC) {
 		run->left++;
-		return 0;
+		return;
 	}
 	purged = run->purge && !port_is_usable(name, run->slot);
 	before = ago(run, GRACE + run->hold);
 	dead = purged || (needed <= run->now && binding->expires <= before);
-	if (!dead)
+	if (!dead && run->follow)
 		follow_sessions(binding, needed, run->now);
 	if (!dead || !take_over(&binding->expires, before, purged)) {
 		run->left++;
-		return 0;
+		return;
 	}
 	owner.client = binding->client;
 	owner.client_port = binding->client_port;
 	owner.protocol = name->protocol;
 	release_binding(name, &owner);
 	run->removed++;
-	return 0;
 }
 
 /* After a change of config: has the session's binding been purged, or given to another? */
@@ -114,42 +121,38 @@ static __always_inline void note_need(const struct session_key *key, const struc
 		binding->needed = session->expires;
 }
 
-static long sweep_session(struct bpf_map *map, const struct session_key *key,
-			  struct session *session, struct sweep_run *run)
+static __always_inline void sweep_session(const struct session_key *key, struct session *session,
+					  struct sweep_run *run)
 {
-	(void)map;
 	if (!take_over(&session->expires, ago(run, GRACE),
 		       run->purge && binding_is_lost(key, session, run->slot))) {
 		note_need(key, session);
 		run->left++;
 		if (session->flags & SESSION_INBOUND)
 			run->inbound++;
-		return 0;
+		return;
 	}
 	if (!(session->flags & SESSION_CONTACT))
 		run->removed++;
 	bpf_map_delete_elem(&sessions, key);
-	return 0;
 }
 
 /* bib6 entries whose binding went without them: a claim rolled back, a static mapping replaced. */
-static long sweep_bib6(struct bpf_map *map, const struct bib6_key *key, struct bib6 *entry,
-		       struct sweep_run *run)
+static __always_inline void sweep_bib6(const struct bib6_key *key, struct bib6 *entry,
+				       struct sweep_run *run)
 {
 	struct bib4_key name = {
 		.pool = entry->pool, .pool_port = entry->pool_port, .protocol = key->protocol};
 	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
 
-	(void)map;
 	(void)run;
 	if (!binding || binding->client_port != key->client_port ||
 	    !addr6_equal(&binding->client, &key->client))
 		bpf_map_delete_elem(&bib6, key);
-	return 0;
 }
 
-static long sweep_overload(struct bpf_map *map, const struct overload_key *key,
-			   struct overload *entry, struct sweep_run *run)
+static __always_inline void sweep_overload(const struct overload_key *key, struct overload *entry,
+					   struct sweep_run *run)
 {
 	struct session_key name = {
 		.pool = entry->pool,
@@ -160,34 +163,36 @@ static long sweep_overload(struct bpf_map *map, const struct overload_key *key,
 	};
 	struct session *session = bpf_map_lookup_elem(&sessions, &name);
 
-	(void)map;
 	(void)run;
 	if (!session || session->client_port != key->client_port ||
 	    !addr6_equal(&session->client, &key->client))
 		bpf_map_delete_elem(&overloads, key);
-	return 0;
 }
 
-static long sweep_client(struct bpf_map *map, const union addr6 *address, struct client *client,
-			 struct sweep_run *run)
+static __always_inline void sweep_client(const union addr6 *address, struct client *client,
+					 struct sweep_run *run)
 {
-	(void)map;
 	if (!client->ports && client->second + GRACE <= run->now)
 		bpf_map_delete_elem(&clients, address);
-	return 0;
 }
 
 static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,
 			   struct fragment *fragment, struct sweep_run *run)
 {
+	__u32 zero = 0;
+	/* Compared here, a count on the stack would have the verifier follow every round. */
+	struct sweep *report = bpf_map_lookup_elem(&sweep, &zero);
+
 	(void)map;
+	if (!report)
+		return 1;
 	if (fragment->expires > run->now) {
 		run->left++;
 		return 0;
 	}
 	bpf_map_delete_elem(&fragments, key);
-	run->removed++;
-	return 0;
+	report->removed_fragments++;
+	return report->removed_fragments - run->before >= SWEEP_MOST;
 }
 
 static long sweep_held(struct bpf_map *map, const struct held_key *key, struct held *waiting,
@@ -210,42 +215,75 @@ static long sweep_held(struct bpf_map *map, const struct held_key *key, struct h
 	return 0;
 }
 
-static __always_inline void sweep_state(struct sweep_run *run, struct sweep *report,
+/* Visits the entries of a chunk's keys. Each is copied first: another process may write there. */
+#define SWEEP_CHUNKS_OF(table, key_type, visit)                                                    \
+	_Static_assert(sizeof(key_type) <= SWEEP_KEY_BYTES, #table " has longer keys");            \
+	static long visit##_at(__u32 index, struct sweep_run *run)                                 \
+	{                                                                                          \
+		__u32 zero = 0;                                                                    \
+		struct sweep_keys *keys = bpf_map_lookup_elem(&sweep_keys, &zero);                 \
+		typeof(table.value) value;                                                         \
+		key_type key;                                                                      \
+                                                                                                   \
+		if (!keys || index >= SWEEP_CHUNK)                                                 \
+			return 1;                                                                  \
+		key = ((key_type *)keys->bytes)[index];                                            \
+		value = bpf_map_lookup_elem(&table, &key);                                         \
+		if (value)                                                                         \
+			visit(&key, value, run);                                                   \
+		return 0;                                                                          \
+	}
+
+SWEEP_CHUNKS_OF(bib4, struct bib4_key, sweep_binding)
+SWEEP_CHUNKS_OF(sessions, struct session_key, sweep_session)
+SWEEP_CHUNKS_OF(bib6, struct bib6_key, sweep_bib6)
+SWEEP_CHUNKS_OF(overloads, struct overload_key, sweep_overload)
+SWEEP_CHUNKS_OF(clients, union addr6, sweep_client)
+
+static __always_inline void sweep_table(struct sweep_run *run, struct sweep *report,
 					struct counters *here, struct shared *all)
 {
-	run->left = run->removed = 0;
-	bpf_for_each_map_elem(&bib4, sweep_binding, run, 0);
-	report->bindings = run->left;
-	report->removed_bindings = run->removed;
-	here->value[DIR_6TO4][COUNT_bindings_closed] += run->removed;
-	if (run->purge)
-		bpf_for_each_map_elem(&bib6, sweep_bib6, run, 0);
+	__u32 keys = report->keys;
 
-	run->left = run->removed = run->inbound = 0;
-	bpf_for_each_map_elem(&sessions, sweep_session, run, 0);
-	all->inbound_sessions = run->inbound;
-	report->sessions = run->left;
-	report->removed_sessions = run->removed;
-	here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
-
-	bpf_for_each_map_elem(&overloads, sweep_overload, run, 0);
-	bpf_for_each_map_elem(&clients, sweep_client, run, 0);
+	switch (report->table) {
+	case SWEEP_BINDINGS:
+		bpf_loop(keys, sweep_binding_at, run, 0);
+		report->bindings += run->left;
+		report->removed_bindings += run->removed;
+		here->value[DIR_6TO4][COUNT_bindings_closed] += run->removed;
+		break;
+	case SWEEP_SESSIONS:
+		bpf_loop(keys, sweep_session_at, run, 0);
+		report->inbound += run->inbound;
+		report->sessions += run->left;
+		report->removed_sessions += run->removed;
+		here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
+		break;
+	case SWEEP_BIB6:
+		bpf_loop(keys, sweep_bib6_at, run, 0);
+		break;
+	case SWEEP_OVERLOADS:
+		bpf_loop(keys, sweep_overload_at, run, 0);
+		break;
+	case SWEEP_CLIENTS:
+		bpf_loop(keys, sweep_client_at, run, 0);
+		break;
+	case SWEEP_FRAGMENTS:
+		run->before = report->removed_fragments;
+		bpf_for_each_map_elem(&fragments, sweep_fragment, run, 0);
+		report->fragments = run->left;
+		break;
+	case SWEEP_HELD:
+		bpf_for_each_map_elem(&held, sweep_held, run, 0);
+		report->held = run->left;
+		report->removed_held += run->removed;
+		break;
+	default:
+		all->inbound_sessions = report->inbound;
+	}
 }
 
-static __always_inline void sweep_fragments(struct sweep_run *run, struct sweep *report)
-{
-	run->left = run->removed = 0;
-	bpf_for_each_map_elem(&fragments, sweep_fragment, run, 0);
-	report->fragments = run->left;
-	report->removed_fragments = run->removed;
-
-	run->left = run->removed = 0;
-	bpf_for_each_map_elem(&held, sweep_held, run, 0);
-	report->held = run->left;
-	report->removed_held = run->removed;
-}
-
-static __always_inline enum tc_action sweep_all(void)
+static __always_inline enum tc_action sweep_once(void)
 {
 	struct sweep_run run = {};
 	struct config *config;
@@ -260,12 +298,10 @@ static __always_inline enum tc_action sweep_all(void)
 	config = active_config(&run.slot);
 	if (!all || !report || !here || !config)
 		return ACTION_DROP;
-	run.now = report->now = now_seconds();
-	run.purge = report->what & SWEEP_PURGE;
+	run.now = now_seconds();
+	run.purge = report->how & SWEEP_PURGE;
+	run.follow = report->how & SWEEP_FOLLOW;
 	run.hold = report->hold;
-	if (report->what & SWEEP_STATE)
-		sweep_state(&run, report, here, all);
-	if (report->what & SWEEP_FRAGMENTS)
-		sweep_fragments(&run, report);
+	sweep_table(&run, report, here, all);
 	return ACTION_DONE;
 }

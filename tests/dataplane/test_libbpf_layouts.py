@@ -58,7 +58,7 @@ def test_every_drop_reason_is_explained_and_used() -> None:
     [
         ("config_flag", "CONFIG_", abi.ConfigFlag),
         ("destination_verdict", "DESTINATION_", abi.Verdict),
-        ("sweep_what", "SWEEP_", abi.Sweep),
+        ("sweep_how", "SWEEP_", abi.SweepHow),
     ],
 )
 def test_enums_agree(kind: str, prefix: str, python: type) -> None:
@@ -92,6 +92,11 @@ def test_constants_agree() -> None:
     assert defined["PORTS_PER_BLOCK"] == abi.PORTS_PER_BLOCK
     assert defined["MAX_PORT_BLOCKS"] == abi.MAX_PORT_BLOCKS
     assert defined["HELD_BYTES"] == abi.HELD_BYTES
+    assert defined["SWEEP_KEY_BYTES"] == abi.SWEEP_KEY_BYTES
+    assert defined["SWEEP_CHUNK"] == abi.SWEEP_CHUNK
+    assert defined["SWEEP_MOST"] == abi.SWEEP_MOST
+    tables = re.findall(r"\tSWEEP_(\w+)", text.partition("enum sweep_table")[2].partition("}")[0])
+    assert tables == [table.name for table in abi.SweepTable]
     assert "FRAGMENTER_BASE 0xf0400000U" in header("refragment.h")
     assert int(fragmentation_address(0)) == 0xF0400000
 

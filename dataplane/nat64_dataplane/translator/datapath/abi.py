@@ -77,12 +77,24 @@ class UplinkFlag(enum.IntFlag):
     EXTERNAL = 2
 
 
-class Sweep(enum.IntFlag):
-    """enum sweep_what."""
+class SweepTable(enum.IntEnum):
+    """enum sweep_table."""
 
-    STATE = 1
-    FRAGMENTS = 2
-    PURGE = 4
+    BINDINGS = 0
+    SESSIONS = 1
+    BIB6 = 2
+    OVERLOADS = 3
+    CLIENTS = 4
+    FRAGMENTS = 5
+    HELD = 6
+    END = 7
+
+
+class SweepHow(enum.IntFlag):
+    """enum sweep_how."""
+
+    PURGE = 1
+    FOLLOW = 2
 
 
 BIB_STATIC = 1
@@ -113,7 +125,11 @@ FRAGMENT = struct.Struct("=16s4sII2sHBB6x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
-SWEEP = struct.Struct("=IIII8Q")
+SWEEP = struct.Struct("=6I8Q")
+SWEEP_NOTED = 4
+"""Where `noted` is in SWEEP."""
+SWEEP_CHUNK, SWEEP_KEY_BYTES, SWEEP_MOST = 256, 24, 256
+SWEEP_KEYS_BYTES = SWEEP_CHUNK * SWEEP_KEY_BYTES
 PORT_WORD = struct.Struct("=Q")
 PORT_BLOCK_SIZE = PORT_WORDS * 8
 
