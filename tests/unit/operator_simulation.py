@@ -23,6 +23,7 @@ from nat64_operator.reconcile.status import timestamp
 from nat64_operator.render.manifest import Ref
 from nat64_operator.render.removal import nodes_by_name
 from nat64_operator.settings import Settings
+from tests.unit.node_simulation import Machines, removes
 
 SETTINGS = Settings(dataplane_image="dataplane:test")
 NAMESPACE = SETTINGS.namespace
@@ -49,6 +50,10 @@ class Simulation:
         self.custom_files: Any = None
         self.synthesizes = True
         self.rolls_out = True
+        self.machines: Machines | None = None
+        """What translators hold on nodes; without it each pod is ready at once."""
+        self.known_nodes: dict[str, Node] | None = None
+        """What the operator knows of the nodes, where it missed events."""
         self.sidecars = 1
         """How many answer, once rolled out."""
         self.seen_pods: dict[str, tuple[Pod, ...]] = {}
@@ -95,7 +100,7 @@ class Simulation:
         }
         pods = {
             ref.name.removeprefix("nat64-"): tuple(
-                Pod(node, _removes(obj), True) for node in self._scheduled(obj)
+                Pod(node, removes(obj), self._is_ready(obj, node)) for node in self.scheduled(obj)
             )
             for ref, obj in self.owned.items()
             if ref.kind == "DaemonSet"
@@ -106,7 +111,7 @@ class Simulation:
                 settings=SETTINGS,
                 gateways=self.custom["NAT64Gateway"],
                 policies=self.custom["DNS64Policy"],
-                nodes=self.nodes,
+                nodes=self.nodes if self.known_nodes is None else self.known_nodes,
                 service_ranges=self.service_ranges,
                 owned=self.owned,
                 endpoints=ready,
@@ -144,12 +149,13 @@ class Simulation:
         if self.rolls_out:
             for obj in self.owned.values():
                 if obj["kind"] == "DaemonSet":
-                    nodes = len(self._scheduled(obj))
+                    nodes = self.scheduled(obj)
+                    ready = sum(self._is_ready(obj, node) for node in nodes)
                     obj["status"] = {
                         "observedGeneration": obj["metadata"]["generation"],
-                        "desiredNumberScheduled": nodes,
-                        "updatedNumberScheduled": nodes,
-                        "numberReady": nodes,
+                        "desiredNumberScheduled": len(nodes),
+                        "updatedNumberScheduled": len(nodes),
+                        "numberReady": ready,
                     }
         self.now += 1
         return plan
@@ -202,18 +208,23 @@ class Simulation:
 
     def _rolled_out(self, name: str) -> list[str]:
         found = self.owned.get(Ref("DaemonSet", name, NAMESPACE))
-        good = found and found.get("status") and not _removes(found)
-        return self._scheduled(found) if found and good else []
+        good = found and found.get("status") and not removes(found)
+        return self.scheduled(found) if found and good else []
 
-    def _scheduled(self, daemon_set: Object) -> list[str]:
+    def scheduled(self, daemon_set: Object) -> list[str]:
         """The nodes that a DaemonSet selects: all that are there, by labels or by names."""
-        named = nodes_by_name(daemon_set)
+        named, excluded = nodes_by_name(daemon_set), nodes_by_name(daemon_set, "NotIn")
         selector = daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
         return [
             node.name
             for node in self.nodes.values()
-            if node.matches(selector) and (not named or node.name in named)
+            if node.matches(selector)
+            and (not named or node.name in named)
+            and node.name not in excluded
         ]
+
+    def _is_ready(self, daemon_set: Object, node: str) -> bool:
+        return self.machines is None or self.machines.is_done(self, daemon_set, node)
 
     def _is_late(self, action: Any) -> bool:
         """Whether a Corefile was written since it was looked at, which is a conflict."""
@@ -279,8 +290,3 @@ class Simulation:
                     del found["data"][key]
             case Emit():
                 self.events.append(action)
-
-
-def _removes(daemon_set: Object) -> bool:
-    pod = daemon_set["spec"]["template"]["spec"]
-    return "remove" in (pod["containers"][0].get("command") or ())

@@ -14,6 +14,7 @@ from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import node_cleanup, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
+from nat64_operator.reconcile.ownership import Decision, Effective, Refusal, config_in
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
@@ -23,18 +24,12 @@ STARTING_SECONDS = 180
 """How long a rollout may be without every node ready before that is a reason to look."""
 
 
-class Refusal(NamedTuple):
-    """Why a gateway's spec is not carried out."""
-
-    reason: str
-    message: str
-
-
 class Observed(NamedTuple):
-    """A gateway with what its nodes make of it."""
+    """A gateway, what is carried out for it, and what its nodes make of that."""
 
     gateway: Gateway
-    translator: config.Config | Refusal
+    effective: Effective | None
+    refusal: Refusal | None
     prefix: str
     """What the nodes translate: while the spec is refused, what it last was; empty for nothing."""
     conditions: list[Condition]
@@ -56,11 +51,11 @@ class Sidecars(NamedTuple):
 
 
 def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
-    """Keep a gateway running. A refused one keeps what it has: the last good config goes on."""
-    gateway, translator = observed.gateway, observed.translator
+    """Keep a gateway running, by its spec or, while that is refused, by the last accepted one."""
+    gateway = observed.gateway
     subject = Ref(KIND, gateway.name)
     actions: list[Action] = []
-    if isinstance(translator, config.Config):
+    if observed.effective is not None:
         if names.FINALIZER not in gateway.meta.finalizers:
             # Before anything is made that would have to be cleaned up.
             actions.append(
@@ -70,7 +65,7 @@ def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
                     gateway.meta.resource_version,
                 )
             )
-        actions += _apply(gateway, translator, sidecars, world)
+        actions += _apply(observed.effective, sidecars, world)
     actions += status.write(gateway, observed.conditions, observed.fields, world)
     return Group(subject, tuple(actions))
 
@@ -98,28 +93,30 @@ def remove(gateway: Gateway, wired: bool, world: World) -> Group:
     return Group(subject, tuple(actions))
 
 
-def observe(gateway: Gateway, translator: config.Config | Refusal, world: World) -> Observed:
+def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     """What there is to say of a gateway: conditions and the other fields of its status."""
+    effective, refusal = decision
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     service = world.find("Service", names.dns_service(gateway.name))
     fields: dict[str, Any] = {"nodes": _node_counts(daemon_set)}
     if address := cluster_address(service):
         fields["dnsAddress"] = address
-    # A refused spec changes nothing on the nodes, so it is no news of what they do.
-    running = _running(daemon_set, world) if isinstance(translator, Refusal) else translator
+    running = effective.translator if effective else _running(daemon_set, world)
     prefix = str(running.prefix) if running else ""
     if running:
         fields |= {"prefix": prefix, "configHash": running.content_hash}
-    if isinstance(translator, Refusal):
+    if effective is None or refusal is not None:
+        reason, message = refusal or Refusal("Invalid", "the spec can't be carried out")
         why = "nothing runs for this gateway: its spec is not accepted"
         if daemon_set is not None:
             why = "the nodes go on with the last accepted config"
         conditions = [
-            Condition(ACCEPTED, False, *translator),
-            Condition(PROGRAMMED, False, translator.reason, why),
-            Condition(READY, False, translator.reason, why),
+            Condition(ACCEPTED, False, reason, message),
+            Condition(PROGRAMMED, False, reason, why),
+            Condition(READY, False, reason, why),
         ]
-        return Observed(gateway, translator, prefix, conditions, fields)
+        return Observed(gateway, effective, refusal, prefix, conditions, fields)
+    translator = effective.translator
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
     programmed = _programmed(gateway, daemon_set, translator, world)
     ready = Condition(
@@ -128,7 +125,7 @@ def observe(gateway: Gateway, translator: config.Config | Refusal, world: World)
         "Ready" if programmed.status else programmed.reason,
         programmed.message,
     )
-    return Observed(gateway, translator, prefix, [accepted, programmed, ready], fields)
+    return Observed(gateway, effective, None, prefix, [accepted, programmed, ready], fields)
 
 
 def check_prefix(translator: config.Config, world: World) -> None:
@@ -200,12 +197,8 @@ def _is_starting(gateway: Gateway, now: float) -> bool:
     return True
 
 
-def _apply(
-    gateway: Gateway,
-    translator: config.Config,
-    sidecars: Sidecars,
-    world: World,
-) -> list[Action]:
+def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Action]:
+    gateway, translator, kept_off = effective
     corefile = sidecars.corefile or sidecar_corefile.render_corefile(
         translator,
         gateway.ports,
@@ -217,8 +210,8 @@ def _apply(
         render.translator_config(gateway.name, translator, world.settings),
         sidecar_corefile.sidecar_config(gateway.name, corefile, world.settings),
         render.service(gateway, world.settings),
-        *node_cleanup.of(gateway, translator, world).manifests,
-        render.daemon_set(gateway, translator, world.settings),
+        *node_cleanup.of(effective, world).manifests,
+        render.daemon_set(gateway, translator, world.settings, kept_off.keys()),
     ]
     actions: list[Action] = []
     owned = world.owned_by(gateway.name)
@@ -247,7 +240,7 @@ def rolled_out(daemon_set: Any) -> bool:
 def _running(daemon_set: Any, world: World) -> config.Config | None:
     """The config that the nodes were last told to run."""
     mounted = _mounted_config(daemon_set)
-    return removal.config_in(world.find("ConfigMap", mounted)) if mounted else None
+    return config_in(world.find("ConfigMap", mounted)) if mounted else None
 
 
 def _mounted_config(daemon_set: Any) -> str | None:

@@ -1,15 +1,16 @@
-"""Nodes that a gateway is no longer on, because its selector or their labels changed.
+"""Nodes that a gateway is no longer on, because its selector or their labels changed, or because
+another gateway has there what it wants.
 
-The DaemonSet's pod goes there by itself, and by design leaves everything in the kernel. So it is
-remembered on which nodes a gateway was; those that it is not on any more are cleaned.
+The DaemonSet's pod disappears by itself, and by design leaves everything in the kernel. So the
+record says on which nodes a gateway was, and a second DaemonSet cleans those that it has left.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nat64_dataplane import config
-from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile import node_record
+from nat64_operator.reconcile.ownership import Effective, scheduled
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, removal
@@ -23,10 +24,14 @@ class Leaving(NamedTuple):
     """Those that are not clean yet."""
 
 
-def of(gateway: Gateway, translator: config.Config, world: World) -> Leaving:
-    """The record of nodes, and where some are to be cleaned, what cleans them."""
-    selected = world.select(render.node_selector(gateway.spec.node_selector))
-    left = sorted((known(gateway.name, world) & world.nodes.keys()) - selected)
+def of(effective: Effective, world: World) -> Leaving:
+    """The record of nodes, and where some are to be cleaned, the DaemonSet that cleans them."""
+    gateway, translator, kept_off = effective
+    selected = world.select(render.node_selector(gateway.spec.node_selector)) - kept_off.keys()
+    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
+    # A pod may have run on a node before this gateway was kept off it.
+    been = node_record.read(gateway.name, world).all | scheduled(daemon_set, world)
+    left = sorted((been & world.nodes.keys()) - selected)
     cleaning = world.find("DaemonSet", names.leaving(gateway.name))
     wanted = None
     if left:
@@ -37,16 +42,10 @@ def of(gateway: Gateway, translator: config.Config, world: World) -> Leaving:
             gateway.ports.translator,
             world.settings,
         )
-        if is_clean(cleaning, left):
+        if is_clean(cleaning, left) and not scheduled(daemon_set, world) & set(left):
             left, wanted = [], None
-    record = render.nodes_record(gateway.name, {*selected, *left}, world.settings)
+    record = node_record.manifest(gateway.name, selected, left, gateway.spec, world.settings)
     return Leaving([record, *([wanted] if wanted else [])], tuple(left))
-
-
-def known(gateway: str, world: World) -> set[str]:
-    """Nodes that a gateway has been on and that were not cleaned since."""
-    record = world.find("ConfigMap", names.nodes_record(gateway))
-    return set((get(record, "data", names.NODES_KEY) or "").split())
 
 
 def is_clean(daemon_set: Any, nodes: list[str]) -> bool:

@@ -6,7 +6,7 @@ plan is empty where both agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -19,10 +19,11 @@ from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import conflicts, corefiles, gateways, policies, removal, status
+from nat64_operator.reconcile import corefiles, gateways, ownership, policies, removal, status
 from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
 from nat64_operator.reconcile.drift import repair
-from nat64_operator.reconcile.gateways import Observed, Refusal, Sidecars
+from nat64_operator.reconcile.gateways import Observed, Sidecars
+from nat64_operator.reconcile.ownership import Refusal
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
@@ -124,11 +125,11 @@ def reconcile(world: World) -> Plan:
 def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
     """All gateways that can be read, with the state of their nodes."""
     known = _parse(made, gateway_api.KIND, world.gateways, Gateway.parse, world)
-    configs = _configs(known, world)
+    decisions = ownership.decide(_configs(known, world), world)
     seen = (
         made.attempt(
             Ref(gateway_api.KIND, gateway.name),
-            partial(gateways.observe, gateway, configs[gateway.name], world),
+            partial(gateways.observe, gateway, decisions[gateway.name], world),
         )
         for gateway in known
     )
@@ -153,20 +154,18 @@ def with_failing_nodes(world: World) -> set[str]:
     }
 
 
-def _configs(known: Sequence[Gateway], world: World) -> dict[str, config.Config | Refusal]:
-    configs: dict[str, config.Config | Refusal] = {}
-    good: list[tuple[Gateway, config.Config]] = []
+def _configs(
+    known: Sequence[Gateway], world: World
+) -> Iterator[tuple[Gateway, config.Config | Refusal]]:
+    """What each spec asks of the nodes, or why it can't be carried out by itself."""
     for gateway in known:
         try:
-            configs[gateway.name] = translator = gateway.config()
+            translator = gateway.config()
             gateway_api.check(gateway, translator)
             gateways.check_prefix(translator, world)
-            good.append((gateway, translator))
+            yield gateway, translator
         except InvalidObjectError as error:
-            configs[gateway.name] = Refusal("Invalid", str(error))
-    for name, found in conflicts.between_gateways(good, world).items():
-        configs[name] = Refusal(*found)
-    return configs
+            yield gateway, Refusal("Invalid", str(error))
 
 
 def _clients(ref: Ref, world: World) -> Group:

@@ -14,7 +14,8 @@ from nat64_operator.errors import UnsupportedCorefileError, UnsupportedUpstreams
 from nat64_operator.reconcile import corefiles, status
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
 from nat64_operator.reconcile.corefiles import carry_out
-from nat64_operator.reconcile.gateways import Observed, Refusal, cluster_address
+from nat64_operator.reconcile.gateways import Observed, cluster_address
+from nat64_operator.reconcile.ownership import Refusal
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -202,8 +203,8 @@ def _programmed(
     if gateway is not None and gateway.gateway.meta.deleting:
         why = f"NAT64Gateway {ref!r} is being deleted; {step.message}"
         return Condition(PROGRAMMED, False, "GatewayDeleting", why)
-    if gateway is not None and isinstance(gateway.translator, Refusal):
-        reason, message = gateway.translator
+    if gateway is not None and gateway.refusal is not None:
+        reason, message = gateway.refusal
         why = f"NAT64Gateway {ref!r} is not accepted ({reason}): {message}"
         if gateway.prefix:
             why += f"; DNS64 goes on for the last accepted prefix, {gateway.prefix}"

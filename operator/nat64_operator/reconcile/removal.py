@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import msgspec
-
 from nat64_dataplane import config
-from nat64_dataplane.errors import ConfigError
 from nat64_operator.api.gateway import derived_ports
-from nat64_operator.reconcile import node_cleanup
+from nat64_operator.reconcile import node_record
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair
+from nat64_operator.reconcile.ownership import config_in
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render import removal as render
@@ -62,7 +60,7 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     cleaning = world.find("DaemonSet", names.leaving(gateway))
     if cleaning is not None and not overdue and not _has_cleaned(cleaning):
         return Step((), "waiting for nodes that the gateway has left to be clean")
-    nodes = frozenset(node_cleanup.known(gateway, world) & world.nodes.keys())
+    nodes = node_record.read(gateway, world).all & world.nodes.keys()
     if live is None and not nodes:
         return _delete(owned, ())
     applying = _roll(gateway, live, nodes, world)
@@ -123,15 +121,6 @@ def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
     if not nodes or (by_labels and nodes <= world.select(where.selector)):
         return where
     return render.Where.by_name(nodes)
-
-
-def config_in(config_map: Any) -> config.Config | None:
-    """The translator's config that a ConfigMap holds; None where it can't be read."""
-    text = get(config_map, "data", names.TRANSLATOR_FILE)
-    try:
-        return config.parse(text) if text else None
-    except (ConfigError, msgspec.MsgspecError):
-        return None
 
 
 def _unclean(gateway: str, live: Any, nodes: frozenset[str], world: World) -> tuple[list[str], str]:

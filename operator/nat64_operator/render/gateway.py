@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from nat64_dataplane import config
@@ -53,8 +53,15 @@ def service(gateway: Gateway, settings: Settings) -> dict[str, Any]:
     )
 
 
-def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) -> dict[str, Any]:
-    """The pods that translate and answer DNS on each node of the gateway."""
+def daemon_set(
+    gateway: Gateway,
+    translator: config.Config,
+    settings: Settings,
+    kept_off: Collection[str] = (),
+) -> dict[str, Any]:
+    """The pods that translate and answer DNS on each node of the gateway, but for the nodes that it
+    is `kept_off`.
+    """
     pod = pods.pod(
         settings,
         node_selector(gateway.spec.node_selector),
@@ -73,6 +80,16 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
             },
         }
     )
+    if kept_off:
+        # A field takes one value only. All of them must hold.
+        others = [
+            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
+            for node in sorted(kept_off)
+        ]
+        required = {"nodeSelectorTerms": [{"matchFields": others}]}
+        pod["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}
+        }
     pod["initContainers"] = [containers.privileged(settings, "prepare")]
     pod["containers"] = [
         {
@@ -96,13 +113,3 @@ def daemon_set(gateway: Gateway, translator: config.Config, settings: Settings) 
 def node_selector(selector: dict[str, str]) -> dict[str, str]:
     """A gateway's selector as its pods have it."""
     return {"kubernetes.io/os": "linux", **selector}
-
-
-def nodes_record(gateway: str, nodes: Iterable[str], settings: Settings) -> dict[str, Any]:
-    """The ConfigMap that remembers which nodes a gateway was on: a pod that is gone can't tell."""
-    return config_map(
-        names.nodes_record(gateway),
-        settings.namespace,
-        names.labels(gateway),
-        {names.NODES_KEY: "\n".join(sorted(nodes))},
-    )

@@ -16,7 +16,6 @@ OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
 TRANSLATOR_FILE = "translator.yaml"
 COREFILE = "Corefile"
-NODES_KEY = "nodes"
 DNS64 = "dns64"
 """The container of the sidecar."""
 CLIENTS = "nat64-clients"
@@ -41,7 +40,7 @@ def sidecar_config(gateway: str) -> str:
 
 
 def nodes_record(gateway: str) -> str:
-    """The ConfigMap that remembers which nodes a gateway was on."""
+    """The ConfigMap that remembers a gateway's nodes and its accepted spec."""
     return f"nat64-{gateway}-nodes"
 
 

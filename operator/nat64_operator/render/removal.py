@@ -63,14 +63,15 @@ def leaving(
     )
 
 
-def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
-    """The nodes that a DaemonSet names; none where it goes by labels."""
+def nodes_by_name(daemon_set: Any, operator: str = "In") -> tuple[str, ...]:
+    """The nodes that a DaemonSet names or, with the operator `NotIn`, excludes."""
     pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
     affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     terms = required.get("nodeSelectorTerms") or ()
     fields = (field for term in terms for field in term.get("matchFields") or ())
-    return tuple(value for field in fields for value in field.get("values") or ())
+    chosen = (field for field in fields if field.get("operator") == operator)
+    return tuple(value for field in chosen for value in field.get("values") or ())
 
 
 def _removing_pod(where: Where, config_name: str, port: int, settings: Settings) -> dict[str, Any]:
