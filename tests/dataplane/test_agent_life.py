@@ -182,6 +182,32 @@ def test_two_translators_share_a_node(lab: Line, nat64: Translator) -> None:
         assert reserved.strip() == "61001-65535"
 
 
+def test_what_a_translator_has_is_refused_to_another_one(lab: Line, nat64: Translator) -> None:
+    """Also after the first one's agent has died: what it set up is still there."""
+    nat64.kill()
+    other = Translator(lab.node, "other", listen="[::]:9465", pools=[{"ports": "50000-50999"}])
+    other.prepare()
+    other.start()
+    other.wait_ready(503, "TakenOnNode: prefix: translator 'default' has 64:ff9b:1::/96")
+    assert lab.node.run("ip", "link", "show", other.interface, check=False).count("state") == 0
+    free = "2001:db8:64::/96"
+    other.configure(listen="[::]:9465", prefix=free, pools=[{"ports": "61001-61002"}])
+    other.wait_ready(503, "ConfigRefused: pools: translator 'default' has the node's own address")
+    other.configure(listen="[::]:9465", prefix=free, pools=[{"ports": "50000-50999"}])
+    other.wait_ready(200)
+    # A later config that collides is refused, and the running one stays.
+    other.configure(listen="[::]:9465", pools=[{"ports": "50000-50999"}])
+    other.wait_ready(503, "ConfigRefused: prefix: translator 'default' has 64:ff9b:1::/96")
+    [status] = other.json("status")
+    assert status["prefix"] == free
+    nat64.remove()
+    other.configure(listen="[::]:9465", pools=[{"ports": "50000-50998"}])
+    other.wait_ready(200, str(PREFIX))
+    other.stop()
+    other.remove()
+    other.close()
+
+
 def test_removal_refuses_while_an_agent_runs(nat64: Translator) -> None:
     out = nat64.node.run(
         "sh", "-c", f"{PROGRAM} remove --name default 2>&1; echo exit $?", check=False

@@ -21,7 +21,7 @@ from nat64_operator.reconcile.actions import (
 )
 from nat64_operator.reconcile.status import timestamp
 from nat64_operator.render.manifest import Ref
-from nat64_operator.render.removal import nodes_by_name
+from nat64_operator.render.removal import excluded_nodes, nodes_by_name
 from nat64_operator.settings import Settings
 from tests.unit.node_simulation import Machines, removes
 
@@ -213,7 +213,7 @@ class Simulation:
 
     def scheduled(self, daemon_set: Object) -> list[str]:
         """The nodes that a DaemonSet selects: all that are there, by labels or by names."""
-        named, excluded = nodes_by_name(daemon_set), nodes_by_name(daemon_set, "NotIn")
+        named, excluded = nodes_by_name(daemon_set), excluded_nodes(daemon_set)
         selector = daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
         return [
             node.name

@@ -128,6 +128,7 @@ class Agent:
             self._wake.clear()
             config = self.state.config
             try:
+                await self._in_kernel(self.run_dir.claim, config)
                 settled = await self._in_kernel(instance.reconcile, config)
             except DataplaneError as error:
                 self.state.failures += 1
@@ -230,6 +231,11 @@ class Agent:
             )
         if config.listen != self.state.config.listen:
             raise ConfigError(f"listen: {config.listen!r}: needs a restart of the agent")
+        if config != self.state.config:
+            try:
+                self.run_dir.claim(config)
+            except HostError as error:
+                raise ConfigError(str(error)) from error
         self.state.config_error = ""
         if config != self.state.config:
             log.info("config %s replaces %s", config.content_hash, self.state.config.content_hash)

@@ -1,4 +1,4 @@
-"""An instance's run-time directory: the lock that makes an agent the only one, and its status.
+"""An instance's run-time directory: its lock, what it claims on the node, and its status.
 
 The status file outlives the agent on purpose: an agent that dies changes nothing for packets,
 and the DNS64 sidecar, which reads the file, must go on as before.
@@ -15,10 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from nat64_dataplane.errors import BusyError
+from nat64_dataplane.claims import Claim, clash_anywhere, clash_on_a_node
+from nat64_dataplane.config import Config, parse, render
+from nat64_dataplane.errors import BusyError, ConfigError, HostError
 from nat64_dataplane.translator.node_warning import NodeWarning
 
 DEFAULT_RUN_DIR = Path("/run/nat64-operator")
+_CLAIM = "claim.json"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -69,6 +72,23 @@ class RunDir:
             lock.flush()
             yield
 
+    def claim(self, config: Config) -> None:
+        """Note what the instance takes on this node, before it takes it. Raises HostError where
+        another instance has some of it, also one whose agent doesn't run: what it set up is still
+        there. OSError where the note can't be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = render(config)
+        with _exclusively(self.path.parent):
+            for other in sorted(self.path.parent.glob(f"*/{_CLAIM}")):
+                if other.parent != self.path:
+                    _check_apart(config, other)
+            path = self.path / _CLAIM
+            if not path.exists() or path.read_bytes() != content:
+                new = path.with_suffix(".new")
+                new.write_bytes(content)
+                new.replace(path)
+
     def write_status(self, status: Status) -> None:
         """Replace the status file; readers see the old or the new one. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -85,11 +105,36 @@ class RunDir:
 
     def remove(self) -> None:
         """Delete the directory's files and the directory, as far as it holds only ours."""
-        for name in ("status.json", "status.new", "lock"):
+        for name in ("status.json", "status.new", _CLAIM, "claim.new", "lock"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
             self.path.parent.rmdir()
+
+
+def _check_apart(config: Config, claimed: Path) -> None:
+    try:
+        theirs = parse(claimed.read_bytes())
+    except (OSError, ConfigError):  # it has just been removed, or is of another version
+        return
+    ours, others = Claim.of(config), Claim.of(theirs)
+    if found := clash_on_a_node(ours, others) or clash_anywhere(ours, others):
+        raise HostError(
+            "TakenOnNode",
+            f"{found.field}: translator {theirs.name!r} has {found.what} on this node already; "
+            f"if it is gone for good, run `nat64-translator remove --name {theirs.name}` here",
+        )
+
+
+@contextlib.contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which several instances share."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(fd: int) -> bool:

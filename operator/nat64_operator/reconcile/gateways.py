@@ -14,7 +14,8 @@ from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import node_cleanup, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
-from nat64_operator.reconcile.ownership import Decision, Effective, Refusal, config_in
+from nat64_operator.reconcile.holders import config_in
+from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile

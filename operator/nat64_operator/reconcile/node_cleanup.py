@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nat64_operator.reconcile import node_record
-from nat64_operator.reconcile.ownership import Effective, scheduled
+from nat64_operator.reconcile.holders import scheduled
+from nat64_operator.reconcile.ownership import Effective
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, removal

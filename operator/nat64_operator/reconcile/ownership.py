@@ -4,31 +4,20 @@ An address and port, a prefix or a port of the host can be one gateway's only on
 it keeps it: a spec that would take it from another gateway is not accepted and changes nothing.
 Where labels bring two running gateways to one node, the one that is on it stays, and the other is
 kept off. A node that is new to both goes to the older one.
-
-What a gateway may have anywhere is known from objects that outlive the operator: the ConfigMaps
-with its configs, the DaemonSet, and the record of its nodes and of the spec that was last accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
-
-import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.claims import Claim, Clash, clash_anywhere, clash_at, clash_on_a_node
-from nat64_dataplane.errors import ConfigError
-from nat64_operator.api import gateway as gateway_api
-from nat64_operator.api.gateway import Gateway, GatewaySpec
-from nat64_operator.api.meta import Meta
-from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import node_record
+from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile.holders import Holder, accepted_spec, config_of, with_spec
+from nat64_operator.reconcile.holders import holders as find_holders
 from nat64_operator.reconcile.world import World
-from nat64_operator.render import names
 from nat64_operator.render.gateway import node_selector
-from nat64_operator.render.removal import nodes_by_name
 
 
 class Refusal(NamedTuple):
@@ -55,27 +44,6 @@ class Decision(NamedTuple):
     refusal: Refusal | None = None
 
 
-class _Holder(NamedTuple):
-    """What a gateway has, or may have, on nodes."""
-
-    name: str
-    age: tuple[str, str]
-    claims: tuple[Claim, ...]
-    host_ports: Mapping[int, str]
-    selector: Mapping[str, str]
-    """Of the spec that is carried out; where it selects no node, nodes may yet come."""
-    nodes: frozenset[str]
-    """Where it may be live."""
-    on: frozenset[str]
-    """Where it stays when another gateway comes."""
-    leaving: frozenset[str]
-    """Where it may not be clean yet."""
-
-    def rank(self, node: str) -> int:
-        """How much of a right to a node it has."""
-        return 2 if node in self.on else 1 if node in self.leaving else 0
-
-
 def decide(
     wanted: Iterable[tuple[Gateway, config.Config | Refusal]], world: World
 ) -> dict[str, Decision]:
@@ -83,8 +51,8 @@ def decide(
     the others by age.
     """
     asked = {gateway.name: (gateway, translator) for gateway, translator in wanted}
-    accepted = {name: _accepted(gateway, world) for name, (gateway, _) in asked.items()}
-    holders = {holder.name: holder for holder in _holders(asked, accepted, world)}
+    accepted = {name: accepted_spec(gateway, world) for name, (gateway, _) in asked.items()}
+    holders = {holder.name: holder for holder in find_holders(asked, accepted, world)}
     decisions: dict[str, Decision] = {}
 
     def order(name: str) -> tuple[bool, tuple[str, str]]:
@@ -96,7 +64,7 @@ def decide(
         gateway, translator = asked[name]
         before = accepted[name]
         others = [holder for holder in holders.values() if holder.name != name]
-        running, old = _config_of(before), None
+        running, old = config_of(before), None
         if before is not None and running is not None:
             old = _place(before, running, holders.get(name), others, world)
         if gateway.meta.deleting:
@@ -115,7 +83,7 @@ def decide(
             decisions[name] = Decision(new.effective)
         effective = decisions[name].effective
         if effective is not None:
-            holders[name] = _with(holders.get(name), effective, world)
+            holders[name] = with_spec(holders.get(name), *effective, world)
     return decisions
 
 
@@ -141,8 +109,8 @@ class _Placed(NamedTuple):
 def _place(
     gateway: Gateway,
     translator: config.Config,
-    mine: _Holder | None,
-    others: Iterable[_Holder],
+    mine: Holder | None,
+    others: Iterable[Holder],
     world: World,
 ) -> _Placed:
     claim = Claim.of(translator)
@@ -172,13 +140,13 @@ def _place(
     return _Placed(Effective(gateway, translator, kept_off), clashes)
 
 
-def _has_precedence(other: _Holder, mine: _Holder | None, gateway: Gateway, node: str) -> bool:
+def _has_precedence(other: Holder, mine: Holder | None, gateway: Gateway, node: str) -> bool:
     """Whether the other gateway stays on a node: who is on it, else who is older."""
     here, there = mine.rank(node) if mine else 0, other.rank(node)
     return there > here if here != there else other.age < gateway.meta.age_order
 
 
-def _clash(claim: Claim, ports: Mapping[int, str], other: _Holder) -> Refusal | None:
+def _clash(claim: Claim, ports: Mapping[int, str], other: Holder) -> Refusal | None:
     for theirs in other.claims:
         if found := clash_on_a_node(claim, theirs):
             return _REFUSALS[found.kind](found, other.name)
@@ -192,14 +160,14 @@ def _clash(claim: Claim, ports: Mapping[int, str], other: _Holder) -> Refusal | 
     return None
 
 
-def _clash_anywhere(claim: Claim, other: _Holder) -> Refusal | None:
+def _clash_anywhere(claim: Claim, other: Holder) -> Refusal | None:
     for theirs in other.claims:
         if found := clash_anywhere(claim, theirs):
             return _pool_refusal(found, other.name)
     return None
 
 
-def _clash_at(claim: Claim, other: _Holder, node: str, world: World) -> Refusal | None:
+def _clash_at(claim: Claim, other: Holder, node: str, world: World) -> Refusal | None:
     for theirs in other.claims:
         if found := clash_at(claim, theirs, world.nodes[node].ipv4):
             return Refusal(
@@ -242,7 +210,7 @@ _REFUSALS = {
 
 
 def _apart(
-    selector: Mapping[str, str], selected: frozenset[str], other: _Holder, world: World
+    selector: Mapping[str, str], selected: frozenset[str], other: Holder, world: World
 ) -> bool:
     """Two selectors that could select one node are not apart before such a node exists, but two
     that select nodes and share none are.
@@ -251,98 +219,3 @@ def _apart(
         return True
     theirs = other.nodes | world.select(other.selector)
     return bool(selected) and bool(theirs) and selected.isdisjoint(theirs)
-
-
-def _holders(
-    asked: Mapping[str, tuple[Gateway, object]],
-    accepted: Mapping[str, Gateway | None],
-    world: World,
-) -> Iterable[_Holder]:
-    """What each gateway has now, also those that are being removed, are gone or can't be read."""
-    for name in sorted(asked.keys() | world.gateways.keys() | world.gateways_left_behind()):
-        gateway = asked[name][0] if name in asked else _unread(name, world)
-        before = accepted.get(name) or _accepted(gateway, world)
-        record = node_record.read(name, world)
-        daemon_set = world.find("DaemonSet", names.daemon_set(name))
-        nodes = record.all | scheduled(daemon_set, world)
-        nodes &= world.nodes.keys()
-        configs = [found for obj in world.owned_by(name).values() if (found := config_in(obj))]
-        carried_out, of_spec = before or gateway, _config_of(before)
-        configs += [of_spec] if of_spec else []
-        if not configs or not (nodes or before):
-            continue
-        yield _Holder(
-            name,
-            gateway.meta.age_order,
-            tuple(dict.fromkeys(map(Claim.of, configs))),
-            {port: field for field, port in carried_out.ports.all().items()},
-            node_selector(carried_out.spec.node_selector),
-            frozenset(nodes),
-            record.on,
-            record.leaving,
-        )
-
-
-def _with(holder: _Holder | None, effective: Effective, world: World) -> _Holder:
-    """What a gateway has once its spec is carried out, beside what it may still have."""
-    gateway, translator, kept_off = effective
-    selected = world.select(node_selector(gateway.spec.node_selector)) - kept_off.keys()
-    ports = {port: field for field, port in gateway.ports.all().items()}
-    selector = node_selector(gateway.spec.node_selector)
-    claim = Claim.of(translator)
-    age = gateway.meta.age_order
-    if holder is None:
-        none: frozenset[str] = frozenset()
-        return _Holder(gateway.name, age, (claim,), ports, selector, selected, none, none)
-    return holder._replace(
-        claims=tuple(dict.fromkeys((*holder.claims, claim))),
-        host_ports={**holder.host_ports, **ports},
-        selector=selector,
-        nodes=holder.nodes | selected,
-    )
-
-
-def scheduled(daemon_set: object, world: World) -> frozenset[str]:
-    """The nodes where a DaemonSet's pods may be, by its selector and its affinity."""
-    if not isinstance(daemon_set, Mapping):
-        return frozenset()
-    pod = daemon_set["spec"]["template"]["spec"]
-    found = world.select(pod.get("nodeSelector") or {})
-    named, excluded = nodes_by_name(daemon_set), nodes_by_name(daemon_set, "NotIn")
-    return frozenset((found & set(named) if named else found) - set(excluded))
-
-
-def _config_of(gateway: Gateway | None) -> config.Config | None:
-    try:
-        return gateway.config() if gateway else None
-    except InvalidObjectError:
-        return None
-
-
-def _accepted(gateway: Gateway, world: World) -> Gateway | None:
-    """The gateway with the spec that was last accepted; None where there is none."""
-    spec = node_record.read(gateway.name, world).spec
-    return None if spec is None else Gateway(gateway.meta, gateway.status, gateway.kind, spec)
-
-
-def _unread(name: str, world: World) -> Gateway:
-    """A gateway that is gone or can't be read, as far as it is known."""
-    obj = world.gateways.get(name)
-    meta = Meta.of(obj) if obj else Meta(name=name)
-    return Gateway(meta, {}, gateway_api.KIND, GatewaySpec())
-
-
-def config_in(config_map: object) -> config.Config | None:
-    """The translator's config that a ConfigMap holds; None where it holds none."""
-    data = config_map.get("data") if isinstance(config_map, Mapping) else None
-    text = (data or {}).get(names.TRANSLATOR_FILE)
-    return config_from(text) if text else None
-
-
-@lru_cache(maxsize=256)
-def config_from(text: str) -> config.Config | None:
-    """Read a config; None where it can't be read."""
-    try:
-        return config.parse(text)
-    except (ConfigError, msgspec.MsgspecError):
-        return None

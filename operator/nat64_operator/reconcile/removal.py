@@ -15,7 +15,7 @@ from nat64_operator.api.gateway import derived_ports
 from nat64_operator.reconcile import node_record
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair
-from nat64_operator.reconcile.ownership import config_in
+from nat64_operator.reconcile.holders import config_in
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render import removal as render

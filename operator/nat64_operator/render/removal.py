@@ -11,6 +11,8 @@ from nat64_operator.render import containers, names
 from nat64_operator.render.daemonset import daemon_set, pod
 from nat64_operator.settings import Settings
 
+EXCLUDING = "NotIn"
+"""Kubernetes' operator of a node affinity that keeps pods off nodes."""
 ALL_AT_ONCE = "100%"
 """maxUnavailable of a removal: no service is left to keep up."""
 
@@ -63,8 +65,17 @@ def leaving(
     )
 
 
-def nodes_by_name(daemon_set: Any, operator: str = "In") -> tuple[str, ...]:
-    """The nodes that a DaemonSet names or, with the operator `NotIn`, excludes."""
+def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
+    """The nodes that a DaemonSet names; none where it goes by labels."""
+    return _named(daemon_set, "In")
+
+
+def excluded_nodes(daemon_set: Any) -> tuple[str, ...]:
+    """The nodes that a DaemonSet excludes by their names."""
+    return _named(daemon_set, EXCLUDING)
+
+
+def _named(daemon_set: Any, operator: str) -> tuple[str, ...]:
     pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
     affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
