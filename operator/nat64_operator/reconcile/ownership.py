@@ -91,18 +91,21 @@ class _Placed(NamedTuple):
     """A spec put beside what other gateways have."""
 
     effective: Effective
-    clashes: Mapping[str, Refusal]
-    """By the other gateway's name: why the two can't be on one node, or anywhere."""
+    clashes: Mapping[tuple[str, str], Refusal]
+    """By the other gateway's name and by where the two can't both be: on a `node`, `anywhere`, or
+    `at` a node with a certain address.
+    """
 
     def refused_for(self, before: _Placed | None) -> Refusal | None:
         """Why an edit is not accepted. What was so before it is no reason."""
         known = before.clashes.keys() if before else ()
-        for name, refusal in self.clashes.items():
-            if name not in known:
+        for which, refusal in self.clashes.items():
+            if which not in known:
                 return refusal
         lost = self.effective.kept_off.keys() - (before.effective.kept_off if before else {}).keys()
         if lost:
-            return self.clashes[self.effective.kept_off[min(lost)]]
+            name = self.effective.kept_off[min(lost)]
+            return next(refusal for (other, _), refusal in self.clashes.items() if other == name)
         return None
 
 
@@ -117,7 +120,7 @@ def _place(
     ports = {port: field for field, port in gateway.ports.all().items()}
     selected = world.select(node_selector(gateway.spec.node_selector))
     kept_off: dict[str, str] = {}
-    clashes: dict[str, Refusal] = {}
+    clashes: dict[tuple[str, str], Refusal] = {}
     for other in sorted(others, key=lambda holder: holder.age):
         shared = selected & other.nodes
         found = _clash(claim, ports, other)
@@ -126,15 +129,13 @@ def _place(
                 if _has_precedence(other, mine, gateway, node):
                     kept_off.setdefault(node, other.name)
             if shared or not _apart(gateway.spec.node_selector, selected, other, world):
-                clashes[other.name] = found
-            continue
+                clashes[other.name, "node"] = found
         if found := _clash_anywhere(claim, other):
-            clashes[other.name] = found
-            continue
+            clashes[other.name, "anywhere"] = found
         for node in sorted(shared):
             if (found := _clash_at(claim, other, node, world)) is None:
                 continue
-            clashes[other.name] = found
+            clashes[other.name, "at"] = found
             if _has_precedence(other, mine, gateway, node):
                 kept_off.setdefault(node, other.name)
     return _Placed(Effective(gateway, translator, kept_off), clashes)

@@ -60,7 +60,9 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     cleaning = world.find("DaemonSet", names.leaving(gateway))
     if cleaning is not None and not overdue and not _has_cleaned(cleaning):
         return Step((), "waiting for nodes that the gateway has left to be clean")
-    nodes = node_record.read(gateway, world).all & world.nodes.keys()
+    # A pod may have come to a node whose labels the operator did not hear of.
+    seen = {pod.node for pod in world.pods.get(gateway, ())} | set(render.nodes_by_name(live))
+    nodes = (node_record.read(gateway, world).all | seen) & world.nodes.keys()
     if live is None and not nodes:
         return _delete(owned, ())
     applying = _roll(gateway, live, nodes, world)
