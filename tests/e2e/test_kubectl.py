@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import yaml
 
 from nat64_dataplane import pref64
-from tests.cluster import Cluster
+from tests.cluster import Cluster, binaries
 from tests.cluster.network import HTTP_IPV4, NODE1
-from tests.cluster.product import NAMESPACE, PREFIX, Pod, Product
+from tests.cluster.paths import REPO
+from tests.cluster.product import NAMESPACE, PREFIX, RELEASE, Pod, Product
 
 pytestmark = pytest.mark.cluster
 
@@ -32,18 +34,21 @@ class Plugin:
     def __init__(self, cluster: Cluster, kubeconfig: Path) -> None:
         self.cluster, self.kubeconfig = cluster, kubeconfig
         self.code = -1
+        self.patience = 120.0
         self.errors = ""
 
     def __call__(self, *arguments: str) -> str:
         # The API is in the node's network, as for every client of the harness.
         where = ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--"]
         argv = [*where, "env", f"KUBECONFIG={self.kubeconfig}", str(PROGRAM), *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=self.patience)
         self.code, self.errors = done.returncode, done.stderr
         return done.stdout
 
     def json(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "-o", "json"))
+        said = self(arguments[0], "-o", "json", *arguments[1:])
+        assert said, self.errors
+        return json.loads(said)
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +208,118 @@ def test_what_cannot_be_answered_is_said_and_exits_2(
     assert plugin.code == 2
     assert message in plugin.errors
     assert "Traceback" not in plugin.errors
+
+
+def left_behind(plugin: Plugin) -> str:
+    what = ("get", "pods", "-A", "-l", "app.kubernetes.io/name=nat64-test", "-o", "name")
+    return plugin.cluster.kubectl(*what).strip()
+
+
+def test_the_connectivity_test_passes_on_both_nodes_and_cleans_up(
+    plugin: Plugin, product: Product
+) -> None:
+    plugin.patience = 300
+    found = plugin.json(
+        *("test", "--target", f"{NAME}:80", "--udp", f"{NAME}:7"),
+        *("--dual-stack", "dual.internet.example"),
+    )
+    assert plugin.code == 0, (found, plugin.errors)
+    assert found["passed"] is True
+    assert {check["subject"] for check in found["checks"]} == {"node node1", "node node2"}
+    for name in ("pod", "dns64", "tcp", "udp", "ping", "pmtu", "dual-stack", "denied", "node"):
+        results = [c["result"] for c in found["checks"] if c["name"] == name]
+        assert set(results) == {"ok"}, (name, found)
+    assert left_behind(plugin) == ""
+
+
+def test_the_connectivity_test_says_what_is_wrong_and_cleans_up(
+    plugin: Plugin, product: Product
+) -> None:
+    plugin.patience = 300
+    found = plugin.json(
+        *("test", "--node", NODE, "--target", "ipv6only.internet.example:80"),
+        *("--skip", "ping", "--skip", "pmtu", "--skip", "udp"),
+    )
+    assert plugin.code == 1
+    [wrong] = [check for check in found["checks"] if check["name"] == "dns64"]
+    assert "IPv6 of its own" in wrong["text"]
+    plugin("test", "--node", "node9", "--target", f"{NAME}:80")
+    assert plugin.code == 2
+    assert "--node node9: no translator there; there are node1, node2" in plugin.errors
+    assert left_behind(plugin) == ""
+
+
+# The operator sees the new settings once Helm is done; only then a rollout can be waited for.
+_UPGRADE = """
+generation() {{ {kubectl} -n {namespace} get {what} -o jsonpath={{.metadata.generation}}; }}
+before=$(generation)
+{helm} upgrade {release} {chart} --namespace={namespace} --reuse-values --wait --timeout=180s \\
+  --set=dataplane.translator.resources.requests.cpu=21m || exit 1
+until [ "$(generation)" != "$before" ]; do sleep 1; done
+{kubectl} -n {namespace} rollout status {what} --timeout=240s
+"""
+
+
+def test_no_flow_breaks_over_a_helm_upgrade_that_replaces_every_agent(
+    plugin: Plugin, product: Product
+) -> None:
+    plugin.patience = 700
+    script = _UPGRADE.format(
+        kubectl=binaries.ensure("kubectl")["kubectl"],
+        helm=binaries.ensure("helm")["helm"],
+        namespace=NAMESPACE,
+        release=RELEASE,
+        chart=REPO / "charts" / "nat64-operator",
+        what="daemonset/nat64-default",
+    )
+    found = plugin.json(
+        *("test", "--disruption", "--target", f"{NAME}:80"), *("--", "sh", "-c", script)
+    )
+    assert found["commandExitCode"] == 0, plugin.errors
+    assert (found["flows"], found["brokenFlows"]) == (8, 0), found
+    assert found["requests"] >= 8
+    assert found["newConnections"] >= 2
+    assert plugin.code == (1 if found["failedConnections"] else 0), found
+    assert left_behind(plugin) == ""
+    product.wait_ready()
+
+
+def test_a_bundle_holds_what_a_developer_asks_for_and_no_clients(
+    plugin: Plugin, pod: Pod, tmp_path: Path
+) -> None:
+    target = tmp_path / "report.tar.gz"
+    found = plugin.json("bundle", "--file", str(target))
+    assert (plugin.code, found["missing"]) == (0, {}), found
+    with tarfile.open(target) as tar:
+        names = tar.getnames()
+        members = [m for m in tar.getmembers() if m.isfile()]
+        texts = {m.name: tar.extractfile(m).read().decode() for m in members}  # type: ignore[union-attr]
+    for name in (
+        *("objects/nat64gateways.yaml", "objects/nodes.yaml", "objects/coredns-configmaps.yaml"),
+        *("doctor.txt", "status.json", "nodes/node2/default-inspect.json"),
+        "nodes/node2/default-drops.json",
+    ):
+        assert f"report/{name}" in names
+    logs = [name for name in names if name.startswith("report/logs/")]
+    assert {name.rpartition("/")[2] for name in logs} >= {"operator.log", "dns64.log"}
+    [client] = pod.addresses(6)
+    assert [name for name, text in texts.items() if client in text] == []
+    assert "kind: Secret" not in "".join(texts.values())
+
+
+def test_version_and_impersonation(plugin: Plugin, product: Product) -> None:
+    found = plugin.json("version")
+    assert found["client"] == found["operator"][0]["version"]
+    assert found["dataplane"][0]["name"] == "nat64-default"
+    plugin("status", "--as", "system:anonymous")
+    assert plugin.code == 2
+    assert 'User "system:anonymous" cannot list' in plugin.errors
+    # Commands in pods go over a websocket, which must say the same.
+    grant = ("create", "clusterrolebinding", "nat64-half", "--clusterrole=view", "--user=half")
+    plugin.cluster.kubectl(*grant)
+    try:
+        plugin("sessions", "--as", "half", "--node", NODE)
+    finally:
+        plugin.cluster.kubectl("delete", "clusterrolebinding", "nat64-half")
+    assert plugin.code in (1, 2)
+    assert "orbidden" in plugin.errors

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import cli, network_policies, trace
+from nat64_operator.kubectl import network_policies, trace
 from nat64_operator.kubectl.agents import Agent, Report
 from nat64_operator.kubectl.checks import Result, end, render
 from nat64_operator.kubectl.exec_output import ClusterError
 from nat64_operator.kubectl.output import Paint
+from nat64_operator.kubectl.targets import split_target
 
 POD: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "web", "labels": {"app": "web"}},
@@ -330,10 +331,10 @@ def test_text_is_for_people() -> None:
     ],
 )
 def test_a_target_is_read(text: str, host: str, port: int) -> None:
-    assert cli.split_target(text) == (host, port)
+    assert split_target(text) == (host, port)
 
 
 @pytest.mark.parametrize("text", ["", "a:", "a:http", "a:0", "a:65536", "[2001:db8::1", ":80"])
 def test_a_target_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ClusterError, match="write HOST"):
-        cli.split_target(text)
+        split_target(text)

@@ -5,24 +5,41 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv6Network
+from pathlib import Path
 
 from nat64_operator.errors import OperatorError
-from nat64_operator.kubectl import agents, checks, doctor, facts, sessions, status, trace
+from nat64_operator.kubectl import (
+    agents,
+    bundle,
+    checks,
+    completion,
+    connectivity_command,
+    doctor,
+    facts,
+    probe_pods,
+    sessions,
+    status,
+    trace,
+    version,
+)
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError
 from nat64_operator.kubectl.output import Paint, to_json
+from nat64_operator.kubectl.targets import DEFAULT_PORT, pod_name, split_target
 
 EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2
-DEFAULT_PORT = 443
 _EPILOG = """\
-exit codes: 0 all is well; 1 something is not ready, or the trace stops; 2 the question could not
-be answered.
+exit codes: 0 all is well; 1 something is not ready, the trace stops, a test failed, or a bundle
+lacks something; 2 the question could not be answered, or the command line is wrong; 130
+interrupted.
 
 It reads with your own rights: list nat64gateways and dns64policies, get and list pods, and get
 and create pods/exec in the operator's namespace. What you may not read is said, and left out.
+`test` also creates and deletes pods there.
 """
 
 Command = Callable[[Cluster, argparse.Namespace], int]
@@ -30,10 +47,24 @@ Command = Callable[[Cluster, argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser_ = parser()
+    if words[:1] == ["__complete"]:
+        print("\n".join(completion.complete(parser_, words[1:])))
+        return EXIT_OK
+    # What stands behind -- is a command of the user's own, with options of its own.
+    cut = words.index("--") if "--" in words else len(words)
+    options = parser_.parse_args(words[:cut])
+    options.run = words[cut + 1 :]
+    if options.command is _completion:
+        print(completion.SHIM, end="")
+        return EXIT_OK
     command: Command = options.command
     try:
-        return command(Cluster.connect(options.kubeconfig, options.context), options)
+        if options.run and command is not _test:
+            raise ClusterError("a command after -- is for `test --disruption` only")
+        cluster = Cluster.connect(options.kubeconfig, options.context, options.as_user)
+        return command(cluster, options)
     except OperatorError as error:
         print(f"kubectl nat64: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -67,7 +98,7 @@ def _flows(
 ) -> int:
     argv, node = [command, "-o", "json"], options.node
     if options.pod:
-        pod = facts.pod(cluster, *_pod_name(options.pod, options.namespace or cluster.namespace))
+        pod = facts.pod(cluster, *pod_name(options.pod, options.namespace or cluster.namespace))
         addresses = trace.addresses(pod, 6)
         if not addresses:
             raise ClusterError(f"pod {options.pod} has no IPv6 address")
@@ -101,7 +132,7 @@ def _all_sessions(cluster: Cluster, found: list[agents.Agent], remote: str) -> l
 
 
 def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
-    namespace, pod = _pod_name(options.pod, options.namespace or cluster.namespace)
+    namespace, pod = pod_name(options.pod, options.namespace or cluster.namespace)
     host, port = split_target(options.target)
     target = facts.Target(namespace, pod, host, port, options.dns_server)
     walked = trace.judge(facts.for_trace(cluster, options.operator_namespace, target))
@@ -124,38 +155,44 @@ def _doctor(cluster: Cluster, options: argparse.Namespace) -> int:
     return EXIT_OK if doctor.is_well(sections) else EXIT_UNWELL
 
 
-def split_target(text: str) -> tuple[str, int]:
-    """Host and port of `name`, `name:80`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`.
-
-    Raises ClusterError.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or str(DEFAULT_PORT)
-        good = bool(bracket)
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-        good = True
-    else:
-        host, port, good = text, str(DEFAULT_PORT), True
-    if not good or not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ClusterError(f"{text!r}: write HOST or HOST:PORT, as in registry.example:443")
-    return host.rstrip("."), int(port)
+def _test(cluster: Cluster, options: argparse.Namespace) -> int:
+    return connectivity_command.run(cluster, options)
 
 
-def _pod_name(text: str, namespace: str) -> tuple[str, str]:
-    before, slash, name = text.partition("/")
-    return (before, name) if slash else (namespace, text)
+def _bundle(cluster: Cluster, options: argparse.Namespace) -> int:
+    target = Path(options.file or f"nat64-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
+    if not target.name.endswith(".tar.gz"):
+        raise ClusterError(f"--file {target}: the name must end in .tar.gz")
+    say = partial(connectivity_command.progress, options)
+    made = bundle.gather(cluster, options.operator_namespace, say)
+    made.write(target, with_addresses=options.with_addresses)
+    plain = {"file": str(target), "files": len(made.files), "missing": made.missing}
+    lines = [f"{target}: {len(made.files)} files", *map(": ".join, made.missing.items())]
+    lines[1:1] = [f"{len(made.missing)} could not be read:"] if made.missing else []
+    _print(options, plain, lambda _: "\n".join(lines))
+    return EXIT_UNWELL if made.missing else EXIT_OK
+
+
+def _version(cluster: Cluster, options: argparse.Namespace) -> int:
+    path = f"/apis/apps/v1/namespaces/{options.operator_namespace}"
+    operators = cluster.items(f"{path}/deployments", labelSelector=probe_pods.OPERATOR)
+    found = version.build(
+        operators, cluster.items(f"{path}/daemonsets", labelSelector=agents.SELECTOR)
+    )
+    _print(options, found, lambda _: version.render(found))
+    return EXIT_OK
 
 
 def _print(options: argparse.Namespace, plain: object, people: Callable[[Paint], str]) -> None:
     print(to_json(plain) if options.output == "json" else people(Paint.of(sys.stdout)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("-o", "--output", choices=("table", "json"), default="table")
     shared.add_argument("-n", "--namespace", default="", help="the pod's namespace")
+    shared.add_argument("--as", dest="as_user", default="", metavar="USER", help="impersonate USER")
     shared.add_argument("--kubeconfig", help="the kubeconfig file")
     shared.add_argument("--context", help="its context to use")
     shared.add_argument(
@@ -188,7 +225,23 @@ def _parser() -> argparse.ArgumentParser:
     way.add_argument("target", metavar="HOST[:PORT]", help=f"TCP port {DEFAULT_PORT} if not given")
     way.add_argument("--dns-server", default="", help="ask this resolver, not the cluster's DNS")
     add("doctor", _doctor, "Check cluster and nodes, with a remedy for what is wrong.")
+    test = add("test", _test, "Test connectivity from short-lived pods, and clean up.")
+    connectivity_command.add_arguments(test)
+    archive = add("bundle", _bundle, "Make one archive for a bug report.")
+    archive.add_argument("--file", default="", metavar="NAME.tar.gz", help="where to write it")
+    archive.add_argument(
+        "--with-addresses",
+        action="store_true",
+        help="leave addresses of pods and servers, and names in query logs, as they are",
+    )
+    add("version", _version, "Show the versions of this program, the operator and the agents.")
+    add("completion", _completion, "Print kubectl_complete-nat64, by which kubectl completes.")
     return parser
+
+
+def _completion(_: Cluster, __: argparse.Namespace) -> int:
+    """`main` answers this one: it needs no cluster."""
+    raise AssertionError
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import urllib3
+import websocket
 import yaml
 from kubernetes import client
 from kubernetes import config as kube_config
-from kubernetes.stream import stream
+from kubernetes.stream import stream, ws_client
 
 from nat64_operator.apiserver import TROUBLE, Connection, say
 from nat64_operator.kubectl.exec_output import ClusterError, Json, Output
@@ -17,19 +20,21 @@ TIMEOUT = (5, 30)
 """Seconds to connect and to answer."""
 EXEC_SECONDS = 60
 PAGE = 500
+IMPERSONATE = "Impersonate-User"
 
 
 class Cluster:
     """One cluster, as one user sees it."""
 
-    def __init__(self, configuration: client.Configuration, namespace: str) -> None:
-        self._configuration = configuration
-        self._connection = Connection(client.ApiClient(configuration), TIMEOUT, PAGE)
+    def __init__(self, configuration: client.Configuration, namespace: str, user: str = "") -> None:
+        """`user` is whom to impersonate; empty for the user of the kubeconfig."""
+        self._configuration, self._user = configuration, user
+        self._connection = Connection(self._client(), TIMEOUT, PAGE)
         self.namespace = namespace
         """The namespace of the user's context: where a pod without one is looked for."""
 
     @classmethod
-    def connect(cls, kubeconfig: str | None, context: str | None) -> Cluster:
+    def connect(cls, kubeconfig: str | None, context: str | None, user: str = "") -> Cluster:
         """Connect as kubectl would. Raises ClusterError."""
         configuration = client.Configuration()
         try:
@@ -38,7 +43,7 @@ class Cluster:
         except (kube_config.ConfigException, OSError, yaml.YAMLError) as error:
             raise ClusterError(f"no cluster: {error}") from error
         chosen = next((c for c in contexts if c["name"] == context), current)
-        return cls(configuration, chosen["context"].get("namespace") or "default")
+        return cls(configuration, chosen["context"].get("namespace") or "default", user)
 
     def get(self, path: str, **query: str) -> Json:
         """One object. Raises ClusterError."""
@@ -54,11 +59,46 @@ class Cluster:
         except TROUBLE as error:
             raise _cluster_error(error) from error
 
+    def create(self, path: str, body: Json) -> Json:
+        """Make an object. Raises ClusterError."""
+        try:
+            return self._connection.request("POST", path, body=body)
+        except TROUBLE as error:
+            raise _cluster_error(error) from error
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that is gone is no error. Raises ClusterError."""
+        try:
+            self._connection.request("DELETE", path)
+        except TROUBLE as error:
+            if not isinstance(error, client.ApiException) or error.status != 404:
+                raise _cluster_error(error) from error
+
+    def log(
+        self, namespace: str, pod: str, container: str, lines: int, *, previous: bool = False
+    ) -> str:
+        """The last lines of a container's log. Raises ClusterError."""
+        api = client.CoreV1Api(self._client())
+        try:
+            response = api.read_namespaced_pod_log(
+                pod,
+                namespace,
+                container=container,
+                previous=previous,
+                tail_lines=lines,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=TIMEOUT,
+            )
+            return str(response.data.decode(errors="replace"))
+        except TROUBLE as error:
+            raise _cluster_error(error) from error
+
     def exec(self, namespace: str, pod: str, container: str, argv: Sequence[str]) -> Output:
         """Run a command in a pod. Raises ClusterError where it couldn't be started."""
         # A client of its own: the stream replaces a method of the client for as long as it runs,
         # and several run at one time.
-        api = client.CoreV1Api(client.ApiClient(self._configuration))
+        api = client.CoreV1Api(self._client())
         try:
             done = stream(
                 api.connect_get_namespaced_pod_exec,
@@ -85,6 +125,26 @@ class Cluster:
             raise ClusterError(f"pod {pod}: {argv[0]} was cut off: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterError(f"pod {pod}: {error}") from error
+
+    def _client(self) -> client.ApiClient:
+        api = client.ApiClient(self._configuration)
+        if self._user:
+            api.set_default_header(IMPERSONATE, self._user)
+            # The client's websocket passes on no header of ours. A process is one user's.
+            ws_client.WebSocket = partial(_ImpersonatingSocket, self._user)
+        return api
+
+
+class _ImpersonatingSocket(websocket.WebSocket):
+    """A websocket that says whom its user impersonates."""
+
+    def __init__(self, user: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._user = user
+
+    def connect(self, url: str, **options: Any) -> None:
+        header = [*options.pop("header", ()), f"{IMPERSONATE}: {self._user}"]
+        super().connect(url, header=header, **options)  # type: ignore[no-untyped-call]
 
 
 def _cluster_error(error: Exception) -> ClusterError:
