@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import connectivity, disruption
+from nat64_operator.kubectl import connectivity, connectivity_verdicts, disruption
 from nat64_operator.kubectl.checks import Result
 from nat64_operator.kubectl.connectivity import Node, Wish
 from nat64_operator.kubectl.probe_pods import PROBE, RUN_PROBE
@@ -42,7 +42,9 @@ def judged(lab: Line, wish: Wish = WISH) -> dict[str, tuple[Result, str]]:
     """Results and texts by check."""
     requests = connectivity.requests(NODE, wish)
     answers = dict(zip(requests, ask(lab, list(requests.values())), strict=True))
-    steps = list(connectivity.judge(NODE, wish, answers, lambda: ("stops there", "do that")))
+    steps = list(
+        connectivity_verdicts.judge(NODE, wish, answers, lambda: ("stops there", "do that"))
+    )
     assert {step.name for step in steps} >= {"pod", "tcp", "udp", "ping", "pmtu", "denied", "node"}
     found: dict[str, tuple[Result, str]] = {}
     for step in steps:

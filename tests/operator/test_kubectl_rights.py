@@ -1,4 +1,4 @@
-"""`kubectl nat64` against a real API server: test pods under Pod Security, --as, bundle, examples."""
+"""`kubectl nat64` and the examples against a real API server, under Pod Security and RBAC."""
 
 from __future__ import annotations
 
@@ -100,9 +100,8 @@ def test_an_example_is_admitted_as_it_stands(api: Api, path: Path) -> None:
     """By the CRDs' own rules, with no field that the API server would drop."""
     for obj in yaml.safe_load_all(path.read_text()):
         if obj["apiVersion"].startswith("nat64-operator.io/"):
-            said = api.control_plane.kubectl(
-                "apply", "-f", "-", "--dry-run=server", "--validate=strict", input=yaml.safe_dump(obj)
-            )
+            apply = ("apply", "-f", "-", "--dry-run=server", "--validate=strict")
+            said = api.control_plane.kubectl(*apply, input=yaml.safe_dump(obj))
             assert "created" in said or "configured" in said or "unchanged" in said
 
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat64_operator.kubectl import cli, completion, redact, version
@@ -38,6 +38,7 @@ def test_addresses_that_the_configuration_does_not_name_are_replaced(text: str, 
     assert Redactor(["node 2001:db8:1::11"]).text(text) == shown
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), min_size=1, max_size=5),
     st.sampled_from(["{}", "[{}]:53", "from {}, to", '"{}"', "s={} d", "({})", "{}#53", "ip: {}."]),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nat64_operator.kubectl import connectivity, disruption
+from nat64_operator.kubectl import connectivity, connectivity_verdicts, disruption
 from nat64_operator.kubectl.checks import Result, Step
 from nat64_operator.kubectl.connectivity import CLUSTER_NAME, Node, Wish
 from nat64_operator.kubectl.exec_output import ClusterError, Output
@@ -58,7 +58,7 @@ GOOD: dict[str, dict[str, Any]] = {
 
 def judge(**changed: Any) -> dict[str, Step]:
     answers = {**GOOD, **changed}
-    steps = connectivity.judge(NODE, WISH, answers, lambda: TRACE)
+    steps = connectivity_verdicts.judge(NODE, WISH, answers, lambda: TRACE)
     return {step.name: step for step in sorted(steps, key=lambda s: s.result is Result.STOP)}
 
 
@@ -75,7 +75,7 @@ def test_every_check_can_be_left_out_and_an_unknown_one_is_refused() -> None:
         asked = connectivity.requests(NODE, wish)
         assert not [key for key in asked if key.split()[0] == name]
         answers = {key: GOOD[key] for key in asked}
-        steps = connectivity.judge(NODE, wish, answers, lambda: TRACE)
+        steps = connectivity_verdicts.judge(NODE, wish, answers, lambda: TRACE)
         assert name not in {step.name for step in steps}
     with pytest.raises(ClusterError, match="--skip pings: there are dns64, tcp"):
         connectivity.check_skip(["pings"])

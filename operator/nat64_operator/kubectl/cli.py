@@ -28,10 +28,9 @@ from nat64_operator.kubectl import (
 )
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError
-from nat64_operator.kubectl.output import Paint, to_json
+from nat64_operator.kubectl.output import EXIT_FAILED, EXIT_OK, EXIT_UNWELL, progress, show
 from nat64_operator.kubectl.targets import DEFAULT_PORT, pod_name, split_target
 
-EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2
 _EPILOG = """\
 exit codes: 0 all is well; 1 something is not ready, the trace stops, a test failed, or a bundle
 lacks something; 2 the question could not be answered, or the command line is wrong; 130
@@ -81,7 +80,7 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     policies = facts.some(partial(facts.policies, cluster))
     found = agents.find(cluster, options.operator_namespace)
     built = status.build(gateways, policies, facts.statuses(cluster, found))
-    _print(options, built, lambda paint: status.render(built, paint))
+    show(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
 
 
@@ -117,7 +116,7 @@ def _flows(
     if remote is not None and command == "bib":
         held = sessions.clients_with(remote, _all_sessions(cluster, found, str(remote)))
         rows = [row for row in rows if (row["protocol"], row["client"]) in held]
-    _print(options, rows, lambda paint: sessions.render(rows, columns, paint))
+    show(options, rows, lambda paint: sessions.render(rows, columns, paint))
     failed = [report for report in reports if report.error]
     for report in failed:
         print(f"kubectl nat64: {report.agent.node}: {report.error}", file=sys.stderr)
@@ -145,13 +144,13 @@ def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
         "stopsAt": last.name if last else None,
         "steps": [step.plain() for step in walked],
     }
-    _print(options, plain, lambda paint: checks.render(walked, paint))
+    show(options, plain, lambda paint: checks.render(walked, paint))
     return EXIT_UNWELL if last else EXIT_OK
 
 
 def _doctor(cluster: Cluster, options: argparse.Namespace) -> int:
     sections = doctor.judge(facts.for_doctor(cluster, options.operator_namespace))
-    _print(options, doctor.plain(sections), lambda paint: doctor.text(sections, paint))
+    show(options, doctor.plain(sections), lambda paint: doctor.text(sections, paint))
     return EXIT_OK if doctor.is_well(sections) else EXIT_UNWELL
 
 
@@ -163,13 +162,13 @@ def _bundle(cluster: Cluster, options: argparse.Namespace) -> int:
     target = Path(options.file or f"nat64-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if not target.name.endswith(".tar.gz"):
         raise ClusterError(f"--file {target}: the name must end in .tar.gz")
-    say = partial(connectivity_command.progress, options)
+    say = partial(progress, options)
     made = bundle.gather(cluster, options.operator_namespace, say)
     made.write(target, with_addresses=options.with_addresses)
     plain = {"file": str(target), "files": len(made.files), "missing": made.missing}
     lines = [f"{target}: {len(made.files)} files", *map(": ".join, made.missing.items())]
     lines[1:1] = [f"{len(made.missing)} could not be read:"] if made.missing else []
-    _print(options, plain, lambda _: "\n".join(lines))
+    show(options, plain, lambda _: "\n".join(lines))
     return EXIT_UNWELL if made.missing else EXIT_OK
 
 
@@ -179,12 +178,8 @@ def _version(cluster: Cluster, options: argparse.Namespace) -> int:
     found = version.build(
         operators, cluster.items(f"{path}/daemonsets", labelSelector=agents.SELECTOR)
     )
-    _print(options, found, lambda _: version.render(found))
+    show(options, found, lambda _: version.render(found))
     return EXIT_OK
-
-
-def _print(options: argparse.Namespace, plain: object, people: Callable[[Paint], str]) -> None:
-    print(to_json(plain) if options.output == "json" else people(Paint.of(sys.stdout)))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from nat64_operator.kubectl import agents, checks, connectivity, disruption, doctor, facts, trace
+from nat64_operator.kubectl import (
+    agents,
+    checks,
+    connectivity,
+    connectivity_verdicts,
+    disruption,
+    disruption_command,
+    doctor,
+    facts,
+    trace,
+)
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.connectivity import Node, Wish
-from nat64_operator.kubectl.exec_output import ClusterError, Json
-from nat64_operator.kubectl.output import Paint, to_json
+from nat64_operator.kubectl.exec_output import ClusterError
+from nat64_operator.kubectl.output import EXIT_OK, EXIT_UNWELL, progress, say, show
 from nat64_operator.kubectl.probe_pods import Image, Pods, operators_image, running
 from nat64_operator.kubectl.targets import split_target
 
@@ -27,7 +36,6 @@ PUBLIC_DUAL_STACK = "dns.google"
 MAX_NODES = 3
 START_SECONDS = 120
 TLS_PORTS = (443, 8443)
-CODE_OK, CODE_BAD = 0, 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,13 +101,13 @@ def run(cluster: Cluster, options: argparse.Namespace) -> int:
     )
     pods = Pods(cluster, namespace, image)
     names = [node.name for node in nodes]
-    with _ended_by_signals(), running(pods, _say):
+    with _ended_by_signals(), running(pods, say):
         if options.disruption:
             tls = options.tls or port in TLS_PORTS
             given = disruption.flows(connectivity.absolute(host), port, options.flows, tls)
             pods.start(names, given, seconds=int(options.duration) or 86400)
             _wait(pods, options)
-            return _disruption(pods, options)
+            return disruption_command.run(pods, options)
         pods.start(names)
         _wait(pods, options)
         wish = _wish(options, host, port, skip)
@@ -148,7 +156,7 @@ def _nodes(cluster: Cluster, options: argparse.Namespace) -> list[Node]:
             raise ClusterError(f"--node {name}: no translator there; there are {', '.join(on)}")
     chosen = options.node or sorted(on)[:MAX_NODES]
     if len(chosen) < len(on) and not options.node:
-        _say(f"testing from {', '.join(chosen)} of {len(on)} nodes; --node names others")
+        say(f"testing from {', '.join(chosen)} of {len(on)} nodes; --node names others")
     pools: dict[str, set[str]] = {}
     for report in facts.statuses(cluster, [agent for agent in found if agent.node in chosen]):
         for row in report.data or ():
@@ -183,13 +191,13 @@ def _connectivity(
         progress(options, f"{node.name}: {len(asked)} checks")
         answers = dict(zip(asked, pods.ask(node.name, list(asked.values())), strict=True))
         explain = partial(_explain, cluster, pods, node.name, wish, options)
-        steps = list(connectivity.judge(node, wish, answers, explain))
+        steps = list(connectivity_verdicts.judge(node, wish, answers, explain))
         return doctor.Section(f"node {node.name}", steps)
 
     sections = agents.together(test, nodes)
     plain = {"passed": doctor.is_well(sections), "checks": doctor.plain(sections)}
-    _print(options, plain, lambda paint: doctor.text(sections, paint))
-    return CODE_OK if plain["passed"] else CODE_BAD
+    show(options, plain, lambda paint: doctor.text(sections, paint))
+    return EXIT_OK if plain["passed"] else EXIT_UNWELL
 
 
 def _explain(
@@ -206,73 +214,6 @@ def _explain(
     return f"{last.name}: {last.text}", last.remedy
 
 
-def _disruption(pods: Pods, options: argparse.Namespace) -> int:
-    nodes = list(pods.by_node)
-    before = _until(pods, nodes, lambda _, report: disruption.established(report))
-    for node, report in before.items():
-        if not disruption.established(report):
-            why = (report["opened"]["failed"] or [{"why": "the server answers no HTTP request"}])[
-                -1
-            ]
-            raise ClusterError(f"{node}: no flow could be opened: {why['why']}")
-    code = _while_open(options)
-    ended = {node: _report(pods, node)["now"] for node in nodes}
-    progress(options, "waiting for an answer on every flow")
-    after = _until(pods, nodes, lambda node, report: disruption.settled(report, ended[node]))
-    found = {**disruption.summary(before, after), "commandExitCode": code}
-    sections = disruption.sections(found)
-    _print(options, found, lambda paint: doctor.text(sections, paint))
-    if code:
-        _say(f"the command ended with exit code {code}")
-    return CODE_OK if doctor.is_well(sections) and not code else CODE_BAD
-
-
-def _while_open(options: argparse.Namespace) -> int | None:
-    """What the flows are to outlive; the exit code of the user's command, if there is one."""
-    if options.run:
-        progress(options, f"flows are open; running {' '.join(options.run)}")
-        # What it prints must not come into the JSON of ours.
-        try:
-            return subprocess.run(options.run, check=False, stdout=sys.stderr).returncode
-        except OSError as error:
-            raise ClusterError(f"{options.run[0]}: {error.strerror}") from error
-    if options.duration:
-        progress(options, f"flows are open for {options.duration:g} s")
-        time.sleep(options.duration)
-        return None
-    _say("flows are open; press Ctrl-C when what they are to outlive is done")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        return None
-
-
-def _until(
-    pods: Pods, nodes: Sequence[str], good: Callable[[str, Json], bool]
-) -> Mapping[str, Json]:
-    """Reports of all nodes, once all are good or flows have had their time."""
-    deadline = time.monotonic() + disruption.SILENCE + 10
-    while True:
-        reports = dict(zip(nodes, agents.together(partial(_report, pods), nodes), strict=True))
-        if all(good(node, report) for node, report in reports.items()):
-            return reports
-        if time.monotonic() > deadline:
-            return reports
-        time.sleep(1)
-
-
-def _report(pods: Pods, node: str) -> Json:
-    """What a pod counted so far; its first report may still be on its way."""
-    for _ in range(10):
-        try:
-            return pods.read(node, disruption.REPORT_PATH)
-        except ClusterError as error:
-            last = error
-            time.sleep(1)
-    raise last
-
-
 @contextmanager
 def _ended_by_signals() -> Any:
     """SIGTERM ends a run as Ctrl-C does, so that the pods are deleted."""
@@ -285,17 +226,3 @@ def _ended_by_signals() -> Any:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def progress(options: argparse.Namespace, text: str) -> None:
-    """On a terminal, what is being waited for."""
-    if sys.stderr.isatty() and options.output != "json":
-        _say(text)
-
-
-def _say(text: str) -> None:
-    print(f"kubectl nat64: {text}", file=sys.stderr)
-
-
-def _print(options: argparse.Namespace, plain: object, people: Callable[[Paint], str]) -> None:
-    print(to_json(plain) if options.output == "json" else people(Paint.of(sys.stdout)))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import enum
 import json
 import os
+import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 WIDTH = 100
+EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2
 
 
 class Tone(enum.Enum):
@@ -83,3 +86,19 @@ def wrapped(text: str, indent: int) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     ).strip()
+
+
+def progress(options: argparse.Namespace, text: str) -> None:
+    """On a terminal, what is being waited for."""
+    if sys.stderr.isatty() and options.output != "json":
+        say(text)
+
+
+def say(text: str) -> None:
+    """Tell the user, beside the output."""
+    print(f"kubectl nat64: {text}", file=sys.stderr)
+
+
+def show(options: argparse.Namespace, plain: object, people: Callable[[Paint], str]) -> None:
+    """Print a result in the form that the user chose."""
+    print(to_json(plain) if options.output == "json" else people(Paint.of(sys.stdout)))
