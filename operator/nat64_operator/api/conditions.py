@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 ACCEPTED, PROGRAMMED, READY = "Accepted", "Programmed", "Ready"
+DEGRADED = "Degraded"
+"""True where something will go wrong although all is ready. The others are good where True."""
 
 
 class Condition(NamedTuple):

@@ -14,6 +14,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import handlers, health
+from nat64_operator.edge.agent_status import AgentStatus
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop
@@ -47,6 +48,8 @@ async def run(
         if label_namespace:
             await _label_namespace(kube, settings.namespace)
         tasks.append(asyncio.create_task(loop.run(), name="reconcile loop"))
+        status = AgentStatus(store, elected)
+        tasks.append(asyncio.create_task(status.run(), name="the nodes' warnings"))
         if elected is not None:
             tasks.append(asyncio.create_task(elected.run(), name="lease"))
         try:

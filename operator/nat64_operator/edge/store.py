@@ -19,6 +19,7 @@ from nat64_operator.api import policy as policy_api
 from nat64_operator.coredns.wiring import Answer
 from nat64_operator.reconcile import Node, Pod, World
 from nat64_operator.reconcile.drift import strip
+from nat64_operator.reconcile.node_warnings import Asked
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
 
@@ -67,6 +68,8 @@ class Store:
         self.corefiles: dict[tuple[str, str], Object] = {}
         self.service_ranges: tuple[str, ...] = ()
         self.answers: dict[str, Answer] = {}
+        self.asked: dict[str, Asked] = {}
+        """What the nodes of each gateway warn of."""
         self.refused: dict[Ref, str] = {}
         """What the API server said when it last refused a change for an object of ours."""
         self._left_behind: dict[str, float] = {}
@@ -117,6 +120,10 @@ class Store:
         """The objects of a kind that is kept whole."""
         return self._known[kind].values()
 
+    def nodes(self) -> list[Node]:
+        """The nodes."""
+        return list(self._known["Node"].values())
+
     def world(self, now: float, pods: dict[str, tuple[Pod, ...]]) -> World:
         """A snapshot of it."""
         endpoints: dict[str, int] = {}
@@ -134,6 +141,7 @@ class Store:
             corefiles=dict(self.corefiles),
             answers=dict(self.answers),
             pods=pods,
+            asked=dict(self.asked),
             refused=dict(self.refused),
             left_behind=self._left_behind,
         )

@@ -66,6 +66,8 @@ def room(status: dict[str, Any], agent: Agent) -> Iterator[Step]:
         yield stop("translator", status["reason"] or "not programmed", _log_of(agent))
         return
     yield ok("translator", "programmed")
+    for warning in status.get("warnings") or ():
+        yield note("warning", f"{warning['reason']}: {warning['message']}", warning["remedy"])
     for pool in status.get("pools") or ():
         if pool["used"] * 100 >= pool["available"] * FULL_PERCENT:
             yield note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nat64_operator.kubectl.agents import Report
@@ -85,6 +85,7 @@ def node(report: Report) -> dict[str, Any]:
         "ports": available if pools else None,
         "pools": pools,
         "drops": data.get("drops") or [],
+        "warnings": data.get("warnings") or [],
     }
 
 
@@ -117,10 +118,24 @@ def render(status: dict[str, Any], paint: Paint) -> str:
     if status["nodes"]:
         titles = ("NODE", "GATEWAY", "PROGRAMMED", "SESSIONS", "PORTS", "DROPPED", "REASON")
         parts.append(table(titles, map(_node_row, status["nodes"]), paint))
+    if warnings := list(_warning_rows(status["nodes"])):
+        parts.append(table(("WARNING", "NODES", "MESSAGE", "DO"), warnings, paint))
     if status["drops"]:
         drops = [(d["reason"], str(d["packets"]), d["meaning"]) for d in status["drops"]]
         parts.append(table(("DROPPED FOR", "PACKETS", "MEANING"), drops, paint))
     return "\n\n".join(parts)
+
+
+def _warning_rows(nodes: Iterable[dict[str, Any]]) -> Iterator[Sequence[str | Cell]]:
+    """One row for each reason, with the nodes that have it and the words of the first."""
+    found: dict[str, tuple[Json, list[str]]] = {}
+    for entry in nodes:
+        for warning in entry["warnings"]:
+            _, having = found.setdefault(warning["reason"], (warning, []))
+            having.append(entry["node"])
+    for reason, (warning, having) in found.items():
+        shown = ", ".join(having[:3]) + (f" and {len(having) - 3} more" if having[3:] else "")
+        yield Cell(reason, Tone.CAREFUL), shown, warning["message"], warning["remedy"]
 
 
 def _node_row(entry: dict[str, Any]) -> Sequence[str | Cell]:

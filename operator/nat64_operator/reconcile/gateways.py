@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import node_cleanup, removal, status
+from nat64_operator.reconcile import node_cleanup, node_warnings, removal, status
 from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
+from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
@@ -115,6 +117,7 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
             Condition(ACCEPTED, False, reason, message),
             Condition(PROGRAMMED, False, reason, why),
             Condition(READY, False, reason, why),
+            *_degraded(gateway, running, world),
         ]
         return Observed(gateway, effective, refusal, prefix, conditions, fields)
     translator = effective.translator
@@ -126,7 +129,25 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
         "Ready" if programmed.status else programmed.reason,
         programmed.message,
     )
-    return Observed(gateway, effective, None, prefix, [accepted, programmed, ready], fields)
+    conditions = [accepted, programmed, ready, *_degraded(gateway, translator, world)]
+    return Observed(gateway, effective, None, prefix, conditions, fields)
+
+
+def _degraded(gateway: Gateway, running: config.Config | None, world: World) -> Iterator[Condition]:
+    """What will go wrong although the nodes translate; nothing before they were asked."""
+    found = world.cluster_ranges.overlap(running.prefix) if running else None
+    more = []
+    if running and found is not None:
+        more.append(
+            NodeWarning(
+                "PrefixOverlapsCluster",
+                f"{running.prefix} overlaps {found}: packets for it are translated",
+                "use a prefix that nothing in the cluster has",
+            )
+        )
+    asked = world.asked.get(gateway.name)
+    if more or asked is not None:
+        yield node_warnings.condition(asked or node_warnings.Asked(), more)
 
 
 def check_prefix(translator: config.Config, world: World) -> None:

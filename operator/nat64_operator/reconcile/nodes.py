@@ -25,6 +25,8 @@ class Node(NamedTuple):
     """Its own IPv4 addresses."""
     problems: tuple[str, ...] = ()
     """The values that are ignored, and why."""
+    addresses: tuple[str, ...] = ()
+    """Its own addresses of both families, in the order in which the kubelet names them."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -37,6 +39,7 @@ class Node(NamedTuple):
         ranges: list[str] = []
         ipv4: list[IPv4Address] = []
         problems: list[str] = []
+        valid: list[str] = []
         for text in pods:
             try:
                 ranges.append(_pod_range(text))
@@ -51,13 +54,14 @@ class Node(NamedTuple):
             except (ValueError, TypeError):
                 problems.append(f"status.addresses: {text!r} is not an IP address; it is ignored")
                 continue
+            valid.append(text)
             ipv4 += [address] if isinstance(address, IPv4Address) else []
         ready = any(
             c.get("type") == "Ready" and c.get("status") == "True"
             for c in status.get("conditions") or ()
         )
         labels = metadata.get("labels") or {}
-        found = tuple(ranges), tuple(ipv4), tuple(problems)
+        found = tuple(ranges), tuple(ipv4), tuple(problems), tuple(valid)
         return cls(metadata["name"], labels, ready, *found)
 
     def matches(self, selector: Mapping[str, str]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nat64_operator.api.conditions import ACCEPTED, Condition, merge
+from nat64_operator.api.conditions import ACCEPTED, DEGRADED, Condition, merge
 from nat64_operator.api.meta import Resource
 from nat64_operator.reconcile.actions import Action, Emit, SetStatus
 from nat64_operator.reconcile.world import World
@@ -36,7 +36,8 @@ def write(
     actions: list[Action] = [SetStatus(subject, after)]
     said = {c["type"]: (c["status"], c["reason"]) for c in known}
     for condition, written in zip(conditions, after["conditions"], strict=True):
-        if said.get(condition.type) != (written["status"], written["reason"]):
+        news = said.get(condition.type) != (written["status"], written["reason"])
+        if news and not _goes_without_saying(condition, said):
             actions.append(
                 Emit(
                     subject,
@@ -57,7 +58,7 @@ def said(status: Mapping[str, Any], type_: str) -> str:
 
 def _refused(condition: Condition, said: str) -> Condition:
     """A condition of an accepted object that cannot be carried out. `Accepted` stays as it is."""
-    if condition.type == ACCEPTED:
+    if condition.type in (ACCEPTED, DEGRADED):
         return condition
     why = f"the API server refuses a change that this needs: {said}"
     return Condition(condition.type, False, "ApplyFailed", why)
@@ -79,7 +80,14 @@ _UNDER_WAY = frozenset(
 )
 
 
+def _goes_without_saying(condition: Condition, said: Mapping[str, Any]) -> bool:
+    """Whether it is said for the first time, and that nothing is wrong."""
+    return condition.type == DEGRADED and not condition.status and DEGRADED not in said
+
+
 def _is_bad(condition: Condition) -> bool:
+    if condition.type == DEGRADED:
+        return bool(condition.status)
     return condition.status is False and condition.reason not in _UNDER_WAY
 
 

@@ -12,6 +12,7 @@ from nat64_operator.api.meta import Object
 from nat64_operator.coredns.record import POLICY_LABEL, Record
 from nat64_operator.coredns.wiring import Answer
 from nat64_operator.reconcile.cluster_ranges import ClusterRanges
+from nat64_operator.reconcile.node_warnings import Asked
 from nat64_operator.reconcile.nodes import Node, NodeIndex
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -86,6 +87,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
     """Pods of gateways that are being removed, or that have failing nodes."""
+    asked: Mapping[str, Asked] = msgspec.field(default_factory=dict)
+    """What the nodes of each gateway warn of; nothing before they were asked."""
     refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)
     """The API server's message for each custom resource for which it refused a change."""
     left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)

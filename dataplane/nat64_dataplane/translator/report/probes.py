@@ -6,6 +6,7 @@ import asyncio
 import time
 from http import HTTPStatus
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -42,7 +43,11 @@ def routes(state: AgentState, source: Source) -> dict[str, Handler]:
         body = await asyncio.to_thread(generate_latest, registry)
         return Answer(HTTPStatus.OK, body, CONTENT_TYPE_LATEST)
 
-    return {"/livez": livez, "/readyz": readyz, "/metrics": metrics}
+    def status() -> Answer:
+        body = msgspec.json.encode(state.status)
+        return Answer(HTTPStatus.OK, body, "application/json")
+
+    return {"/status": status, "/livez": livez, "/readyz": readyz, "/metrics": metrics}
 
 
 def removed_routes() -> dict[str, Handler]:
