@@ -193,3 +193,10 @@ def test_pool_addresses_that_no_link_holds_are_claimed_and_released() -> None:
 
 def test_without_nf_tables_no_rules_are_asked_for() -> None:
     assert planned(desired(rules=None), observed(rules=None)) == []
+
+
+def test_a_program_of_someone_else_before_ours_is_moved_behind_it() -> None:
+    hook = Hook(3, "ingress")
+    [action] = planned(desired(), observed(ahead={hook: (7, 8)}))
+    assert action == actions.MoveFirst(hook, "eth0", (7, 8))
+    assert str(action) == "move ingress of eth0 before program 7, 8"

@@ -30,6 +30,11 @@ REASONS: dict[str, Reason] = {
         "ports of the pool are not in ip_local_reserved_ports: the node's own sockets may get them",
         "run `nat64-translator prepare` on the node, as the init container does",
     ),
+    "HookNotFirst": Reason(
+        "a program of someone else runs before ours at a tcx hook and has come back after it was "
+        "moved behind it: if it ends the chain, replies never reach the translator",
+        "`bpftool net show` and `bpftool prog show id N` name it: have it attach behind others",
+    ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
         "load the module nf_tables, or keep conntrack and masquerade rules off this node",

@@ -105,6 +105,20 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveFirst:
+    """Have our program at a hook run before those of others, which may end the chain."""
+
+    hook: Hook
+    name: str
+    programs: tuple[int, ...]
+    """The ids of those that run before it."""
+
+    def __str__(self) -> str:
+        ids = ", ".join(map(str, self.programs))
+        return f"move {self.hook.direction} of {self.name} before program {ids}"
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
     """Stop running our program at a hook."""
 
@@ -173,6 +187,7 @@ Action = (
     | Apply
     | Attach
     | Detach
+    | MoveFirst
     | WriteRules
     | ClaimRange
     | ReleaseRange

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
-_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO, _LINK_CREATE, _LINK_UPDATE = 6, 7, 15, 28, 29
+_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO, _PROG_QUERY, _LINK_CREATE, _LINK_UPDATE = 6, 7, 15, 16, 28, 29
+_MOST_PROGRAMS = 64  # BPF_MPROG_MAX
 _LINK_TYPE_TCX = 11
 _BEFORE = 1 << 3  # BPF_F_BEFORE; with no program named, it means the head of the chain
 
@@ -57,6 +58,19 @@ def tcx_info(link_fd: int) -> LinkInfo | None:
     return LinkInfo(program_id, ifindex, attach_type) if kind == _LINK_TYPE_TCX else None
 
 
+def tcx_chain(ifindex: int, attach_type: int) -> list[int]:
+    """The ids of the programs at a tcx hook in the order in which they run. Raises OSError."""
+    ids = (ctypes.c_uint32 * _MOST_PROGRAMS)()
+    attr = struct.pack(
+        "=IIIIQIIQQQQ",
+        *(ifindex, attach_type, 0, 0, ctypes.addressof(ids), _MOST_PROGRAMS, 0, 0, 0, 0, 0),
+    )
+    buffer = ctypes.create_string_buffer(attr, 128)
+    _call(_PROG_QUERY, buffer)
+    (count,) = struct.unpack_from("=I", buffer.raw, 24)
+    return list(ids[:count])
+
+
 def program_id(program_fd: int) -> int:
     """The kernel's number for a loaded program. Raises OSError."""
     return int(struct.unpack_from("=II", _info(program_fd, 64))[1])
@@ -87,7 +101,10 @@ def _info(fd: int, size: int) -> bytes:
 
 def _bpf(command: int, attr: bytes) -> int:
     # The kernel takes a longer attr than it knows, as long as the rest is zero.
-    buffer = ctypes.create_string_buffer(attr, 128)
+    return _call(command, ctypes.create_string_buffer(attr, 128))
+
+
+def _call(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(f"bpf(2) has no known number on {platform.machine()}")

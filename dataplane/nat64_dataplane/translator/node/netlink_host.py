@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ _NO_LINK_LOCAL = {
 _RTNH_F_ONLINK = 4
 _RTAX_MTU_LOCK = 1 << 2
 _NUD_PERMANENT = 0x80
+_MOST_MOVES, _MOVES_SECONDS = 2, 3600
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,9 @@ class Host:
         self.attach_by: AttachBy = attach_by
         self.notrack_error: str | None = None
         """Why there are no notrack rules, where the kernel has no nf_tables."""
+        self.ahead: Mapping[tc_hooks.Hook, tuple[int, ...]] = {}
+        """Programs of others that run before ours, as of the last `observe`."""
+        self._moves: dict[tc_hooks.Hook, list[float]] = {}
         self._ipr: IPRoute | None = None
         self._attacher: Attacher | None = None
 
@@ -87,14 +92,23 @@ class Host:
             found = facts.read(self.ipr)
             link = found.link(interface)
             rules = self._read_rules()
+            hooks = self._attacher.attached(()) if self._attacher else {}
+            self.ahead = self._attacher.ahead(hooks) if self._attacher else {}
             return Observed(
                 facts=found,
                 neighbour=facts.neighbour(self.ipr, link, actions.NEXT_HOP),
-                hooks=self._attacher.attached(()) if self._attacher else {},
+                hooks=hooks,
+                ahead={h: ids for h, ids in self.ahead.items() if self._may_move(h)},
                 rules=rules,
                 tracking=nftables_notrack.is_tracking(rules or ()),
                 applied=applied,
             )
+
+    def _may_move(self, hook: tc_hooks.Hook) -> bool:
+        """Whether to try once more: someone who also insists to be first must not be fought."""
+        recent = [at for at in self._moves.get(hook, ()) if time.monotonic() - at < _MOVES_SECONDS]
+        self._moves[hook] = recent
+        return len(recent) < _MOST_MOVES
 
     def _read_rules(self) -> frozenset[nftables_notrack.Rule] | None:
         try:
@@ -135,6 +149,10 @@ class Host:
             case actions.Attach(hook, _):
                 assert self._attacher
                 self._attacher.attach(hook, program_fds[tc_hooks.PROGRAMS[hook.direction]])
+            case actions.MoveFirst(hook, _, _):
+                assert self._attacher
+                self._moves.setdefault(hook, []).append(time.monotonic())
+                self._attacher.move_first(hook, program_fds[tc_hooks.PROGRAMS[hook.direction]])
             case actions.Detach(hook):
                 assert self._attacher
                 self._attacher.detach(hook)

@@ -30,6 +30,7 @@ from nat64_dataplane.translator.node.actions import (
     DeleteLink,
     DeleteRoute,
     Detach,
+    MoveFirst,
     ReleaseRange,
     ReplaceRoute,
     SetNeighbour,
@@ -89,6 +90,8 @@ class Observed:
     """Whether conntrack is at work."""
     applied: HostView | None = None
     """What the maps follow, or None where they don't follow this config yet."""
+    ahead: Mapping[Hook, tuple[int, ...]] = field(default_factory=dict)
+    """Programs of others that run before ours and that we may still move behind it."""
 
 
 def link_alias(instance: str) -> str:
@@ -172,6 +175,8 @@ def _hook_actions(desired: Desired, observed: Observed, view: HostView) -> Itera
     for hook, name in wanted:
         if observed.hooks.get(hook) != desired.programs[hook.direction]:
             yield Attach(hook, name)
+        elif hook in observed.ahead:
+            yield MoveFirst(hook, name, observed.ahead[hook])
     for hook in sorted(observed.hooks.keys() - {hook for hook, _ in wanted}):
         yield Detach(hook)
 

@@ -104,6 +104,13 @@ class Reconciler:
         """Raises HostError where the node can't translate at all as it is set."""
         if unreserved := node_sysctls.missing(config, observed.facts):
             yield warn("PortsNotReserved", unreserved)
+        found = [
+            f"{hook.direction} of {_link_name(observed, hook)}: program {', '.join(map(str, ids))}"
+            for hook, ids in sorted(self.host.ahead.items())
+            if hook not in observed.ahead
+        ]
+        if found:
+            yield warn("HookNotFirst", *found)
         if self.host.notrack_error:
             yield warn("NoNftables", self.host.notrack_error)
 
@@ -130,3 +137,8 @@ class Reconciler:
         # Resolved even without the link: a node that can't translate gets no link.
         view = uplinks_and_pools.host_view(config, facts, link)
         return desired, view if link else None
+
+
+def _link_name(observed: Observed, hook: tc_hooks.Hook) -> str:
+    link = observed.facts.link_at(hook.ifindex)
+    return link.name if link else f"link {hook.ifindex}"

@@ -52,8 +52,14 @@ class Attacher(Protocol):
     def attached(self, links: Iterable[int]) -> dict[Hook, int]:
         """Our hooks and the ids of their programs; `links` are where to look at least."""
 
+    def ahead(self, hooks: Iterable[Hook]) -> dict[Hook, tuple[int, ...]]:
+        """The ids of the programs of others that run before ours, for hooks that have any."""
+
     def attach(self, hook: Hook, program_fd: int) -> None:
         """Attach, or replace the program without a gap. Raises OSError."""
+
+    def move_first(self, hook: Hook, program_fd: int) -> None:
+        """Have ours run first. For an instant it doesn't run. Raises OSError."""
 
     def detach(self, hook: Hook) -> None:
         """Detach; nothing happens where nothing is attached."""
@@ -96,12 +102,43 @@ class Tcx:
             os.close(fd)
         return None
 
+    def ahead(self, hooks: Iterable[Hook]) -> dict[Hook, tuple[int, ...]]:
+        """Programs before ours, those of other translators of ours apart. Raises OSError."""
+        found = {}
+        ours, mine_at = self._programs_of_all(), self.attached(())
+        for hook in hooks:
+            try:
+                chain = bpf_link.tcx_chain(hook.ifindex, _TCX_TYPES[hook.direction])
+            except OSError as error:
+                if error.errno == errno.ENODEV:  # a link that has just gone
+                    continue
+                raise
+            mine = mine_at.get(hook, 0)
+            before = chain[: chain.index(mine)] if mine in chain else []
+            if strangers := tuple(program for program in before if program not in ours):
+                found[hook] = strangers
+        return found
+
+    def move_first(self, hook: Hook, program_fd: int) -> None:
+        """Detach and attach anew: a program can't be at a hook twice. Raises OSError."""
+        self.detach(hook)
+        self.attach(hook, program_fd)
+
     def detach(self, hook: Hook) -> None:
         """Remove the pin: the link goes with its last reference."""
         self._path(hook).unlink(missing_ok=True)
 
     def _path(self, hook: Hook) -> Path:
         return self.directory / f"{hook.ifindex}-{hook.direction}"
+
+    def _programs_of_all(self) -> set[int]:
+        """The programs of every translator that is pinned here."""
+        found = set()
+        for path in self.directory.parent.parent.glob(f"*/{self.directory.name}/*"):
+            with contextlib.suppress(OSError), bpf_link.opened(path) as fd:
+                if info := bpf_link.tcx_info(fd):
+                    found.add(info.program_id)
+        return found
 
     def _pins(self) -> Iterator[tuple[Hook, Path]]:
         for path in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
@@ -163,6 +200,14 @@ class Clsact:
             )
             if not any(True for d in PROGRAMS for _ in self._filters(hook.ifindex, d)):
                 self._ipr().tc("del", "clsact", hook.ifindex)
+
+    def ahead(self, hooks: Iterable[Hook]) -> dict[Hook, tuple[int, ...]]:  # noqa: ARG002
+        """Nothing: no filter has a lower priority than ours."""
+        return {}
+
+    def move_first(self, hook: Hook, program_fd: int) -> None:
+        """Attach anew. Raises OSError."""
+        self.attach(hook, program_fd)
 
     def _with_clsact(self) -> set[int]:
         return {
