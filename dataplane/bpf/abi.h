@@ -219,6 +219,19 @@ struct uplink {
 	__u32 mtu;
 };
 
+/* ARP requests that are answered here. */
+#define MAX_ARP_ANSWERS 65536
+
+struct arp_key {
+	__be32 address;
+	__u32 ifindex;
+};
+
+struct arp_answer {
+	__u8 mac[6]; /* of the link */
+	__u16 pad;
+};
+
 /* Fragments: what the first one told about the rest (RFC 6146 section 3.4). */
 struct fragment_key {
 	union addr6 source, destination; /* an IPv4 address is in the last word, the rest 0 */

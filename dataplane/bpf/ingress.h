@@ -2,6 +2,7 @@
 /* IPv4 to IPv6: what arrives on an uplink, or on lo, for one of our mappings. All else passes. */
 #pragma once
 
+#include "arp.h"
 #include "fragments.h"
 #include "icmp_4to6.h"
 #include "open.h"
@@ -158,6 +159,8 @@ static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 	__u32 slot;
 	enum verdict stop;
 
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return answer_arp(skb);
 	if (!here || skb->protocol != bpf_htons(ETH_P_IP))
 		return ACTION_PASS; /* not IPv4: none of our business, and not counted */
 	config = active_config(&slot);

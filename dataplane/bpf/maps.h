@@ -28,8 +28,10 @@ MAP(BPF_MAP_TYPE_ARRAY, control, __u32, struct control, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, config, __u32, struct config, CONFIG_SLOTS, 0);
 MAP(BPF_MAP_TYPE_ARRAY, pool, __u32, struct pool_range, CONFIG_SLOTS *MAX_POOL_RANGES, 0);
 MAP(BPF_MAP_TYPE_HASH, uplinks, __u32, struct uplink, MAX_UPLINKS, BPF_F_NO_PREALLOC);
+MAP(BPF_MAP_TYPE_HASH, arp_answers, struct arp_key, struct arp_answer, MAX_ARP_ANSWERS,
+    BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PREALLOC);
-MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 16384,
+MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 65536,
     BPF_F_NO_PREALLOC);
 
 MAP(BPF_MAP_TYPE_HASH, ports, struct port_block_key, struct port_block, MAX_PORT_BLOCKS,

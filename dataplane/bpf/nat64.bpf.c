@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The translator's programs. Each entry is in the header of its name. */
+#include "arp.h"
 #include "egress.h"
 #include "ingress.h"
 #include "sweep.h"
@@ -19,6 +20,12 @@ SEC("tc") int nat64_sweep(struct __sk_buff *skb)
 {
 	(void)skb;
 	return sweep_once();
+}
+
+/* Nor this. */
+SEC("tc") int nat64_announce(struct __sk_buff *skb)
+{
+	return announce(skb);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -114,6 +114,7 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "config": (abi.U32, abi.CONFIG),
     "pool": (abi.U32, abi.POOL_RANGE),
     "uplinks": (abi.U32, abi.UPLINK),
+    "arp_answers": (abi.ARP_KEY, abi.ARP_ANSWER),
     "sources": (abi.SOURCE_KEY, abi.U32),
     "destinations": (abi.DESTINATION_KEY, abi.DESTINATION),
     "ports": (abi.PORT_BLOCK_KEY, None),

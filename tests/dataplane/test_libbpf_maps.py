@@ -178,7 +178,7 @@ def test_missing_pin_names_its_path(bpffs: Path) -> None:
 
 
 def test_programs_carry_btf_so_that_functions_are_verified_one_by_one(loaded: Object) -> None:
-    for name in ("nat64_egress", "nat64_ingress", "nat64_sweep"):
+    for name in ("nat64_egress", "nat64_ingress", "nat64_sweep", "nat64_announce"):
         program = loaded.program(name)
         number, tag = program.identity
         text = subprocess.run(

@@ -29,6 +29,14 @@ class PoolRange(NamedTuple):
     last: int
 
 
+class ArpAnswer(NamedTuple):
+    """Who asks for the address on this link is told this link's address."""
+
+    ifindex: int
+    address: IPv4Address
+    mac: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class HostView:
     """A Config's names, resolved on this node.
@@ -42,3 +50,5 @@ class HostView:
     pool: tuple[PoolRange, ...]
     local_addresses: frozenset[IPv4Address]
     """The node's own; never reachable through the prefix unless the config allows it."""
+    arp_answers: frozenset[ArpAnswer] = frozenset()
+    """For pool addresses that no link holds."""

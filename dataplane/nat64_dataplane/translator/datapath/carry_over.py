@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nat64_dataplane.bpf import Map
 from nat64_dataplane.translator.datapath import abi, pinned_maps, port_bitmap
-from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.datapath.datapath import PROGRAMS, Datapath
 
 _TABLES = ("bib4", "bib6", "overloads", "clients", "sessions")
 _BOUNDED = ("bib4", "sessions")
@@ -35,7 +35,7 @@ class Carrier:
             old = {
                 path.name: stack.enter_context(Map.open_pinned(path))
                 for path in self.source.iterdir()
-                if path.name not in {"nat64_egress", "nat64_ingress", "nat64_sweep"}
+                if path.name not in PROGRAMS
             }
             if pinned_maps.abi_hash({name: opened.layout for name, opened in old.items()}) != (
                 self.source.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,6 +16,7 @@ from nat64_dataplane.bpf import OBJECT, Map, Object, Program
 from nat64_dataplane.config import Config, Limits
 from nat64_dataplane.translator.datapath import (
     abi,
+    arp,
     config_slot,
     counters,
     pinned_maps,
@@ -26,11 +27,12 @@ from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
 from nat64_dataplane.translator.datapath.sweeper import Sweeper
-from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
+from nat64_dataplane.translator.host_view import ArpAnswer, HostView, PoolRange, Uplink
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
 HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
-SWEEP = "nat64_sweep"
+SWEEP, ANNOUNCE = "nat64_sweep", "nat64_announce"
+PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE)
 
 ZERO = abi.U32.pack(0)
 _U32 = 0xFFFFFFFF
@@ -78,7 +80,7 @@ class Datapath:
             reused = pinned_maps.reuse_all(loaded, directory) if directory else set()
             loaded.load()
             maps = {map_name: loaded.map(map_name) for map_name in loaded.layouts}
-            programs = {hook: loaded.program(hook) for hook in (*HOOKS, SWEEP)}
+            programs = {hook: loaded.program(hook) for hook in PROGRAMS}
         if directory:
             directory.mkdir(parents=True, exist_ok=True)
             for map_name, opened in maps.items():
@@ -127,11 +129,16 @@ class Datapath:
         self._maps["config"].set(abi.U32.pack(slot), built.config)
         self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, (routes + 1) & _U32, offset))
         # From here on packets follow the new config; the rest is tidying up.
+        arp.follow(self._maps, host.arp_answers)
         writer.drop_statics_but(config.static_mappings)
         writer.drop_uplinks_but(built)
         if self._has_state():
             self._sweep(state=True, purge=True)
         writer.drop_idle_blocks()
+
+    def announce(self, answers: Iterable[ArpAnswer]) -> None:
+        """Tell the neighbours on the uplinks where pool addresses are. Raises BpfError."""
+        arp.announce(self._programs[ANNOUNCE], answers)
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""

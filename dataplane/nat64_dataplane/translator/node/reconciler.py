@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.fragmentation import fragmentation_mtu
-from nat64_dataplane.translator.host_view import HostView
+from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 from nat64_dataplane.translator.node import (
     bpf_link,
     nftables_notrack,
@@ -25,6 +25,8 @@ from nat64_dataplane.translator.node.plan import Desired, Observed
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
 _ROUNDS = 8
+_ANNOUNCEMENTS = 2
+_MOST_ANNOUNCED = 256  # in one pass
 
 
 class Maps(Protocol):
@@ -32,6 +34,9 @@ class Maps(Protocol):
 
     def apply(self, config: Config, host: HostView) -> None:
         """Have the maps follow the config, atomically."""
+
+    def announce(self, answers: Iterable[ArpAnswer]) -> None:
+        """Tell the neighbours where pool addresses are."""
 
     def program_fd(self, which: tc_hooks.Program) -> int:
         """The descriptor of a loaded program."""
@@ -67,6 +72,7 @@ class Reconciler:
             direction: bpf_link.program_id(self.fds[name])
             for direction, name in tc_hooks.PROGRAMS.items()
         }
+        self._announced: dict[ArpAnswer, int] = {}
         self._applied: tuple[Config, HostView] | None = None
 
     def reconcile(self, config: Config) -> Settled:
@@ -81,6 +87,7 @@ class Reconciler:
             warnings = tuple(self._warnings(config, observed))
             actions = planning.plan(desired, observed, view)
             if not actions and view:
+                self._announce(view)
                 return Settled(view, tuple(done), warnings)
             for action in actions:
                 if isinstance(action, Apply):
@@ -94,6 +101,14 @@ class Reconciler:
             "the node does not stay as set up; someone undoes this: "
             + ", ".join(map(str, done[-3:])),
         )
+
+    def _announce(self, view: HostView) -> None:
+        """Announce what has come to this node, twice, as the first may be lost (RFC 5227)."""
+        self._announced = {a: n for a, n in self._announced.items() if a in view.arp_answers}
+        new = sorted(a for a in view.arp_answers if self._announced.get(a, 0) < _ANNOUNCEMENTS)
+        for answer in new[:_MOST_ANNOUNCED]:
+            self._announced[answer] = self._announced.get(answer, 0) + 1
+        self.maps.announce(new[:_MOST_ANNOUNCED])
 
     def _applied_view(self, config: Config) -> HostView | None:
         if self._applied and self._applied[0] == config:

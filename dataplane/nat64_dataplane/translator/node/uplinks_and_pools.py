@@ -7,7 +7,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 from nat64_dataplane.config import Config, Pool, PortRange
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView, PoolRange, Uplink
+from nat64_dataplane.translator.host_view import (
+    DUMMY_ADDRESS,
+    ArpAnswer,
+    HostView,
+    PoolRange,
+    Uplink,
+)
 from nat64_dataplane.translator.node.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
 
 IPV6_OVERHEAD = 20
@@ -95,24 +101,36 @@ def route_mtu(found: tuple[Uplink, ...]) -> int:
 
 
 def owned_ranges(config: Config, facts: Facts) -> frozenset[IPv4Network]:
-    """Pool ranges that no link holds: the node must claim them to answer ARP for them."""
+    """Pool ranges that no link holds: the node must claim them, so that it takes their packets."""
     held = {address.address for address in facts.addresses}
     networks = [pool.network for pool in config.pools if pool.network]
-    whole = {net for net in networks if not any(address in net for address in held)}
+    whole = {net for net in networks if held.isdisjoint(net)}
     rest = {IPv4Network(address) for net in networks if net not in whole for address in net}
     return frozenset(whole | {net for net in rest if net.network_address not in held})
 
 
+def arp_answers(config: Config, facts: Facts, found: tuple[Uplink, ...]) -> Iterator[ArpAnswer]:
+    """For every claimed pool address on every uplink with Ethernet addresses."""
+    links = [link for link in (facts.link_at(uplink.ifindex) for uplink in found) if link]
+    links = [link for link in links if link.ethernet and len(link.mac) == 6]
+    for network in owned_ranges(config, facts):
+        for address in network:
+            for link in links:
+                yield ArpAnswer(link.index, address, link.mac)
+
+
 def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
     """What `Datapath.apply` needs; indexes are 0 without the link. Raises HostError."""
+    found = uplinks(config, facts)
     return HostView(
         interface_index=interface.index if interface else 0,
         interface_mac=interface.mac if interface else b"",
-        uplinks=uplinks(config, facts),
+        uplinks=found,
         pool=pool_ranges(config, facts),
         local_addresses=frozenset(
             {address.address for address in facts.addresses} | {DUMMY_ADDRESS}
         ),
+        arp_answers=frozenset(arp_answers(config, facts, found)),
     )
 
 
