@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
 
-from nat64_operator.edge import dns, lifecycle, uninstall, verify
+from nat64_operator.edge import dns, lifecycle, logs, uninstall, verify
 from nat64_operator.edge.kube import TIMEOUT, Kube
 from nat64_operator.edge.lease import LEASE_TIMEOUT
 from nat64_operator.settings import Settings
@@ -24,12 +24,15 @@ from nat64_operator.settings import Settings
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    if not options.verbose:
+    try:
+        level = logs.set_up(
+            "debug" if options.verbose else getattr(options, "log_level", "info"),
+            getattr(options, "log_format", "text"),
+        )
+    except ValueError as error:
+        print(f"nat64-operator: {error}", file=sys.stderr)
+        return 2
+    if level > logging.DEBUG:
         for chatty in ("kopf", "aiohttp.access"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -85,6 +88,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         service_addresses=_service_addresses(options.cluster_dns),
         translator_resources=_json("--translator-resources", options.translator_resources),
         dns64_resources=_json("--dns64-resources", options.dns64_resources),
+        pod_labels=_json("--pod-labels", options.pod_labels),
+        pod_annotations=_json("--pod-annotations", options.pod_annotations),
+        selinux_options=_json("--selinux-options", options.selinux_options),
         confirm_seconds=options.confirm_seconds,
         removal_seconds=options.removal_seconds,
         corefile_seconds=options.corefile_seconds,
@@ -127,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--dataplane-service-account", "nat64-dataplane", "ServiceAccount of its pods")
     _flag(runs, "--translator-resources", "{}", "resources of the translator, JSON")
     _flag(runs, "--dns64-resources", "{}", "resources of the sidecar, JSON")
+    _flag(runs, "--pod-labels", "{}", "labels of its pods, JSON")
+    _flag(runs, "--pod-annotations", "{}", "annotations of its pods, JSON")
+    _flag(runs, "--selinux-options", "{}", "seLinuxOptions of the translator, JSON")
+    _flag(runs, "--log-level", "info", "debug, info, warning or error; -v is debug")
+    _flag(runs, "--log-format", "text", "text, or json: an object a line")
     _flag(
         runs,
         "--cluster-dns",

@@ -25,6 +25,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses of Services that this pod was given: the API server's and the cluster's DNS."""
     translator_resources: dict[str, Any] = msgspec.field(default_factory=dict)
     dns64_resources: dict[str, Any] = msgspec.field(default_factory=dict)
+    pod_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """On the data plane's pods, beside the operator's own labels, which win."""
+    pod_annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    selinux_options: dict[str, str] = msgspec.field(default_factory=dict)
+    """The SELinux context of the containers that write to the node; the runtime's where empty."""
 
     confirm_seconds: int = 300
     """How long CoreDNS has to answer through the sidecars before its Corefile is restored. A

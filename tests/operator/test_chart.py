@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.cluster import binaries
-from tests.operator.conftest import NAMESPACE, REPO
+from tests.operator.conftest import NAMESPACE, REPO, Api
 
 pytestmark = pytest.mark.apiserver
 
@@ -206,3 +208,153 @@ def test_a_value_that_cannot_work_is_refused_by_name(flag: str, named: str) -> N
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
     assert named in done.stderr
+
+
+EVERY_KNOB: dict[str, Any] = {
+    "commonLabels": {"team": "network"},
+    "imagePullSecrets": [{"name": "pull"}],
+    "operator": {
+        "replicas": 2,
+        "podLabels": {"cost": "7"},
+        "podAnnotations": {"a/b": "c"},
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://[fd00::1]:3128"}],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "nat64-operator"}},
+            }
+        ],
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["fd00:10:96::a"]},
+        "logLevel": "debug",
+        "logFormat": "json",
+        "networkPolicy": {"enabled": True},
+    },
+    "serviceAccounts": {"operator": {"annotations": {"iam/role": "r"}}},
+    "priorityClassQuota": {"enabled": True, "pods": "500"},
+    "dataplane": {
+        "podLabels": {"cost": "8"},
+        "podAnnotations": {"d/e": "f"},
+        "seLinuxOptions": {"type": "spc_t"},
+    },
+    "monitoring": {"podMonitor": {"enabled": True, "scrapeTimeout": "5s"}},
+}
+NOT_HERE = {"PodMonitor"}
+"""Kinds of other projects' CRDs."""
+
+
+@pytest.fixture
+def knobs(tmp_path: Path) -> dict[tuple[str, str], Any]:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(EVERY_KNOB))
+    return render(f"--values={file}")
+
+
+def test_every_knob_is_where_it_belongs(knobs: dict[tuple[str, str], Any]) -> None:
+    template = knobs["Deployment", "nat64-operator"]["spec"]["template"]
+    given = EVERY_KNOB["operator"]
+    labels = template["metadata"]["labels"]
+    assert (labels["cost"], labels["team"]) == ("7", "network")
+    assert template["metadata"]["annotations"] == {"a/b": "c"}
+    spec = template["spec"]
+    assert spec["topologySpreadConstraints"] == given["topologySpreadConstraints"]
+    assert (spec["dnsPolicy"], spec["dnsConfig"]) == ("None", given["dnsConfig"])
+    env = environment(operator(knobs))
+    assert env["HTTPS_PROXY"] == "http://[fd00::1]:3128"
+    assert (env["NAT64_LOG_LEVEL"], env["NAT64_LOG_FORMAT"]) == ("debug", "json")
+    assert json.loads(env["NAT64_POD_LABELS"]) == {"cost": "8"}
+    assert json.loads(env["NAT64_POD_ANNOTATIONS"]) == {"d/e": "f"}
+    assert json.loads(env["NAT64_SELINUX_OPTIONS"]) == {"type": "spc_t"}
+    account = knobs["ServiceAccount", "nat64-operator"]["metadata"]
+    assert account["annotations"] == {"iam/role": "r"}
+    assert knobs["ResourceQuota", "nat64-critical-pods"]["spec"]["hard"] == {"pods": "500"}
+    [rule] = knobs["NetworkPolicy", "nat64-operator"]["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": "health"}]
+    monitors = [obj for (kind, _), obj in knobs.items() if kind == "PodMonitor"]
+    ends = [end for obj in monitors for end in obj["spec"]["podMetricsEndpoints"]]
+    assert {end["scrapeTimeout"] for end in ends} == {"5s"}
+    for (kind, name), obj in knobs.items():
+        if kind != "CustomResourceDefinition":
+            assert obj["metadata"]["labels"]["team"] == "network", (kind, name)
+
+
+def test_selectors_know_no_label_that_may_change(knobs: dict[tuple[str, str], Any]) -> None:
+    selector = knobs["Deployment", "nat64-operator"]["spec"]["selector"]["matchLabels"]
+    assert set(selector) == {
+        f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")
+    }
+
+
+def test_the_api_server_takes_every_object_with_every_knob(
+    api: Api, knobs: dict[tuple[str, str], Any]
+) -> None:
+    """Strictly: no field that it would drop, as kubeconform checks by schema."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    api.apply(namespace)
+    for (kind, _), obj in knobs.items():
+        if kind not in NOT_HERE:
+            apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server")
+            api.control_plane.kubectl(
+                *apply, "--validate=strict", "-f", "-", input=yaml.safe_dump(obj)
+            )
+
+
+def test_an_environment_variable_of_ours_is_not_for_users() -> None:
+    done = helm("--set-json", 'operator.extraEnv=[{"name":"NAT64_LEASE","value":"true"}]')
+    assert done.returncode != 0
+    assert "extraEnv" in done.stderr
+
+
+def test_helm_finds_nothing_to_criticize() -> None:
+    program = str(binaries.ensure("helm")["helm"])
+    done = subprocess.run([program, "lint", "--strict", str(CHART)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+    assert "[INFO]" not in done.stdout
+
+
+def pod_specs(chart: dict[tuple[str, str], Any]) -> Iterator[tuple[str, Any]]:
+    for (kind, name), obj in chart.items():
+        if kind == "Pod":
+            yield name, obj["spec"]
+        elif kind in ("Deployment", "Job"):
+            yield name, obj["spec"]["template"]["spec"]
+
+
+def test_every_container_meets_what_kube_linter_and_trivy_ask_for() -> None:
+    """Their rules of general use, by their names."""
+    found = dict(pod_specs(render()))
+    assert len(found) == 3
+    for name, spec in found.items():
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name  # host-network, ...
+        assert not [v for v in spec.get("volumes", ()) if "hostPath" in v]  # sensitive-host-mounts
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}  # KSV-0030
+        assert spec["securityContext"]["runAsNonRoot"] is True  # run-as-non-root, KSV-0012
+        assert spec["securityContext"]["runAsUser"] > 10000  # KSV-0020
+        assert spec["securityContext"]["runAsGroup"] > 10000  # KSV-0021
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False  # KSV-0001
+            assert security["readOnlyRootFilesystem"] is True  # no-read-only-root-fs, KSV-0014
+            assert security["capabilities"] == {"drop": ["ALL"]}  # KSV-0003, drop-net-raw
+            assert not container["image"].endswith(":latest")  # latest-tag, KSV-0013
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+            for variable in container.get("env", ()):
+                assert "secretKeyRef" not in variable.get("valueFrom", {})  # env-var-secret
+    main = found["nat64-operator"]["containers"][0]
+    assert {"livenessProbe", "readinessProbe"} <= set(main)  # no-liveness-probe, no-readiness-probe
+
+
+def test_no_role_has_what_the_scanners_call_dangerous() -> None:
+    """wildcard-in-rules, access-to-secrets, access-to-create-pods, KSV-0041 to KSV-0056; the one
+    reason that is left is in docs/security.md: who may write DaemonSets may run pods."""
+    for (kind, name), obj in render("--set=coreDNS.createCustomConfigMap=true").items():
+        for rule in obj.get("rules", ()) if kind in ("Role", "ClusterRole") else ():
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"]), name
+            assert not {"secrets", "pods/exec", "nodes/proxy", "roles"} & set(rule["resources"])
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), name
+            if "pods" in rule["resources"]:
+                assert not {"create", "patch", "update"} & set(rule["verbs"]), name

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from scripts import chart_reference
+
 REPO = Path(__file__).parents[2]
 CHART = REPO / "charts" / "nat64-operator"
 
@@ -69,3 +71,32 @@ def test_every_value_is_in_the_schema_which_allows_no_other() -> None:
 def test_versions_agree() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert f'version = "{chart["appVersion"]}"' in (REPO / "pyproject.toml").read_text()
+
+
+def test_the_charts_readme_is_that_of_its_values() -> None:
+    assert chart_reference.TARGET.read_text() == chart_reference.render(), (
+        "run `python -m scripts.chart_reference`"
+    )
+
+
+def test_the_charts_readme_has_every_value() -> None:
+    listed = {path for path, _, _ in chart_reference.rows((CHART / "values.yaml").read_text())}
+
+    def leaves_of(value: object, path: str) -> Iterator[str]:
+        if isinstance(value, dict) and value and path not in listed:
+            for key, inner in value.items():
+                yield from leaves_of(inner, f"{path}.{key}".lstrip("."))
+        else:
+            yield path
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(leaves_of(values, "")) == listed
+
+
+def test_the_chart_says_what_artifact_hub_shows() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert {"home", "icon", "sources", "maintainers", "keywords", "kubeVersion"} <= set(chart)
+    annotations = chart["annotations"]
+    kinds = {crd["kind"] for crd in yaml.safe_load(annotations["artifacthub.io/crds"])}
+    examples = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    assert kinds == {example["kind"] for example in examples} == {"NAT64Gateway", "DNS64Policy"}

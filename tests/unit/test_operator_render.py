@@ -1,9 +1,18 @@
 """What is rendered for a gateway, where a mistake would show only under load."""
 
+import json
+import logging
+import sys
+
+import msgspec
 import pytest
 
+from nat64_operator.edge import logs
 from nat64_operator.reconcile.drift import covers
+from nat64_operator.render import containers
+from nat64_operator.render.daemonset import daemon_set
 from nat64_operator.render.resources import MEBI, add_memory, translator_resources
+from tests.unit.operator_simulation import SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -45,3 +54,45 @@ def test_a_translators_memory_grows_with_its_sessions() -> None:
 def test_no_limit_stays_no_limit() -> None:
     assert translator_resources({}, 1_048_576) == {}
     assert translator_resources({"limits": {"cpu": "1"}}, 1024) == {"limits": {"cpu": "1"}}
+
+
+def test_labels_and_annotations_of_the_chart_are_on_the_pods_and_not_on_their_selector() -> None:
+    ours = {"app.kubernetes.io/name": "nat64-gateway"}
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        pod_labels={"team": "network", "app.kubernetes.io/name": "stolen"},
+        pod_annotations={"a/b": "c"},
+    )
+    made = daemon_set("nat64-a", settings, {}, match=ours, labels=ours, max_unavailable=1)
+    metadata = made["spec"]["template"]["metadata"]
+    assert metadata["labels"] == {"team": "network", **ours}
+    assert metadata["annotations"]["a/b"] == "c"
+    assert made["spec"]["selector"]["matchLabels"] == ours
+
+
+def test_what_writes_to_the_node_gets_the_selinux_context() -> None:
+    settings = msgspec.structs.replace(SETTINGS, selinux_options={"type": "spc_t"})
+    for made, plain in (
+        (containers.privileged(settings, "prepare"), containers.privileged(SETTINGS, "prepare")),
+        (containers.translator(settings, 1, []), containers.translator(SETTINGS, 1, [])),
+    ):
+        assert made["securityContext"]["seLinuxOptions"] == {"type": "spc_t"}
+        assert "seLinuxOptions" not in plain["securityContext"]
+
+
+def test_a_log_line_as_json_is_one_object_whatever_the_message() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.LogRecord("a", logging.ERROR, "", 0, "x\n%s", ("y",), sys.exc_info())
+    [line] = logs.JsonFormatter().format(record).splitlines()
+    found = json.loads(line)
+    assert (found["level"], found["logger"], found["message"]) == ("error", "a", "x\ny")
+    assert found["error"].endswith("ValueError: two\nlines")
+    assert found["time"].endswith("Z")
+
+
+@pytest.mark.parametrize(("level", "form"), [("loud", "text"), ("info", "xml")])
+def test_a_log_setting_that_is_none_is_refused(level: str, form: str) -> None:
+    with pytest.raises(ValueError, match="there are"):
+        logs.set_up(level, form)

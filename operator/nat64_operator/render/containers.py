@@ -33,6 +33,7 @@ def privileged(settings: Settings, command: str) -> dict[str, Any]:
             "privileged": True,
             "readOnlyRootFilesystem": True,
             "runAsUser": 0,
+            **_selinux(settings),
         },
         "resources": settings.translator_resources,
         "volumeMounts": [
@@ -63,6 +64,7 @@ def translator(settings: Settings, port: int, command: list[str]) -> dict[str, A
             "capabilities": {"drop": ["ALL"], "add": list(TRANSLATOR_CAPABILITIES)},
             # The runtimes' default profile refuses writes under /sys, where the pins are.
             "appArmorProfile": {"type": "Unconfined"},
+            **_selinux(settings),
         },
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
@@ -118,3 +120,7 @@ def _port(name: str, port: int, protocol: str = "TCP") -> dict[str, Any]:
 
 def _probe(path: str, port: int, **timing: int) -> dict[str, Any]:
     return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 3, **timing}
+
+
+def _selinux(settings: Settings) -> dict[str, Any]:
+    return {"seLinuxOptions": settings.selinux_options} if settings.selinux_options else {}

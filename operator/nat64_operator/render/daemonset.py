@@ -37,8 +37,9 @@ def daemon_set(
                 },
                 "template": {
                     "metadata": {
-                        "labels": labels,
+                        "labels": {**settings.pod_labels, **labels},
                         "annotations": {
+                            **settings.pod_annotations,
                             "kubectl.kubernetes.io/default-container": "translator",
                         },
                     },
