@@ -135,6 +135,7 @@ def test_flows_outlive_an_agent_and_are_counted_whole(
         wait_for("an answer on each flow", lambda: disruption.settled(read(), ended))
         found = disruption.summary({"node1": before}, {"node1": read()})
     assert (found["flows"], found["brokenFlows"], found["failedConnections"]) == (3, 0, 0)
+    assert found["closedByServer"] == 0, "they are the same connections all the time"
     assert found["requests"] >= 3
     assert found["newConnections"] >= 1
 

@@ -33,6 +33,8 @@ class _Http(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(b"ok")
 
+    do_HEAD = do_GET
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode())
@@ -41,7 +43,8 @@ class _Http(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test output for the tests."""

@@ -222,6 +222,15 @@ def test_only_what_breaks_meanwhile_is_counted() -> None:
     assert results["new"].details == ("after 10 s: Connection refused",)
 
 
+def test_a_server_that_keeps_nothing_open_proves_nothing() -> None:
+    opened = {"ok": 3, "failed": []}
+    before = {"now": 100, "flows": [flow(5, 99, closed=5)], "opened": opened}
+    after = {"now": 200, "flows": [flow(9, 199, closed=9)], "opened": opened}
+    [section] = disruption.sections(disruption.summary({"node1": before}, {"node1": after}))
+    assert section.steps[0].result is Result.STOP
+    assert "nothing was kept open" in section.steps[0].text
+
+
 def test_flows_are_waited_for_until_each_was_answered_or_broke() -> None:
     report = {"flows": [flow(1, 120), flow(1, 90, 130)]}
     assert disruption.settled(report, 110)

@@ -88,16 +88,22 @@ def _steps(node: Mapping[str, Any]) -> Iterable[Step]:
             "`kubectl nat64 doctor`, and the translator's log from that time",
             _listed(node["broken"]),
         )
+    elif node["closedByServer"] * 2 >= max(node["requests"], 1):
+        yield stop(
+            "flows",
+            f"{kept}; the server ended {node['closedByServer']} of them: nothing was kept open",
+            "name a server that keeps HTTP connections open (keep-alive): --target HOST:PORT",
+        )
     elif not node["requests"]:
         yield stop("flows", "no request was answered", "run the test without --disruption first")
     else:
         yield ok("flows", f"{kept}; none broke")
-    if node["closedByServer"]:
-        yield note(
-            "flows",
-            f"the server ended {_count(node['closedByServer'], 'connection')} in good order: "
-            "those were opened again",
-        )
+        if node["closedByServer"]:
+            yield note(
+                "flows",
+                f"the server ended {_count(node['closedByServer'], 'connection')} in good order: "
+                "those were opened again",
+            )
     opened = _count(node["newConnections"], "new connection")
     if node["failed"]:
         yield stop(
