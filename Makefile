@@ -8,7 +8,7 @@ PY       := $(BIN)/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-kernels \
-        test-operator test-e2e bench-nat64 bench-dns64 bench-operator lock \
+        test-operator test-e2e cli bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
 help: ## List the targets
@@ -68,6 +68,9 @@ test-operator: setup ## The operator, against a real kube-apiserver and etcd
 
 test-e2e: setup ## The product on the real two-node cluster
 	$(BIN)/pytest tests/e2e
+
+cli: $(VENV)/.stamp ## kubectl nat64 as one file, and its krew manifest: build/cli
+	@$(PY) -m scripts.cli_zipapp
 
 bench-nat64: setup ## The translator beside its peers: build/bench/nat64.json
 	@scripts/apt-install tests/bench/apt.txt
