@@ -62,7 +62,8 @@ class Datapath:
     def __init__(self, programs: dict[str, Program], maps: dict[str, Map], directory: Path | None):
         self._programs = programs
         self._maps = maps
-        self._sweeper = Sweeper(maps, programs[SWEEP])
+        # Who only looks at pinned maps has no programs.
+        self._sweeper = Sweeper(maps, programs[SWEEP]) if programs else None
         self.directory = directory
         """Where everything is pinned; None for one that goes when it is closed."""
 
@@ -192,6 +193,7 @@ class Datapath:
     @property
     def longest_sweep_run(self) -> int:
         """Nanoseconds for which a sweep has held a CPU at most since this was opened."""
+        assert self._sweeper, "opened without programs"
         return self._sweeper.longest_run
 
     def now(self) -> int:
@@ -259,6 +261,7 @@ class Datapath:
         return all(2 * usage.used <= usage.available for usage in self.usage())
 
     def _sweep(self, *, state: bool, purge: bool = False) -> SweepResult:
+        assert self._sweeper, "opened without programs"
         hold = PORT_REST if state and self._has_ports_to_spare() else 0
         return self._sweeper.sweep(state=state, hold=hold, purge=purge)
 
