@@ -15,7 +15,7 @@ import yaml
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError
 from nat64_operator.kubectl.probe_pods import Image, Pods, operators_image, running
-from tests.operator.conftest import NAMESPACE, Api
+from tests.operator.conftest import NAMESPACE, Api, eventually
 
 pytestmark = pytest.mark.apiserver
 
@@ -70,6 +70,70 @@ def test_what_a_user_may_not_do_is_a_sentence(strict: Api) -> None:
     done = run(strict, "status", "--as", "stranger")
     assert (done.returncode, done.stdout) == (2, "")
     assert 'User "stranger" cannot list resource "nat64gateways"' in done.stderr
+
+
+def test_status_is_for_whoever_may_read_the_objects(
+    strict: Api, chart: list[dict[str, Any]]
+) -> None:
+    """With no right to list pods, and with that but none to run commands in them."""
+    labels = {
+        "app.kubernetes.io/name": "nat64-gateway",
+        "app.kubernetes.io/component": "dataplane",
+        "nat64-operator.io/gateway": "default",
+    }
+    rules: list[dict[str, Any]] = [
+        {
+            "apiGroups": ["nat64-operator.io"],
+            "resources": ["nat64gateways", "dns64policies"],
+            "verbs": ["list"],
+        }
+    ]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
+    pods = Pods(connect(strict), NAMESPACE, Image("i"))
+    strict.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "default", "namespace": NAMESPACE},
+        }
+    )
+    strict.control_plane.kubectl(
+        "create",
+        "clusterrolebinding",
+        "nat64-looker",
+        "--clusterrole=nat64-looker",
+        "--user=looker",
+    )
+    try:
+        strict.apply({**role, "metadata": {"name": "nat64-looker"}, "rules": rules})
+        done = run(strict, "status", "--as", "looker")
+        assert "NAT64Gateway" not in done.stderr
+        assert 'agents: pods is forbidden: User "looker"' in done.stderr
+        assert done.returncode == 1, "there is no gateway"
+        assert "no gateways" in done.stdout
+        with running(pods, lambda _: None):
+            pods.start(["node1"])
+            [name] = pods.by_node.values()
+            where = ("-n", NAMESPACE)
+            strict.control_plane.kubectl(
+                *where,
+                "label",
+                "pod",
+                name,
+                "--overwrite",
+                *(f"{k}={v}" for k, v in labels.items()),
+            )
+            state = {"containerStatuses": [{"name": "translator", "state": {"running": {}},
+                     "image": "i", "imageID": "", "ready": True, "restartCount": 0}]}  # fmt: skip
+            strict.patch("pod", name, body={"status": state}, subresource="status")
+            rules.append({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]})
+            strict.apply({**role, "metadata": {"name": "nat64-looker"}, "rules": rules})
+            eventually(lambda: "pods/exec" in run(strict, "status", "--as", "looker").stderr)
+            done = run(strict, "status", "--as", "looker")
+        assert 'User "looker" cannot get resource "pods/exec"' in done.stderr
+        assert "Handshake" not in done.stderr
+    finally:
+        strict.control_plane.kubectl("delete", "clusterrolebinding,clusterrole", "nat64-looker")
 
 
 def test_the_image_of_the_test_is_the_operators(strict: Api, chart: list[dict[str, Any]]) -> None:

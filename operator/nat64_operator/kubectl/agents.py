@@ -44,6 +44,8 @@ class Report(NamedTuple):
     agent: Agent
     data: Any
     error: str
+    forbidden: bool = False
+    """Whether the user may not run commands there: the agent itself may be well."""
 
 
 def parse(pod: Json) -> Agent:
@@ -76,7 +78,7 @@ def ask(cluster: Access, agent: Agent, argv: Sequence[str]) -> Report:
         output = cluster.exec(agent.namespace, agent.pod, TRANSLATOR, words)
         return Report(agent, parse_output(agent.pod, words, output), "")
     except ClusterError as error:
-        return Report(agent, None, str(error))
+        return Report(agent, None, str(error), error.status == 403)
 
 
 def ask_all(

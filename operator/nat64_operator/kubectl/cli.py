@@ -28,7 +28,7 @@ from nat64_operator.kubectl import (
 )
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError
-from nat64_operator.kubectl.output import EXIT_FAILED, EXIT_OK, EXIT_UNWELL, progress, show
+from nat64_operator.kubectl.output import EXIT_FAILED, EXIT_OK, EXIT_UNWELL, progress, say, show
 from nat64_operator.kubectl.targets import DEFAULT_PORT, pod_name, split_target
 
 _EPILOG = """\
@@ -78,8 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     gateways = facts.gateways(cluster)
     policies = facts.some(partial(facts.policies, cluster))
-    found = agents.find(cluster, options.operator_namespace)
-    built = status.build(gateways, policies, facts.statuses(cluster, found))
+    unread: dict[str, str] = {}
+    find = partial(agents.find, cluster, options.operator_namespace)
+    reports = facts.statuses(cluster, facts.some(find, "agents", unread))
+    unread |= {report.agent.node: report.error for report in reports if report.forbidden}
+    # What the operator says about the objects is there for all who may read them.
+    for what, why in unread.items():
+        say(f"{what}: {why}")
+    built = status.build(gateways, policies, [r for r in reports if not r.forbidden])
     show(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
 
@@ -162,8 +168,8 @@ def _bundle(cluster: Cluster, options: argparse.Namespace) -> int:
     target = Path(options.file or f"nat64-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if not target.name.endswith(".tar.gz"):
         raise ClusterError(f"--file {target}: the name must end in .tar.gz")
-    say = partial(progress, options)
-    made = bundle.gather(cluster, options.operator_namespace, say)
+    tell = partial(progress, options)
+    made = bundle.gather(cluster, options.operator_namespace, tell)
     made.write(target, with_addresses=options.with_addresses)
     plain = {"file": str(target), "files": len(made.files), "missing": made.missing}
     lines = [f"{target}: {len(made.files)} files", *map(": ".join, made.missing.items())]

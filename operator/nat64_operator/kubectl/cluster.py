@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -119,7 +121,7 @@ class Cluster:
                 raise ClusterError(f"pod {pod}: {argv[0]} took more than {EXEC_SECONDS} s")
             return Output(done.read_stdout(), done.read_stderr(), done.returncode)
         except client.ApiException as error:
-            raise ClusterError(f"pod {pod}: exec: {error.reason}", error.status or 0) from error
+            raise ClusterError(*refused(pod, error)) from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
             # The stream's last word is not a status with an exit code: it was cut off.
             raise ClusterError(f"pod {pod}: {argv[0]} was cut off: {error}") from error
@@ -145,6 +147,25 @@ class _ImpersonatingSocket(websocket.WebSocket):
     def connect(self, url: str, **options: Any) -> None:
         header = [*options.pop("header", ()), f"{IMPERSONATE}: {self._user}"]
         super().connect(url, header=header, **options)  # type: ignore[no-untyped-call]
+
+
+_HANDSHAKE = re.compile(r"Handshake status (\d{3})")
+_MESSAGE = re.compile(r'"message":\s*("(?:[^"\\]|\\.)*")')
+
+
+def refused(pod: str, error: client.ApiException) -> tuple[str, int]:
+    """Why a command could not be started, as a sentence, and HTTP's status; 0 without.
+
+    The client gives a refused websocket as one text, with all headers and the body in it.
+    """
+    reason = str(error.reason)
+    status = _HANDSHAKE.match(reason)
+    said = _MESSAGE.search(reason)
+    if said:
+        reason = str(json.loads(said[1]))
+    elif status:
+        reason = f"the API server answers {status[1]}"
+    return f"pod {pod}: {reason}", int(status[1]) if status else error.status or 0
 
 
 def _cluster_error(error: Exception) -> ClusterError:
