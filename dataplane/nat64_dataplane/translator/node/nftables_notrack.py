@@ -3,7 +3,8 @@
 Replies leave the translator by `bpf_redirect_neigh`, around netfilter, so conntrack would see
 half of each flow and call it invalid; and a CNI's masquerade, which is conntrack, would merge
 all clients into one source before they are translated. Rules cost every packet something, so
-they come only once conntrack has been seen at work in this network namespace, and then stay.
+they come only once conntrack has been seen at work in this network namespace, or somebody has a
+chain for NAT that could set it to work, and then stay.
 
 Packets to a pool port that come while no hook is there yet, as on an uplink that has just
 appeared, reach the node's TCP, which knows nothing of the connection: its reset must not leave.
@@ -14,6 +15,7 @@ Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
@@ -35,6 +37,7 @@ _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+_LEGACY_TABLES = Path("/proc/net/ip6_tables_names")
 _CHAINS = {"prerouting": _NF_INET_PRE_ROUTING, "output": _NF_INET_LOCAL_OUT}
 
 
@@ -73,14 +76,25 @@ def rules(
 
 def is_tracking(there: Iterable[Rule] = ()) -> bool:
     """Whether conntrack is at work in this network namespace, or was when `there` was written:
-    a moment without any connection proves nothing.
+    a moment without any connection proves nothing. Where there is NAT of IPv6, the next packet may
+    set it to work, and a flow that is once merged by masquerade stays so.
     """
     if any("notrack" in rule.text for rule in there):
         return True
     try:
-        return int(_TRACKED.read_text()) > 0
+        return int(_TRACKED.read_text()) > 0 or has_nat()
     except FileNotFoundError:
         return False  # the module isn't there
+
+
+def has_nat() -> bool:
+    """Whether anybody has a chain for NAT of IPv6, by nftables or by the older ip6tables."""
+    with contextlib.suppress(OSError):
+        if "nat" in _LEGACY_TABLES.read_text().split():
+            return True
+    with contextlib.suppress(OSError):  # no nf_tables: no chains
+        return asyncio.run(_has_nat_chain())
+    return False
 
 
 def read(instance: str) -> frozenset[Rule] | None:
@@ -233,6 +247,22 @@ async def _read(table: str) -> frozenset[Rule] | None:
                     Rule(message.get("chain"), message.get("userdata") or "")
                     async for message in found
                     if message.get("table") == table
+                ]
+            )
+    except NetlinkError as error:
+        raise OSError(error.code, f"nf_tables: {error}") from error
+
+
+async def _has_nat_chain() -> bool:
+    flags = NLM_F_REQUEST | NLM_F_DUMP
+    try:
+        async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
+            chains = await nfnetlink.request_get(nft.nft_chain_msg(), nft.NFT_MSG_GETCHAIN, flags)
+            return any(
+                [
+                    message.get("type") == "nat"
+                    and message["nfgen_family"] in (nft.NFPROTO_INET, nft.NFPROTO_IPV6)
+                    async for message in chains
                 ]
             )
     except NetlinkError as error:
