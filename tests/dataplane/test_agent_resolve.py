@@ -67,6 +67,11 @@ def test_the_route_fits_the_widest_uplink_after_translation() -> None:
     assert uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(CONFIG, FACTS)) == 9020
 
 
+def test_the_route_takes_what_every_ipv6_link_takes() -> None:
+    assert uplinks_and_pools.route_mtu((Uplink(2, 576, "eth0"),)) == 1280
+    assert uplinks_and_pools.route_mtu((Uplink(2, 1261, "eth0"),)) == 1281
+
+
 def test_pools_become_one_range_an_address() -> None:
     config = parse("{name: x, pools: [{}, {addresses: 192.0.2.8/31, ports: 2000-2999}]}")
     assert uplinks_and_pools.pool_ranges(config, FACTS) == (

@@ -19,7 +19,7 @@ from nat64_dataplane.translator.node.facts import IFF_LOOPBACK, DefaultRoute, Fa
 IPV6_OVERHEAD = 20
 """An IPv6 header is 20 bytes longer than the IPv4 header it becomes."""
 
-LARGEST_MTU = 65535
+SMALLEST_IPV6_MTU, LARGEST_MTU = 1280, 65535
 
 
 def node_address(facts: Facts) -> IPv4Address:
@@ -95,9 +95,13 @@ def uplinks(config: Config, facts: Facts) -> tuple[Uplink, ...]:
 def route_mtu(found: tuple[Uplink, ...]) -> int:
     """The MTU of the route to Pref64, in bytes: what fits the widest uplink once translated.
 
-    A packet too large for a narrower one gets its packet-too-big from that uplink.
+    A packet too large for a narrower one gets its packet-too-big from that uplink. Never less than
+    1280: IPv6 asks that of every link (RFC 8200 section 5), and the kernel's own errors, which are
+    up to that long, would become fragments that no translator takes (RFC 7915 section 1.2). What
+    doesn't fit the uplink then is without DF (section 5.1), so the kernel fragments it.
     """
-    return min(max(uplink.mtu for uplink in found) + IPV6_OVERHEAD, LARGEST_MTU)
+    widest = max(uplink.mtu for uplink in found) + IPV6_OVERHEAD
+    return max(SMALLEST_IPV6_MTU, min(widest, LARGEST_MTU))
 
 
 def owned_ranges(config: Config, facts: Facts) -> frozenset[IPv4Network]:
