@@ -103,7 +103,10 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 		if (!stop)
 			count(DIR_6TO4, COUNT_fragments_translated);
 	}
-	return stop ?: to_ipv4(skb, config, p);
+	if (stop)
+		return stop;
+
+	return to_ipv4(skb, config, p);
 }
 
 /* IPv4 at this hook: see refragment.h. */

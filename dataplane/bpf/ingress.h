@@ -151,6 +151,20 @@ static __always_inline bool has_ethernet_header(struct __sk_buff *skb, const str
 	return !uplink || uplink->flags & UPLINK_ETHERNET;
 }
 
+#define VLAN_ID_MASK 0xfff
+
+/* Whether a frame isn't for this link's own IPv4: it is another VLAN's, or has another host's
+ * address. The kernel has taken the tag off the bytes, but keeps it beside them, and it would leave
+ * with the packet; one that names no VLAN only carries a priority (IEEE 802.1Q). */
+static __always_inline bool is_for_others(struct __sk_buff *skb)
+{
+	if (skb->pkt_type == PACKET_OTHERHOST && skb->ifindex != LOOPBACK_IFINDEX)
+		return true; /* hairpins come by lo, addressed to whatever they were */
+	if (!skb->vlan_present)
+		return false;
+	return skb->vlan_tci & VLAN_ID_MASK || bpf_skb_vlan_pop(skb);
+}
+
 static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 {
 	struct counters *here = counters_here();
@@ -159,10 +173,12 @@ static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 	__u32 slot;
 	enum verdict stop;
 
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_ARP))
+		return ACTION_PASS; /* none of our business, and not counted */
+	if (!here || is_for_others(skb))
+		return ACTION_PASS;
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb);
-	if (!here || skb->protocol != bpf_htons(ETH_P_IP))
-		return ACTION_PASS; /* not IPv4: none of our business, and not counted */
 	config = active_config(&slot);
 	if (!config || !config->interface)
 		return ACTION_PASS;

@@ -60,6 +60,11 @@ MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep_keys, __u32, struct sweep_keys, 1, 0);
 
+/* When a next hop was found to have no link-layer address, in seconds, for all whose hash is the
+ * same; 0: it has one. */
+#define HOP_SLOTS 64
+MAP(BPF_MAP_TYPE_ARRAY, unresolved, __u32, __u32, HOP_SLOTS, 0);
+
 /* Work areas, one a CPU. */
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);

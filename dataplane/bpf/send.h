@@ -8,6 +8,7 @@
 #pragma once
 
 #include "flows.h"
+#include "route.h"
 
 static __always_inline enum tc_action to_kernel(struct __sk_buff *skb, const struct config *config)
 {
@@ -62,6 +63,21 @@ static __always_inline enum tc_action send_recalled(const struct packet *p, stru
 	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
 }
 
+/* Whether the kernel finds a route that the packet may take to its device, without the kernel. */
+static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet *p,
+					    struct bpf_fib_lookup *route)
+{
+	long found = bpf_fib_lookup(skb, route, sizeof(*route), 0);
+
+	if (found == BPF_FIB_LKUP_RET_SUCCESS) {
+		note_resolved(route);
+		return true;
+	}
+	/* Then the kernel doesn't say the route's MTU: later packets ask again. */
+	p->flags &= ~PACKET_NOTABLE;
+	return found == BPF_FIB_LKUP_RET_NO_NEIGH && device_resolves(route);
+}
+
 /* By the route that was found. */
 static __always_inline enum tc_action send_fast(struct packet *p, const struct config *config,
 						const struct bpf_fib_lookup *route,
@@ -90,19 +106,10 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 		return to_ourselves();
 	}
 	if (!(p->flags & PACKET_SLOW)) {
-		struct bpf_fib_lookup route = {
-			.family = AF_INET,
-			.l4_protocol = p->protocol,
-			.sport = p->pool_port,
-			.dport = p->remote_port,
-			.tot_len = length,
-			.ifindex = config->interface,
-			.tos = p->traffic_class,
-			.ipv4_src = p->pool,
-			.ipv4_dst = p->remote,
-		};
+		struct bpf_fib_lookup route = {.tot_len = length};
 
-		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS)
+		ask_ipv4(&route, p, config->interface);
+		if (find_fast_route(skb, p, &route))
 			return send_fast(p, config, &route, here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
@@ -144,18 +151,10 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 	if (recalled)
 		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
-		struct bpf_fib_lookup route = {
-			.family = AF_INET6,
-			.l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol,
-			.sport = p->remote_port,
-			.dport = p->client_port,
-			.tot_len = length,
-			.ifindex = config->interface,
-		};
+		struct bpf_fib_lookup route = {.tot_len = length};
 
-		__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
-		__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
-		if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_SUCCESS)
+		ask_ipv6(&route, p, config->interface);
+		if (find_fast_route(skb, p, &route))
 			return send_fast(p, config, &route, here);
 	}
 	if (!(p->flags & PACKET_FORWARDED))

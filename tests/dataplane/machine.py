@@ -60,7 +60,7 @@ _NETWORK = """
 link add nat64-t address 02:00:00:00:00:64 type veth peer name n64p-t
 link set nat64-t up mtu 65535
 link set n64p-t up
-link add up0 mtu 1500 type veth peer name far0
+link add up0 address 02:00:00:00:00:64 mtu 1500 type veth peer name far0
 link set up0 up
 link set far0 up
 link add pod0 mtu 1500 type veth peer name in0

@@ -27,6 +27,7 @@ from tests.dataplane.machine import (
     SERVER,
     SHOT,
     Machine,
+    Out,
     at,
     right_checksums,
 )
@@ -121,13 +122,27 @@ def test_fast_path_to_the_pod_takes_one_off_the_hop_limit(nat: Machine) -> None:
     assert out.packet.hlim == 49
 
 
-def test_without_neighbour_the_kernel_gets_it_with_one_ttl_more(nat: Machine) -> None:
+def test_a_neighbour_is_asked_for_by_its_link_then_by_the_kernel_with_one_ttl_more(
+    nat: Machine,
+) -> None:
+    """The link asks whatever filters think of forwarding; the kernel says "host unreachable"."""
     nat.reset(policy={"allowedDestinations": ["192.0.2.0/24"]})
-    out = nat.from_pod(IPv6(src=str(POD), dst=at("192.0.2.77"), hlim=63) / UDP_OUT)
+    nat.datapath.travel(5)
+
+    def to_nobody() -> Out:
+        return nat.from_pod(IPv6(src=str(POD), dst=at("192.0.2.77"), hlim=63) / UDP_OUT)
+
+    out = to_nobody()
+    assert "sent_fast" in out.counted
+    assert out.packet.ttl == 63
+    nat.datapath.travel(1)
+    out = to_nobody()
     assert "sent_kernel" in out.counted
     assert out.packet.ttl == 64  # the kernel's forwarding is yet to take its one
     assert out.frame[:6] == MAC  # else eth_type_trans calls it somebody else's
     assert right_checksums(out.packet)
+    nat.datapath.travel(3)
+    assert "sent_fast" in to_nobody().counted, "it is asked for again"
 
 
 def test_last_hop_limit_goes_to_the_kernel_which_says_time_exceeded(nat: Machine) -> None:

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the kernel is asked about routes and neighbours. */
+#pragma once
+
+#include "context.h"
+
+#define HOP_CYCLE 4 /* seconds; the kernel gives up on a neighbour after three */
+
+/* The route of a packet of `p`'s connection to the IPv4 side. */
+static __always_inline void ask_ipv4(struct bpf_fib_lookup *route, const struct packet *p,
+				     __u32 interface)
+{
+	route->family = AF_INET;
+	route->l4_protocol = p->protocol;
+	route->sport = p->pool_port;
+	route->dport = p->remote_port;
+	route->ifindex = interface;
+	route->tos = p->traffic_class;
+	route->ipv4_src = p->pool;
+	route->ipv4_dst = p->remote;
+}
+
+/* Likewise to the client. */
+static __always_inline void ask_ipv6(struct bpf_fib_lookup *route, const struct packet *p,
+				     __u32 interface)
+{
+	route->family = AF_INET6;
+	route->l4_protocol = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
+	route->sport = p->remote_port;
+	route->dport = p->client_port;
+	route->ifindex = interface;
+	__builtin_memcpy(route->ipv6_src, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(route->ipv6_dst, &p->client, sizeof(p->client));
+}
+
+static __always_inline __u32 *unresolved_since(const struct bpf_fib_lookup *route)
+{
+	__u32 mixed = (route->ipv6_dst[0] ^ route->ipv6_dst[3]) + route->ifindex;
+	__u32 slot = (mixed * 0x9e3779b1) >> (32 - 6);
+
+	_Static_assert(HOP_SLOTS == 1 << 6, "the hash has 6 bits");
+	return bpf_map_lookup_elem(&unresolved, &slot);
+}
+
+/* Whether a packet to a next hop without a link-layer address goes to its device. That asks for the
+ * address and keeps the packet meanwhile, whatever filters say about forwarding. Where the hop
+ * still has none a second later, packets take the kernel's path, which says "host unreachable";
+ * after HOP_CYCLE the device asks again. */
+static __always_inline bool device_resolves(const struct bpf_fib_lookup *route)
+{
+	__u32 *since = unresolved_since(route);
+	__u32 now = now_seconds();
+
+	if (!since)
+		return false;
+	if (now - *since >= HOP_CYCLE)
+		*since = now;
+	return *since == now;
+}
+
+static __always_inline void note_resolved(const struct bpf_fib_lookup *route)
+{
+	__u32 *since = unresolved_since(route);
+
+	if (since && *since)
+		*since = 0;
+}
