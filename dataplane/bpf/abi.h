@@ -36,6 +36,7 @@ enum config_flag {
 	CONFIG_COPY_TRAFFIC_CLASS = 1 << 2,
 	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
 	CONFIG_RAW_UPLINKS = 1 << 4,	/* some uplink has no Ethernet header */
+	CONFIG_CLAMP_MSS = 1 << 5,	/* see mss.h */
 };
 
 #define CONFIG_SLOTS	2

@@ -25,7 +25,8 @@
 	X(bindings_opened)                                                                         \
 	X(bindings_closed)                                                                         \
 	X(port_claims_lost)                                                                        \
-	X(ports_lent)
+	X(ports_lent)                                                                              \
+	X(mss_clamped)
 
 /* Ways in which a packet's path through a program ends early: verdict.h makes a verdict of each. */
 #define STOP_COUNTERS(X)                                                                           \

@@ -4,6 +4,7 @@
 
 #include "fragments.h"
 #include "icmp_6to4.h"
+#include "mss.h"
 #include "open.h"
 #include "refragment.h"
 #include "respond.h"
@@ -105,7 +106,7 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 	}
 	if (stop)
 		return stop;
-
+	STEP(clamp_mss(skb, config, p));
 	return to_ipv4(skb, config, p);
 }
 

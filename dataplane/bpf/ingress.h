@@ -135,6 +135,7 @@ inline_step enum verdict translate_4to6(struct __sk_buff *skb, const struct conf
 	if (stop)
 		return stop;
 	STEP(prepare_for_ipv6(skb, config, p));
+	STEP(clamp_mss(skb, config, p));
 	if (is_fragment(p))
 		count(DIR_4TO6, COUNT_fragments_translated);
 	return to_ipv6(skb, config, p);

@@ -181,6 +181,8 @@ class Config(_Section, frozen=True, kw_only=True):
     """Share a TCP port between clients whose destinations differ, once the pool is full."""
     copy_traffic_class: bool = True
     """Carry TOS and traffic class over; else both become 0 (RFC 7915 sections 4.1 and 5.1)."""
+    clamp_tcp_mss: bool = True
+    """Lower the MSS of SYNs to what the routes on both sides carry. No RFC of NAT64 asks for it."""
     lowest_ipv6_mtu: Annotated[int, msgspec.Meta(ge=1280, le=9000)] = 1280
     """IPv4 packets with DF=0 above this size are fragmented (RFC 7915 section 4)."""
     timeouts: Timeouts = Timeouts()

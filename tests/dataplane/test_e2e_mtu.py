@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.node import Node
 from tests.lab.probes import megabyte_both_ways
 from tests.lab.topology import SERVER, SERVER_V4, Line, line
 from tests.lab.translator import Translator, translator
@@ -49,6 +50,37 @@ def test_the_nodes_own_narrow_uplink_is_told_by_the_kernel() -> None:
         lab.pod.run("ping", "-6", "-c", "1", "-s", "1452", "-M", "do", str(SERVER), check=False)
         assert "mtu 1320" in lab.pod.run("ip", "-6", "route", "get", str(SERVER))
         assert lab.curl("ok") == "ok"
+
+
+def deaf(node: Node) -> None:
+    """A host that hears no ICMP errors, as behind many firewalls."""
+    node.run(
+        "nft",
+        "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+        "add rule inet deaf in icmp type { destination-unreachable, time-exceeded } drop; "
+        "add rule inet deaf in icmpv6 type { packet-too-big, destination-unreachable } drop",
+    )
+
+
+@pytest.mark.parametrize("gso", [True, False], ids=["gso", "no-gso"])
+@pytest.mark.parametrize(
+    ("narrow_pod", "narrow_uplink"), [(1420, 1500), (1500, 1400), (1420, 1400), (1280, 1500)]
+)
+def test_downloads_and_uploads_pass_where_nobody_hears_icmp(
+    narrow_pod: int, narrow_uplink: int, gso: bool, tmp_path: Path
+) -> None:
+    """A VPN of 1420 bytes towards the client, or a narrow uplink: no end knows of the other's."""
+    with (
+        line(uplink_mtu=narrow_uplink) as lab,
+        translator(lab.node),
+    ):
+        # The links at the far ends stay wide: only the node knows.
+        lab.node.ip(f"link set pod0 mtu {narrow_pod}")
+        for end in (lab.internet, lab.pod):
+            deaf(end)
+        if not gso:
+            without_gso(lab)
+        megabyte_both_ways(lab, tmp_path)
 
 
 # Ten datagrams in one segmented send (UDP_SEGMENT), each way; the receiver counts what arrives.

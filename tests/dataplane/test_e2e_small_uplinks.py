@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_traffic_passes(narrow: tuple[Line, Translator, int], tmp_path: Path) ->
     megabyte_both_ways(lab, tmp_path)
     for size in (100, 1200, 1400, 4000):
         # Large ones teach the pod the path, and their answers teach the server.
-        wait_for("echo", lambda size=size: udp_echo(lab.pod, size, check=False))
+        wait_for("echo", functools.partial(udp_echo, lab.pod, size, check=False))
 
 
 def test_pods_learn_a_path_that_ipv6_allows(narrow: tuple[Line, Translator, int]) -> None:

@@ -77,7 +77,8 @@ def datagram(text: str) -> bytes:
     head += SERVER_V4.packed + IPv4Address(NODE_V4).packed
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
-    return head[:10] + (0xFFFF - total).to_bytes(2, "big") + head[12:] + udp
+    packet: bytes = head[:10] + (0xFFFF - total).to_bytes(2, "big") + head[12:] + udp
+    return packet
 
 
 def send(lab: Line, text: str, tags: bytes = b"", to: str = "") -> None:

@@ -97,6 +97,7 @@ def test_every_option_of_the_translator_can_be_set() -> None:
         filtering="AddressDependent",
         overloadTCPPorts=True,
         copyTrafficClass=False,
+        clampTCPMSS=False,
         lowestIPv6MTU=1400,
         timeouts={
             "udpSeconds": 121,

@@ -103,6 +103,7 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     filtering: str = "EndpointIndependent"
     overload_tcp_ports: bool = msgspec.field(default=False, name="overloadTCPPorts")
     copy_traffic_class: bool = True
+    clamp_tcp_mss: bool = msgspec.field(default=True, name="clampTCPMSS")
     lowest_ipv6_mtu: int = msgspec.field(default=1280, name="lowestIPv6MTU")
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -166,6 +167,7 @@ class Gateway(Resource, frozen=True):
                 filtering=config.Filtering(spec.filtering),
                 overload_tcp_ports=spec.overload_tcp_ports,
                 copy_traffic_class=spec.copy_traffic_class,
+                clamp_tcp_mss=spec.clamp_tcp_mss,
                 lowest_ipv6_mtu=spec.lowest_ipv6_mtu,
                 timeouts=config.Timeouts(
                     **{

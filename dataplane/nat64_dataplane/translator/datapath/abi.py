@@ -34,6 +34,7 @@ class ConfigFlag(enum.IntFlag):
     COPY_TRAFFIC_CLASS = 4
     SOURCES_LISTED = 8
     RAW_UPLINKS = 16
+    CLAMP_MSS = 32
 
 
 class Verdict(enum.IntEnum):

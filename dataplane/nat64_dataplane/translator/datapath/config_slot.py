@@ -69,6 +69,8 @@ def _config(config: Config, host: HostView, epoch: int) -> bytes:
         flags |= ConfigFlag.OVERLOAD_TCP
     if config.copy_traffic_class:
         flags |= ConfigFlag.COPY_TRAFFIC_CLASS
+    if config.clamp_tcp_mss:
+        flags |= ConfigFlag.CLAMP_MSS
     if config.policy.allowed_sources:
         flags |= ConfigFlag.SOURCES_LISTED
     if not all(uplink.ethernet for uplink in host.uplinks):

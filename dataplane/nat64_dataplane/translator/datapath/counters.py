@@ -68,6 +68,7 @@ PLAIN = (
     "bindings_closed",
     "port_claims_lost",
     "ports_lent",
+    "mss_clamped",
     "passed",
     "held",
     "fragmented",
