@@ -11,7 +11,7 @@ import pytest
 from nat64_dataplane import pref64
 from tests.lab.node import wait_for
 from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, POD, PREFIX, SERVER, SERVER_V4, Line
-from tests.lab.translator import Translator
+from tests.lab.translator import PROGRAM, Translator
 
 pytestmark = pytest.mark.root
 
@@ -102,6 +102,41 @@ def test_trace_walks_through_to_an_open_port(lab: Line, nat64: Translator) -> No
     assert (way["sourceAllowed"], way["verdict"]) == (True, "ALLOWED")
     assert way["probe"]["outcome"] == "connected"
     assert way["probe"]["counters"]["translated_6to4"] >= 2
+
+
+def test_trace_shows_what_the_program_does_with_the_pods_packet(
+    lab: Line, nat64: Translator
+) -> None:
+    before = [b for b in nat64.json("bib") if str(POD) in b["client"]]
+    [way] = trace(nat64, *to("192.0.2.77"))["destinations"]
+    decision = way["decision"]
+    assert (decision["outcome"], decision["reason"], decision["link"]) == ("translated", "", "pod0")
+    address, _, port = decision["source"].partition(":")
+    assert address == str(NODE_V4)
+    assert 61001 <= int(port) <= 65535
+    assert decision["counters"]["sessions_opened_6to4"] == 1
+    after = [b for b in nat64.json("bib") if str(POD) in b["client"]]
+    assert after == before, "nothing of it is left where packets are"
+
+
+def test_trace_does_not_let_the_node_answer_for_a_client_behind_an_uplink(
+    lab: Line, nat64: Translator
+) -> None:
+    lab.node.ip("addr add fd64:5::1/64 dev eth0 nodad")
+    words = ("--config", str(nat64.file), "--client", "fd64:5::9", *to(str(SERVER_V4)))
+    [way] = json.loads(nat64.run("trace", *words))["destinations"]
+    assert way["decision"]["outcome"] == "dropped"
+    assert way["decision"]["reason"] == "source_behind_uplink"
+    assert way["decision"]["link"] == "eth0"
+    assert way["probe"] is None
+
+
+def test_trace_takes_the_link_that_is_named(lab: Line, nat64: Translator) -> None:
+    [way] = trace(nat64, *to(str(SERVER_V4)), "--link", "eth0")["destinations"]
+    assert way["decision"]["reason"] == "source_behind_uplink"
+    words = f"--config {nat64.file} --client {POD} --link eth9 --destination {SERVER}"
+    out = lab.node.run("sh", "-c", f"{PROGRAM} trace {words} 2>&1", check=False)
+    assert "link 'eth9' isn't on this node" in out
 
 
 def test_trace_says_where_it_stops(lab: Line, nat64: Translator) -> None:

@@ -35,6 +35,15 @@ WAY: dict[str, Any] = {
         "sourceAllowed": True,
         "counters": {"translated_6to4": 3, "translated_4to6": 1},
     },
+    "decision": {
+        "outcome": "translated",
+        "reason": "",
+        "way": "fast",
+        "source": "192.0.2.20:61001",
+        "counters": {"translated_6to4": 1},
+        "link": "veth5",
+        "meaning": "",
+    },
     "bindings": [],
     "sessions": [],
 }
@@ -77,7 +86,7 @@ def facts(*changes: tuple[str, Any], **fields: Any) -> trace.Facts:
 
 def test_a_good_way_has_every_step() -> None:
     steps = trace.judge(facts())
-    assert [step.result for step in steps] == [Result.OK] * 9
+    assert [step.result for step in steps] == [Result.OK] * 10
     assert end(steps) is None
 
 
@@ -305,7 +314,7 @@ def test_sessions_are_shown_and_unanswered_ones_noted() -> None:
         "age": "3s",
     }
     steps = trace.judge(facts(("destinations.0.sessions", [session] * 7)))
-    step = steps[7]
+    step = steps[8]
     assert step.result is Result.NOTE
     assert "no TCP one was answered yet" in step.text
     assert step.details[-1] == "and 2 more"
@@ -338,3 +347,22 @@ def test_a_target_is_read(text: str, host: str, port: int) -> None:
 def test_a_target_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ClusterError, match="write HOST"):
         split_target(text)
+
+
+def test_the_programs_decision_ends_the_way_whatever_the_node_itself_reaches() -> None:
+    steps = trace.judge(
+        facts(
+            ("destinations.0.decision.outcome", "dropped"),
+            ("destinations.0.decision.reason", "source_behind_uplink"),
+            ("destinations.0.decision.meaning", "source behind an uplink"),
+        )
+    )
+    assert steps[-1].result is Result.STOP
+    assert "source_behind_uplink, source behind an uplink" in steps[-1].text
+    assert "veth5" in steps[-1].text
+
+
+def test_a_connection_of_the_node_is_never_called_the_pods() -> None:
+    for outcome in ("connected", "refused", "timeout"):
+        [*_, last] = trace.judge(facts(("destinations.0.probe.outcome", outcome)))
+        assert "node1 itself" in last.text or "node1's own" in last.text, outcome

@@ -144,6 +144,7 @@ def _add_diagnosis(add: Callable[..., argparse.ArgumentParser]) -> None:
     way.add_argument("--host", help="a name to resolve, whose addresses are destinations")
     way.add_argument("--server", default="::1", help="the resolver (default: %(default)s)")
     way.add_argument("--dns-port", type=int, default=53, help=argparse.SUPPRESS)
+    way.add_argument("--link", help="where its packets come in (default: the way back to it)")
     way.add_argument("--names-only", action="store_true", help="resolve, and connect to nothing")
     way.add_argument("--port", type=int, default=443, help="TCP port (default: %(default)s)")
 

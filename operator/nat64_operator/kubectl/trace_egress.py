@@ -34,6 +34,8 @@ def walk(node: str, found: dict[str, Any], way: dict[str, Any]) -> Iterator[Step
     yield _route(node, found, way)
     yield _policy(way)
     yield _ipv4_route(node, way)
+    if "decision" in way:  # agents before this version have none
+        yield _decision(node, way)
     yield _state(way)
     yield _packets(node, way)
 
@@ -82,6 +84,30 @@ def _ipv4_route(node: str, way: dict[str, Any]) -> Step:
     return ok("IPv4 route", f"{node} reaches {way['ipv4']} by {route['interface']}{via}")
 
 
+def _decision(node: str, way: dict[str, Any]) -> Step:
+    """What the program on the node does with the first packet of the pod's own connection."""
+    decision = way["decision"]
+    packet = f"a TCP packet of the pod that comes in on {decision['link'] or 'no link'}"
+    if decision["outcome"] == "translated":
+        how = {"fast": "straight to the next link", "kernel": "by way of the node's kernel"}
+        return ok(
+            "program",
+            f"{node} translates {packet}: it leaves from {decision['source']}, "
+            f"{how[decision['way']]}",
+        )
+    if decision["outcome"] == "dropped":
+        return stop(
+            "program",
+            f"{node} drops {packet}: {decision['reason']}, {decision['meaning']}",
+            "docs/metrics.md has each reason to drop, docs/troubleshooting.md what to do",
+        )
+    return stop(
+        "program",
+        f"{node} does not translate {packet}: it is left to the node's kernel",
+        "`kubectl nat64 doctor` says whether the translator is configured",
+    )
+
+
 def _state(way: dict[str, Any]) -> Step:
     sessions, bindings = way["sessions"], way["bindings"]
     details = [
@@ -116,7 +142,7 @@ def _packets(node: str, way: dict[str, Any]) -> Step:
     if probe["outcome"] == "refused":
         return stop(
             "packets",
-            f"packets get through, and {target} refuses the connection",
+            f"packets get through, and {target} refuses a connection of {node} itself",
             "nothing listens there: look at the port, and at the server",
             counted,
         )
@@ -153,7 +179,7 @@ def _packets(node: str, way: dict[str, Any]) -> Step:
     if not probe["counters"].get("translated_4to6"):
         return stop(
             "packets",
-            f"packets to {target} leave {node} as IPv4, and no answer comes back",
+            f"packets of {node} itself to {target} leave it as IPv4, and no answer comes back",
             "look on the IPv4 side: a firewall or cloud security group that drops the ports of "
             "the NAT64Gateway's spec.pools, a route back, the server itself",
             counted,

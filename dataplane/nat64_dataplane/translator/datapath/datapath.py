@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -107,6 +107,11 @@ class Datapath:
     def program(self, which: str) -> Program:
         """The program itself, for test runs."""
         return self._programs[which]
+
+    @property
+    def maps(self) -> Mapping[str, Map]:
+        """All maps by their names in the kernel program."""
+        return self._maps
 
     def map(self, name: str) -> Map:
         """A map by its name in the kernel program."""

@@ -1,7 +1,8 @@
 """One client's way to one destination, as this node sees it: names, routes, policy, state, packets.
 
-The kernel is asked for everything: routes by lookup, policy in the maps that packets meet, and the
-way through by a connection of the node's own to the same destination.
+The packet's view comes first: the program itself decides about the client's packet, on a copy of
+the maps. Only then, and named so, comes what a connection of the node's own shows: whether the IPv4
+side answers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import Any
+from typing import Any, NamedTuple
 
 import dns.exception
 import dns.message
@@ -23,10 +24,13 @@ import dns.rdatatype
 from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
+from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator import config_file
 from nat64_dataplane.translator.datapath import abi
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, Verdict
+from nat64_dataplane.translator.datapath.counters import DROP_REASONS
 from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.datapath.rehearsal import Rehearsal
 from nat64_dataplane.translator.report import show_commands
 from nat64_dataplane.translator.report.node_inspection import route_to
 from nat64_dataplane.translator.run_directory import RunDir
@@ -60,12 +64,25 @@ def run(options: argparse.Namespace) -> int:
         if not options.names_only:
             addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
     with show_commands.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
+        where = Where(*_links(ipr, config.interface, options.link, options.client))
         for address in addresses:
             found["destinations"].append(
-                destination(ipr, datapath, config.prefix, options.client, address, options.port)
+                destination(
+                    ipr, datapath, config.prefix, options.client, address, options.port, where
+                )
             )
     print(json.dumps(found, indent=2))
     return 0
+
+
+class Where(NamedTuple):
+    """Links by index and name."""
+
+    interface: int
+    """The translator's."""
+    link: int
+    """The one that the client's packets come in on; 0 where the node itself is the client."""
+    name: str | None
 
 
 def destination(
@@ -75,6 +92,7 @@ def destination(
     client: IPv6Address,
     address: IPv6Address,
     port: int,
+    where: Where,
 ) -> dict[str, Any]:
     """Everything about one address."""
     found: dict[str, Any] = {
@@ -86,12 +104,16 @@ def destination(
         return found
     ipv4 = pref64.extract(prefix, address)
     answer, onward = verdict(datapath, ipv4), route_to(ipr, ipv4)
-    open_ = answer is Verdict.ALLOWED and not onward["error"]
+    with Rehearsal(datapath, datapath.maps, client) as rehearsal:
+        decision = rehearsal.syn(where.interface, where.link, address, port)
+    open_ = decision.outcome == "translated" and not onward["error"]
     found |= {
         "ipv4": str(ipv4),
         "sourceAllowed": source_allowed(datapath, client),
         "verdict": answer.name,
         "ipv4Route": onward,
+        "decision": decision._asdict()
+        | {"link": where.name, "meaning": DROP_REASONS.get(decision.reason, "")},
         # Where it can't get through, trying would only add to the drops.
         "probe": probe(datapath, address, port) if open_ else None,
         "bindings": [
@@ -104,6 +126,22 @@ def destination(
         ],
     }
     return found
+
+
+def _links(
+    ipr: IPRoute, interface: str, link: str | None, client: IPv6Address
+) -> tuple[int, int, str | None]:
+    """The translator's link, and the client's: the one named, else the one of the way back."""
+
+    def index_of(name: str) -> int:
+        try:
+            return socket.if_nametoindex(name)
+        except OSError as error:
+            raise HostError("NoLink", f"link {name!r} isn't on this node") from error
+
+    name = link or route_to(ipr, client)["interface"]
+    index = index_of(name) if name else 0
+    return index_of(interface), 0 if name == "lo" else index, name
 
 
 def verdict(datapath: Datapath, ipv4: IPv4Address) -> Verdict:
