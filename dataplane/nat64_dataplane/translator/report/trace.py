@@ -24,7 +24,7 @@ import dns.rdatatype
 from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
-from nat64_dataplane.errors import HostError
+from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.translator import config_file
 from nat64_dataplane.translator.datapath import abi
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, Verdict
@@ -137,7 +137,7 @@ def _links(
         try:
             return socket.if_nametoindex(name)
         except OSError as error:
-            raise HostError("NoLink", f"link {name!r} isn't on this node") from error
+            raise ConfigError(f"link {name!r} isn't on this node") from error
 
     name = link or route_to(ipr, client)["interface"]
     index = index_of(name) if name else 0
