@@ -32,6 +32,8 @@ A, AAAA, CNAME, DNAME, SOA = (
 MAPPED = IPv6Network("::ffff:0:0/96")
 SYNTHESIZED, NETWORK_ERROR = 29, 23
 MOST_UDP = 1232
+AFTER_FAILURE = 30
+"""Seconds that a synthesized record lives where the AAAA question got no reply or an error."""
 
 Reference = Callable[[str, str, str], "dns.message.Message | None"]
 """What upstream has for a name, type and class, whole; None for silence."""
@@ -82,6 +84,11 @@ def expected(case: Case, dns64: Dns64, reference: Reference) -> list[dns.message
     if case.cd:
         response.flags |= dns.flags.CD
     answer_into(response, case, dns64, reference)
+    asked = dns.rdatatype.from_text(case.rdtype)
+    if response.rcode() == dns.rcode.NOERROR and not any(
+        rrset.rdtype == asked or asked == dns.rdatatype.ANY for rrset in response.answer
+    ):
+        response.flags |= dns.flags.RA  # or a stub resolver takes the server for a lame one
     return [response] if case.tcp else cuts(response, limit_of(case))
 
 
@@ -92,7 +99,8 @@ def limit_of(case: Case) -> int:
 
 def cuts(whole: dns.message.Message, limit: int) -> list[dns.message.Message]:
     """What may be left of a response: without what is said about errors, without what is
-    additional, and only then nothing but TC (RFC 2181 section 9).
+    additional, and only then, with TC, as many records as fit (RFC 2181 section 9). Names may be
+    compressed otherwise than dnspython does, which may be room for a record more or less.
     """
 
     def fit(forms: list[dns.message.Message]) -> list[dns.message.Message]:
@@ -100,18 +108,47 @@ def cuts(whole: dns.message.Message, limit: int) -> list[dns.message.Message]:
 
     if fit([whole]):
         return [whole]
-    silent, brief, least, cut, silent_cut = (
-        dns.message.from_wire(whole.to_wire(max_size=65535)) for _ in range(5)
-    )
-    for form in (silent, least, silent_cut):
+    silent, brief, least = (dns.message.from_wire(whole.to_wire(max_size=65535)) for _ in range(3))
+    for form in (silent, least):
         if form.edns >= 0:
             form.use_edns(0, form.ednsflags, form.payload)
     for form in (brief, least):
         form.additional = []
-    for form in (cut, silent_cut):
-        form.flags |= dns.flags.TC
-        form.sections[1:] = [[], [], []]
-    return fit([silent, brief, least]) or fit([cut, silent_cut])
+    return (
+        fit([silent, brief, least])
+        or fit([shortened(least, count) for count in range(len(records_of(least)))])[-2:]
+    )
+
+
+def records_of(message: dns.message.Message) -> list[tuple[int, dns.rrset.RRset]]:
+    """Every record of answer and authority section, each with its section."""
+    return [
+        (section, dns.rrset.from_rdata(rrset.name, rrset.ttl, data))
+        for section in (1, 2)
+        for rrset in message.sections[section]
+        for data in rrset
+    ]
+
+
+def shortened(message: dns.message.Message, count: int) -> dns.message.Message:
+    """A message's first records, and TC."""
+    form = dns.message.from_wire(message.to_wire(max_size=65535))
+    form.flags |= dns.flags.TC
+    form.sections[1:] = [[], [], []]
+    for section, record in records_of(message)[:count]:
+        known = next(
+            (
+                r
+                for r in form.sections[section]
+                if r.match(record.name, record.rdclass, record.rdtype, record.covers)
+            ),
+            None,
+        )
+        if known is None:
+            form.sections[section].append(record)
+        else:
+            known.update(record)  # type: ignore[no-untyped-call]
+    return form
 
 
 def answer_into(
@@ -141,7 +178,7 @@ def answer_into(
     found = [dns64.embed(a) for a in addresses(second, A)]
     if any(found):
         take(response, second)
-        replace_addresses(response, dns64, lifetime(first if usable else None))
+        replace_addresses(response, dns64, lifetime(first) if usable else AFTER_FAILURE)
         if case.do:
             say(response, SYNTHESIZED, "DNS64")
         return

@@ -54,13 +54,15 @@ def test_5_1_2_any_other_rcode_counts_as_empty_and_a_is_asked(rcode: int) -> Non
     answers = nodata_then(V4)
     answers["www.example.", "AAAA"] = reply("www.example.", "AAAA", rcode=rcode)
     result = run(answers)
-    assert (result.rcode, result.lines) == ("NOERROR", [SYNTHESIZED])
+    assert (result.rcode, result.lines) == ("NOERROR", [SYNTHESIZED.replace(" 300 ", " 30 ")])
 
 
 def test_5_1_3_a_timeout_counts_as_empty_and_a_is_asked() -> None:
     answers = nodata_then(V4)
     answers["www.example.", "AAAA"] = Failed("no reply in time")
-    assert run(answers).lines == [SYNTHESIZED]
+    result = run(answers)
+    assert result.lines == [SYNTHESIZED.replace(" 300 ", " 30 ")]
+    assert result.answer.ttl == 30  # there may be AAAA: it isn't kept for long
 
 
 def test_5_1_4_excluded_aaaa_count_as_absent_by_default_the_mapped_range() -> None:
@@ -448,3 +450,34 @@ def test_rfc8880_without_synthesis_there_is_no_aaaa_and_nothing_is_asked() -> No
 def test_names_that_only_end_like_ipv4only_arpa_are_not_it() -> None:
     name = "xipv4only.arpa."
     assert run({(name, "AAAA"): reply(name, "AAAA", rcode=3)}, name).rule is Rule.NXDOMAIN
+
+
+def one_alias(owner: str, target: str) -> wire.Reply:
+    return reply(owner, "AAAA", f"{owner} 60 IN CNAME {target}")
+
+
+def test_5_1_5_a_loop_of_aliases_is_a_failure_and_a_is_not_asked() -> None:
+    answers: Answers = {
+        ("www.example.", "AAAA"): one_alias("www.example.", "b.example."),
+        ("b.example.", "AAAA"): one_alias("b.example.", "www.example."),
+    }
+    result = run(answers)
+    assert (result.rcode, result.rule) == ("SERVFAIL", Rule.ALIAS_LOOP)
+    assert len(result.asked) == 2
+
+
+def test_5_1_4_excluded_aaaa_in_the_reply_to_the_a_question_are_left_out() -> None:
+    mapped, other = "::ffff:198.51.100.9", "2001:db8::9"
+    both = [f"www.example. 300 IN AAAA {address}" for address in (mapped, other)]
+    answers = nodata_then(V4)
+    answers["www.example.", "A"] = reply("www.example.", "A", V4, *both)
+    assert run(answers).lines == [SYNTHESIZED, both[1]]
+    answers["www.example.", "A"] = reply("www.example.", "A", *both)
+    assert run(answers).lines == [both[1]]
+
+
+def test_the_text_of_an_extended_error_is_cut_at_a_character() -> None:
+    text = "x" * 119 + "\N{SNOWMAN}"
+    answers: Answers = {("www.example.", rdtype): Failed(text) for rdtype in ("AAAA", "A")}
+    (error,) = run(answers).message.extended_errors()
+    assert error.text == "x" * 119

@@ -354,3 +354,19 @@ def test_any_words_are_read_or_refused_with_a_line(lines: list[list[str]], neste
     except CorefileError as error:
         line = error.line
     assert 1 <= line <= len(body) + 3
+
+
+@pytest.mark.parametrize(
+    ("key", "zone", "port"),
+    [
+        ("0/27.2.0.192.in-addr.arpa", "0/27.2.0.192.in-addr.arpa.", 53),
+        ("0/27.2.0.192.in-addr.arpa:1053", "0/27.2.0.192.in-addr.arpa.", 1053),
+        ("192.0.2.0/24:1053", "2.0.192.in-addr.arpa.", 1053),
+        ("2001:db8::/32:1053", "8.b.d.0.1.0.0.2.ip6.arpa.", 1053),
+        ("corp(1).example", "corp(1).example.", 53),
+    ],
+)
+def test_server_keys_are_what_coredns_takes(key: str, zone: str, port: int) -> None:
+    """RFC 2317 names and ranges with a port: a block of the cluster's own may have them."""
+    (server,) = from_text(f"{key} {{\nforward . ::1\n}}").servers
+    assert (server.zones, server.port) == ((zone,), port)

@@ -325,12 +325,13 @@ def test_garbage_is_no_reply(
     assert texts(server.ask("v7.example").answer) == [SYNTHESIZED]
 
 
-def test_a_reply_with_trailing_bytes_or_a_cut_record_is_no_reply(
+def test_a_reply_with_a_cut_record_is_no_reply(
     upstream: StartUpstream, sidecar: StartSidecar
 ) -> None:
     def answer(query: dns.message.Message, proto: str) -> bytes:
-        good = ZONE(query, proto).to_wire()
-        return good[:-3] if query.question[0].rdtype == dns.rdatatype.A else good + b"x"
+        message = ZONE(query, proto)
+        message.use_edns(False)
+        return message.to_wire()[:-3]
 
     bad, good = upstream(answer), upstream(ZONE)
     server = sidecar(f"forward . {bad} {good} {{\npolicy sequential\nread_timeout 200ms\n}}")

@@ -86,7 +86,7 @@ def test_a_reply_is_read_as_dnspython_reads_it(message: dns.message.Message) -> 
     sections = (expected.answer, expected.authority, expected.additional)
     assert reply.counts == tuple(len(section) for section in sections)
     for record, rrset in zip(reply.records, [r for s in sections for r in s], strict=True):
-        owner = dns.name.from_wire(wire.expand_name(data, record.start), 0)[0]
+        owner = dns.name.from_wire(domain_names.expand_name(data, record.start), 0)[0]
         assert (owner, record.type, record.ttl) == (rrset.name, rrset.rdtype, rrset.ttl)
         assert int.from_bytes(data[record.ttl_at : record.ttl_at + 4], "big") == rrset.ttl
 

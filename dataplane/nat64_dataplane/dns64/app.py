@@ -171,7 +171,7 @@ class App:
         except (CorefileError, OSError) as error:
             self._refused(str(error), asked)
             return
-        except Exception as error:  # whatever it is, the next Corefile must be read
+        except Exception as error:  # the loop must go on: the next Corefile may be good
             faults.log("reading the Corefile")
             self._refused(f"{self.path}: internal error: {type(error).__name__}: {error}", asked)
             return

@@ -1,6 +1,6 @@
-"""Who asks: address, family, and what `acl` lets them do.
+"""Clients: their address and family, and what `acl` allows them.
 
-The safe default holds for whoever no rule names: loopback, link-local, unique local and private
+Clients that no rule names get a safe default: loopback, link-local, unique local and private
 clients may ask, others are refused. So no Corefile makes an open resolver unless it says so with
 `allow net *`.
 """
@@ -43,7 +43,7 @@ class Client:
         self.family = 1 if address.version == 4 else 2
         """CoreDNS's label: 1 is IPv4, 2 is IPv6."""
         self.always = always
-        """Allowed whatever it asks, so that the cache may answer without looking again."""
+        """Allowed for every question, so that the cache may answer without another check."""
         self.under_way = 0
 
     @property

@@ -15,7 +15,7 @@ class ClientLimits:
     connections: int = 512
     """TCP connections to one address and port."""
     connections_per_client: int = 128
-    """Those of one address: nobody takes all of them."""
+    """Connections of one address, so that one client can't take all."""
     pipelined: int = 64
     """Queries of one connection that wait for answers at once; more are read once there is room."""
     idle: float = 10.0

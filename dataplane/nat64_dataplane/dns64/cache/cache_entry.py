@@ -18,6 +18,8 @@ class AnswerVariant(NamedTuple):
     synthesize: bool
     do: bool
     cd: bool
+    rd: bool = True
+    """False for questions that want no recursion: what comes of those isn't kept."""
 
 
 VARIANTS = {

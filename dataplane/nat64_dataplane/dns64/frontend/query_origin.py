@@ -56,7 +56,7 @@ def count_response(
 def log_event(
     query: Query, origin: QueryOrigin, response: bytes, kind: str, seconds: float
 ) -> Event:
-    """What the query log is told of it."""
+    """The entry for the query log."""
     return Event(
         query,
         origin.client.text,

@@ -57,7 +57,7 @@ class ServerBlock:
         keep_cache: bool = True,
         limits: ClientLimits = LIMITS,
     ) -> None:
-        """`before` ran this block until now: its counts go on, and its cache where that may be."""
+        """`before` ran this block until now: its counts continue, and its cache if that is safe."""
         self.settings = settings
         self.zones = {domain_names.from_text(zone): zone for zone in settings.zones}
         """What it serves, by wire name."""
@@ -93,7 +93,7 @@ class ServerBlock:
         """Read the translator's status again. Returns whether it changed."""
         changed = self.coupling.look()
         self._synthesis = self.coupling.synthesizes
-        # without translator each answer is looked at: it may be withheld, and what lacks is counted
+        # without a translator every answer is inspected: AAAA may be withheld, and that is counted
         programmed = self.coupling.watch.status.programmed
         self.hot = self.cache is not None and not self.log.wants_hits and programmed
         return changed
@@ -175,6 +175,9 @@ class ServerBlock:
                     self._cached(query, origin, entry, (question, view))
                     return
                 stale = entry if self.resolver.may_serve_stale(entry, origin.started) else None
+        if not query.flags & wire.RD:
+            self._resolve(query, origin, (question, view._replace(rd=False)), None)
+            return
         self._resolve(query, origin, (question, view), stale)
 
     def close(self) -> None:

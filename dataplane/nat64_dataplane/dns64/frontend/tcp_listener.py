@@ -1,4 +1,4 @@
-"""The TCP socket that clients ask on: many queries to a connection, answered as they are ready."""
+"""The TCP socket that clients connect to: many queries on a connection, answered in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The UDP socket that clients ask on, drained at each wakeup."""
+"""The UDP socket that clients send queries to; every wakeup reads all that waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server blocks behind one port: whose query is this, and how is its socket opened."""
+"""The server blocks behind one port: which one answers a query, by zone; and how to bind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ZoneDispatcher:
         return any(block.clients.may_ask(host) for block in self.blocks)
 
     def drops(self, host: str) -> bool:
-        """Whether every server block drops what this client asks, whatever it is."""
+        """Whether every server block drops all queries of this client."""
         return all(block.clients.drops(host) for block in self.blocks)
 
     def find(self, name: bytes) -> ServerBlock | None:
@@ -66,7 +66,9 @@ def _take(
         for first in dispatcher.blocks[:1]:
             first.stats.dropped += 1
         known = dispatcher.may_answer(source.host)
-        source.send(bare_error(message, wire.FORMERR) if known else None)
+        is_query = len(message) > 2 and not message[2] << 8 & wire.OPCODE_MASK
+        rcode = wire.FORMERR if is_query else wire.NOTIMP
+        source.send(bare_error(message, rcode) if known else None)
         return
     block = dispatcher.find(query.name)
     if block is None:

@@ -1,4 +1,4 @@
-"""Randomness that can't be guessed, by the kilobyte: a system call for each number is too slow."""
+"""Random bytes that can't be predicted, read by the kilobyte: a system call each is too slow."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ UNCOUPLED = Status(True, "not coupled to a translator")
 
 
 def read(path: str) -> Status:
-    """Read the status file; whatever is wrong with it means: not programmed."""
+    """Read the status file. A file that can't be read means: not programmed."""
     try:
         data = json.loads(Path(path).read_bytes())
     except FileNotFoundError:

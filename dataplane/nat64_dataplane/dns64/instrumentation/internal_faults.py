@@ -1,4 +1,4 @@
-"""Faults of this program: each costs one answer, is counted and told, and nothing else."""
+"""Faults of this program: each is counted and logged, and costs one answer, not the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line for each query, in CoreDNS's formats; and errors, each alone or counted together."""
+"""The query log in CoreDNS's formats, and the error log: errors one by one, or counted."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from struct import Struct
 from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.compose import Changes, compose
 from nat64_dataplane.dns64.message.edns import EDE_OPTION
+from nat64_dataplane.dns64.message.truncate import truncate, without_additional
 from nat64_dataplane.dns64.message.wire import Query, Reply
 
 UDP_SIZE = 1232
@@ -33,6 +34,8 @@ EDE_SYNTHESIZED = 29
 EDE_STALE = 3
 EDE_NETWORK_ERROR = 23
 EDE_OTHER = 0
+MAX_ERROR_TEXT = 120
+"""Bytes of the text of an extended DNS error."""
 
 _HEADER = Struct("!6H")
 _TTL = Struct("!I")
@@ -98,6 +101,8 @@ def from_reply(reply: Reply, changes: Changes | None = None, *, keep: int = KEPT
     body = compose(reply, changes or {})
     flags = reply.flags & (keep | wire.RCODE_MASK)
     kind, ttl = classify(reply)
+    if kind == DENIAL and not reply.rcode:
+        flags |= wire.RA  # stub resolvers take an empty answer without it for a lame server's
     return Answer(
         flags,
         body.counts,
@@ -140,9 +145,9 @@ def answers_question(reply: Reply) -> bool:
 def respond(query: Query, answer: Answer, limit: int) -> bytes:
     """Write the response to `query`, at most `limit` bytes long.
 
-    What doesn't fit is cut: first the additional section, then what is said about errors, and
-    where that isn't enough everything else, with TC set so that the client asks again over TCP
-    (RFC 2181 section 9).
+    What doesn't fit is cut: first the additional section, then what is said about errors, then
+    records from the end, aliases last, with TC set so that the client asks again over TCP (RFC 2181
+    section 9). A client that can't has something to go on with.
     """
     flags = wire.QR | query.flags & (wire.OPCODE_MASK | wire.RD | wire.CD) | answer.flags
     if not (query.do or query.ad):
@@ -154,14 +159,20 @@ def respond(query: Query, answer: Answer, limit: int) -> bytes:
         body, counts = without_additional(query.question, body, counts)
     if len(body) > room and answer.errors:
         silent = options(query)
-        more = room + len(opt) - len(silent)
-        if len(body) <= more or room < 0:
-            opt, room = silent, more
+        opt, room = silent, room + len(opt) - len(silent)
     if len(body) > room:
-        body, counts, flags = b"", (0, 0, 0), flags | wire.TC
+        body, counts = truncate(query.question, body, counts, room)
+        flags |= wire.TC
     an, ns, ar = counts
     head = _HEADER.pack(query.id, flags, 1, an, ns, ar + bool(opt))
     return b"".join((head, query.question, body, opt))
+
+
+def as_reply(answer: Answer, question: bytes) -> Reply:
+    """The reply that an answer would be, to be used in place of upstream's."""
+    flags = wire.QR | wire.RD | answer.flags
+    head = _HEADER.pack(0, flags, 1, *answer.counts)
+    return wire.parse_reply(b"".join((head, question, answer.body)))
 
 
 def short_lived(answer: Answer, ttl: int) -> Answer:
@@ -190,26 +201,14 @@ def with_ttl(answer: Answer, ttl: int) -> Answer:
     return answer
 
 
-def without_additional(
-    question: bytes, body: bytes, counts: tuple[int, int, int]
-) -> tuple[bytes, tuple[int, int, int]]:
-    """Cut the additional section off a body."""
-    an, ns, _ = counts
-    message = bytes(wire.HEADER_SIZE) + question + body
-    at = wire.HEADER_SIZE + len(question)
-    for _ in range(an + ns):
-        at = wire.skip_name(message, at)
-        at += 10 + int.from_bytes(message[at + 8 : at + 10], "big")
-    return message[wire.HEADER_SIZE + len(question) : at], (an, ns, 0)
-
-
 def options(query: Query, errors: Errors = (), rcode: int = 0) -> bytes:
     """Write the OPT record of a response; nothing for a client without EDNS (RFC 6891)."""
     if query.edns is None:
         return b""
     data = b""
     for code, text in errors:
-        value = code.to_bytes(2, "big") + text.encode()[:120]
+        cut = text.encode()[:MAX_ERROR_TEXT].decode(errors="ignore")  # at a character
+        value = code.to_bytes(2, "big") + cut.encode()
         data += EDE_OPTION.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
     ttl = rcode >> 4 << 24 | (0x8000 if query.edns.do else 0)
     return _OPT.pack(0, wire.OPT, UDP_SIZE, ttl, len(data)) + data

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from struct import Struct
 from typing import NamedTuple
 
-from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.wire import Record, Reply
 
 _FIXED = Struct("!HHIH")
@@ -59,7 +59,7 @@ def splice(reply: Reply, changes: Changes) -> Body:
     """
     message = reply.wire
     first = wire.HEADER_SIZE + len(reply.question)
-    if not changes and reply.edns is None:
+    if not changes and reply.whole:
         records = reply.records
         offsets = tuple([record.data - 6 - first for record in records])
         return Body(message[first:], reply.counts, offsets)
@@ -171,7 +171,7 @@ class Writer:
     def reply(self, reply: Reply, changes: Changes | None = None) -> None:
         """Write a reply's records, changed, each into the section where it was."""
         for index, record in enumerate(reply.records):
-            owner = wire.expand_name(reply.wire, record.start)
+            owner = domain_names.expand_name(reply.wire, record.start)
             section = _section(reply, index)
             replacement = changes.get(index) if changes else None
             if replacement is None:
@@ -233,9 +233,9 @@ def _names_in(reply: Reply, record: Record) -> tuple[bytes, bytes, bytes, bytes]
     if before is None or record.rdclass != wire.IN:
         return None
     at = record.data + before
-    first, second, after = wire.expand_name(reply.wire, at), b"", b""
+    first, second, after = domain_names.expand_name(reply.wire, at), b"", b""
     if record.type == wire.SOA:
         at = wire.skip_name(reply.wire, at)
-        second = wire.expand_name(reply.wire, at)
+        second = domain_names.expand_name(reply.wire, at)
         after = reply.wire[wire.skip_name(reply.wire, at) : record.data + record.length]
     return reply.wire[record.data : record.data + before], first, second, after

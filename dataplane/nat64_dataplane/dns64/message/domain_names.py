@@ -61,3 +61,15 @@ def from_reverse_ipv6(name: bytes) -> IPv6Address | None:
     if name[0:64:2] != b"\x01" * 32 or digits.strip(b"0123456789abcdef"):
         return None
     return IPv6Address(int(digits[::-1], 16))
+
+
+def expand_name(wire: bytes, at: int) -> bytes:
+    """Return the name at `at`, which has been skipped before, without compression."""
+    parts: list[bytes] = []
+    while length := wire[at]:
+        if length >= 192:
+            at = (length & 63) << 8 | wire[at + 1]
+        else:
+            parts.append(wire[at : at + length + 1])
+            at += length + 1
+    return b"".join(parts) + b"\0"

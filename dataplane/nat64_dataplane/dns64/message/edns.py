@@ -51,3 +51,11 @@ def parse_opt(size: int, ttl: int, options: bytes) -> Edns:
 def may_have_opt(message: bytes) -> bool:
     """A quick look: whether there is an additional record, and what an OPT record begins with."""
     return message[10:12] != b"\0\0" and b"\0\0\x29" in message
+
+
+def parse_opt_leniently(size: int, ttl: int, options: bytes) -> Edns:
+    """Read a server's OPT record, without its options where those can't be read."""
+    try:
+        return parse_opt(size, ttl, options)
+    except Malformed:
+        return parse_opt(size, ttl, b"")

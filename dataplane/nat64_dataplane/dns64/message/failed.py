@@ -1,4 +1,4 @@
-"""What stands in the place of a reply when none came."""
+"""The result of a question that got no usable reply."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ class Failed(NamedTuple):
 
     reason: str
     rcode: int = wire.SERVFAIL
+    final: bool = False
+    """Whether asking another question instead can't help."""

@@ -1,10 +1,7 @@
 """DNS messages as bytes (RFC 1035, RFC 6891): read where things stand, without unpacking them.
 
-A query is small and its parts are copied into the response, so `Query` keeps slices. A reply from
-upstream is mostly passed on, so `Reply` keeps the message and the place of each record. Both are
-checked to the last byte while they are read: what these functions accept can be walked later
-without looking out for the end.
-
+`Query` keeps slices of a small message, `Reply` the message and the place of each record. Both are
+checked while they are read: what is accepted here can be walked later without looking for the end.
 Names are wire format throughout: length-prefixed labels, the root's zero at the end.
 """
 
@@ -14,7 +11,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import NamedTuple
 
-from nat64_dataplane.dns64.message.edns import Edns, extended_errors, parse_opt
+from nat64_dataplane.dns64.message.edns import Edns, extended_errors, parse_opt, parse_opt_leniently
 from nat64_dataplane.dns64.message.malformed import Malformed
 
 HEADER_SIZE = 12
@@ -22,11 +19,13 @@ MAX_NAME = 255
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 OPCODE_MASK, RCODE_MASK = 0x7800, 0x000F
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, DNAME, OPT, RRSIG, NSEC, NSEC3, ANY = (
-    1, 2, 5, 6, 12, 15, 28, 33, 39, 41, 46, 47, 50, 255,
+A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, DNAME, OPT, DS, RRSIG, NSEC, NSEC3, ANY = (
+    1, 2, 5, 6, 12, 15, 28, 33, 39, 41, 43, 46, 47, 50, 255,
 )  # fmt: skip
 IXFR, AXFR = 251, 252
 IN = 1
+ADDITIONAL = 2
+"""The index of the additional section."""
 
 _HEADER = Struct("!6H")
 _RECORD = Struct("!HHIH")
@@ -96,6 +95,8 @@ class Reply(NamedTuple):
     authority: tuple[Record, ...]
     additional: tuple[Record, ...]
     edns: Edns | None
+    whole: bool = True
+    """Whether its records are all that is behind the question: no OPT, nothing left out."""
 
     @property
     def rcode(self) -> int:
@@ -124,10 +125,10 @@ class Reply(NamedTuple):
 def skip_name(wire: bytes, at: int) -> int:
     """Return the offset past the name at `at`. Raises Malformed.
 
-    A compression pointer must point backwards, to a name that is well formed itself and, with
-    the labels before the pointer, at most 255 bytes long.
+    A compression pointer must point backwards, to a name that is well formed itself, ends before
+    the pointer's own and, with the labels before the pointer, is at most 255 bytes long.
     """
-    end, total, lowest = 0, 0, at
+    end, total, lowest, bound = 0, 0, at, len(wire)
     try:
         while length := wire[at]:
             if length < 64:
@@ -138,26 +139,16 @@ def skip_name(wire: bytes, at: int) -> int:
                 at = (length & 63) << 8 | wire[at + 1]
                 if not HEADER_SIZE <= at < lowest:
                     raise Malformed("a compression pointer that doesn't point backwards")
-                lowest = at
+                lowest, bound = at, lowest
             else:
                 raise Malformed("a label of an unknown kind")
+            if at >= bound:
+                raise Malformed("a name that runs past the end")
             if total >= MAX_NAME:
                 raise Malformed("a name longer than 255 bytes")
     except IndexError:
         raise Malformed("a name that runs past the end") from None
     return end or at + 1
-
-
-def expand_name(wire: bytes, at: int) -> bytes:
-    """Return the name at `at`, which has been skipped before, without compression."""
-    parts: list[bytes] = []
-    while length := wire[at]:
-        if length >= 192:
-            at = (length & 63) << 8 | wire[at + 1]
-        else:
-            parts.append(wire[at : at + length + 1])
-            at += length + 1
-    return b"".join(parts) + b"\0"
 
 
 def parse_query(wire: bytes) -> Query:
@@ -167,12 +158,15 @@ def parse_query(wire: bytes) -> Query:
     ident, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
     if flags & QR:
         raise Malformed("a response, not a query")
-    if questions != 1 or answers or authorities:
+    if questions != 1 or (not flags & OPCODE_MASK and (answers or authorities)):
         raise Malformed("not exactly one question and nothing else")
     end = _plain_name(wire, HEADER_SIZE)
     if end + 4 > len(wire):
         raise Malformed("a question that runs past the end")
     rdtype, rdclass = _PAIR.unpack_from(wire, end)
+    question, name = wire[HEADER_SIZE : end + 4], wire[HEADER_SIZE:end].lower()
+    if answers or authorities:  # NOTIFY and UPDATE, which are only refused
+        return Query(ident, flags, question, name, rdtype, rdclass, None)
     at, edns = end + 4, None
     for _ in range(additionals):
         start, at = at, skip_name(wire, at)
@@ -186,14 +180,16 @@ def parse_query(wire: bytes) -> Query:
             edns = parse_opt(size, ttl, wire[at - length : at])
     if at != len(wire):
         raise Malformed("bytes after the last record")
-    return Query(
-        ident, flags, wire[HEADER_SIZE : end + 4], wire[HEADER_SIZE:end].lower(), rdtype, rdclass,
-        edns,
-    )  # fmt: skip
+    return Query(ident, flags, question, name, rdtype, rdclass, edns)
 
 
 def parse_reply(wire: bytes) -> Reply:
-    """Read a server's message. Raises Malformed."""
+    """Read a server's message. Raises Malformed.
+
+    What is wrong behind the answer and the authority section is left out: bytes after the last
+    record, OPT records out of place or after the first, additional records that can't be read. Of a
+    truncated message only header and question have to be good.
+    """
     try:
         return _parse_reply(wire)
     except (IndexError, StructError):
@@ -209,42 +205,60 @@ def _parse_reply(wire: bytes) -> Reply:
     at = HEADER_SIZE
     known: set[int] = set()
     if questions:
-        while length := wire[at]:
-            if length > 63:
-                raise Malformed("a compressed question")
-            known.add(at)
-            at += length + 1
-        at += 5
-        if at - HEADER_SIZE - 4 > MAX_NAME:
-            raise Malformed("a name longer than 255 bytes")
+        at = _plain_name(wire, at, known) + 4
     question = wire[HEADER_SIZE:at]
-    size, edns = len(wire), None
+    try:
+        sections, end, edns, whole = _read_sections(wire, at, counts, known)
+    except (Malformed, IndexError, StructError):
+        if not flags & TC or not questions:
+            raise
+        return Reply(wire[:at], flags, question, (), (), (), None)  # it is asked for over TCP
+    answer, authority, additional = sections
+    return Reply(wire[:end], flags, question, answer, authority, additional, edns, whole)
+
+
+def _read_sections(
+    wire: bytes, at: int, counts: list[int], known: set[int]
+) -> tuple[list[tuple[Record, ...]], int, Edns | None, bool]:
+    """Read the records from `at` on. Returns them by section, where they end, what OPT says, and
+    whether every record is among them. Raises Malformed, IndexError or StructError.
+    """
+    size, edns, whole = len(wire), None, True
     sections: list[tuple[Record, ...]] = []
-    for count in counts:
+    for section, count in enumerate(counts):
         records: list[Record] = []
         for _ in range(count):
             start = at
-            at = _skip_known(wire, at, known)
-            rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, at)
-            data = at + 10
-            at = data + length
-            if at > size:
-                raise Malformed("a record's data that runs past the end")
+            try:
+                at = _skip_known(wire, at, known)
+                rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, at)
+                data = at + 10
+                at = data + length
+                if at > size:
+                    raise Malformed("a record's data that runs past the end")
+            except (Malformed, IndexError, StructError):
+                if section != ADDITIONAL:
+                    raise
+                at, whole = start, False  # where the next record begins isn't known either
+                break
             if rdtype == OPT:
-                if edns is not None or len(sections) != 2:
-                    raise Malformed("an OPT record out of place")
-                edns = parse_opt(rdclass, ttl, wire[data:at])
+                whole = False
+                if edns is None and section == ADDITIONAL:
+                    edns = parse_opt_leniently(rdclass, ttl, wire[data:at])
                 continue
             if rdclass == IN:
-                _check_data(wire, rdtype, data, at, known)
+                try:
+                    _check_data(wire, rdtype, data, at, known)
+                except (Malformed, IndexError, StructError):
+                    if section != ADDITIONAL:
+                        raise
+                    whole = False
+                    continue
             if ttl >> 31:  # RFC 2181 section 8: the top bit set counts as zero
                 ttl = 0
             records.append(_new_record(Record, (start, rdtype, rdclass, ttl, data, length)))
         sections.append(tuple(records))
-    if at != size:
-        raise Malformed("bytes after the last record")
-    answer, authority, additional = sections
-    return Reply(wire, flags, question, answer, authority, additional, edns)
+    return sections, at, edns, whole
 
 
 def _skip_known(wire: bytes, at: int, known: set[int]) -> int:
@@ -256,27 +270,15 @@ def _skip_known(wire: bytes, at: int, known: set[int]) -> int:
     return end
 
 
-def is_bare_error(wire: bytes) -> bool:
-    """Whether a reply has no question and no records but OPT, and says error or TC: its sender
-    couldn't read the question, or doesn't repeat it.
-    """
-    if len(wire) < HEADER_SIZE or not wire[2] & 0x80 or wire[4:10] != bytes(6):
-        return False
-    return bool(wire[3] & RCODE_MASK or wire[2] & 0x02)
-
-
-def with_question(message: bytes, question: bytes) -> bytes:
-    """Put a question into a reply that has none."""
-    return b"".join((message[:4], b"\0\1", message[6:HEADER_SIZE], question, message[HEADER_SIZE:]))
-
-
-def _plain_name(wire: bytes, at: int) -> int:
-    """Skip a name without compression, as a question's must be."""
+def _plain_name(wire: bytes, at: int, known: set[int] | None = None) -> int:
+    """Skip a name without compression, as a question's must be; `known` learns its labels."""
     start = at
     try:
         while length := wire[at]:
             if length > 63:
                 raise Malformed("a compressed question")
+            if known is not None:
+                known.add(at)
             at += length + 1
     except IndexError:
         raise Malformed("a name that runs past the end") from None

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 class Request(NamedTuple):
-    """What to explain: a name as text, and who asks how."""
+    """What to explain: a name as text, and the client with its flags."""
 
     name: str
     type: str

@@ -1,7 +1,7 @@
 """The fast path for the usual miss: AAAA without DNSSEC, no AAAA there, A records.
 
-It asks the same upstreams by the same tries, and its answers are those of `rules.resolve` (a test
-compares the two). Whatever hasn't the usual shape goes on in `rules.resolve` with what has come so
+It asks the same upstreams in the same way, and its answers are those of `rfc6147.resolve` (a test
+compares the two). A reply of another shape goes to `rfc6147.resolve`, with the replies so
 far. Its point is what it leaves out: a query is never unpacked, the reply without data is only
 looked at, and the response comes from the cache by the hot path.
 """
@@ -21,9 +21,11 @@ from nat64_dataplane.dns64.message.wire import Reply
 from nat64_dataplane.dns64.settings import Server
 from nat64_dataplane.dns64.synthesis import local_answers, one_pass
 from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.resolver_arpa import RESOLVER_ARPA
 from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Rule
 from nat64_dataplane.dns64.upstream.upstream_group import Attempts, UpstreamGroup
 
+_LOCAL = (local_answers.IPV4ONLY_ARPA, RESOLVER_ARPA)
 _AAAA = b"\0\x1c\0\1"
 _A = b"\0\1\0\1"
 VARIANT = AnswerVariant(True, False, False)
@@ -50,7 +52,7 @@ class Waiter(NamedTuple):
 
 
 class Owner(Protocol):
-    """Who started a resolution, and is told how it ended."""
+    """The table of questions in flight, which starts a resolution and gets its result."""
 
     policy: Dns64Policy | None
 
@@ -58,6 +60,12 @@ class Owner(Protocol):
         self, fast: FastResolution, key: tuple[bytes, AnswerVariant], decision: Decision
     ) -> None:
         """Answer all who wait."""
+
+    def known(self, key: tuple[bytes, AnswerVariant]) -> Reply | None:
+        """The reply to a question, from the cache."""
+
+    def is_in_flight(self, key: tuple[bytes, AnswerVariant]) -> bool:
+        """Whether a question is being resolved."""
 
     def fast_to_full(
         self,
@@ -117,11 +125,35 @@ class FastResolution(Attempts):
             return
         self.succeeded(wire.NOERROR)
         if self._answer is None:
-            self.restart(self.question[:-4] + _A)
+            self._ask_for_a()
             return
+        self._end()
+        self._owner.fast_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
+
+    def _ask_for_a(self) -> None:
+        """Ask for A, unless a client has: many ask for A and AAAA at once."""
+        question = self.question[:-4] + _A
+        key = (question, VARIANT)
+        known = self._owner.known(key)
+        if known is None and not self._owner.is_in_flight(key):
+            self.restart(question)
+            return
+        self._end()
+        given: list[Reply | Failed] = [_parsed(self._first)]
+        if known is not None:
+            assert self._owner.policy is not None, "the fast path is for dns64"
+            end = wire.HEADER_SIZE + len(question)
+            embed = self._owner.policy.embed
+            answer = one_pass.synthesized(known.wire, end, embed, self._ttl)
+            if answer is not None:
+                self._owner.fast_done(self, self._key, Decision(answer, Rule.SYNTHESIZED))
+                return
+            given.append(known)
+        self._owner.fast_to_full(self, self._key, given)
+
+    def _end(self) -> None:
         self.over = True
         self.group.under_way -= 1
-        self._owner.fast_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
 
     def _unusual(self, result: Reply | Failed) -> None:
         given = [result] if self._ttl < 0 else [_parsed(self._first), result]
@@ -141,7 +173,7 @@ def fast_path_question(message: bytes, size: int) -> bytes | None:
     if question[-4:] != _AAAA or not one_pass.is_question(question):
         return None
     name = question[:-4].lower()
-    if name.endswith(local_answers.IPV4ONLY_ARPA):
+    if name.endswith(_LOCAL):
         return None
     return name + _AAAA
 

@@ -15,16 +15,18 @@ from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
 from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question, Rule, resolve
 from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
+Known = Callable[[bytes, Callable[[Reply | None], None]], None]
+"""Gives the reply to a question that a client has asked, now or when there is one; or None."""
 Finished = Callable[[Decision, str], None]
-"""Told the decision, and what went wrong upstream, if anything did."""
+"""Called with the decision and, after a failure upstream, its reason."""
 
 
 class FullResolution:
-    """Drives `rules.resolve` with replies from the `forward` stanzas."""
+    """Drives `rfc6147.resolve` with replies from the `forward` stanzas."""
 
     __slots__ = (
-        "_finished", "_given", "_groups", "_over", "_question", "_reason", "_skip", "_steps",
-        "waiting",
+        "_finished", "_given", "_groups", "_known", "_over", "_question", "_reason", "_skip",
+        "_steps", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -34,14 +36,18 @@ class FullResolution:
         question: Question,
         finished: Finished,
         given: Sequence[Reply | Failed] = (),
+        known: Known | None = None,
     ) -> None:
-        """`given` are results of the first questions, where those have been asked before."""
+        """`given` are results of the first questions, where those have been asked before; `known`
+        gives replies that need not be asked for.
+        """
         self.waiting: list[Callable[[Decision], None]] = []
         self._groups = groups
         self._question = question
         self._finished = finished
         self._steps = resolve(policy, question)
         self._given = list(given)
+        self._known = known
         self._reason = ""
         self._skip = 0
         self._over = False
@@ -51,7 +57,7 @@ class FullResolution:
         self._guarded(self._step, None)
 
     def _guarded(self, go_on: Callable[..., None], *arguments: object) -> None:
-        """Go on, or end with SERVFAIL: whatever happens, who waits is told, and told once."""
+        """Go on, or end with SERVFAIL. In every case those who wait are told exactly once."""
         try:
             go_on(*arguments)
         except Exception as error:  # a fault of ours costs one answer, not the server
@@ -84,8 +90,22 @@ class FullResolution:
             return
         asked = self._question
         question = ask.name + _TAILS[ask.type, asked.rdclass]
-        done = partial(self._guarded, self._received, ask, group)
-        group.ask(question, do=asked.do, cd=asked.cd, done=done)
+
+        def ask_upstream() -> None:
+            done = partial(self._guarded, self._received, ask, group)
+            group.ask(question, do=asked.do, cd=asked.cd, rd=asked.rd, done=done)
+
+        if self._known is None or (ask.type, asked.type) != (wire.A, wire.AAAA):
+            ask_upstream()
+            return
+
+        def found(reply: Reply | None) -> None:
+            if reply is None:
+                ask_upstream()
+            else:
+                self._received(ask, None, reply)
+
+        self._known(question, partial(self._guarded, found))
 
     def _next_group(self, name: bytes) -> UpstreamGroup | None:
         for index in range(self._skip, len(self._groups)):

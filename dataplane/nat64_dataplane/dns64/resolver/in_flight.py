@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from nat64_dataplane.dns64.access.client_acl import Client
 from nat64_dataplane.dns64.access.client_limits import LIMITS, ClientLimits
@@ -13,9 +14,9 @@ from nat64_dataplane.dns64.instrumentation.counters import Counters
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.instrumentation.query_log import ErrorLog
 from nat64_dataplane.dns64.message import wire
-from nat64_dataplane.dns64.message.answer import ERROR, Answer
+from nat64_dataplane.dns64.message.answer import ERROR, Answer, as_reply
 from nat64_dataplane.dns64.message.failed import Failed
-from nat64_dataplane.dns64.message.wire import Query
+from nat64_dataplane.dns64.message.wire import Query, Reply
 from nat64_dataplane.dns64.resolver.fast_path import VARIANT as FAST_VARIANT
 from nat64_dataplane.dns64.resolver.fast_path import (
     FastResolution,
@@ -162,6 +163,41 @@ class Resolver:
             return False
         return -entry.left(int(now)) < self.stale.duration
 
+    def known(self, key: Key) -> Reply | None:
+        """The reply to a question, from the cache; none that is near its end, since an answer made
+        of it would be no newer.
+        """
+        if self._cache is None:
+            return None
+        entry = self._cache.find(*key, now := int(self._loop.time()))
+        if entry is None or entry.errors or entry.shape.kind == ERROR:
+            return None
+        if 2 * entry.left(now) < entry.shape.ttl:
+            return None
+        reply = as_reply(entry.answer(), key[0])
+        return reply if all(record.ttl for record in reply.records) else None
+
+    def is_in_flight(self, key: Key) -> bool:
+        """Whether a question is being resolved."""
+        return key in self._jobs
+
+    def _known_or_awaited(
+        self, variant: AnswerVariant, question: bytes, found: Callable[[Reply | None], None]
+    ) -> None:
+        """Give the reply to a question from the cache, or once it is there if it is in flight."""
+        key = (question, variant)
+        job = self._jobs.get(key)
+        if job is None:
+            found(self.known(key))
+            return
+
+        def decided(decision: Decision) -> None:
+            answer = decision.answer
+            usable = answer.kind != ERROR and not answer.errors
+            found(as_reply(answer, question) if usable else None)
+
+        job.waiting.append(decided)
+
     def failed_recently(self, key: Key, now: float) -> bool:
         """Whether refreshing a stale answer is to wait, as `serve_stale` says."""
         return self._rechecks.get(key, 0.0) > now
@@ -177,12 +213,14 @@ class Resolver:
             view.do,
             view.cd,
             view.synthesize,
+            view.rd,
         )
 
         def finished(decision: Decision, reason: str) -> None:
             self._finished(key, decision, reason, query)
 
-        return FullResolution(self.policy, self.groups, asked, finished, given)
+        known = partial(self._known_or_awaited, view) if view.rd else None
+        return FullResolution(self.policy, self.groups, asked, finished, given, known)
 
     def _finished(self, key: Key, decision: Decision, reason: str, query: Query | None) -> None:
         job = self._jobs.pop(key)
@@ -196,6 +234,8 @@ class Resolver:
         _tell(job.waiting, decision)
 
     def _keep(self, key: Key, answer: Answer, now: float) -> None:
+        if not key[1].rd:
+            return
         if self._has_better(key, answer, now):
             assert self.stale is not None, "only a stale answer is better than a failure"
             if len(self._rechecks) >= MAX_RECHECKS:

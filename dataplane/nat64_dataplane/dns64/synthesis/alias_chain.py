@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple
 
-from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message import domain_names, wire
 from nat64_dataplane.dns64.message.compose import Data, Writer
 from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
@@ -24,30 +24,63 @@ class Ask(NamedTuple):
 
 def follow(name: bytes, rdtype: int, why: str) -> Generator[Ask, Reply | Failed, Reply | Failed]:
     """Ask for A or AAAA. Where upstream stops at an alias without saying why, ask for its target
-    (section 5.1.5).
+    (section 5.1.5). Aliases that lead back to one of them are a failure.
     """
     reply = yield Ask(name, rdtype, why)
     chain: list[Reply] = []
-    while isinstance(reply, Reply) and len(chain) < MAX_CHAIN:
+    seen, at = {name}, name
+    while isinstance(reply, Reply):
+        looped = _walk(reply, at, seen)
+        if looped is not None:
+            text = domain_names.to_text(looped)
+            return Failed(f"a loop of aliases at {text}", wire.SERVFAIL, final=True)
         target = _open_end(reply)
-        if target is None:
+        if target is None or len(chain) >= MAX_CHAIN:
             break
         chain.append(reply)
+        at = target
+        seen.add(at)
         reply = yield Ask(target, rdtype, "the chain of aliases ends here without an address")
     if not chain or isinstance(reply, Failed):
         return reply
     return join(name, rdtype, [*chain, reply])
 
 
+def _aliases(reply: Reply) -> dict[bytes, bytes]:
+    """The targets of a reply's aliases by owner, in lower case."""
+    return {
+        domain_names.expand_name(reply.wire, record.start).lower(): domain_names.expand_name(
+            reply.wire, record.data
+        ).lower()
+        for record in reply.answer
+        if record.type == wire.CNAME and record.rdclass == wire.IN
+    }
+
+
+def _walk(reply: Reply, at: bytes, seen: set[bytes]) -> bytes | None:
+    """Follow a reply's aliases from a name on. Returns the name that comes twice, if one does."""
+    targets = _aliases(reply)
+    while (target := targets.get(at)) is not None:
+        if target in seen:
+            return target
+        seen.add(target)
+        at = target
+    return None
+
+
 def _open_end(reply: Reply) -> bytes | None:
-    """Return the name that a chain of aliases stops at, where nothing follows it."""
-    if reply.authority or not reply.answer or reply.rcode:
+    """Return the name that a chain of aliases stops at, where nothing follows it: no more than name
+    servers in the authority section, of the zone that the aliases are in.
+    """
+    if not reply.answer or reply.rcode:
+        return None
+    if any(record.type not in (wire.NS, wire.RRSIG) for record in reply.authority):
         return None
     aliases = (wire.CNAME, wire.DNAME, wire.RRSIG)
     if any(record.type not in aliases or record.rdclass != wire.IN for record in reply.answer):
         return None
     last = [record for record in reply.answer if record.type == wire.CNAME]
-    return wire.expand_name(reply.wire, last[-1].data).lower() if last else None
+    return domain_names.expand_name(reply.wire, last[-1].data).lower() if last else None
 
 
 def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
@@ -57,9 +90,13 @@ def join(name: bytes, rdtype: int, replies: list[Reply]) -> Reply:
     last = replies[-1]
     for reply in replies:
         for record in reply.answer if reply is not last else ():
-            target = wire.expand_name(reply.wire, record.data) if record.type == wire.CNAME else b""
+            target = (
+                domain_names.expand_name(reply.wire, record.data)
+                if record.type == wire.CNAME
+                else b""
+            )
             if target:
-                owner = wire.expand_name(reply.wire, record.start)
+                owner = domain_names.expand_name(reply.wire, record.start)
                 alias = Data(wire.CNAME, record.ttl, b"")
                 writer.record(0, owner, alias, (b"", target, b"", b""))
     writer.reply(last)

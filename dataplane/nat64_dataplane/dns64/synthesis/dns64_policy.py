@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from nat64_dataplane import pref64
 from nat64_dataplane.dns64.message import wire
@@ -12,6 +12,10 @@ from nat64_dataplane.special_purpose import is_global
 
 IPV4ONLY = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))
 """The addresses of ipv4only.arpa (RFC 7050 section 2.2): always translated."""
+
+NEVER = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"))
+"""Never translated, with any prefix: names that a resolver blocks have such addresses, and are to
+fail at once for IPv6 clients as they do for others."""
 
 _MAX_MEMO = 4096
 
@@ -29,7 +33,7 @@ class Dns64Policy:
         self, name: bytes, rdtype: int, rdclass: int, *, cd: bool, family: int
     ) -> bool:
         """Whether this question of a client of this family (1 for IPv4, 2 for IPv6) falls under
-        DNS64 at all, whatever upstream will say.
+        DNS64, independent of upstream's reply.
         """
         if cd or (rdtype, rdclass) != (wire.AAAA, wire.IN):
             return False
@@ -52,7 +56,7 @@ class Dns64Policy:
 
     def addresses(self, a: IPv4Address) -> list[IPv6Address]:
         """Return the IPv6 addresses that stand for `a`; none where it isn't to be translated."""
-        if any(a in network for network in self.settings.exclude_a):
+        if any(a in network for network in (*NEVER, *self.settings.exclude_a)):
             return []
         prefixes = self.prefixes_for(a)
         return [pref64.embed(prefix, a) for prefix in prefixes if self._may(prefix, a)]

@@ -12,34 +12,37 @@ from nat64_dataplane.dns64.synthesis.dns64_policy import IPV4ONLY, Dns64Policy
 
 IPV4ONLY_ARPA = domain_names.from_text("ipv4only.arpa.")
 _REVERSE = frozenset(domain_names.reverse_ipv4(address) for address in IPV4ONLY)
+_TAILS = (IPV4ONLY_ARPA, *_REVERSE)
+_NOBODY = domain_names.from_text("nobody.invalid.")
 TTL = 86400
 """Seconds; what the real ipv4only.arpa has (RFC 7050 section 8.2)."""
 DENIAL_TTL = 10800
 ALIAS_TTL = 600
 """Seconds, at most, for the CNAME from ip6.arpa to in-addr.arpa."""
 
-_SOA_RDATA = (
-    b"",
-    IPV4ONLY_ARPA,
-    domain_names.from_text("nobody.invalid."),  # as RFC 6303 has it for zones that are local
-    b"".join(number.to_bytes(4, "big") for number in (1, 3600, 1200, 604800, DENIAL_TTL)),
-)
+_ZONES = frozenset((IPV4ONLY_ARPA, *_REVERSE))
 
 
 def answer(policy: Dns64Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Answer | None:
-    """Answer for ipv4only.arpa, what is below it, and its two reverse names (RFC 8880)."""
-    reverse = name in _REVERSE
-    if not reverse and not name.endswith(IPV4ONLY_ARPA):
+    """Answer for ipv4only.arpa, its two reverse names, and what is below them (RFC 8880).
+
+    Each is a zone of its own. DS is the parent's, and goes upstream: only there is the proof that
+    the zone isn't signed, without which a validating resolver takes what we synthesize for forged.
+    """
+    if not name.endswith(_TAILS):
         return None
-    if not reverse and IPV4ONLY_ARPA not in domain_names.ancestors(name):
+    zone = next((zone for zone in domain_names.ancestors(name) if zone in _ZONES), None)
+    if zone is None or (rdtype == wire.DS and name == zone):
         return None
     writer = Writer(name + b"\0\0\0\1")
     flags = wire.AA | wire.RA
-    if reverse:
+    if name != zone:
+        flags |= wire.NXDOMAIN
+    elif rdtype == wire.SOA:
+        writer.record(0, name, Data(wire.SOA, TTL, b""), soa_rdata(zone))
+    elif zone in _REVERSE:
         if rdtype in (wire.PTR, wire.ANY):
             _name_record(writer, name, wire.PTR, IPV4ONLY_ARPA, TTL)
-    elif name != IPV4ONLY_ARPA:
-        flags |= wire.NXDOMAIN
     elif rdtype == wire.A:
         for address in IPV4ONLY:
             writer.record(0, name, Data(wire.A, TTL, address.packed))
@@ -48,18 +51,24 @@ def answer(policy: Dns64Policy, name: bytes, rdtype: int, *, synthesize: bool) -
             for address in IPV4ONLY:
                 data = pref64.embed(prefix, address).packed
                 writer.record(0, name, Data(wire.AAAA, TTL, data))
-    elif rdtype == wire.SOA:
-        writer.record(0, name, Data(wire.SOA, TTL, b""), _SOA_RDATA)
-    result = _finish(writer, flags)
+    result = finish(writer, flags, zone)
     result.synthesized = rdtype == wire.AAAA and result.kind == SUCCESS
     return result
 
 
-def _finish(writer: Writer, flags: int) -> Answer:
+def soa_rdata(zone: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """The SOA of a zone that is local, as RFC 6303 has it, in the parts that Writer takes."""
+    numbers = (1, 3600, 1200, 604800, DENIAL_TTL)
+    after = b"".join(number.to_bytes(4, "big") for number in numbers)
+    return b"", zone, _NOBODY, after
+
+
+def finish(writer: Writer, flags: int, zone: bytes) -> Answer:
+    """Make the answer of what was written; a denial gets the SOA of its zone."""
     body = writer.body()
     if body.counts[0]:
         return _answer(flags, body, TTL, SUCCESS)
-    writer.record(1, IPV4ONLY_ARPA, Data(wire.SOA, DENIAL_TTL, b""), _SOA_RDATA)
+    writer.record(1, zone, Data(wire.SOA, DENIAL_TTL, b""), soa_rdata(zone))
     return _answer(flags, writer.body(), DENIAL_TTL, DENIAL)
 
 
@@ -88,6 +97,8 @@ def alias(question: bytes, target: bytes, reply: Reply) -> Answer:
     _name_record(writer, question[:-4], wire.CNAME, target, alias_ttl)
     writer.reply(reply)
     flags = reply.flags & (wire.RA | wire.RCODE_MASK)
+    if kind == DENIAL and not reply.rcode:
+        flags |= wire.RA
     result = _answer(flags, writer.body(), min(ttl, ALIAS_TTL), kind)
     result.errors = reply.errors()
     return result

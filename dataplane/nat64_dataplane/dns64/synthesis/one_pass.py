@@ -137,6 +137,8 @@ class _Pass:
                     continue
                 offsets.append(self._size + len(owner) + 4)
                 self._size += len(owner) + 10
+                if section == 0 and rdtype == wire.AAAA:
+                    raise _Unusual  # it may be excluded
                 if rdtype in _NAMES:
                     end, self._at = self._at, data
                     kept = self._name()

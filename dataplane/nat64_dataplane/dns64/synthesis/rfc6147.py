@@ -24,13 +24,16 @@ from nat64_dataplane.dns64.message.answer import (
 )
 from nat64_dataplane.dns64.message.compose import Data, compose
 from nat64_dataplane.dns64.message.failed import Failed
-from nat64_dataplane.dns64.message.wire import Record, Reply
-from nat64_dataplane.dns64.synthesis import local_answers
+from nat64_dataplane.dns64.message.wire import Reply
+from nat64_dataplane.dns64.synthesis import local_answers, resolver_arpa
 from nat64_dataplane.dns64.synthesis.alias_chain import Ask, follow
 from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
+from nat64_dataplane.dns64.synthesis.reply_facts import covers, has_addresses, is_signed
 
 TTL_WITHOUT_SOA = 600
 """Seconds: the most a synthesized AAAA lives where no SOA said otherwise (section 5.1.7)."""
+TTL_AFTER_FAILURE = 30
+"""Seconds: the most it lives where the AAAA question got no reply, or an error."""
 _SYNTHESIZED = ((EDE_SYNTHESIZED, "DNS64"),)
 DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 27})
 """Extended DNS errors by which a resolver says that validation failed (RFC 8914)."""
@@ -47,6 +50,8 @@ class Question(NamedTuple):
     cd: bool
     synthesize: bool
     """Whether this client's AAAA may be synthesized."""
+    rd: bool = True
+    """Whether it wants recursion, which is then asked of upstream."""
 
     @property
     def wire(self) -> bytes:
@@ -74,6 +79,8 @@ class Rule(enum.Enum):
     IPV4ONLY = "ipv4only.arpa is answered here, with every prefix (RFC 7050, RFC 8880)"
     PTR_LOCAL = "the address is under a prefix: answered with ptr's name (section 5.3.1)"
     PTR_CNAME = "the address is under a prefix: CNAME to in-addr.arpa (section 5.3.1)"
+    RESOLVER_ARPA = "resolver.arpa is answered here and never forwarded (RFC 9462 section 6.4)"
+    ALIAS_LOOP = "the name's aliases lead in a circle"
     UNREACHED = "no upstream answered"
     FAULT = "a fault of this program: the log says which"
 
@@ -90,6 +97,10 @@ Steps = Generator[Ask, Reply | Failed, Decision]
 
 def resolve(policy: Dns64Policy | None, question: Question) -> Steps:
     """Decide one question, for servers without `dns64` too (`policy` None)."""
+    if question.rdclass == wire.IN:
+        resolvers = resolver_arpa.answer(question.name, question.type)
+        if resolvers is not None:
+            return Decision(resolvers, Rule.RESOLVER_ARPA)
     if policy is None or question.rdclass != wire.IN:
         rule = Rule.PASSED if question.rdclass == wire.IN else Rule.CLASS
         return (yield from _pass(question, rule))
@@ -130,7 +141,9 @@ def _aaaa(policy: Dns64Policy, question: Question) -> Steps:
     first = yield from follow(question.name, wire.AAAA, why)
     keeps_dnssec = _keeps_dnssec(policy, question)
     real: Decision | None = None
-    ttl = TTL_WITHOUT_SOA
+    ttl = TTL_AFTER_FAILURE
+    if isinstance(first, Failed) and first.final:
+        return _loop(first)
     if isinstance(first, Reply):
         rcode = first.rcode
         if rcode == wire.NXDOMAIN:
@@ -138,22 +151,26 @@ def _aaaa(policy: Dns64Policy, question: Question) -> Steps:
         if rcode == wire.SERVFAIL and any(code in DNSSEC_ERRORS for code, _ in first.errors()):
             return Decision(from_reply(first), Rule.BOGUS)
         if rcode == wire.NOERROR:
-            if keeps_dnssec and _signed(first):
+            if keeps_dnssec and is_signed(first):
                 return Decision(from_reply(first), Rule.SIGNED)
             real = _real(policy, first)
             if real is not None and not policy.settings.translate_all:
                 return real
+            ttl = TTL_WITHOUT_SOA
             for record in first.authority:
                 if record.type == wire.SOA:
                     ttl = record.ttl
     why = "no usable AAAA: are there A records? (section 5.1.6)"
     second = yield from follow(question.name, wire.A, why)
     if isinstance(second, Failed):
+        if real is None and second.final:
+            return _loop(second)
         return real or _unreached(second, Rule.A_FAILED)
     if not has_addresses(second):
         rule = Rule.A_FAILED if second.rcode else Rule.NO_A
-        return real or Decision(from_reply(second, keep=wire.RA), rule)
-    if keeps_dnssec and isinstance(first, Reply) and _signed(second):
+        excluded = _excluded(policy, second)
+        return real or Decision(from_reply(second, excluded, keep=wire.RA), rule)
+    if keeps_dnssec and isinstance(first, Reply) and is_signed(second):
         return Decision(from_reply(first), Rule.SIGNED)
     answer = synthesize(policy, second, ttl, do=question.do)
     if answer is not None:
@@ -162,12 +179,22 @@ def _aaaa(policy: Dns64Policy, question: Question) -> Steps:
         return real
     if isinstance(first, Reply) and first.rcode == wire.NOERROR and not first.answer:
         return Decision(from_reply(first), Rule.A_EXCLUDED)
-    return Decision(_without_addresses(second), Rule.A_EXCLUDED)
+    return Decision(_without_addresses(policy, second), Rule.A_EXCLUDED)
 
 
-def has_addresses(reply: Reply) -> bool:
-    """Whether a reply brings A records and no error."""
-    return not reply.rcode and wire.A in [record.type for record in reply.answer]
+def _loop(failed: Failed) -> Decision:
+    return Decision(failure(failed.rcode, (EDE_OTHER, failed.reason)), Rule.ALIAS_LOOP)
+
+
+def _excluded(policy: Dns64Policy, reply: Reply) -> dict[int, tuple[Data, ...]]:
+    """What is to be dropped of the reply to an A question: AAAA that are excluded."""
+    return {
+        index: ()
+        for index, record in enumerate(reply.answer)
+        if record.type == wire.AAAA
+        and record.rdclass == wire.IN
+        and policy.excluded(reply.data(record))
+    }
 
 
 def _real(policy: Dns64Policy, reply: Reply) -> Decision | None:
@@ -187,7 +214,7 @@ def _real(policy: Dns64Policy, reply: Reply) -> Decision | None:
         return None
     if drop:
         for index, record in enumerate(reply.answer):
-            if _covers(reply, record, wire.AAAA):  # it is over the AAAA that are gone, too
+            if covers(reply, record, wire.AAAA):  # it is over the AAAA that are gone, too
                 drop[index] = ()
         return Decision(from_reply(reply, drop, keep=wire.AA | wire.RA), Rule.REAL_FILTERED)
     return Decision(from_reply(reply), Rule.REAL)
@@ -199,7 +226,7 @@ def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answ
     `ttl` is the most that a synthesized record may live (section 5.1.7). Signatures over the A
     records go with them; all else stays (section 5.3.3).
     """
-    changes: dict[int, tuple[Data, ...]] = {}
+    changes = _excluded(policy, reply)
     found, least = 0, ttl
     for index, record in enumerate(reply.answer):
         if record.type == wire.A and record.rdclass == wire.IN:
@@ -207,7 +234,7 @@ def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answ
             addresses = policy.embed(reply.data(record))
             changes[index] = tuple([Data(wire.AAAA, capped, address) for address in addresses])
             found += len(addresses)
-        elif _covers(reply, record, wire.A):
+        elif covers(reply, record, wire.A):
             changes[index] = ()
         least = min(least, record.ttl)
     if not found:
@@ -225,33 +252,21 @@ def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answ
     )
 
 
-def _without_addresses(reply: Reply) -> Answer:
+def _without_addresses(policy: Dns64Policy, reply: Reply) -> Answer:
     """The aliases of a reply whose every A is excluded: an empty answer, not to be kept."""
-    drop: dict[int, tuple[Data, ...]] = {
-        index: ()
-        for index, record in enumerate(reply.answer)
-        if record.type == wire.A or _covers(reply, record, wire.A)
-    }
+    drop = _excluded(policy, reply)
+    for index, record in enumerate(reply.answer):
+        if record.type == wire.A or covers(reply, record, wire.A):
+            drop[index] = ()
     answer = from_reply(reply, drop, keep=wire.RA)
+    answer.flags |= wire.RA
     answer.ttl = UNCACHEABLE
     return answer
-
-
-def _covers(reply: Reply, record: Record, rdtype: int) -> bool:
-    """Whether a record is a signature over those of a type."""
-    if record.type != wire.RRSIG or record.length < 2:
-        return False
-    return reply.wire[record.data : record.data + 2] == rdtype.to_bytes(2, "big")
 
 
 def _keeps_dnssec(policy: Dns64Policy, question: Question) -> bool:
     """Whether what is signed is to reach this client as it is: `break_dnssec off`."""
     return question.do and not policy.settings.break_dnssec
-
-
-def _signed(reply: Reply) -> bool:
-    types = (wire.RRSIG, wire.NSEC, wire.NSEC3)
-    return any(record.type in types for record in (*reply.answer, *reply.authority))
 
 
 def _reverse(policy: Dns64Policy, question: Question) -> Steps:
@@ -263,7 +278,7 @@ def _reverse(policy: Dns64Policy, question: Question) -> Steps:
         return (yield from _pass(question, Rule.CHECKING_DISABLED))
     if _keeps_dnssec(policy, question):
         real = yield Ask(question.name, wire.PTR, "break_dnssec is off: is the answer signed?")
-        if isinstance(real, Reply) and _signed(real):
+        if isinstance(real, Reply) and is_signed(real):
             return Decision(from_reply(real), Rule.SIGNED)
     if isinstance(target, Answer):
         return Decision(target, Rule.PTR_LOCAL)

@@ -8,10 +8,12 @@ a connection on which nothing else comes either takes the connection with it.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 
 from nat64_dataplane.dns64.host.random_bytes import Entropy
 from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.bare_error import is_bare_error, with_question
 from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.malformed import Malformed
 from nat64_dataplane.dns64.message.wire import Reply
@@ -107,8 +109,8 @@ class _Connection(asyncio.Protocol):
             return
         query, _ = waits
         self.replies += 1
-        if wire.is_bare_error(message):
-            message = wire.with_question(message, query.question)
+        if is_bare_error(message):
+            message = with_question(message, query.question)
         query.finish(self._read(message, query))
 
     def _read(self, message: bytes, query: UpstreamQuery) -> Reply | Failed:
@@ -133,7 +135,7 @@ class _Connection(asyncio.Protocol):
             self._owner.closed_by_peer(self.replies)
         for query, deadline in waiting.values():
             if query.waits:
-                self._owner.send(query, deadline=deadline)
+                self._owner.send(query, deadline=deadline, again=True)
 
     def fail(self, reason: str) -> None:
         lost, self.pending = self.pending, {}
@@ -182,15 +184,20 @@ class StreamTransport:
         self._most_carried = 0
         self._most_until = 0.0
 
-    def send(self, query: UpstreamQuery, *, deadline: float) -> None:
-        """Send a query. Its `result` is called with the reply, or Failed by `deadline`."""
+    def send(self, query: UpstreamQuery, *, deadline: float, again: bool = False) -> None:
+        """Send a query. Its `result` is called with the reply, or Failed by `deadline`.
+
+        `again`: with what is left of the time that it had on a connection that was closed. That may
+        be little, so its time-out doesn't show that the new connection is dead.
+        """
         query.waits = True
         connection = self._usable()
         ident = self._entropy.bytes(2)
         while ident in connection.pending:
             ident = self._entropy.bytes(2)
         connection.send(ident, query, deadline)
-        self.loop.call_at(deadline, connection.expired, ident, query, self.loop.time())
+        sent = -math.inf if again else self.loop.time()
+        self.loop.call_at(deadline, connection.expired, ident, query, sent)
 
     def closed_by_peer(self, replies: int) -> None:
         """Note that the server closed a connection after so many replies, with queries waiting:

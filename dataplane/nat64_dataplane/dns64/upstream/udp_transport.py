@@ -20,6 +20,7 @@ from nat64_dataplane.dns64.host.random_bytes import Entropy, mix_case
 from nat64_dataplane.dns64.host.recvmmsg import DatagramReceiver
 from nat64_dataplane.dns64.instrumentation.internal_faults import faults
 from nat64_dataplane.dns64.message import wire
+from nat64_dataplane.dns64.message.bare_error import is_bare_error, with_question
 from nat64_dataplane.dns64.message.edns import may_have_opt
 from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.malformed import Malformed
@@ -42,8 +43,7 @@ _Pending = tuple[UpstreamQuery, bytes, int, bool]
 is, and whether it has an OPT record."""
 
 _Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes, float]
-"""When to look again, a number that decides between equals, which query, on which port and ID, and
-when to give up."""
+"""When to look again, a number to break ties, the query, its port and ID, and when to give up."""
 
 
 class _Port:
@@ -101,7 +101,7 @@ class _Port:
         end = wire.HEADER_SIZE + len(asked)
         echoed = message[wire.HEADER_SIZE : end]
         if echoed != asked:
-            if wire.is_bare_error(message):
+            if is_bare_error(message):
                 self._take_bare_error(message, pending)
                 return
             if echoed.lower() != asked.lower() or not query.is_open(number):
@@ -116,7 +116,7 @@ class _Port:
             owner.learn(message, query.do, asked)
             return
         query.edns = edns
-        # the letter case was for the way only: names compressed against the question get it
+        # put the question's own letter case back: compressed names in the reply point at it
         owner.finish(query, b"".join((message[: wire.HEADER_SIZE], query.question, message[end:])))
         if edns and may_have_opt(message) and not owner.edns.is_proven(owner.loop.time()):
             owner.learn(message, query.do, asked)
@@ -135,7 +135,7 @@ class _Port:
         else:
             del self.pending[ident]
         query.edns = edns
-        self._owner.finish(query, wire.with_question(message, query.question))
+        self._owner.finish(query, with_question(message, query.question))
 
 
 class UdpTransport:

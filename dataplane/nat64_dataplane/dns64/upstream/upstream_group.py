@@ -66,9 +66,9 @@ class UpstreamGroup:
             return True
         return self.settings.next_on_nodata and not reply.rcode and not reply.answer
 
-    def ask(self, question: bytes, *, do: bool, cd: bool, done: Done) -> None:
+    def ask(self, question: bytes, *, do: bool, cd: bool, rd: bool = True, done: Done) -> None:
         """Ask a question, in lower case; `done` gets the reply, or Failed after all tries."""
-        self.start(Attempts(self, question, do=do, cd=cd, done=done))
+        self.start(Attempts(self, question, do=do, cd=cd, rd=rd, done=done))
 
     def start(self, tries: Attempts) -> None:
         """Begin with the first try, unless too many questions are in flight."""
@@ -108,9 +108,16 @@ class Attempts(UpstreamQuery):
     )  # fmt: skip
 
     def __init__(
-        self, group: UpstreamGroup, question: bytes, *, do: bool, cd: bool, done: Done
+        self,
+        group: UpstreamGroup,
+        question: bytes,
+        *,
+        do: bool,
+        cd: bool,
+        rd: bool = True,
+        done: Done,
     ) -> None:
-        super().__init__(question, do=do, cd=cd)
+        super().__init__(question, do=do, cd=cd, rd=rd)
         self.group = group
         self._done = done
         self._order = group.order()

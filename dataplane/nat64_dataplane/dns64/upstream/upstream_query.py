@@ -20,15 +20,28 @@ Done = Callable[[Reply | Failed], None]
 
 
 class UpstreamQuery:
-    """A query in flight: what was asked. Subclasses say what happens to the result."""
+    """A query in flight. Subclasses define what happens to the result."""
 
-    __slots__ = ("also", "cd", "do", "edns", "end", "number", "question", "sent", "tcp", "waits")
+    __slots__ = (
+        "also",
+        "cd",
+        "do",
+        "edns",
+        "end",
+        "number",
+        "question",
+        "rd",
+        "sent",
+        "tcp",
+        "waits",
+    )
 
-    def __init__(self, question: bytes, *, do: bool, cd: bool) -> None:
+    def __init__(self, question: bytes, *, do: bool, cd: bool, rd: bool = True) -> None:
         self.question = question
         """In lower case."""
         self.do = do
         self.cd = cd
+        self.rd = rd
         self.edns = True
         """Whether this try goes with EDNS; of a reply, whether what it replies to did."""
         self.tcp = False
@@ -43,7 +56,7 @@ class UpstreamQuery:
         """Whether this try has neither a reply nor failed."""
 
     def result(self, result: Reply | Failed) -> None:
-        """Take what came of a try."""
+        """Handle the result of a try."""
         raise NotImplementedError
 
     def plain_reply(self, reply: Reply) -> None:
@@ -55,7 +68,7 @@ class UpstreamQuery:
         return self.waits and number in (self.number, self.also)
 
     def fault(self) -> None:
-        """End what this query is for, where it hasn't ended: taking a result raised."""
+        """End the work that this query is part of: handling a result raised."""
 
     def read(self, message: bytes) -> Reply:
         """Read a reply in which our question is where a question is. Raises Malformed."""
@@ -70,11 +83,15 @@ class UpstreamQuery:
         `plain`: without EDNS, whatever this try goes with.
         """
         if self.edns and not plain:
-            return b"".join((ident, _HEADS[self.cd], question, _OPTS[self.do]))
-        return b"".join((ident, _PLAIN_HEADS[self.cd], question))
+            message = b"".join((ident, _HEADS[self.cd], question, _OPTS[self.do]))
+        else:
+            message = b"".join((ident, _PLAIN_HEADS[self.cd], question))
+        if self.rd:
+            return message
+        return message[:2] + bytes((message[2] & ~1,)) + message[3:]
 
     def finish(self, result: Reply | Failed) -> None:
-        """End this try, once: what comes later is for nobody. Never raises."""
+        """End this try, once: later results are ignored. Never raises."""
         if not self.waits:
             return
         self.waits = False

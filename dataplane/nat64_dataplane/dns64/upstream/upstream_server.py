@@ -92,7 +92,7 @@ class UpstreamServer:
             self.datagrams.send(query, deadline=deadline, overdue=overdue)
 
     def _send_plain_copy(self, query: UpstreamQuery, deadline: float) -> None:
-        """Ask without EDNS, too: some servers drop what has an OPT record without a word."""
+        """Ask without EDNS, too: some servers drop queries with an OPT record and send no error."""
         if query.edns:
             self.datagrams.send(PlainCopy(query), deadline=deadline)
 
@@ -116,7 +116,7 @@ class UpstreamServer:
         self.send(_Probe(self._health, self), self._loop.time() + PROBE_SECONDS)
 
     def probed(self, result: Reply | Failed) -> None:
-        """Take what came of a probe: any reply is a sign of life."""
+        """Handle the result of a probe. Any reply shows that the server is alive."""
         if self._closed:
             return
         if isinstance(result, Reply):
@@ -144,15 +144,8 @@ class _Probe(UpstreamQuery):
     __slots__ = ("_server",)
 
     def __init__(self, question: bytes, server: UpstreamServer) -> None:
-        super().__init__(question, do=False, cd=False)
+        super().__init__(question, do=False, cd=False, rd=server.probes_recursion)
         self._server = server
-
-    def message(self, ident: bytes, question: bytes, *, plain: bool = False) -> bytes:
-        """As any query, but without RD where `health_check` says `no_rec`."""
-        message = super().message(ident, question, plain=plain)
-        if self._server.probes_recursion:
-            return message
-        return message[:2] + bytes((message[2] & ~1,)) + message[3:]
 
     def result(self, result: Reply | Failed) -> None:
         self._server.probed(result)
