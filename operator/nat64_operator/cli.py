@@ -18,7 +18,10 @@ from kubernetes import config as kube_config
 from nat64_operator.edge import dns, lifecycle, logs, uninstall, verify
 from nat64_operator.edge.kube import TIMEOUT, Kube
 from nat64_operator.edge.lease import LEASE_TIMEOUT
+from nat64_operator.edge.loop import NOWHERE
 from nat64_operator.settings import Settings
+
+log = logging.getLogger("nat64_operator")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
             connect(LEASE_TIMEOUT if lease else TIMEOUT),
             _settings(options),
             cluster_dns=options.cluster_dns,
+            sidecar_dns=options.sidecar_dns or _sidecar_dns(),
+            probe_zones=_zones(options.probe_zones),
             health_address=options.health,
             lease=lease,
             label_namespace=options.label_namespace == "true",
@@ -105,6 +110,23 @@ def _service_addresses(cluster_dns: str) -> tuple[str, ...]:
     return tuple(filter(None, known))
 
 
+def _sidecar_dns() -> str:
+    """Where the sidecars are asked unless a flag says so: in the cluster at their own addresses,
+    which lead nowhere outside of it.
+    """
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return ""
+    log.warning("outside of the cluster: a Corefile is written without asking the sidecars first")
+    return NOWHERE
+
+
+def _zones(text: str) -> tuple[str, ...]:
+    found = tuple(f"{zone.strip().strip('.')}." for zone in text.split(",") if zone.strip(" ."))
+    if not found:
+        raise ValueError(f"--probe-zones {text!r} names no zone, as in invalid")
+    return found
+
+
 def _json(flag: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -143,6 +165,20 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster-dns",
         "",
         "the cluster's DNS; this pod's nameserver when empty",
+    )
+    _flag(
+        runs,
+        "--sidecar-dns",
+        "",
+        "where the sidecars are asked in place of their Service's and their own addresses, for an "
+        "operator outside of the cluster; which doesn't ask them when empty",
+    )
+    _flag(
+        runs,
+        "--probe-zones",
+        "invalid",
+        "zones, by commas, whose resolver answers for any name in them: what tells whether names "
+        "resolve",
     )
     _flag(
         runs, "--health", "[::]:8080", "address of /healthz, /readyz and /metrics; empty for none"

@@ -108,8 +108,8 @@ def chart(api: Api) -> list[dict[str, Any]]:
 class ClusterDns:
     """The cluster's DNS as the operator's pod sees it: synthesizes when told to."""
 
-    def __init__(self) -> None:
-        self.synthesizes = False
+    def __init__(self, *, synthesizes: bool = False) -> None:
+        self.synthesizes = synthesizes
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
@@ -132,6 +132,12 @@ def _cluster_dns() -> ClusterDns:
     return ClusterDns()
 
 
+@pytest.fixture(scope="session")
+def sidecars() -> ClusterDns:
+    """The sidecars as the operator's pod sees them."""
+    return ClusterDns(synthesizes=True)
+
+
 @pytest.fixture
 def cluster_dns(_cluster_dns: ClusterDns) -> ClusterDns:
     """The cluster's DNS, not synthesizing yet."""
@@ -148,8 +154,9 @@ def free_address() -> str:
 class Operator:
     """The operator as a process."""
 
-    def __init__(self, kubeconfig: Path, log: Path, dns: str) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, dns: str, sidecars: str = "") -> None:
         self.kubeconfig, self._log, self._dns = kubeconfig, log, dns
+        self._sidecars = sidecars
         self._process: subprocess.Popen[bytes] | None = None
         self.health = ""
 
@@ -161,6 +168,7 @@ class Operator:
         argv += ["--dataplane-image=dataplane:test", f"--namespace={NAMESPACE}"]
         self.health = free_address()
         argv += [f"--cluster-dns={self._dns}", f"--health={self.health}", "--corefile-seconds=2"]
+        argv += [f"--sidecar-dns={self._sidecars}"] if self._sidecars else []
         argv += flags
         env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         with self._log.open("ab") as log:
@@ -197,6 +205,7 @@ def operator(
     control_plane: ControlPlane,
     chart: list[dict[str, Any]],
     cluster_dns: ClusterDns,
+    sidecars: ClusterDns,
     tmp_path: Path,
 ) -> Iterator[Operator]:
     """The operator, not started yet, with the rights that the chart gives it."""
@@ -209,7 +218,9 @@ def operator(
         context["context"]["user"] = "operator"
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(kubeconfig))
-    running = Operator(path, tmp_path / "operator.log", dns=cluster_dns.address)
+    running = Operator(
+        path, tmp_path / "operator.log", dns=cluster_dns.address, sidecars=sidecars.address
+    )
     yield running
     running.stop()
     if (tmp_path / "operator.log").exists():

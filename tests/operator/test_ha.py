@@ -21,11 +21,17 @@ pytestmark = pytest.mark.apiserver
 
 @pytest.fixture
 def pair(
-    cluster: Api, operator: Operator, cluster_dns: ClusterDns, tmp_path: Path
+    cluster: Api,
+    operator: Operator,
+    cluster_dns: ClusterDns,
+    sidecars: ClusterDns,
+    tmp_path: Path,
 ) -> Iterator[tuple[Operator, Operator]]:
     """Two, with the rights of a chart with two replicas."""
     apply_chart(cluster, "--set=operator.replicas=2")
-    second = Operator(operator.kubeconfig, tmp_path / "second.log", cluster_dns.address)
+    second = Operator(
+        operator.kubeconfig, tmp_path / "second.log", cluster_dns.address, sidecars.address
+    )
     yield operator, second
     operator.stop()
     second.stop()

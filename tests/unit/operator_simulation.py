@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nat64_operator.coredns.wiring import Answer
+from nat64_operator.coredns.case import Answer
 from nat64_operator.reconcile import Node, Pod, World, reconcile
 from nat64_operator.reconcile.actions import (
     Apply,
@@ -49,6 +49,13 @@ class Simulation:
         }
         self.custom_files: Any = None
         self.synthesizes = True
+        self.unfit = ""
+        """Why the sidecars, asked directly, are not what CoreDNS should ask."""
+        self.harms = False
+        """Whether CoreDNS's questions are refused by the sidecars."""
+        self.fails = ""
+        """How names that need an upstream fail, whoever is asked."""
+        self.dns_clients: frozenset[str] = frozenset()
         self.rolls_out = True
         self.machines: Machines | None = None
         """What translators hold on nodes; without it each pod is ready at once."""
@@ -115,6 +122,7 @@ class Simulation:
                 service_ranges=self.service_ranges,
                 owned=self.owned,
                 endpoints=ready,
+                dns_clients=self.dns_clients,
                 corefiles={
                     key: obj
                     for key, obj in ((COREDNS, self.corefile), (CUSTOM, self.custom_files))
@@ -144,8 +152,18 @@ class Simulation:
             said = str((self.corefile, self.custom_files))
             wired = "[fd00:" in said or "dns64" in said
             synthesized = self.synthesizes and (wired or self.lags)
-            answer = Answer(synthesized, "said", self.now, clear=not synthesized)
-            self._answers[question.policy] = answer
+            # The sidecars are in the way of what CoreDNS asks, in the modes that ask them.
+            harmed = self.harms and "[fd00:" in said
+            self._answers[question.policy] = Answer(
+                synthesized and not harmed,
+                "said",
+                self.now,
+                clear=not synthesized,
+                failure=self.fails or ("REFUSED" if harmed else ""),
+                ours=harmed,
+                probed=question.probe,
+                unfit=self.unfit if question.sidecars else "",
+            )
         if self.rolls_out:
             for obj in self.owned.values():
                 if obj["kind"] == "DaemonSet":
@@ -161,9 +179,10 @@ class Simulation:
         return plan
 
     def settle(self, limit: int = 40) -> None:
-        """Until there is nothing to do."""
+        """Until there is nothing to do, and nothing is asked that has to be known first."""
         for _ in range(limit):
-            if not self.step().groups:
+            plan = self.step()
+            if not plan.groups and not any(question.probe for question in plan.questions):
                 return
         raise AssertionError(f"it goes on for ever: {self.step()}")
 

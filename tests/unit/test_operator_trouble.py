@@ -253,6 +253,9 @@ class Greedy(NamedTuple):
     def wired(self, original: Site) -> str:
         return original.text + self.adds
 
+    def cautious(self) -> "Greedy":
+        return self
+
     def without(self, current: Site) -> str | None:
         return current.whole
 

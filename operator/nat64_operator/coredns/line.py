@@ -100,7 +100,7 @@ def _no_line(found: root.Root) -> str:
     )
 
 
-def find_ours(text: str, tokens: tuple[str, ...]) -> Line:
+def find_ours(text: str, tokens: tuple[str, ...], files: Files = root.NO_FILES) -> Line:
     """Find the line with these words, wherever it stands: what we wrote is ours to put back,
     whatever else the file has got since. Raises UnsupportedCorefileError where it isn't there.
     """
@@ -112,7 +112,7 @@ def find_ours(text: str, tokens: tuple[str, ...]) -> Line:
         if tokens_of(stanza) == tokens
     ]
     if len(found) != 1:
-        return find(text)
+        return find(text, files)
     return Line(tree, found[0])
 
 

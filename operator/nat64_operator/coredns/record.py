@@ -63,6 +63,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """How often others have put the original back since it last held for long."""
     confirmed: bool = False
     """Whether it was ever confirmed: what has worked before is not put back by a bad minute."""
+    resolved: bool = False
+    """Whether names that need an upstream resolved just before it was written: if they then don't,
+    that is our doing."""
+    harmed: bool = False
+    """Whether it was put back because names no longer resolved."""
+    failures: int = 0
+    """How often it was put back, or fought over, since it last held for long."""
     note: str = ""
 
     @classmethod

@@ -2,80 +2,31 @@
 
 Pure: `wire` and `unwire` return one `Step`. Each step leaves the cluster in a state from which the
 next call goes on, whoever makes it: the record is stored before the Corefile is written, so an
-operator that dies between the two has lost nothing.
+operator that dies between the two has lost nothing. Nothing is written before the sidecars were
+asked as CoreDNS would ask them.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import msgspec
-
-from nat64_operator.api.policy import Mode
 from nat64_operator.coredns import edits, hazards
+from nat64_operator.coredns.case import (
+    ASK_SECONDS,
+    FRESH_SECONDS,
+    Answer,
+    Case,
+    Step,
+    replaced,
+)
+from nat64_operator.coredns.confirmation import WORRIED_SECONDS, confirm, retry_seconds
 from nat64_operator.coredns.edits import Edit, Site
-from nat64_operator.coredns.file import File
 from nat64_operator.coredns.record import Record, State
-from nat64_operator.coredns.root import NO_FILES, Files
+from nat64_operator.coredns.unwiring import unwire
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.settings import Settings
+
+__all__ = ["Answer", "Case", "Step", "unwire", "wire"]
 
 MAX_REVERTS = 3
 """How often we write our part again before we take it that someone means to have it otherwise."""
-ASK_SECONDS = 3
-
-
-class Answer(NamedTuple):
-    """What the cluster's DNS said when it was asked for an address that only we synthesize."""
-
-    synthesized: bool
-    detail: str
-    asked: float
-    clear: bool = False
-    """It answers, and nothing of it is synthesized."""
-    unknowable: bool = False
-    """It answers, but doesn't know the name's IPv4 addresses, so nobody could synthesize."""
-
-
-class Step(NamedTuple):
-    """What to do now, and where things stand."""
-
-    status: bool | None
-    reason: str
-    message: str
-    store: Record | None = None
-    """The record to store before anything else."""
-    write: str | None = None
-    """The text to write."""
-    forget: bool = False
-    """Nothing of ours is left in the Corefile: the record can go."""
-    ask: bool = False
-    """Ask the cluster's DNS, and come back."""
-    warning: str = ""
-    """For an Event: something was left to a person."""
-    wake: float | None = None
-    """When to look again, in seconds, if nothing else happens."""
-
-
-class Case(NamedTuple):
-    """All that is known when a Corefile is to be wired, or the wiring taken back."""
-
-    edit: Edit | None
-    """What is to be in it; None while the sidecars are not to be used. When unwiring, what to look
-    for where the record is lost; None where all that is there is someone's."""
-    file: File
-    record: Record | None
-    answer: Answer | None
-    now: float
-    settings: Settings
-    gateway: str = ""
-    prefix: str = ""
-    main: str = ""
-    """CoreDNS's own Corefile, where the file is another that it imports."""
-    files: Files = NO_FILES
-    """What the Corefile may import, without what is ours."""
-    refusal: str = ""
-    """Why the sidecars can't ask as CoreDNS does; empty where they can."""
 
 
 def wire(case: Case) -> Step:
@@ -92,83 +43,17 @@ def wire(case: Case) -> Step:
             "Manual",
         )
     try:
-        current = edits.find(file.mode, file.text, case.files)
         if record is not None and record.state is not State.DRAINING:
-            known = edits.find(file.mode, record.original), edits.find(file.mode, record.applied)
-            return _continue(case, record, current, *known)
+            original = edits.find(file.mode, record.original)
+            applied = edits.find(file.mode, record.applied)
+            current = edits.find_ours(file.mode, file.text, applied, case.files)
+            return _continue(case, record, current, original, applied)
+        current = edits.find(file.mode, file.text, case.files)
         if case.edit is None:
             return Step(False, "SidecarsNotReady", f"{_no_sidecar(case)} yet")
         return _begin(case, case.edit, current)
     except UnsupportedCorefileError as error:
         return Step(False, "CorefileUnsupported", f"{file.where}: {error}")
-
-
-def unwire(case: Case) -> Step:
-    """Take our part out of the Corefile again, exactly, or leave to others what is theirs."""
-    file, record = case.file, case.record
-    if record is None:
-        return _unwire_unrecorded(case)
-    where = file.where
-    done = _drain(case, record, f"{where} is as it was")
-    if not file.exists:
-        return done._replace(message=f"{where} does not exist any more", forget=True, store=None)
-    if record.state is State.DRAINING or file.text == record.original:
-        return done
-    if file.text == record.applied:
-        return Step(False, "Restoring", f"restoring {where}", write=record.original)
-    try:
-        original = edits.find(record.mode, record.original)
-        applied = edits.find(record.mode, record.applied)
-        current = edits.find_ours(record.mode, file.text, applied)
-    except UnsupportedCorefileError as error:
-        return done._replace(warning=f"{where} was changed by others and is left as it is: {error}")
-    if current.tokens == applied.tokens:
-        restored = current.replaced(original.text)
-        return Step(False, "Restoring", f"restoring our part of {where}", write=restored)
-    if current.tokens == original.tokens:
-        return done
-    return done._replace(
-        warning=f"our part of {where} was changed by {file.writer} and is left as it is: "
-        f"`{_short(current)}`; before us it was `{_short(original)}`"
-    )
-
-
-def _drain(case: Case, record: Record, message: str) -> Step:
-    """The Corefile has nothing of ours; the record goes once CoreDNS has read it, too. Until then
-    the gateway's sidecars stay: an address that is gone costs every query a timeout.
-    """
-    done = Step(True, "Restored", message, forget=True)
-    if not record.confirmed:
-        return done
-    if record.state is not State.DRAINING:
-        draining = _replace(record, state=State.DRAINING, since=case.now)
-        return done._replace(forget=False, store=draining, ask=True, wake=ASK_SECONDS)
-    answer = case.answer
-    heard = answer is not None and answer.asked >= record.since and answer.clear
-    if heard or case.now - record.since > case.settings.drain_seconds:
-        return done
-    return done._replace(forget=False, ask=True, wake=ASK_SECONDS)
-
-
-def _unwire_unrecorded(case: Case) -> Step:
-    """Someone deleted the record. What is ours can still be told by what it says."""
-    clean = Step(True, "NotWired", "the Corefile has nothing of ours", forget=True)
-    file, edit = case.file, case.edit
-    if not file.exists or edit is None:
-        return clean
-    try:
-        current = edits.find(file.mode, file.text)
-    except UnsupportedCorefileError:
-        return clean
-    if not edit.names_us(current):
-        return clean
-    restored = edit.without(current)
-    if restored is None:
-        return clean._replace(
-            warning=f"the record of what {edit.what} of {file.where} was is lost, and it names no "
-            "other upstream than the sidecars: set it by hand"
-        )
-    return Step(False, "Restoring", f"taking our part out of {file.where}", write=restored)
 
 
 def _begin(case: Case, edit: Edit, current: Site) -> Step:
@@ -184,17 +69,19 @@ def _begin(case: Case, edit: Edit, current: Site) -> Step:
         gateway=case.gateway,
         prefix=case.prefix,
         original=original.whole,
-        applied=current.replaced(edit.wired(original)),
+        applied=current.replaced(edit.cautious().wired(original)),
         state=State.APPLYING,
         since=case.now,
     )
-    return _write(case, record, current)
+    return _write_if_fit(case, record, current)
 
 
 def _continue(case: Case, record: Record, current: Site, original: Site, applied: Site) -> Step:
     ours = current.tokens == applied.tokens
-    waiting = case.settings.retry_seconds - (case.now - record.since)
-    if record.state in (State.ROLLED_BACK, State.STEPPED_BACK) and waiting > 0:
+    waiting = retry_seconds(case, record) - case.since(record)
+    edited = record.state is State.ROLLED_BACK and not ours and case.file.text != record.original
+    left = record.state in (State.ROLLED_BACK, State.STEPPED_BACK) and not edited
+    if left and waiting > 0:
         restored = current.replaced(original.text) if ours else None
         return Step(False, record.state.value, record.note, write=restored, wake=waiting)
     if ours:
@@ -216,33 +103,36 @@ def _continue(case: Case, record: Record, current: Site, original: Site, applied
 def _keep(case: Case, record: Record, current: Site, original: Site) -> Step:
     """Our part is there: it may be outdated, unconfirmed, or in a file edited around it."""
     if case.edit is not None:
-        text = current.replaced(case.edit.wired(original))
+        edit = case.edit if record.confirmed else case.edit.cautious()
+        text = current.replaced(edit.wired(original))
         if edits.find(case.file.mode, text).tokens != current.tokens:
-            changed = _replace(record, applied=text, state=State.APPLYING, since=case.now)
+            changed = replaced(record, applied=text, state=State.APPLYING, since=case.now)
             return _write(case, changed, current)
     if case.file.text == record.applied:
-        return _confirm(case, record, original)
+        return confirm(case, record, original)
     # What would be restored follows what others changed around our part.
-    rebased = _replace(record, applied=case.file.text, original=current.replaced(original.text))
-    step = _confirm(case, rebased, original)
+    rebased = replaced(record, applied=case.file.text, original=current.replaced(original.text))
+    step = confirm(case, rebased, original)
     return step if step.store is not None else step._replace(store=rebased)
 
 
 def _write_again(case: Case, edit: Edit, record: Record, current: Site, original: Site) -> Step:
     """Our part is not there: not yet, or someone put the original back."""
-    reverts, file = record.reverts, case.file
+    reverts, failures, file = record.reverts, record.failures, case.file
     if record.state is State.CONFIRMED:
-        held = case.now - record.since
-        reverts = 1 if held > case.settings.retry_seconds else reverts + 1
-    elif record.over != file.resource_version:
+        held = case.since(record) > case.settings.retry_seconds
+        reverts, failures = (1, 0) if held else (reverts + 1, failures)
+    elif record.state is State.APPLYING and record.over != file.resource_version:
         reverts += 1
     if reverts > MAX_REVERTS:
+        waits = replaced(record, failures=failures + 1)
+        minutes = round(retry_seconds(case, waits) / 60)
         note = (
             f"{file.writer} keeps undoing the edit of {file.where}: it is left alone for "
-            f"{case.settings.retry_seconds // 60} minutes; use the mode Manual, or stop the other"
+            f"{minutes} minutes; use the mode Manual, or stop the other"
         )
-        stepped = _replace(
-            record,
+        stepped = replaced(
+            waits,
             state=State.STEPPED_BACK,
             since=case.now,
             note=note,
@@ -250,52 +140,47 @@ def _write_again(case: Case, edit: Edit, record: Record, current: Site, original
             original=current.whole,
         )
         return Step(False, State.STEPPED_BACK.value, note, store=stepped, warning=note)
-    again = _replace(
+    wanted = edit if record.confirmed else edit.cautious()
+    again = replaced(
         record,
         original=current.replaced(original.text),
-        applied=current.replaced(edit.wired(original)),
+        applied=current.replaced(wanted.wired(original)),
         state=State.APPLYING,
         since=record.since if record.state is State.APPLYING else case.now,
         reverts=reverts,
+        failures=failures,
     )
-    return _write(case, again, current)
+    return _write_if_fit(case, again, current)
 
 
-def _confirm(case: Case, record: Record, original: Site) -> Step:
-    where, answer = case.file.where, case.answer
-    if record.state is State.CONFIRMED:
-        return Step(True, "Wired", record.note or f"CoreDNS synthesizes as told in {where}")
-    confirmed = _replace(record, state=State.CONFIRMED, since=case.now, confirmed=True, note="")
-    fresh = answer if answer is not None and answer.asked >= record.since else None
-    if fresh is not None and fresh.synthesized:
-        return Step(True, "Wired", f"CoreDNS synthesizes as told in {where}", store=confirmed)
-    limit = case.settings.confirm_seconds
-    if case.now - record.since < limit or record.confirmed:
-        message = f"{where} is written; waiting for CoreDNS to go by it"
-        return Step(False, "Confirming", message, ask=True, wake=ASK_SECONDS)
-    said = f"; {answer.detail}" if answer is not None else ""
-    if fresh is not None and fresh.unknowable and record.mode is not Mode.FORWARD:
-        # CoreDNS's own dns64 asks upstream, and this upstream doesn't know the name to ask for.
-        note = f"{where} is written, and whether CoreDNS goes by it can't be asked{said}"
-        return Step(True, "Wired", note, store=_replace(confirmed, note=note))
-    note = (
-        f"CoreDNS did not synthesize within {limit} seconds, so {where} was put back{said}. Does "
-        "its Corefile have the `reload` plugin, and do the allowed clients include its pods?"
+def _write_if_fit(case: Case, record: Record, current: Site) -> Step:
+    """Write, if the sidecars have just answered as CoreDNS will ask; else ask them first."""
+    _check(case, record, current)
+    answer = case.answer
+    ask = Step(
+        False,
+        "AskingSidecars",
+        f"asking the sidecars before {case.file.where} is written",
+        ask=True,
+        probe=True,
+        wake=ASK_SECONDS,
     )
-    restored = edits.find(record.mode, record.applied).replaced(original.text)
-    back = _replace(record, state=State.ROLLED_BACK, since=case.now, note=note)
-    return Step(False, State.ROLLED_BACK.value, note, store=back, write=restored, warning=note)
+    if answer is None or not answer.probed or case.now - answer.asked > FRESH_SECONDS:
+        return ask
+    if answer.unfit:
+        message = f"{case.file.where} is not written: {answer.unfit}"
+        return ask._replace(reason="SidecarsUnfit", message=message, wake=WORRIED_SECONDS)
+    return _write(case, replaced(record, resolved=not answer.failure), current)
 
 
 def _write(case: Case, record: Record, current: Site) -> Step:
     _check(case, record, current)
     version = case.file.resource_version
-    record = _replace(record, over=version, made=record.made or not version)
-    message = f"writing our part of {case.file.where}"
+    record = replaced(record, over=version, made=record.made or not version, harmed=False)
     return Step(
         False,
         "Writing",
-        message,
+        f"writing our part of {case.file.where}",
         store=record,
         write=record.applied,
         ask=True,
@@ -315,11 +200,3 @@ def _check(case: Case, record: Record, current: Site) -> None:
 
 def _no_sidecar(case: Case) -> str:
     return f"no DNS64 sidecar of NAT64Gateway {case.gateway!r} is ready"
-
-
-def _short(site: Site) -> str:
-    return " ".join(site.text.split())[:200]
-
-
-def _replace(record: Record, **changes: Any) -> Record:
-    return msgspec.structs.replace(record, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -12,7 +13,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from nat64_operator.coredns.wiring import Answer
+from nat64_operator.coredns.case import Answer
 
 NAME = "ipv4only.arpa."
 """It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2): an IPv6 answer
@@ -37,7 +38,7 @@ def ask(prefix: str, server: str) -> Answer:
             if 0 < synthesized < already:
                 return Answer(False, f"{synthesized} of {already} answers are synthesized", asked)
             response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
-            found = _addresses(response)
+            found = addresses(response)
             synthesized += any(a in network for a in found)
             code = dns.rcode.to_text(response.rcode())
             said = ", ".join(map(str, found)) or f"no IPv6 address ({code})"
@@ -53,7 +54,8 @@ def ask(prefix: str, server: str) -> Answer:
     return Answer(False, f"{NAME} has {said}", asked, clear=True, unknowable=unknowable)
 
 
-def _addresses(response: dns.message.Message) -> list[IPv6Address]:
+def addresses(response: dns.message.Message) -> list[IPv6Address]:
+    """Every IPv6 address in an answer."""
     return [
         IPv6Address(rdata.address)
         for rrset in response.answer
@@ -90,3 +92,26 @@ def cluster_server(path: Path = Path("/etc/resolv.conf")) -> str:
         if len(words) > 1 and words[0] == "nameserver":
             return words[1]
     raise ValueError(f"{path} names no nameserver: set --cluster-dns")
+
+
+def own_address(server: str) -> str:
+    """This pod's address, as `server` sees it; empty where there is no way there."""
+    address, port = split(server)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, port))
+        except OSError:
+            return ""
+        found: str = probe.getsockname()[0]
+    return found.partition("%")[0]
+
+
+def local_names(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """Names of the cluster's own, by the usual domain and by the one that this pod was given."""
+    domains = ["cluster.local"]
+    lines = path.read_text().splitlines() if path.exists() else []
+    for words in map(str.split, lines):
+        if words[:1] == ["search"]:
+            domains += [w[4:].rstrip(".") for w in words[1:] if w.startswith("svc.")]
+    return tuple(f"kubernetes.default.svc.{domain}." for domain in dict.fromkeys(domains))

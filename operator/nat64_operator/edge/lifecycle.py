@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 import kopf
@@ -34,6 +35,8 @@ async def run(
     settings: Settings,
     *,
     cluster_dns: str,
+    sidecar_dns: str,
+    probe_zones: Sequence[str],
     health_address: str,
     lease: bool,
     label_namespace: bool,
@@ -41,7 +44,15 @@ async def run(
     """Run until told to stop by a signal. Returns the exit code."""
     store = Store(settings)
     elected = Lease(kube.separate(), settings.namespace) if lease else None
-    loop = Loop(kube, store, settings, cluster_dns=cluster_dns, lease=elected)
+    loop = Loop(
+        kube,
+        store,
+        settings,
+        cluster_dns=cluster_dns,
+        sidecar_dns=sidecar_dns,
+        probe_zones=probe_zones,
+        lease=elected,
+    )
     tasks: list[asyncio.Task[None]] = []
     async with health.serving(health_address, loop, store, tasks):
         await _wait_for_crds(kube, loop)

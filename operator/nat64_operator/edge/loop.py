@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
 
 from nat64_operator.apiserver import TROUBLE, say
-from nat64_operator.edge import dns, metrics
+from nat64_operator.coredns.case import Answer
+from nat64_operator.edge import metrics, probe
 from nat64_operator.edge.backoff import wait_after
 from nat64_operator.edge.executor import Executor
 from nat64_operator.edge.kube import Kube
@@ -25,6 +30,8 @@ from nat64_operator.settings import Settings
 
 log = logging.getLogger("nat64_operator")
 
+NOWHERE = "nowhere"
+"""The sidecars can't be reached from here."""
 QUIET_SECONDS = 0.3
 """How long changes are collected before the next pass."""
 
@@ -39,11 +46,15 @@ class Loop:
         settings: Settings,
         *,
         cluster_dns: str,
+        sidecar_dns: str = "",
+        probe_zones: Sequence[str] = probe.ZONES,
         lease: Lease | None = None,
     ) -> None:
         self._kube, self._store = kube, store
         self._cluster_dns, self._lease = cluster_dns, lease
-        self._reader = Reader(kube, store, settings)
+        self._sidecar_dns, self._probe_zones = sidecar_dns, probe_zones
+        self._asking: set[str] = set()
+        self._reader = Reader(kube, store, settings, cluster_dns)
         self._executor = Executor(kube, store, lease)
         self._defects: dict[Ref, str] = {}
         self._round = time.monotonic()
@@ -105,7 +116,7 @@ class Loop:
         )
         metrics.LAST_PASS.set_to_current_time()
         if plan.questions:
-            await self._ask(plan.questions)
+            self._ask(plan.questions)
         if acted:
             self._store.changed.set()  # a finished action may allow the next step
         now = time.monotonic()
@@ -123,15 +134,34 @@ class Loop:
                 log.error("%s: a bug in the operator", defect.subject, exc_info=defect.error)
         return plan
 
-    async def _ask(self, questions: tuple[Question, ...]) -> None:
-        # Futures of the thread pool, not tasks: kopf cancels all tasks when it stops.
+    def _ask(self, questions: tuple[Question, ...]) -> None:
+        """Ask in the thread pool, one question of a policy at a time: a server that doesn't answer
+        takes seconds, in which the loop has other things to do.
+        """
+        # Futures, not tasks: kopf cancels all tasks when it stops.
         running = asyncio.get_running_loop()
-        asked = [
-            running.run_in_executor(None, dns.ask, question.prefix, self._cluster_dns)
-            for question in questions
-        ]
-        for question, answer in zip(questions, await asyncio.gather(*asked), strict=True):
-            before = self._store.answers.get(question.policy)
-            self._store.answers[question.policy] = answer
-            if before is None or before.synthesized != answer.synthesized:
-                self._store.changed.set()
+        for question in questions:
+            if question.policy in self._asking:
+                continue
+            asked = running.run_in_executor(
+                None, probe.ask, self._aimed(question), self._cluster_dns, self._probe_zones
+            )
+            self._asking.add(question.policy)
+            asked.add_done_callback(partial(self._note_answer, question.policy))
+
+    def _aimed(self, question: Question) -> Question:
+        """The question with the sidecars where this operator reaches them."""
+        if not self._sidecar_dns or not question.sidecars:
+            return question
+        there = () if self._sidecar_dns == NOWHERE else (self._sidecar_dns,)
+        return msgspec.structs.replace(question, sidecars=there)
+
+    def _note_answer(self, policy: str, asked: asyncio.Future[Answer]) -> None:
+        self._asking.discard(policy)
+        if asked.cancelled():
+            return
+        if error := asked.exception():
+            log.error("DNS64Policy %s: the cluster's DNS can't be asked", policy, exc_info=error)
+            return
+        self._store.answers[policy] = asked.result()
+        self._store.changed.set()

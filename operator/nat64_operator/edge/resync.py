@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from kubernetes import client
 
 from nat64_operator.api import policy as policy_api
-from nat64_operator.api.policy import Mode, Policy
+from nat64_operator.api.policy import Policy
+from nat64_operator.apiserver import say
 from nat64_operator.coredns.record import POLICY_LABEL, Record
+from nat64_operator.edge import dns
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
@@ -33,8 +37,10 @@ PODS_SECONDS = 30
 class Reader:
     """Brings the store up to date. Threads make the requests; the event loop changes the store."""
 
-    def __init__(self, kube: Kube, store: Store, settings: Settings) -> None:
+    def __init__(self, kube: Kube, store: Store, settings: Settings, cluster_dns: str) -> None:
         self._kube, self._store, self._settings = kube, store, settings
+        self._cluster_dns = cluster_dns
+        self._unreadable: set[str] = set()
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._missing: set[str] = set()
         self._ranges_read = float("-inf")
@@ -142,8 +148,8 @@ class Reader:
             except InvalidObjectError:
                 continue
             found.add((spec.namespace, spec.config_map_name))
-            if spec.mode is Mode.IMPORT:
-                found.add((spec.namespace, spec.custom_config_map_name))
+            # In every mode: what it holds may be imported, and decide what CoreDNS asks.
+            found.add((spec.namespace, spec.custom_config_map_name))
         for obj in self._store.objects("ConfigMap"):
             if POLICY_LABEL in (obj["metadata"].get("labels") or {}):
                 record = Record.read(obj)
@@ -156,9 +162,49 @@ class Reader:
             return {key: self._kube.config_map(*key) for key in sorted(wanted)}
 
         found = await asyncio.to_thread(fetch)
+        await self._read_dns_clients({namespace for namespace, _ in wanted})
         self._store.corefiles = {key: obj for key, obj in found.items() if obj is not None}
         self._corefiles_known = wanted
         self._corefiles_read = time.monotonic()
+
+    async def _read_dns_clients(self, namespaces: set[str]) -> None:
+        """Whom the sidecars must answer although no Node may say so: CoreDNS's pods, and us."""
+
+        def fetch() -> set[str]:
+            own = dns.own_address(self._cluster_dns)
+            found = {own} if own else set()
+            for namespace in sorted(namespaces):
+                try:
+                    slices = list(self._kube.items("EndpointSlice", namespace, ""))
+                except client.ApiException as error:
+                    if error.status != 403:
+                        raise
+                    if namespace not in self._unreadable:
+                        log.warning("CoreDNS's pods are unknown to the sidecars: %s", say(error))
+                    self._unreadable.add(namespace)
+                    continue
+                found.update(address for obj in slices for address in dns_endpoints(obj))
+            return found
+
+        clients = frozenset(await asyncio.to_thread(fetch))
+        if clients != self._store.dns_clients:
+            self._store.dns_clients = clients
+            self._store.changed.set()
+
+
+def dns_endpoints(endpoint_slice: Any) -> set[str]:
+    """The addresses of a DNS server's pods, ready or not; none for other EndpointSlices."""
+    ports = endpoint_slice.get("ports") or ()
+    if not any(str(p.get("name") or "").startswith("dns") or p.get("port") == 53 for p in ports):
+        return set()
+    found = set()
+    for endpoint in endpoint_slice.get("endpoints") or ():
+        for text in endpoint.get("addresses") or ():
+            with contextlib.suppress(ValueError):
+                address = ip_address(text)
+                if not (address.is_loopback or address.is_link_local or address.is_multicast):
+                    found.add(str(address))
+    return found
 
 
 def selector_of(kind: str) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.coredns.wiring import Answer
+from nat64_operator.coredns.case import Answer
 from nat64_operator.reconcile import Node, Pod, World
 from nat64_operator.reconcile.drift import strip
 from nat64_operator.reconcile.node_warnings import Asked
@@ -67,6 +67,7 @@ class Store:
         self._reported: dict[str, set[Ref]] = {}
         self.corefiles: dict[tuple[str, str], Object] = {}
         self.service_ranges: tuple[str, ...] = ()
+        self.dns_clients: frozenset[str] = frozenset()
         self.answers: dict[str, Answer] = {}
         self.asked: dict[str, Asked] = {}
         """What the nodes of each gateway warn of."""
@@ -127,8 +128,10 @@ class Store:
     def world(self, now: float, pods: dict[str, tuple[Pod, ...]]) -> World:
         """A snapshot of it."""
         endpoints: dict[str, int] = {}
-        for service, count in self._known["EndpointSlice"].values():
+        sidecars: dict[str, tuple[str, ...]] = {}
+        for service, count, addresses in self._known["EndpointSlice"].values():
             endpoints[service] = endpoints.get(service, 0) + count
+            sidecars[service] = (*sidecars.get(service, ()), *addresses)
         world = World(
             now=now,
             settings=self._settings,
@@ -138,6 +141,8 @@ class Store:
             service_ranges=self.service_ranges,
             owned={ref: obj for kind in OWNED for ref, obj in self._known[kind].items()},
             endpoints=endpoints,
+            sidecars=sidecars,
+            dns_clients=self.dns_clients,
             corefiles=dict(self.corefiles),
             answers=dict(self.answers),
             pods=pods,
@@ -150,13 +155,26 @@ class Store:
         return msgspec.structs.replace(world, left_behind=self._left_behind)
 
 
-def _ready_endpoints(obj: Object) -> tuple[str, int]:
+class _Endpoints(NamedTuple):
+    """What an EndpointSlice says of its Service."""
+
+    service: str
+    ready: int
+    addresses: tuple[str, ...]
+    """Of those that are ready, with the port for DNS, as `[2001:db8::1]:6464`."""
+
+
+def _ready_endpoints(obj: Object) -> _Endpoints:
     service = (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL, "")
-    ready = sum(
-        (endpoint.get("conditions") or {}).get("ready") is not False
+    ready = [
+        endpoint
         for endpoint in obj.get("endpoints") or ()
-    )
-    return service, ready
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+    ]
+    port = next((p.get("port") for p in obj.get("ports") or () if p.get("name") == "dns"), None)
+    addresses = sorted({a for endpoint in ready for a in endpoint.get("addresses") or ()[:1]})
+    joined = tuple(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
+    return _Endpoints(service, len(ready), joined if port else ())
 
 
 def _is_newer(obj: Object, known: Object) -> bool:

@@ -72,10 +72,18 @@ Action = Apply | Replace | Delete | SetStatus | SetFinalizers | WriteCorefile | 
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A DNS probe for a policy: whether the cluster's DNS synthesizes under this prefix."""
+    """A DNS probe for a policy: whether the cluster's DNS synthesizes under this prefix, and
+    whether names that need an upstream resolve.
+    """
 
     policy: str
     prefix: str
+    sidecars: tuple[str, ...] = ()
+    """Where the sidecars are asked: their Service, then each. Empty where CoreDNS asks none."""
+    upstreams: tuple[str, ...] = ()
+    """Addresses that CoreDNS asks without us, to tell their failure from ours."""
+    probe: bool = False
+    """Ask the sidecars whatever CoreDNS says: it is about to be pointed at them."""
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ from typing import Any
 
 from nat64_operator.api.policy import KIND, Mode, Policy
 from nat64_operator.coredns import edits, line, root, wiring
+from nat64_operator.coredns.case import Case
 from nat64_operator.coredns.edits import Edit
 from nat64_operator.coredns.file import COREFILE, File
 from nat64_operator.coredns.record import Record, State
 from nat64_operator.coredns.root import Files
 from nat64_operator.coredns.upstreams import Upstreams, carried
-from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Action, Delete, Emit, WriteCorefile
 from nat64_operator.reconcile.drift import repair
@@ -87,9 +87,11 @@ def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
     text, files = _corefile(policy, world), imports_of(policy, world)
     wins = edits.overrides(text, own, files)
     forwards = root.root(text, files).forwards()
-    behind = _others(line.find(text, files).upstreams, address) if wins and forwards else ()
-    content = edits.imported(plugin, forward if wins else None, behind or (NODE_RESOLVERS,))
-    return edits.Import(content, own)
+    behind = others(line.find(text, files).upstreams, address) if wins and forwards else ()
+    behind = behind or (NODE_RESOLVERS,)
+    content = edits.imported(plugin, forward if wins else None, behind)
+    cautious = edits.imported(plugin, forward.cautious() if wins else None, behind)
+    return edits.Import(content, own, cautious)
 
 
 def upstreams(policy: Policy, world: World) -> Upstreams:
@@ -141,7 +143,8 @@ def imports_of(policy: Policy, world: World) -> Files:
     return {key: str(text) for key, text in found.items() if key not in ours}
 
 
-def _others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
+def others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
+    """The upstreams but the sidecars."""
     return tuple(name for name in names_given if name not in (address, line.upstream(address)))
 
 

@@ -49,6 +49,8 @@ class Sidecars(NamedTuple):
 
     policy: PolicySpec
     upstreams: Upstreams = Upstreams()
+    withdrawn: bool = False
+    """Whether their Service leads to none of them."""
     corefile: str = ""
     """What they have now, where that is to stay: their policy can't be read."""
 
@@ -231,7 +233,7 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
     wanted = [
         render.translator_config(gateway.name, translator, world.settings),
         sidecar_corefile.sidecar_config(gateway.name, corefile, world.settings),
-        render.service(gateway, world.settings),
+        render.service(gateway, world.settings, withdrawn=sidecars.withdrawn),
         *node_cleanup.of(effective, world).manifests,
         render.daemon_set(gateway, translator, world.settings, kept_off.keys()),
     ]

@@ -19,7 +19,15 @@ from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import corefiles, gateways, ownership, policies, removal, status
+from nat64_operator.reconcile import (
+    corefiles,
+    gateways,
+    ownership,
+    policies,
+    questions,
+    removal,
+    status,
+)
 from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import Observed, Sidecars
@@ -174,6 +182,7 @@ def _clients(ref: Ref, world: World) -> Group:
     if not world.gateways and not world.gateways_left_behind():
         return Group(ref, (Delete(ref, live["metadata"]["uid"]),) if live else ())
     ranges = {text for node in world.nodes.values() for text in node.ranges}
+    ranges |= world.dns_clients
     return Group(ref, tuple(repair(sidecar_corefile.clients_config(ranges, world.settings), live)))
 
 
@@ -185,7 +194,8 @@ def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World)
     elif unread:
         live = world.find("ConfigMap", names.sidecar_config(observed.gateway.name))
         sidecars = sidecars._replace(corefile=get(live, "data", names.COREFILE) or "")
-    return gateways.reconcile(observed, sidecars, world)
+    withdrawn = observed.gateway.name in questions.withdrawn_gateways(world)
+    return gateways.reconcile(observed, sidecars._replace(withdrawn=withdrawn), world)
 
 
 def _gateways_of(policies_by_name: Iterable[str], world: World) -> set[str]:
@@ -214,7 +224,7 @@ def _forget_policy(name: str, world: World) -> policies.Outcome:
     case = corefiles.recorded_case(name, record, world)
     step = wiring.unwire(case)
     group = Group(subject, tuple(corefiles.carry_out(name, "", step, case.file, world)))
-    question = Question(name, case.prefix) if step.ask and case.prefix else None
+    question = questions.question(name, case, step, world)
     return policies.Outcome(group, question, step.wake)
 
 

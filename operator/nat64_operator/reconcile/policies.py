@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
+from nat64_operator.coredns.case import Case
 from nat64_operator.coredns.record import State
-from nat64_operator.coredns.wiring import Case
 from nat64_operator.errors import UnsupportedCorefileError, UnsupportedUpstreamsError
-from nat64_operator.reconcile import corefiles, status
+from nat64_operator.reconcile import corefiles, questions, status
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers
 from nat64_operator.reconcile.corefiles import carry_out
 from nat64_operator.reconcile.gateways import Observed, cluster_address
@@ -106,7 +106,7 @@ def reconcile(
     conditions = _conditions(policy, gateway, refusal, step, world)
     fields = _fields(policy, gateway, world)
     actions += status.write(policy, conditions, fields, world)
-    question = Question(policy.name, case.prefix) if step.ask and case.prefix else None
+    question = questions.question(policy.name, case, step, world)
     return Outcome(Group(Ref(KIND, policy.name), tuple(actions)), question, step.wake)
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from nat64_operator.api.meta import Object
+from nat64_operator.coredns.case import Answer
 from nat64_operator.coredns.record import POLICY_LABEL, Record
-from nat64_operator.coredns.wiring import Answer
 from nat64_operator.reconcile.cluster_ranges import ClusterRanges
 from nat64_operator.reconcile.node_warnings import Asked
 from nat64_operator.reconcile.nodes import Node, NodeIndex
@@ -81,6 +81,11 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """DaemonSets, Services and ConfigMaps that carry our label, in our namespace."""
     endpoints: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Ready endpoints by the name of the Service."""
+    sidecars: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Ready endpoints by the name of the Service, each as `[2001:db8::1]:6464`."""
+    dns_clients: frozenset[str] = frozenset()
+    """Addresses of CoreDNS's own pods and of the operator, which ask the sidecars: a CNI with its
+    own IPAM has them outside of what the Nodes say."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
     """CoreDNS's ConfigMaps by namespace and name. Those that could not be read are absent."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)

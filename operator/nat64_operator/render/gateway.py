@@ -27,9 +27,13 @@ def translator_config(
     )
 
 
-def service(gateway: Gateway, settings: Settings) -> dict[str, Any]:
-    """The one address of all ready sidecars: what CoreDNS forwards to."""
-    port = gateway.ports.dns
+def service(gateway: Gateway, settings: Settings, *, withdrawn: bool = False) -> dict[str, Any]:
+    """The one address of all ready sidecars: what CoreDNS forwards to. Where it is `withdrawn` it
+    leads to none of them, and who asks there is refused at once.
+    """
+    port, selector = gateway.ports.dns, names.pod_labels(gateway.name)
+    if withdrawn:
+        selector = {**selector, names.WITHDRAWN_LABEL: "true"}  # which no pod has
     return finish(
         {
             "apiVersion": "v1",
@@ -43,7 +47,7 @@ def service(gateway: Gateway, settings: Settings) -> dict[str, Any]:
                 "type": "ClusterIP",
                 "ipFamilyPolicy": "SingleStack",
                 "ipFamilies": ["IPv6"],
-                "selector": names.pod_labels(gateway.name),
+                "selector": selector,
                 "ports": [
                     {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": port},
                     {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": port},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from nat64_operator.api.meta import GROUP
 
 GATEWAY_LABEL = f"{GROUP}/gateway"
+WITHDRAWN_LABEL = f"{GROUP}/withdrawn"
+"""In the selector of a Service that is to lead nowhere for a while."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "nat64-operator"
 COMPONENT = "app.kubernetes.io/component"

@@ -1,0 +1,134 @@
+"""What CoreDNS answers by a Corefile that has our part: confirmed, watched, or put back.
+
+Harm, which is names that no longer resolve, puts the original back at once. A lack of synthesis,
+which leaves everything as it was without us, does so after `confirm_seconds`, and only if there
+never was any. Pure, as `wiring`.
+"""
+
+from __future__ import annotations
+
+from nat64_operator.api.policy import Mode
+from nat64_operator.coredns import edits
+from nat64_operator.coredns.case import (
+    ASK_SECONDS,
+    WATCH_SECONDS,
+    Answer,
+    Case,
+    Step,
+    put_back,
+    replaced,
+)
+from nat64_operator.coredns.edits import Site
+from nat64_operator.coredns.record import Record, State
+
+WORRIED_SECONDS = 10
+"""How often a wired Corefile is asked about while something is wrong."""
+MOST_RETRY_SECONDS = 86_400
+
+
+def retry_seconds(case: Case, record: Record) -> float:
+    """How long a Corefile is left alone after so many failures: each time twice as long."""
+    doubled: float = case.settings.retry_seconds * 2.0 ** min(max(record.failures - 1, 0), 30)
+    return min(doubled, MOST_RETRY_SECONDS)
+
+
+def confirm(case: Case, record: Record, original: Site) -> Step:
+    """Our part is in the file as we wrote it: see what CoreDNS makes of it."""
+    if record.state is State.CONFIRMED:
+        return _watch(case, record, original)
+    where = case.file.where
+    confirmed = replaced(
+        record, state=State.CONFIRMED, since=case.now, confirmed=True, note="", harmed=False
+    )
+    fresh = case.answer_since(record.since)
+    if fresh is not None and fresh.failure and record.resolved:
+        return _undo(case, record, original, fresh)
+    if fresh is not None and fresh.synthesized:
+        return Step(True, "Wired", _works(case), store=confirmed, wake=WATCH_SECONDS)
+    limit = case.settings.confirm_seconds
+    if case.since(record) < limit or record.confirmed:
+        return Step(False, "Confirming", _waiting(case, record), ask=True, wake=ASK_SECONDS)
+    said = f"; {case.answer.detail}" if case.answer is not None else ""
+    if fresh is not None and fresh.unknowable and record.mode is not Mode.FORWARD:
+        # CoreDNS's own dns64 asks upstream, and this upstream doesn't know the name to ask for.
+        note = f"{where} is written, and whether CoreDNS goes by it can't be asked{said}"
+        return Step(True, "Wired", note, store=replaced(confirmed, note=note))
+    note = (
+        f"CoreDNS did not synthesize within {limit} seconds, so {where} was put back{said}. Does "
+        "what its Corefile imports answer before its `forward .` line, and do NetworkPolicies let "
+        f"its pods ask the sidecars? {_again(case, record)}"
+    )
+    return _roll_back(case, record, original, note, harmed=False)
+
+
+def _watch(case: Case, record: Record, original: Site) -> Step:
+    """A wired Corefile is asked about for as long as it is wired: status says what is true now."""
+    answer, now = case.answer, case.now
+    worried = answer is not None and not _is_good(answer, record)
+    every = WORRIED_SECONDS if worried else WATCH_SECONDS
+    rest = every - (now - answer.asked) if answer is not None else 0.0
+    step = Step(True, "Wired", record.note or _works(case), ask=rest <= 0, wake=max(rest, 1.0))
+    if answer is None or now - answer.asked > 3 * WATCH_SECONDS or not worried:
+        return step
+    if answer.failure and answer.ours:
+        return _undo(case, record, original, answer)
+    if answer.failure:
+        return step._replace(
+            status=False,
+            reason="UpstreamsFail",
+            message=f"names that need an upstream don't resolve ({answer.failure}), neither at "
+            "CoreDNS nor at the sidecars: their upstreams don't answer",
+        )
+    return step._replace(
+        status=False,
+        reason="NotSynthesizing",
+        message=f"{case.file.where} has our part, and CoreDNS does not synthesize: {answer.detail}",
+    )
+
+
+def _is_good(answer: Answer, record: Record) -> bool:
+    unknowable = answer.unknowable and record.mode is not Mode.FORWARD
+    return not answer.failure and (answer.synthesized or unknowable)
+
+
+def _undo(case: Case, record: Record, original: Site, answer: Answer) -> Step:
+    """Names that resolved before no longer do."""
+    note = (
+        f"names that resolved before did not with our part in {case.file.where} "
+        f"({answer.failure}), so it was put back at once. May CoreDNS's pods ask the sidecars, "
+        f"and do these reach their upstreams? {_again(case, record)}"
+    )
+    return _roll_back(case, record, original, note, harmed=True)
+
+
+def _roll_back(case: Case, record: Record, original: Site, note: str, *, harmed: bool) -> Step:
+    mode, text = record.mode, case.file.text or record.applied
+    restored = edits.find_ours(mode, text, edits.find(mode, record.applied)).replaced(original.text)
+    back = put_back(case, record, restored, note, harmed=harmed)
+    return Step(
+        False, State.ROLLED_BACK.value, note, store=back, write=restored, warning=note, wake=1.0
+    )
+
+
+def _again(case: Case, record: Record) -> str:
+    seconds = retry_seconds(case, replaced(record, failures=record.failures + 1))
+    return f"It is tried again after {_span(seconds)}, or when the Corefile is changed"
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
+
+
+def _works(case: Case) -> str:
+    return f"CoreDNS synthesizes as told in {case.file.where}"
+
+
+def _waiting(case: Case, record: Record) -> str:
+    """The sidecars have what they need before anything is written, so this is CoreDNS's time."""
+    since = round(case.since(record))
+    return (
+        f"{case.file.where} was written {since} s ago, and the sidecars are ready for it; waiting "
+        "for the kubelet to hand it to CoreDNS's pods, up to two minutes, and for CoreDNS's "
+        "`reload`, 45 s by default"
+    )
