@@ -96,6 +96,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         pod_labels=_json("--pod-labels", options.pod_labels),
         pod_annotations=_json("--pod-annotations", options.pod_annotations),
         selinux_options=_json("--selinux-options", options.selinux_options),
+        coredns_namespace=options.coredns_namespace,
         confirm_seconds=options.confirm_seconds,
         removal_seconds=options.removal_seconds,
         corefile_seconds=options.corefile_seconds,
@@ -165,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster-dns",
         "",
         "the cluster's DNS; this pod's nameserver when empty",
+    )
+    _flag(
+        runs,
+        "--coredns-namespace",
+        "kube-system",
+        "where CoreDNS is, and the backup of its file",
     )
     _flag(
         runs,

@@ -31,6 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     selinux_options: dict[str, str] = msgspec.field(default_factory=dict)
     """The SELinux context of the containers that write to the node; the runtime's where empty."""
 
+    coredns_namespace: str = "kube-system"
+    """Where CoreDNS is as a rule, and where the backup of its Corefile outlives our namespace."""
+
     confirm_seconds: int = 300
     """How long CoreDNS has to answer through the sidecars before its Corefile is restored. A
     kubelet takes up to two minutes to update a mounted ConfigMap, CoreDNS's `reload` up to 45

@@ -10,14 +10,17 @@ from typing import Any
 from nat64_operator.coredns.case import Answer
 from nat64_operator.reconcile import Node, Pod, World, reconcile
 from nat64_operator.reconcile.actions import (
+    Announce,
     Apply,
     Delete,
+    Disown,
     Emit,
     Plan,
     Replace,
     SetFinalizers,
     SetStatus,
     WriteCorefile,
+    WriteKeys,
 )
 from nat64_operator.reconcile.status import timestamp
 from nat64_operator.render.manifest import Ref
@@ -29,6 +32,7 @@ SETTINGS = Settings(dataplane_image="dataplane:test")
 NAMESPACE = SETTINGS.namespace
 COREFILE = (Path(__file__).parent / "corefiles" / "kubeadm-1.33").read_text()
 COREDNS = ("kube-system", "coredns")
+BACKUP = ("kube-system", "nat64-wiring")
 CUSTOM = ("kube-system", "coredns-custom")
 
 Object = dict[str, Any]
@@ -48,6 +52,10 @@ class Simulation:
             "data": {"Corefile": COREFILE},
         }
         self.custom_files: Any = None
+        self.backup: Any = None
+        """Beside CoreDNS's own ConfigMap."""
+        self.announced: dict[str, str] = {}
+        self.api_version = (0, 0)
         self.synthesizes = True
         self.unfit = ""
         """Why the sidecars, asked directly, are not what CoreDNS should ask."""
@@ -123,9 +131,15 @@ class Simulation:
                 owned=self.owned,
                 endpoints=ready,
                 dns_clients=self.dns_clients,
+                announced=self.announced,
+                api_version=self.api_version,
                 corefiles={
                     key: obj
-                    for key, obj in ((COREDNS, self.corefile), (CUSTOM, self.custom_files))
+                    for key, obj in (
+                        (COREDNS, self.corefile),
+                        (CUSTOM, self.custom_files),
+                        (BACKUP, self.backup),
+                    )
                     if obj
                 },
                 answers=self._answers,
@@ -287,6 +301,21 @@ class Simulation:
                 found["metadata"]["generation"] += 1
             case Delete(ref, _) if (ref.namespace, ref.name) == CUSTOM:
                 self.custom_files = None
+            case Delete(ref, _) if (ref.namespace, ref.name) == BACKUP:
+                self.backup = None
+            case WriteKeys(namespace, name, data, exists):
+                assert (namespace, name) == BACKUP
+                assert exists == (self.backup is not None)
+                if not exists:
+                    self.backup = {"metadata": {"uid": f"uid-{version}"}, "data": {}}
+                self.backup["metadata"]["resourceVersion"] = version
+                kept = {**self.backup["data"], **data}
+                self.backup["data"] = {key: text for key, text in kept.items() if text is not None}
+            case Disown(ref, managed_fields, _):
+                assert (ref.namespace, ref.name) == COREDNS
+                self.corefile["metadata"]["managedFields"] = list(managed_fields)
+            case Announce(_, gateway, content):
+                self.announced[gateway] = content
             case Delete(ref, uid):
                 if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
                     del self.owned[ref]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from nat64_operator.api.meta import Object
 from nat64_operator.api.policy import Mode
@@ -25,6 +25,8 @@ class File(NamedTuple):
     """Empty where the ConfigMap isn't there."""
     declared_by: str | None = None
     """The field manager that declares the whole key by server-side apply: a GitOps tool."""
+    left: tuple[dict[str, Any], ...] | None = None
+    """The managed fields without our own, where a write of ours has made us an owner of the key."""
     last_writer: str | None = None
     """The last other field manager that wrote the key."""
 
@@ -37,14 +39,15 @@ class File(NamedTuple):
         declared = writer = None
         entries = obj["metadata"].get("managedFields") or []
         for entry in sorted(entries, key=lambda e: str(e.get("time") or "")):
-            owns = f"f:{key}" in ((entry.get("fieldsV1") or {}).get("f:data") or {})
-            if owns and entry.get("manager") != FIELD_MANAGER:
+            if _owns(entry, key) and entry.get("manager") != FIELD_MANAGER:
                 writer = entry.get("manager")
                 if entry.get("operation") == "Apply":
                     declared = writer
         text = (obj.get("data") or {}).get(key) or ""
         version = obj["metadata"]["resourceVersion"]
-        return cls(namespace, name, key, mode, text, version, declared, writer)
+        ours = [e for e in entries if e.get("manager") == FIELD_MANAGER and _owns(e, key)]
+        left = tuple(e for e in entries if e not in ours) if ours else None
+        return cls(namespace, name, key, mode, text, version, declared, left, writer)
 
     @property
     def exists(self) -> bool:
@@ -61,3 +64,7 @@ class File(NamedTuple):
     def writer(self) -> str:
         """Who else wrote it last, for messages."""
         return self.last_writer or "someone"
+
+
+def _owns(entry: dict[str, Any], key: str) -> bool:
+    return f"f:{key}" in ((entry.get("fieldsV1") or {}).get("f:data") or {})

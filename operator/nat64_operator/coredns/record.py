@@ -84,10 +84,35 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         except (KeyError, TypeError, ValueError, msgspec.ValidationError):
             return None
 
+    @classmethod
+    def read_backups(cls, obj: Object) -> dict[str, Self]:
+        """The records in a backup, by policy; what someone made unreadable isn't there."""
+        data, found = obj.get("data") or {}, {}
+        for policy in (key.removesuffix(".state") for key in data if key.endswith(".state")):
+            parts = {
+                part: data.get(f"{policy}.{part}") for part in ("original", "applied", "state")
+            }
+            record = cls.read({"data": parts})
+            if record is not None:
+                found[policy] = record
+        return found
+
+    def backup(self, policy: str) -> dict[str, str]:
+        """The keys of the backup."""
+        return {
+            f"{policy}.original": self.original,
+            f"{policy}.applied": self.applied,
+            f"{policy}.state": self._state(),
+        }
+
+    def _state(self) -> str:
+        fields = msgspec.to_builtins(self)
+        rest = {key: v for key, v in fields.items() if key not in ("original", "applied")}
+        return json.dumps(rest, sort_keys=True)
+
     def manifest(self, policy: str, settings: Settings) -> dict[str, Any]:
         """The ConfigMap that holds it."""
-        fields = msgspec.to_builtins(self)
-        texts = {"original": fields.pop("original"), "applied": fields.pop("applied")}
+        texts = {"original": self.original, "applied": self.applied}
         hashes = {
             "originalHash": corefile.content_hash(self.original),
             "appliedHash": corefile.content_hash(self.applied),
@@ -96,5 +121,5 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             names.wiring_record(policy),
             settings.namespace,
             {**names.common_labels(), POLICY_LABEL: policy},
-            {**texts, **hashes, "state": json.dumps(fields, sort_keys=True)},
+            {**texts, **hashes, "state": self._state()},
         )

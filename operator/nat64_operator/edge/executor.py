@@ -22,8 +22,10 @@ from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.store import Store
 from nat64_operator.reconcile.actions import (
     Action,
+    Announce,
     Apply,
     Delete,
+    Disown,
     Emit,
     Group,
     Plan,
@@ -31,6 +33,7 @@ from nat64_operator.reconcile.actions import (
     SetFinalizers,
     SetStatus,
     WriteCorefile,
+    WriteKeys,
 )
 from nat64_operator.render.manifest import Ref
 
@@ -45,6 +48,7 @@ class Executor:
 
     def __init__(self, kube: Kube, store: Store, lease: Lease | None) -> None:
         self._kube, self._store, self._lease = kube, store, lease
+        self._announcing: set[str] = set()
         self._backoffs = Backoffs()
         self._pending_events: deque[Emit] = deque(maxlen=PENDING_EVENTS)
 
@@ -95,11 +99,34 @@ class Executor:
             if isinstance(action, Emit):
                 self._pending_events.append(action)
                 continue
+            if isinstance(action, Announce):
+                self._announce(action)
+                continue
             result = await asyncio.to_thread(self._kube.perform, action)
             self._remember(action, result)
             done = True
         await self._post_events()
         return done
+
+    def _announce(self, action: Announce) -> None:
+        """Patch the pods beside the loop: there may be thousands, and nothing waits for it. What
+        fails is left to the kubelet, which looks by itself every minute or so.
+        """
+        if action.gateway in self._announcing:
+            return
+        self._announcing.add(action.gateway)
+
+        def note(done: asyncio.Future[Any]) -> None:
+            self._announcing.discard(action.gateway)
+            if done.cancelled():
+                return
+            if error := done.exception():
+                log.warning("NAT64Gateway %s: its pods can't be patched: %s", action.gateway, error)
+            self._store.announced[action.gateway] = action.content
+            self._store.changed.set()
+
+        running = asyncio.get_running_loop()
+        running.run_in_executor(None, self._kube.perform, action).add_done_callback(note)
 
     async def _post_events(self) -> None:
         """Post the pending Events. One that fails waits for the next pass."""
@@ -150,9 +177,12 @@ class Executor:
                 log.info("Delete %s", ref)
                 self._store.drop(ref.kind, ref)
                 self._store.corefiles.pop((ref.namespace, ref.name), None)
-            case WriteCorefile(namespace, name) if result is not None:
-                log.info("WriteCorefile %s/%s", namespace, name)
+            case WriteCorefile(namespace, name) | WriteKeys(namespace, name) if result is not None:
+                log.info("%s %s/%s", type(action).__name__, namespace, name)
                 self._store.corefiles[namespace, name] = result
+            case Disown(ref) if result is not None:
+                log.info("Disown %s", ref)
+                self._store.corefiles[ref.namespace, ref.name] = result
 
     def _failed(self, group: Group, error: Exception) -> None:
         asked = 0.0

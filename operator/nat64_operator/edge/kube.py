@@ -6,6 +6,7 @@ Synchronous: the loop calls it from a thread.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,14 +20,18 @@ from nat64_operator.edge import metrics
 from nat64_operator.reconcile import status
 from nat64_operator.reconcile.actions import (
     Action,
+    Announce,
     Apply,
     Delete,
+    Disown,
     Emit,
     Replace,
     SetFinalizers,
     SetStatus,
     WriteCorefile,
+    WriteKeys,
 )
+from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import FIELD_MANAGER
 
@@ -109,6 +114,27 @@ class Kube:
                 return self.merge(ref, {"metadata": meta})
             case WriteCorefile():
                 return self._write(action)
+            case WriteKeys(namespace, name, data, exists):
+                ref, body = Ref("ConfigMap", name, namespace), {"data": data}
+                if exists:
+                    return self.merge(ref, body)
+                labels = names.common_labels()
+                kept = {key: text for key, text in data.items() if text is not None}
+                return self.create(ref, {"data": kept}, labels)
+            case Disown(ref, managed_fields, version):
+                steps = [
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                    # An empty list would be taken for a client that knows nothing of the field.
+                    {
+                        "op": "replace",
+                        "path": "/metadata/managedFields",
+                        "value": list(managed_fields) or [{}],
+                    },
+                ]
+                return self._call("PATCH", ref, {"fieldManager": FIELD_MANAGER}, steps, _JSON_PATCH)
+            case Announce():
+                self._announce(action)
+                return None
             case Emit():
                 self._emit(action)
                 return None
@@ -131,9 +157,9 @@ class Kube:
                 return None
             raise
 
-    def create(self, ref: Ref, body: Json) -> Json:
+    def create(self, ref: Ref, body: Json, labels: dict[str, str] | None = None) -> Json:
         """Create an object."""
-        body = {"metadata": {"name": ref.name}, **body}
+        body = {"metadata": {"name": ref.name, "labels": labels or {}}, **body}
         return self._call("POST", ref._replace(name=""), {"fieldManager": FIELD_MANAGER}, body)
 
     def merge(self, ref: Ref, body: Json) -> Json:
@@ -149,6 +175,13 @@ class Kube:
                 return False
             raise
         return True
+
+    def version(self) -> tuple[int, int]:
+        """Major and minor of the API server; zeros where it doesn't say numbers."""
+        found = self._connection.request("GET", "/version", {})
+        numbers = [re.match(r"\d*", str(found.get(key) or "")) for key in ("major", "minor")]
+        major, minor = (int(n[0]) if n and n[0] else 0 for n in numbers)
+        return major, minor
 
     def label_namespace(self, name: str, label: str, value: str) -> None:
         """Set a label of a namespace or, with an empty value, remove the one that was set here.
@@ -174,6 +207,20 @@ class Kube:
             return self.create(ref, {"data": data})
         body = {"metadata": {"resourceVersion": action.resource_version}, "data": data}
         return self.merge(ref, body)
+
+    def _announce(self, action: Announce) -> None:
+        labels = names.pod_labels(action.gateway)
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        for pod in self.items("Pod", action.namespace, selector):
+            metadata = pod["metadata"]
+            if (metadata.get("annotations") or {}).get(names.MOUNTED) == action.content:
+                continue
+            ref = Ref("Pod", metadata["name"], action.namespace)
+            try:
+                self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: action.content}}})
+            except client.ApiException as error:
+                if error.status != 404:  # it is gone
+                    raise
 
     def _emit(self, event: Emit) -> None:
         now = status.now_text()

@@ -128,12 +128,15 @@ class Reader:
         self._store.replace(kind, entries)
 
     async def _read_service_ranges(self) -> None:
-        """Read the ranges of Services. API servers before 1.33 don't have them as objects."""
+        """Read the API server's version and the ranges of Services, which API servers before 1.33
+        don't have as objects.
+        """
 
         def fetch() -> tuple[str, ...]:
             found = (obj["spec"].get("cidrs") or () for obj in self._kube.items("ServiceCIDR"))
             return tuple(sorted({text for texts in found for text in texts}))
 
+        self._store.api_version = await asyncio.to_thread(self._kube.version)
         try:
             self._store.service_ranges = await asyncio.to_thread(fetch)
         except client.ApiException as error:
@@ -141,12 +144,13 @@ class Reader:
                 raise
 
     def _watched_corefiles(self) -> set[tuple[str, str]]:
-        found = set()
+        found = {(self._settings.coredns_namespace, names.BACKUP)}
         for obj in self._store.objects(policy_api.KIND):
             try:
                 spec = Policy.parse(obj).spec.core_dns
             except InvalidObjectError:
                 continue
+            found.add((spec.namespace, names.BACKUP))
             found.add((spec.namespace, spec.config_map_name))
             # In every mode: what it holds may be imported, and decide what CoreDNS asks.
             found.add((spec.namespace, spec.custom_config_map_name))

@@ -67,7 +67,10 @@ class Store:
         self._reported: dict[str, set[Ref]] = {}
         self.corefiles: dict[tuple[str, str], Object] = {}
         self.service_ranges: tuple[str, ...] = ()
+        self.api_version = (0, 0)
         self.dns_clients: frozenset[str] = frozenset()
+        self.announced: dict[str, str] = {}
+        """By gateway, the hash of mounted data that its pods were last told of."""
         self.answers: dict[str, Answer] = {}
         self.asked: dict[str, Asked] = {}
         """What the nodes of each gateway warn of."""
@@ -138,11 +141,13 @@ class Store:
             gateways={r.name: o for r, o in self._known[gateway_api.KIND].items()},
             policies={r.name: o for r, o in self._known[policy_api.KIND].items()},
             nodes={r.name: node for r, node in self._known["Node"].items()},
+            api_version=self.api_version,
             service_ranges=self.service_ranges,
             owned={ref: obj for kind in OWNED for ref, obj in self._known[kind].items()},
             endpoints=endpoints,
             sidecars=sidecars,
             dns_clients=self.dns_clients,
+            announced=dict(self.announced),
             corefiles=dict(self.corefiles),
             answers=dict(self.answers),
             pods=pods,

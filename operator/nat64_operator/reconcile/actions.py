@@ -58,6 +58,37 @@ class WriteCorefile(msgspec.Struct, frozen=True):
     """Empty to create the ConfigMap."""
 
 
+class WriteKeys(msgspec.Struct, frozen=True):
+    """Write some keys of a ConfigMap and leave the others; None takes a key away."""
+
+    namespace: str
+    name: str
+    data: dict[str, str | None]
+    exists: bool
+
+
+class Disown(msgspec.Struct, frozen=True):
+    """Give up the ownership of fields that a write brought, so that the owner's next server-side
+    apply is no conflict.
+    """
+
+    ref: Ref
+    managed_fields: tuple[dict[str, Any], ...]
+    """What is to be left."""
+    resource_version: str
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """Note on a gateway's pods that mounted data has changed: the kubelet then hands it on at once,
+    and not when it next looks, which may be after a minute and a half.
+    """
+
+    namespace: str
+    gateway: str
+    content: str
+    """The hash of the data."""
+
+
 class Emit(msgspec.Struct, frozen=True):
     """An Event about a custom resource."""
 
@@ -68,7 +99,18 @@ class Emit(msgspec.Struct, frozen=True):
     message: str
 
 
-Action = Apply | Replace | Delete | SetStatus | SetFinalizers | WriteCorefile | Emit
+Action = (
+    Apply
+    | Replace
+    | Delete
+    | SetStatus
+    | SetFinalizers
+    | WriteCorefile
+    | WriteKeys
+    | Disown
+    | Announce
+    | Emit
+)
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from nat64_operator.coredns.record import Record, State
 from nat64_operator.coredns.root import Files
 from nat64_operator.coredns.upstreams import Upstreams, carried
 from nat64_operator.errors import UnsupportedCorefileError
-from nat64_operator.reconcile.actions import Action, Delete, Emit, WriteCorefile
+from nat64_operator.reconcile.actions import Action, Delete, Disown, Emit, WriteCorefile, WriteKeys
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import cluster_address
 from nat64_operator.reconcile.world import World, get
@@ -239,11 +239,36 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
         actions.append(Delete(ref, live["metadata"]["uid"]))
     elif keep is not None:
         actions += repair(keep.manifest(policy, world.settings), live)
+    actions += _back_up(policy, None if step.forget else keep, world)
     if step.write is not None:
         actions.append(_write(step.write, file, keep, world))
+    elif file.left is not None and file.key == COREFILE:
+        ref = Ref("ConfigMap", file.name, file.namespace)
+        actions.append(Disown(ref, file.left, file.resource_version))
     if step.warning:
         subject = Ref(KIND, policy)
         actions.append(Emit(subject, uid, True, f"Corefile{step.reason}", step.warning[:1024]))
+    return actions
+
+
+def _back_up(policy: str, record: Record | None, world: World) -> list[Action]:
+    """Keep the record beside CoreDNS, too: who deletes our namespace must be able to put CoreDNS's
+    file back. It is there before the file is written, and gone only after the record.
+    """
+    actions: list[Action] = []
+    found = {place: obj for place, obj in world.corefiles.items() if place[1] == names.BACKUP}
+    wanted = record.backup(policy) if record is not None else {}
+    for (namespace, name), obj in found.items():
+        data = obj.get("data") or {}
+        here = wanted if record is not None and record.namespace == namespace else {}
+        old = {key for key in data if key.rpartition(".")[0] == policy and key not in here}
+        if old and not here and old == data.keys():
+            actions.append(Delete(Ref("ConfigMap", name, namespace), obj["metadata"]["uid"]))
+        elif old or any(data.get(key) != text for key, text in here.items()):
+            changes = {**dict.fromkeys(sorted(old)), **here}
+            actions.append(WriteKeys(namespace, name, changes, exists=True))
+    if record is not None and (record.namespace, names.BACKUP) not in found:
+        actions.append(WriteKeys(record.namespace, names.BACKUP, {**wanted}, exists=False))
     return actions
 
 

@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from nat64_dataplane import config
+from nat64_dataplane.corefile import content_hash
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import node_cleanup, node_warnings, removal, status
-from nat64_operator.reconcile.actions import Action, Delete, Group, SetFinalizers
+from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
 from nat64_operator.reconcile.node_warnings import NodeWarning
@@ -233,7 +234,12 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
     wanted = [
         render.translator_config(gateway.name, translator, world.settings),
         sidecar_corefile.sidecar_config(gateway.name, corefile, world.settings),
-        render.service(gateway, world.settings, withdrawn=sidecars.withdrawn),
+        render.service(
+            gateway,
+            world.settings,
+            withdrawn=sidecars.withdrawn,
+            same_node=world.api_version >= render.SAME_NODE_SINCE,
+        ),
         *node_cleanup.of(effective, world).manifests,
         render.daemon_set(gateway, translator, world.settings, kept_off.keys()),
     ]
@@ -247,6 +253,11 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
         for ref, obj in sorted(owned.items()):
             if ref not in keep:
                 actions.append(Delete(ref, obj["metadata"]["uid"]))
+    # Of the clients only those that come and go by themselves: a node that joins a thousand others
+    # is no reason to touch a thousand pods.
+    mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients)]))[:16]
+    if world.announced.get(gateway.name) != mounted:
+        actions.append(Announce(world.settings.namespace, gateway.name, mounted))
     return actions
 
 

@@ -218,9 +218,9 @@ def _forget_policy(name: str, world: World) -> policies.Outcome:
     subject = Ref(policy_api.KIND, name)
     record = corefiles.record_of(name, world)
     if record is None:
-        live = world.owned[Ref("ConfigMap", names.wiring_record(name), world.settings.namespace)]
-        delete = Delete(Ref.of(live), live["metadata"]["uid"])
-        return policies.Outcome(Group(subject, (delete,)))
+        live = world.find("ConfigMap", names.wiring_record(name))
+        delete = (Delete(Ref.of(live), live["metadata"]["uid"]),) if live else ()
+        return policies.Outcome(Group(subject, delete))
     case = corefiles.recorded_case(name, record, world)
     step = wiring.unwire(case)
     group = Group(subject, tuple(corefiles.carry_out(name, "", step, case.file, world)))

@@ -75,6 +75,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     gateways: Mapping[str, Object] = msgspec.field(default_factory=dict)
     policies: Mapping[str, Object] = msgspec.field(default_factory=dict)
     nodes: Mapping[str, Node] = msgspec.field(default_factory=dict)
+    api_version: tuple[int, int] = (0, 0)
+    """The API server's Kubernetes, as far as it says so."""
     service_ranges: tuple[str, ...] = ()
     """The ranges of Services, as far as the API server says them."""
     owned: Mapping[Ref, Object] = msgspec.field(default_factory=dict)
@@ -88,6 +90,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     own IPAM has them outside of what the Nodes say."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
     """CoreDNS's ConfigMaps by namespace and name. Those that could not be read are absent."""
+    announced: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """By gateway, the hash of mounted data that its pods were last told of."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
@@ -112,6 +116,17 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             record = Record.read(obj) if policy else None
             if record is not None:
                 found[policy] = record
+        for policy, record in self.backups.items():
+            found.setdefault(policy, record)
+        return found
+
+    @cached_property
+    def backups(self) -> Mapping[str, Record]:
+        """The same as CoreDNS's namespace has it, where it outlives ours."""
+        found: dict[str, Record] = {}
+        for (_, name), obj in self.corefiles.items():
+            if name == names.BACKUP:
+                found.update(Record.read_backups(obj))
         return found
 
     @cached_property
@@ -154,7 +169,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def policies_left_behind(self) -> set[str]:
         """Policies that are gone and still have a record of an edit."""
         labels = {label_of(obj, POLICY_LABEL) for obj in self.owned.values()}
-        return labels - {""} - self.policies.keys()
+        return (labels | self.backups.keys()) - {""} - self.policies.keys()
 
 
 def _is_service(ref: Ref) -> bool:

@@ -19,6 +19,10 @@ DNS64_USER = 65532
 # programs and maps; packet access that the verifier grants only with it.
 TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
 
+READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
+"""A sidecar that no longer answers is out of the Service within two seconds: until then CoreDNS may
+ask it, and go on to upstreams that don't synthesize."""
+
 
 def privileged(settings: Settings, command: str) -> dict[str, Any]:
     """The init container with all rights, for `prepare` and `remove`. It mounts bpffs on the host,
@@ -89,7 +93,7 @@ def dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
             _port("dns-metrics", ports.dns_metrics),
         ],
         "livenessProbe": _probe("/health", ports.dns_health, periodSeconds=10, failureThreshold=6),
-        "readinessProbe": _probe("/ready", ports.dns_ready, periodSeconds=5, failureThreshold=2),
+        "readinessProbe": _probe("/ready", ports.dns_ready, **READY_TIMING),
         "resources": settings.dns64_resources,
         "securityContext": {
             "privileged": False,
@@ -119,7 +123,7 @@ def _port(name: str, port: int, protocol: str = "TCP") -> dict[str, Any]:
 
 
 def _probe(path: str, port: int, **timing: int) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": port}, "timeoutSeconds": 3, **timing}
+    return {"httpGet": {"path": path, "port": port}, **{"timeoutSeconds": 3, **timing}}
 
 
 def _selinux(settings: Settings) -> dict[str, Any]:

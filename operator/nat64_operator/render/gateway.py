@@ -27,9 +27,16 @@ def translator_config(
     )
 
 
-def service(gateway: Gateway, settings: Settings, *, withdrawn: bool = False) -> dict[str, Any]:
+SAME_NODE_SINCE = (1, 35)
+"""The Kubernetes that has `trafficDistribution: PreferSameNode` for good."""
+
+
+def service(
+    gateway: Gateway, settings: Settings, *, withdrawn: bool = False, same_node: bool = False
+) -> dict[str, Any]:
     """The one address of all ready sidecars: what CoreDNS forwards to. Where it is `withdrawn` it
-    leads to none of them, and who asks there is refused at once.
+    leads to none of them, and who asks there is refused at once. `same_node` prefers the sidecar of
+    the client's own node, so that one which dies costs the other nodes' CoreDNS nothing.
     """
     port, selector = gateway.ports.dns, names.pod_labels(gateway.name)
     if withdrawn:
@@ -48,6 +55,7 @@ def service(gateway: Gateway, settings: Settings, *, withdrawn: bool = False) ->
                 "ipFamilyPolicy": "SingleStack",
                 "ipFamilies": ["IPv6"],
                 "selector": selector,
+                **({"trafficDistribution": "PreferSameNode"} if same_node else {}),
                 "ports": [
                     {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": port},
                     {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": port},

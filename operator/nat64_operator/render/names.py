@@ -13,6 +13,9 @@ COMPONENT = "app.kubernetes.io/component"
 DATAPLANE = "dataplane"
 REVISION = f"{GROUP}/manifest-hash"
 """An annotation: the hash of the manifest that was applied, so that a changed one is seen."""
+MOUNTED = f"{GROUP}/mounted"
+"""An annotation of pods: the hash of the data that is mounted and may change. A changed one makes
+the kubelet look at the pod, and so at its ConfigMaps, at once."""
 FINALIZER = f"{GROUP}/cleanup"
 OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
@@ -54,6 +57,10 @@ def leaving(gateway: str) -> str:
 def dns_service(gateway: str) -> str:
     """The Service of the sidecars."""
     return f"nat64-{gateway}-dns"
+
+
+BACKUP = "nat64-wiring"
+"""The ConfigMap beside CoreDNS's own with all policies' records: it outlives our namespace."""
 
 
 def wiring_record(policy: str) -> str:
