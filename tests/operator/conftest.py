@@ -331,4 +331,4 @@ def _clean(api: Api) -> None:
     kubectl = api.control_plane.kubectl
     kubectl("-n", NAMESPACE, "delete", "pods,endpointslices", "--all", "--force", "--wait=false")
     kubectl("delete", "nodes", "--all", "--wait=false")
-    api.delete("configmap", "coredns", namespace="kube-system")
+    api.delete("configmap", "coredns", "nat64-wiring", namespace="kube-system")

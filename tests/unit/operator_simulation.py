@@ -261,6 +261,8 @@ class Simulation:
 
     def _is_late(self, action: Any) -> bool:
         """Whether a Corefile was written since it was looked at, which is a conflict."""
+        if isinstance(action, WriteKeys):
+            return action.exists != (self.backup is not None)
         if not isinstance(action, WriteCorefile) or not action.resource_version:
             return False
         found = self.corefile if action.name == COREDNS[1] else self.custom_files
@@ -301,8 +303,9 @@ class Simulation:
                 found["metadata"]["generation"] += 1
             case Delete(ref, _) if (ref.namespace, ref.name) == CUSTOM:
                 self.custom_files = None
-            case Delete(ref, _) if (ref.namespace, ref.name) == BACKUP:
-                self.backup = None
+            case Delete(ref, _, seen) if (ref.namespace, ref.name) == BACKUP:
+                if self.backup and seen == self.backup["metadata"]["resourceVersion"]:
+                    self.backup = None
             case WriteKeys(namespace, name, data, exists):
                 assert (namespace, name) == BACKUP
                 assert exists == (self.backup is not None)

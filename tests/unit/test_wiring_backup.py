@@ -149,3 +149,20 @@ def test_a_dead_sidecar_is_out_of_the_service_within_two_seconds() -> None:
     [sidecar] = [c for c in pod["containers"] if c["name"] == names.DNS64]
     probe = sidecar["readinessProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] <= 2
+
+
+def test_a_backup_that_outlived_its_edit_is_no_history() -> None:
+    simulation = settled()
+    simulation.owned.clear()
+    simulation.write_corefile(COREFILE)
+    for _ in range(5):
+        simulation.owned.clear()
+        simulation.write_corefile(COREFILE)
+        simulation.settle()
+        assert simulation.condition("DNS64Policy", "default", "Programmed")[1] == "Wired"
+    simulation.owned.clear()
+    simulation.write_corefile(COREFILE)
+    del simulation.custom["DNS64Policy"]["default"]
+    simulation.settle()
+    assert simulation.backup is None
+    assert simulation.text() == COREFILE

@@ -239,7 +239,7 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
         actions.append(Delete(ref, live["metadata"]["uid"]))
     elif keep is not None:
         actions += repair(keep.manifest(policy, world.settings), live)
-    actions += _back_up(policy, None if step.forget else keep, world)
+    actions += back_up(policy, None if step.forget else keep, world)
     if step.write is not None:
         actions.append(_write(step.write, file, keep, world))
     elif file.left is not None and file.key == COREFILE:
@@ -251,7 +251,7 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
     return actions
 
 
-def _back_up(policy: str, record: Record | None, world: World) -> list[Action]:
+def back_up(policy: str, record: Record | None, world: World) -> list[Action]:
     """Keep the record beside CoreDNS, too: who deletes our namespace must be able to put CoreDNS's
     file back. It is there before the file is written, and gone only after the record.
     """
@@ -263,7 +263,8 @@ def _back_up(policy: str, record: Record | None, world: World) -> list[Action]:
         here = wanted if record is not None and record.namespace == namespace else {}
         old = {key for key in data if key.rpartition(".")[0] == policy and key not in here}
         if old and not here and old == data.keys():
-            actions.append(Delete(Ref("ConfigMap", name, namespace), obj["metadata"]["uid"]))
+            ref, metadata = Ref("ConfigMap", name, namespace), obj["metadata"]
+            actions.append(Delete(ref, metadata["uid"], metadata["resourceVersion"]))
         elif old or any(data.get(key) != text for key, text in here.items()):
             changes = {**dict.fromkeys(sorted(old)), **here}
             actions.append(WriteKeys(namespace, name, changes, exists=True))

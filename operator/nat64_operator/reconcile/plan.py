@@ -220,7 +220,7 @@ def _forget_policy(name: str, world: World) -> policies.Outcome:
     if record is None:
         live = world.find("ConfigMap", names.wiring_record(name))
         delete = (Delete(Ref.of(live), live["metadata"]["uid"]),) if live else ()
-        return policies.Outcome(Group(subject, delete))
+        return policies.Outcome(Group(subject, (*delete, *corefiles.back_up(name, None, world))))
     case = corefiles.recorded_case(name, record, world)
     step = wiring.unwire(case)
     group = Group(subject, tuple(corefiles.carry_out(name, "", step, case.file, world)))

@@ -76,7 +76,16 @@ def now_text() -> str:
 
 # Reasons of a change in progress: their Events are Normal, not Warning.
 _UNDER_WAY = frozenset(
-    {"RollingOut", "Writing", "Confirming", "Restoring", "Moving", "Deleting", "SidecarsNotReady"}
+    {
+        "RollingOut",
+        "Writing",
+        "AskingSidecars",
+        "Confirming",
+        "Restoring",
+        "Moving",
+        "Deleting",
+        "SidecarsNotReady",
+    }
 )
 
 

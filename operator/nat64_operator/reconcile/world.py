@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from nat64_operator.api.meta import Object
+from nat64_operator.coredns import edits
 from nat64_operator.coredns.case import Answer
 from nat64_operator.coredns.record import POLICY_LABEL, Record
+from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.cluster_ranges import ClusterRanges
 from nat64_operator.reconcile.node_warnings import Asked
 from nat64_operator.reconcile.nodes import Node, NodeIndex
@@ -117,8 +119,19 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             if record is not None:
                 found[policy] = record
         for policy, record in self.backups.items():
-            found.setdefault(policy, record)
+            if policy not in found and self._is_in_place(record):
+                found[policy] = record
         return found
+
+    def _is_in_place(self, record: Record) -> bool:
+        """Whether the file still has our part. A backup that outlived its edit tells nothing."""
+        obj = self.corefiles.get((record.namespace, record.config_map))
+        text = ((obj or {}).get("data") or {}).get(record.key) or ""
+        try:
+            applied = edits.find(record.mode, record.applied)
+            return edits.find_ours(record.mode, text, applied).tokens == applied.tokens
+        except UnsupportedCorefileError:
+            return False
 
     @cached_property
     def backups(self) -> Mapping[str, Record]:
