@@ -346,7 +346,8 @@ class HarmLab:
             rules += " }\n"
         self.hub.run("nft", "-f", "-", input=rules + "}\n")
         # Its own kube-proxy forgets flows to endpoints that are gone.
-        self.hub.run("conntrack", "-D", "-d", service, check=False)
+        forget = "from pyroute2 import NFCTSocket; NFCTSocket().flush()"
+        self.hub.run(sys.executable, "-c", forget)
 
     # what is seen
 

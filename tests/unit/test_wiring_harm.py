@@ -201,3 +201,22 @@ def test_fail_is_written_only_after_coredns_has_answered_with_a_way_out() -> Non
     simulation.delete("DNS64Policy", "default")
     simulation.settle()
     assert simulation.text() == COREFILE
+
+
+def test_sidecars_that_coredns_still_asks_keep_their_upstreams_though_the_policy_goes() -> None:
+    simulation = Simulation()
+    simulation.write_corefile(COREFILE.replace("/etc/resolv.conf", "2001:db8::53"))
+    simulation.create("NAT64Gateway", "default")
+    simulation.create("DNS64Policy", "default")
+    simulation.settle()
+    place = Ref("ConfigMap", "nat64-default-dns64", NAMESPACE)
+    simulation.lags = True  # CoreDNS goes by what it read before
+    simulation.delete("DNS64Policy", "default")
+    run(simulation, 20)
+    assert not wired(simulation)
+    assert "forward . 2001:db8::53" in simulation.owned[place]["data"]["Corefile"]
+    simulation.lags = False
+    simulation.settle()
+    simulation.now += 1000
+    simulation.settle()
+    assert "forward . /etc/resolv.conf" in simulation.owned[place]["data"]["Corefile"]

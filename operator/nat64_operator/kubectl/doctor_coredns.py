@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import Mode
 from nat64_operator.coredns import edits, line
+from nat64_operator.coredns.root import is_root
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -44,7 +46,8 @@ def judge(policy: Json, gateway: Mapping[str, Any], found: ConfigMaps) -> Iterat
     place = place_of(policy)
     text, where = found[place].get("Corefile", ""), "/".join(place)
     address, prefix = gateway.get("dnsAddress"), gateway.get("prefix")
-    match Mode(_core(policy).get("mode", Mode.FORWARD.value)):
+    mode = Mode(_core(policy).get("mode", Mode.FORWARD.value))
+    match mode:
         case Mode.FORWARD:
             yield from forward(text, address, where)
         case Mode.PLUGIN:
@@ -53,6 +56,55 @@ def judge(policy: Json, gateway: Mapping[str, Any], found: ConfigMaps) -> Iterat
             yield from _imported(policy, text, found, where)
         case Mode.MANUAL:
             yield _manual(text, address, where)
+    yield from unsynthesized(text, mode, where)
+
+
+def unsynthesized(text: str, mode: Mode, where: str) -> Iterator[Step]:
+    """Names with IPv4 only that this mode does not reach: CoreDNS answers them otherwise."""
+    try:
+        tree = corefile.parse(text)
+    except corefile.CorefileError:
+        return  # said already
+    for block in tree.blocks:
+        root = block.serves(".", None)
+        if root and mode is Mode.PLUGIN:
+            continue  # its dns64 is before all that the block does
+        stubs = [s for s in block.find("forward") if s.args]
+        zones = (
+            [(s.values[0], s.line) for s in stubs if not is_root(s)]
+            if root
+            else [(key.text, key.line) for key in block.keys if stubs]
+        )
+        for zone, number in zones:
+            if not zone.rstrip(".").endswith((".arpa", "cluster.local")) and "/" not in zone:
+                yield _not_reached(f"names in {zone} are forwarded elsewhere", number, where)
+        for hosts in block.find("hosts") if root else ():
+            for name, number in ipv4_only(hosts):
+                yield _not_reached(f"{name} has an IPv4 address in `hosts` only", number, where)
+
+
+def ipv4_only(hosts: corefile.Stanza) -> list[tuple[str, int]]:
+    """Names and lines of inline entries without an IPv6 address."""
+    families: dict[str, set[int]] = {}
+    lines: dict[str, int] = {}
+    for entry in hosts.body or ():
+        try:
+            version = ip_address(entry.name.text).version
+        except ValueError:
+            continue  # an option
+        for name in entry.values:
+            families.setdefault(name, set()).add(version)
+            lines.setdefault(name, entry.line)
+    return [(name, lines[name]) for name, found in families.items() if found == {4}]
+
+
+def _not_reached(what: str, number: int, where: str) -> Step:
+    return note(
+        "wiring",
+        f"{where} line {number}: {what}, so no IPv6 address is synthesized",
+        "spec.coreDNS.mode Plugin for what is in the block for `.`; for a zone its resolvers in "
+        "spec.zones, or CoreDNS's dns64 in its own block",
+    )
 
 
 def forward(text: str, address: str | None, where: str) -> Iterator[Step]:

@@ -122,7 +122,9 @@ def reconcile(world: World) -> Plan:
         if seen.gateway.meta.deleting:
             made.leaving(subject, partial(gateways.remove, seen.gateway, name in wired, world))
             continue
-        keep = partial(_keep, seen, serving.get(name), name in unread, world)
+        # Whom CoreDNS still asks goes on to answer as it did: other upstreams may know less.
+        as_it_is = name in unread or name in wired
+        keep = partial(_keep, seen, serving.get(name), as_it_is, world)
         if group := made.attempt(subject, keep):
             made.group(group)
     for name in sorted(world.gateways_left_behind()):
@@ -186,12 +188,14 @@ def _clients(ref: Ref, world: World) -> Group:
     return Group(ref, tuple(repair(sidecar_corefile.clients_config(ranges, world.settings), live)))
 
 
-def _keep(observed: Observed, policy: Policy | None, unread: bool, world: World) -> Group:
-    """Keep a gateway running. Its sidecars keep their Corefile while their policy is `unread`."""
+def _keep(observed: Observed, policy: Policy | None, as_it_is: bool, world: World) -> Group:
+    """Keep a gateway running. Without a policy its sidecars keep their Corefile where that is to
+    stay `as_it_is`: the policy can't be read, or is gone and CoreDNS has yet to hear of it.
+    """
     sidecars = Sidecars(PolicySpec())
     if policy is not None:
         sidecars = Sidecars(policy.spec, corefiles.upstreams_or_none(policy, world))
-    elif unread:
+    elif as_it_is:
         live = world.find("ConfigMap", names.sidecar_config(observed.gateway.name))
         sidecars = sidecars._replace(corefile=get(live, "data", names.COREFILE) or "")
     withdrawn = observed.gateway.name in questions.withdrawn_gateways(world)

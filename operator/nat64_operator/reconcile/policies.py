@@ -265,7 +265,10 @@ def _sidecars(ready: int) -> str:
 def _without_sidecars(policy: Policy) -> str:
     if policy.spec.core_dns.fail_mode is FailMode.FAIL:
         return "external names don't resolve (failMode Fail)"
-    return "names with only IPv4 don't resolve (failMode Fallback)"
+    return (
+        "names with only IPv4 come back without an address, which CoreDNS keeps for up to 30 s; "
+        "others resolve (failMode Fallback)"
+    )
 
 
 def _fields(policy: Policy, gateway: Observed | None, world: World) -> dict[str, Any]:
