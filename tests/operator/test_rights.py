@@ -154,6 +154,14 @@ def test_what_is_granted_is_what_is_used(
         return any(event["count"] > 1 for event in events_of(cluster, uid, "SidecarsNotReady"))
 
     eventually(counted, about="an Event is counted")
+    agent_pod(cluster, "node1", removing=False)
+    cluster.patch("dns64policy/default", body={"spec": {"translateAll": True}})
+
+    def announced() -> bool:
+        annotations = cluster.get("pod", "agent-node1")["metadata"].get("annotations") or {}
+        return "nat64-operator.io/mounted" in annotations
+
+    eventually(announced, about="the kubelet is told of changed data")
     corefile = {"data": {"Corefile": K3S.read_text()}}
     cluster.patch("dns64policy/default", body={"spec": {"coreDNS": {"mode": "Import"}}})
     eventually(lambda: the_corefile(cluster) == SAMPLE.read_text(), about="the line is put back")
@@ -183,6 +191,7 @@ def test_what_is_granted_is_what_is_used(
         assert process.wait(90) == 0
     assert cluster.get("configmap", "coredns-custom", namespace="kube-system") is None
     assert cluster.get("pod", "nat64-operator-verify") is None
+    assert cluster.get("configmap", "nat64-wiring", namespace="kube-system") is None
 
     seen = list(asked(audit.read_text().splitlines()[before:]))
     assert [right for right, code in seen if code == 403] == []
