@@ -73,7 +73,7 @@ def test_what_a_user_may_not_do_is_a_sentence(strict: Api) -> None:
 
 
 def test_status_is_for_whoever_may_read_the_objects(
-    strict: Api, chart: list[dict[str, Any]]
+    strict: Api, cluster: Api, chart: list[dict[str, Any]]
 ) -> None:
     """With no right to list pods, and with that but none to run commands in them."""
     labels = {
