@@ -377,6 +377,7 @@ class HarmLab:
 
     def stop(self) -> None:
         self._playing.set()
-        self._player.join(20)
+        if self._player.is_alive():
+            self._player.join(20)
         for name in list(self.processes):
             self.kill(name)

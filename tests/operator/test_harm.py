@@ -180,8 +180,8 @@ def test_a_dead_upstream_is_no_reason_to_take_anything_back(lab: HarmLab) -> Non
 def test_an_upstream_by_tcp_only_is_asked_by_tcp(lab: HarmLab) -> None:
     lab.hub.run(
         *("nft", "-f", "-"),
-        input="table ip6 tcponly { chain i { type filter hook input priority 0; "
-        f"ip6 daddr {UPSTREAM} udp dport 53 drop; }} }}\n",
+        input="table ip6 tcponly {\n chain in {\n type filter hook input priority 0;\n"
+        f"ip6 daddr {UPSTREAM} udp dport 53 drop\n}}\n}}\n",
     )
     lab.start(f"{UPSTREAM} {{\n        force_tcp\n    }}")
     lab.apply()
@@ -196,12 +196,12 @@ def test_a_network_policy_between_coredns_and_the_sidecars_loses_nothing(
     lab: HarmLab, operator_too: bool
 ) -> None:
     hooks = ("forward", "output") if operator_too else ("forward",)
-    chains = " ".join(
-        f"chain {hook} {{ type filter hook {hook} priority 1; udp dport 6464 drop; "
-        "tcp dport 6464 drop; }"
+    chains = "".join(
+        f"chain {hook} {{\n type filter hook {hook} priority 1;\n udp dport 6464 drop\n"
+        "tcp dport 6464 drop\n}\n"
         for hook in hooks
     )
-    lab.hub.run("nft", "-f", "-", input=f"table ip6 netpol {{ {chains} }}\n")
+    lab.hub.run("nft", "-f", "-", input=f"table ip6 netpol {{\n{chains}}}\n")
     lab.start()
     lab.apply()
     with lab.asking() as answers:
