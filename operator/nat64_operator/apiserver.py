@@ -7,6 +7,7 @@ synchronous, and every request has a timeout.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -39,6 +40,9 @@ class Connection:
         self._api, self._timeout, self._page, self._observe = api, timeout, page, observe
         self.answered = time.monotonic()
         """When a request last ended, well or not."""
+        self._lock = threading.Lock()
+        self.in_flight = 0
+        """Requests that have not ended, also in threads for which nobody waits any more."""
 
     def request(
         self,
@@ -61,12 +65,14 @@ class Connection:
             auth_settings=["BearerToken"],
         )
         code = "error"
+        self._count_in_flight(1)
         try:
             response = self._api.call_api(*request, _request_timeout=self._timeout)
             raw = response.read()
             code = str(response.status)
         finally:
             self.answered = time.monotonic()
+            self._count_in_flight(-1)
             self._observe(method, code)
         if not 200 <= response.status <= 299:
             error = client.ApiException(status=response.status, reason=response.reason)
@@ -75,6 +81,10 @@ class Connection:
             raise error
         parsed: Json = json.loads(raw) if raw else {}
         return parsed
+
+    def _count_in_flight(self, change: int) -> None:
+        with self._lock:
+            self.in_flight += change
 
     def items(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
         """The objects of a list, read page by page. Raises one of TROUBLE."""

@@ -54,17 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Watch and reconcile until told to stop."""
-    lease = options.lease == "true"
     options.cluster_dns = options.cluster_dns or dns.cluster_server()
     return asyncio.run(
         lifecycle.run(
-            connect(LEASE_TIMEOUT if lease else TIMEOUT),
+            connect(LEASE_TIMEOUT),
             _settings(options),
             cluster_dns=options.cluster_dns,
             sidecar_dns=options.sidecar_dns or _sidecar_dns(),
             probe_zones=_zones(options.probe_zones),
             health_address=options.health,
-            lease=lease,
             label_namespace=options.label_namespace == "true",
         )
     )
@@ -195,7 +193,6 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--drain-seconds", 120, "how long CoreDNS has to forget sidecars before they go")
     _flag(runs, "--retry-seconds", 900, "how long a Corefile that was put back is left alone")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
-    _flag(runs, "--lease", "false", "true: act only while holding a Lease, for several replicas")
     _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")
     leaves = commands.add_parser(
         "uninstall", help="delete all gateways and policies and wait until they are gone"

@@ -68,14 +68,18 @@ def test_a_digest_wins_over_a_tag() -> None:
     assert job["image"] == test["image"] == container["image"]
 
 
-def test_one_replica_neither_has_a_lease_nor_a_disruption_budget() -> None:
+def test_one_replica_has_a_lease_and_no_disruption_budget() -> None:
     chart = render()
     deployment = chart["Deployment", "nat64-operator"]["spec"]
     assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
-    assert environment(operator(chart))["NAT64_LEASE"] == "false"
-    assert not {kind for kind, _ in chart} & {"Lease", "PodDisruptionBudget"}
-    role = chart["Role", "nat64-operator"]
-    assert not any("leases" in rule["resources"] for rule in role["rules"])
+    assert ("Lease", "nat64-operator") in chart
+    assert "PodDisruptionBudget" not in {kind for kind, _ in chart}
+    assert lease_rights(chart) == [(None, ["create"]), (["nat64-operator"], ["get", "patch"])]
+
+
+def lease_rights(chart: dict[tuple[str, str], Any]) -> list[tuple[Any, Any]]:
+    rules = chart["Role", "nat64-operator"]["rules"]
+    return [(r.get("resourceNames"), r["verbs"]) for r in rules if "leases" in r["resources"]]
 
 
 def test_two_replicas_share_a_lease_on_two_nodes() -> None:
@@ -83,14 +87,11 @@ def test_two_replicas_share_a_lease_on_two_nodes() -> None:
     deployment = chart["Deployment", "nat64-operator"]["spec"]
     assert (deployment["replicas"], deployment["strategy"]["type"]) == (2, "RollingUpdate")
     assert "podAntiAffinity" in deployment["template"]["spec"]["affinity"]
-    assert environment(operator(chart))["NAT64_LEASE"] == "true"
     # What goes with the release is what they use.
     assert ("Lease", "nat64-operator") in chart
     selector = chart["PodDisruptionBudget", "nat64-operator"]["spec"]["selector"]
     assert selector == deployment["selector"]
-    rules = chart["Role", "nat64-operator"]["rules"]
-    leases = [(r.get("resourceNames"), r["verbs"]) for r in rules if "leases" in r["resources"]]
-    assert leases == [(None, ["create"]), (["nat64-operator"], ["get", "patch"])]
+    assert lease_rights(chart) == [(None, ["create"]), (["nat64-operator"], ["get", "patch"])]
 
 
 @pytest.mark.parametrize(

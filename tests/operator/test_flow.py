@@ -315,7 +315,7 @@ EDITS: list[tuple[str, dict[str, Any]]] = [
     ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}, "immutable": True}),
     ("configmap/nat64-clients", {"data": {"clients": "acl {\n}\n"}}),
     ("configmap/nat64-default-nodes", {"data": {"nodes": "other"}}),
-    ("configmap/nat64-wiring-default", {"data": {"foreign": "x"}}),
+    ("configmap/nat64.wiring.default", {"data": {"foreign": "x"}}),
     (DAEMON_SET, pod_edit(hostNetwork=False, dnsPolicy="ClusterFirst")),
     (DAEMON_SET, {"metadata": {"labels": {"app.kubernetes.io/part-of": "x"}}}),
     (DAEMON_SET, pod_edit(nodeSelector={"nobody": "here"})),
@@ -365,7 +365,7 @@ def test_a_restart_that_someone_asks_for_is_left(
     [
         *("daemonset/nat64-default", "service/nat64-default-dns", "configmap/nat64-default-dns64"),
         *("configmap/nat64-clients", "configmap/nat64-default-nodes"),
-        "configmap/nat64-wiring-default",
+        "configmap/nat64.wiring.default",
     ],
 )
 def test_what_is_deleted_comes_back(running: tuple[Api, Operator, ClusterDns], what: str) -> None:
@@ -384,7 +384,7 @@ def test_what_cleans_the_nodes_that_a_gateway_left_is_repaired(
 ) -> None:
     api, _, _ = running
     api.patch("nat64gateway/default", body={"spec": {"nodeSelector": {"nowhere": "yes"}}})
-    leaving = "daemonset/nat64-default-leaving"
+    leaving = "daemonset/nat64-default.leaving"
     before = eventually(lambda: contents(api, leaving), about=leaving)
     for change in (pod_edit(hostPID=True), pod_edit(affinity=AFFINITY), pod_edit(affinity=None)):
         api.patch(leaving, body=change)

@@ -1,5 +1,6 @@
-"""Two operators: one acts; killed, the other goes on."""
+"""Two operators: one acts; once it ends or is killed, the other goes on."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,20 +51,38 @@ def test_the_other_takes_over_when_the_active_one_is_killed(
 ) -> None:
     first, second = pair
     cluster.apply(gateway(prefix=PREFIX))
-    first.start("--lease=true")
+    first.start()
     eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the first acts")
-    second.start("--lease=true")
+    second.start()
     cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 401}}})
     eventually(lambda: timeout_in_config(cluster) == 401, about="the first goes on")
     assert "holding the lease" not in second.log()
     assert " Apply " not in second.log()
-    first.stop()
+    first.stop(expire=False)
     cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 402}}})
     eventually(
         lambda: timeout_in_config(cluster) == 402, timeout=120, about="the second takes over"
     )
     assert "holding the lease" in second.log()
-    first.start("--lease=true")
+    first.start()
     cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 403}}})
     eventually(lambda: timeout_in_config(cluster) == 403, about="the second keeps it")
     assert first.log().count("holding the lease") == 1
+
+
+def test_a_handover_takes_less_than_two_seconds(
+    cluster: Api, pair: tuple[Operator, Operator]
+) -> None:
+    first, second = pair
+    cluster.apply(gateway(prefix=PREFIX))
+    first.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the first acts")
+    second.start()
+    eventually(lambda: second.ask("/readyz")[0] == 200, about="the second waits")
+    assert first.end() == 0
+    ended = time.monotonic()
+    eventually(lambda: "holding the lease" in second.log(), timeout=2, about="the second acts")
+    assert time.monotonic() - ended < 2
+    assert "released the lease" in first.log()
+    cluster.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 404}}})
+    eventually(lambda: timeout_in_config(cluster) == 404, about="the second goes on")

@@ -137,7 +137,7 @@ def test_what_is_granted_is_what_is_used(
     assert audit is not None
     before = len(audit.read_text().splitlines())
     cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start("--label-namespace=true", "--lease=true")
+    operator.start("--label-namespace=true")
     eventually(lambda: cluster.get("daemonset", "nat64-default"))
     roll_out(cluster)
     sidecars_ready(cluster)

@@ -235,7 +235,7 @@ class Simulation:
         owned = {
             ref: {k: v for k, v in obj.items() if k in ("spec", "data", "immutable")}
             for ref, obj in self.owned.items()
-            if not ref.name.startswith("nat64-wiring-")
+            if not ref.name.startswith("nat64.wiring.")
         }
         return owned, self.corefile and self.text()
 

@@ -471,7 +471,7 @@ def test_a_policy_says_which_nodes_translator_is_not_programmed(
     assert message.startswith("1 DNS64 sidecar ready" if ready else "no DNS64 sidecar ready")
 
 
-LEAVING = Ref("DaemonSet", "nat64-default-leaving", NAMESPACE)
+LEAVING = Ref("DaemonSet", "nat64-default.leaving", NAMESPACE)
 
 
 def test_a_node_that_a_gateway_leaves_is_cleaned() -> None:

@@ -468,5 +468,15 @@ def test_what_fails_waits_longer_each_time_and_no_less_than_asked() -> None:
 
 def test_who_is_fought_with_is_left_alone_for_a_while() -> None:
     backoffs, subject = Backoffs(), Ref("NAT64Gateway", "a")
-    held = [backoffs.holds(subject) for _ in range(22)]
+    held = [backoffs.holds(subject, ["Apply x (1)"]) for _ in range(22)]
     assert held == [False] * 20 + [True, True]
+
+
+def test_a_rollout_over_many_nodes_is_no_fight() -> None:
+    """Every node that gets ready is a new status, and one that joins is new content."""
+    backoffs, subject = Backoffs(), Ref("NAT64Gateway", "a")
+    for number in range(100):
+        backoffs.keep({subject})
+        assert not backoffs.holds(subject)
+        assert not backoffs.holds(subject, [f"Apply nodes ({number})"])
+        backoffs.succeeded(subject)

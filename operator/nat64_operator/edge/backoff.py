@@ -13,7 +13,7 @@ log = logging.getLogger("nat64_operator")
 
 SECONDS = (1, 2, 4, 8, 16, 30)
 OFTEN, OFTEN_SECONDS = 20, 30
-"""So many changes of one object in so many seconds are a fight."""
+"""The same write, so many times in so many seconds, is a fight: someone undoes it each time."""
 
 
 def wait_after(failures: int) -> int:
@@ -26,18 +26,25 @@ class Backoffs:
 
     def __init__(self) -> None:
         self._failures: dict[Ref, tuple[int, float]] = {}
-        self._recent: dict[Ref, deque[float]] = {}
+        self._recent: dict[tuple[Ref, str], deque[float]] = {}
 
     def keep(self, subjects: Set[Ref]) -> None:
         """Forget all other objects: nothing is left to do for them."""
-        for known in (self._failures, self._recent):
-            for subject in known.keys() - subjects:
-                del known[subject]
+        for subject in self._failures.keys() - subjects:
+            del self._failures[subject]
+        begin = time.monotonic() - OFTEN_SECONDS
+        for write in [write for write, times in self._recent.items() if times[-1] < begin]:
+            del self._recent[write]
 
-    def holds(self, subject: Ref) -> bool:
-        """Whether an object has to wait."""
+    def holds(self, subject: Ref, writes: Iterable[str] = ()) -> bool:
+        """Whether an object has to wait. `writes` names what is about to be written, with its
+        content; statuses and Events are none of it, as they only follow what others do.
+        """
         _, again = self._failures.get(subject, (0, 0.0))
-        return again > time.monotonic() or self._is_fighting(subject)
+        if again > time.monotonic():
+            return True
+        fights = [self._is_fighting(subject, write) for write in writes]  # each is counted
+        return any(fights)
 
     def failed(self, subject: Ref, at_least: float) -> float:
         """Note a failure; returns the seconds to wait."""
@@ -54,16 +61,16 @@ class Backoffs:
         """When each object is tried again, by the monotonic clock."""
         return [again for _, again in self._failures.values()]
 
-    def _is_fighting(self, subject: Ref) -> bool:
-        """Whether there was always something to do for an object lately. Then someone undoes what
-        we do, as fast as we do it, and the API server is not the place to have that out.
+    def _is_fighting(self, subject: Ref, write: str) -> bool:
+        """Whether the same write was due again and again lately. Then someone undoes what we do, as
+        fast as we do it, and to go on would only load the API server.
         """
         now = time.monotonic()
-        recent = self._recent.setdefault(subject, deque(maxlen=OFTEN))
+        recent = self._recent.setdefault((subject, write), deque(maxlen=OFTEN))
         if len(recent) == OFTEN and now - recent[0] < OFTEN_SECONDS:
             self._failures[subject] = (1, now + SECONDS[-1])
-            recent.clear()
-            log.warning("%s: changed %d times in a row, as if someone undid it", subject, OFTEN)
+            del self._recent[subject, write]
+            log.warning("%s: %s %d times in a row, as if someone undid it", subject, write, OFTEN)
             return True
         recent.append(now)
         return False

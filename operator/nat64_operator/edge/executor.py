@@ -1,15 +1,17 @@
 """Carrying out a plan: the actions of each object in order, with a backoff of its own.
 
-Only the loop's task calls it, so there is one writer.
+Only the loop calls it, and no object is written by two tasks, so there is one writer for each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kubernetes import client
@@ -41,6 +43,10 @@ log = logging.getLogger("nat64_operator")
 
 PENDING_EVENTS, EVENT_RETRY_SECONDS = 200, 5
 """How many Events wait for an API server that does not take them, and for how long each time."""
+AT_ONCE = 8
+"""How many objects are written at a time."""
+PATIENCE_SECONDS = 1.0
+"""How long a pass waits for its writes. Slower ones go on beside the next passes."""
 
 
 class Executor:
@@ -50,6 +56,9 @@ class Executor:
         self._kube, self._store, self._lease = kube, store, lease
         self._announcing: set[str] = set()
         self._backoffs = Backoffs()
+        self._running: dict[Ref, asyncio.Task[bool]] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._posting = asyncio.Lock()
         self._pending_events: deque[Emit] = deque(maxlen=PENDING_EVENTS)
 
     def times(self) -> Iterable[float]:
@@ -63,31 +72,62 @@ class Executor:
     ) -> bool:
         """Carry out a plan; returns whether anything was done. `decide` makes a new plan, which
         has the statuses that report a refusal. `conflict` is called where another writer was first.
+
+        Objects are independent: several are written at a time, and one whose request takes long
+        goes on beside the next passes, which leave it alone until then.
         """
-        done = False
-        refused: set[Ref] = set()
         await self._post_events()
+        self._collect()
         subjects = {group.subject for group in plan.groups}
         self._backoffs.keep(subjects)
         for subject in self._store.refused.keys() - subjects:  # nothing is left to do for it
             self._clear_refusal(subject)
         for group in plan.groups:
-            if self._backoffs.holds(group.subject):
+            if group.subject in self._running:
                 continue
+            if not self._backoffs.holds(group.subject, _writes(group)):
+                work = self._carry_out(group, decide, conflict)
+                self._running[group.subject] = asyncio.create_task(work, name=str(group.subject))
+        if not self._running:
+            return False
+        await asyncio.wait(self._running.values(), timeout=PATIENCE_SECONDS)
+        return self._collect()
+
+    def _collect(self) -> bool:
+        """Forget what has ended; returns whether it has done anything."""
+        ended = {ref: task for ref, task in self._running.items() if task.done()}
+        for subject in ended:
+            del self._running[subject]
+        return any(not task.cancelled() and task.result() for task in ended.values())
+
+    def cancel(self) -> None:
+        """Cancel what is under way. A request in a thread still runs to its end."""
+        for task in self._running.values():
+            task.cancel()
+
+    async def _carry_out(
+        self, group: Group, decide: Callable[[], Plan], conflict: Callable[[], None]
+    ) -> bool:
+        """Carry out one group, and note how it went; returns whether anything was done."""
+        done = False
+        async with self._slots:
             try:
-                done = await self._perform(group) or done
+                done = await self._perform(group)
             except Exception as error:
                 metrics.FAILURES.labels("action").inc()
                 self._failed(group, error)
                 if isinstance(error, client.ApiException) and error.status == 409:
                     conflict()
+                refused: set[Ref] = set()
                 if _is_refusal(error):
-                    refused |= self._note_refusal(group.subject, say(error))
+                    refused = self._note_refusal(group.subject, say(error))
+                if refused:
+                    await self._write_statuses(refused, decide())
             else:
                 self._backoffs.succeeded(group.subject)
                 self._clear_refusal(group.subject)
-        if refused:
-            await self._write_statuses(refused, decide())
+        # A pass that did not wait for this has to know.
+        self._store.changed.set()
         return done
 
     async def _perform(self, group: Group) -> bool:
@@ -130,18 +170,19 @@ class Executor:
 
     async def _post_events(self) -> None:
         """Post the pending Events. One that fails waits for the next pass."""
-        while self._pending_events:
-            try:
-                await asyncio.to_thread(self._kube.perform, self._pending_events[0])
-            except client.ApiException as error:
-                if not _is_refusal(error):
+        async with self._posting:
+            while self._pending_events:
+                try:
+                    await asyncio.to_thread(self._kube.perform, self._pending_events[0])
+                except client.ApiException as error:
+                    if not _is_refusal(error):
+                        log.warning("an Event can't be posted yet: %s", say(error))
+                        return
+                    log.warning("an Event is refused: %s", say(error))
+                except Exception as error:
                     log.warning("an Event can't be posted yet: %s", say(error))
                     return
-                log.warning("an Event is refused: %s", say(error))
-            except Exception as error:
-                log.warning("an Event can't be posted yet: %s", say(error))
-                return
-            self._pending_events.popleft()
+                self._pending_events.popleft()
 
     def _note_refusal(self, subject: Ref, message: str) -> set[Ref]:
         """Remember a refusal; returns the subject if its status has to report a new message."""
@@ -194,6 +235,20 @@ class Executor:
             log.warning("%s: %s; next try in %.0f s", group.subject, say(error), wait)
         else:
             log.error("%s: failed; next try in %.0f s", group.subject, wait, exc_info=error)
+
+
+def _writes(group: Group) -> Iterator[str]:
+    """What a group writes, and a hash of the content."""
+    for action in group.actions:
+        match action:
+            case Apply(manifest) | Replace(manifest):
+                content = json.dumps(manifest, sort_keys=True)
+                what = f"{type(action).__name__} {Ref.of(manifest)}"
+            case WriteCorefile(namespace, name, key, content):
+                what = f"WriteCorefile {namespace}/{name} {key}"
+            case _:
+                continue
+        yield f"{what} ({hashlib.sha256(content.encode()).hexdigest()[:8]})"
 
 
 def _is_refusal(error: Exception) -> bool:

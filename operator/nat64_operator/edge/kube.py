@@ -71,6 +71,11 @@ class Kube:
         """When a request last ended, well or not."""
         return self._connection.answered
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._connection.in_flight == 0
+
     def separate(self) -> Kube:
         """The same API server, where a request that ends does not move this one's `answered`."""
         return Kube(self._api, self._timeout)

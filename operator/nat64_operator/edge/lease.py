@@ -25,6 +25,8 @@ log = logging.getLogger("nat64_operator")
 DURATION_SECONDS = 30
 """How long a holder that says nothing keeps the lease."""
 RENEW_SECONDS = 5
+STANDBY_SECONDS = 1
+"""How often an operator that waits looks: a holder that ends gives the Lease up."""
 MARGIN_SECONDS = 15
 """A holder stops this long before others may start."""
 LEASE_TIMEOUT = (3, 10)
@@ -62,7 +64,29 @@ class Lease:
             if self.held.is_set() and not self.holds:
                 self.held.clear()
                 log.warning("the lease is lost: others may act now")
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS if self.holds else STANDBY_SECONDS)
+
+    async def release(self) -> None:
+        """Give the Lease up, so that another operator takes over at once. Call it only when nothing
+        that this one asked for can still happen.
+        """
+        if not self.holds:
+            return
+        self._renewed = float("-inf")
+        self.held.clear()
+        try:
+            await asyncio.to_thread(self._give_up)
+        except TROUBLE as error:
+            log.warning("the lease can't be released, it expires: %s", say(error))
+
+    def _give_up(self) -> None:
+        found = self._kube.get(self._ref)
+        if found is None or (found.get("spec") or {}).get("holderIdentity") != self.identity:
+            return
+        version = found["metadata"]["resourceVersion"]
+        spec = {**self._spec(int(found["spec"].get("leaseTransitions") or 0)), "holderIdentity": ""}
+        self._kube.merge(self._ref, {"metadata": {"resourceVersion": version}, "spec": spec})
+        log.info("released the lease")
 
     def _try(self) -> bool:
         asked = time.monotonic()

@@ -25,6 +25,9 @@ from nat64_operator.settings import Settings
 log = logging.getLogger("nat64_operator")
 
 AGAIN_SECONDS = 3
+POLL_SECONDS = 0.05
+HAND_OVER_POLLS = 100
+"""Together longer than most requests take, and shorter than the pod's grace period."""
 LABEL_ATTEMPTS = 5
 PSA_LABEL = "pod-security.kubernetes.io"
 PSA_MODES = ("enforce", "warn")
@@ -38,12 +41,11 @@ async def run(
     sidecar_dns: str,
     probe_zones: Sequence[str],
     health_address: str,
-    lease: bool,
     label_namespace: bool,
 ) -> int:
     """Run until told to stop by a signal. Returns the exit code."""
     store = Store(settings)
-    elected = Lease(kube.separate(), settings.namespace) if lease else None
+    lease = Lease(kube.separate(), settings.namespace)
     loop = Loop(
         kube,
         store,
@@ -51,7 +53,7 @@ async def run(
         cluster_dns=cluster_dns,
         sidecar_dns=sidecar_dns,
         probe_zones=probe_zones,
-        lease=elected,
+        lease=lease,
     )
     tasks: list[asyncio.Task[None]] = []
     async with health.serving(health_address, loop, store, tasks):
@@ -59,16 +61,26 @@ async def run(
         if label_namespace:
             await _label_namespace(kube, settings.namespace)
         tasks.append(asyncio.create_task(loop.run(), name="reconcile loop"))
-        status = AgentStatus(store, elected)
-        tasks.append(asyncio.create_task(status.run(), name="the nodes' warnings"))
-        if elected is not None:
-            tasks.append(asyncio.create_task(elected.run(), name="lease"))
+        agents = AgentStatus(store, lease)
+        tasks.append(asyncio.create_task(agents.run(), name="the nodes' warnings"))
+        tasks.append(asyncio.create_task(lease.run(), name="lease"))
         try:
             return await _watch(store, settings.namespace)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await _hand_over(kube, lease)
+
+
+async def _hand_over(kube: Kube, lease: Lease) -> None:
+    """Release the Lease once no request is under way: a thread can't be cancelled."""
+    for _ in range(HAND_OVER_POLLS):
+        if kube.idle:
+            await lease.release()
+            return
+        await asyncio.sleep(POLL_SECONDS)
+    log.warning("a request is still under way, so the lease is left to expire")
 
 
 async def _wait_for_crds(kube: Kube, loop: Loop) -> None:

@@ -7,6 +7,7 @@ the API server refuses does not delay the others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -72,12 +73,20 @@ class Loop:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._executor.cancel()
+
+    async def _run(self) -> None:
         trouble = 0
         while True:
             self.touch()
             if self._lease is not None and not self._lease.holds:
                 self.ready = True  # a standby is ready when it can take over
-                await asyncio.sleep(1)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await self._lease.held.wait()
                 continue
             self._store.changed.clear()
             try:

@@ -13,12 +13,13 @@ from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import node_cleanup, node_warnings, removal, status
+from nat64_operator.reconcile import node_cleanup, node_warnings, readiness, removal, status
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
 from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
+from nat64_operator.reconcile.readiness import Counts, some
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
@@ -38,6 +39,11 @@ class Observed(NamedTuple):
     """What the nodes translate: while the spec is refused, what it last was; empty for nothing."""
     conditions: list[Condition]
     fields: dict[str, Any]
+
+    @property
+    def ready(self) -> Condition:
+        """The condition that says whether the gateway keeps its promise."""
+        return next(c for c in self.conditions if c.type == READY)
 
     @property
     def programmed(self) -> Condition:
@@ -94,7 +100,7 @@ def remove(gateway: Gateway, wired: bool, world: World) -> Group:
             Condition(PROGRAMMED, False, "Deleting", step.message),
             Condition(READY, False, "Deleting", step.message),
         ]
-        fields = _node_counts(world.find("DaemonSet", names.daemon_set(gateway.name)))
+        fields = Counts.of(world.find("DaemonSet", names.daemon_set(gateway.name))).fields()
         actions += status.write(gateway, conditions, {"nodes": fields}, world)
     return Group(subject, tuple(actions))
 
@@ -104,7 +110,13 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     effective, refusal = decision
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     service = world.find("Service", names.dns_service(gateway.name))
-    fields: dict[str, Any] = {"nodes": _node_counts(daemon_set)}
+    kept_off = effective.kept_off if effective else {}
+    counts = readiness.count(
+        effective.gateway if effective else gateway, daemon_set, kept_off, world
+    )
+    fields: dict[str, Any] = {"nodes": counts.fields()}
+    if found := readiness.failing(counts, kept_off, world.pods.get(gateway.name, ())):
+        fields["nodes"]["failing"] = found
     if address := cluster_address(service):
         fields["dnsAddress"] = address
     running = effective.translator if effective else _running(daemon_set, world)
@@ -120,24 +132,29 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
             Condition(ACCEPTED, False, reason, message),
             Condition(PROGRAMMED, False, reason, why),
             Condition(READY, False, reason, why),
-            *_degraded(gateway, running, world),
+            *_degraded(gateway, running, world, kept_off),
         ]
         return Observed(gateway, effective, refusal, prefix, conditions, fields)
     translator = effective.translator
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
-    programmed = _programmed(gateway, daemon_set, translator, world)
-    ready = Condition(
-        READY,
-        programmed.status,
-        "Ready" if programmed.status else programmed.reason,
-        programmed.message,
-    )
-    conditions = [accepted, programmed, ready, *_degraded(gateway, translator, world)]
+    programmed = _programmed(gateway, daemon_set, translator, counts, world)
+    ready = readiness.ready_condition(gateway, counts, programmed)
+    conditions = [accepted, programmed, ready]
+    failing = [programmed] if programmed.reason == "NodesNotReady" else []
+    conditions += _degraded(gateway, translator, world, kept_off, failing)
     return Observed(gateway, effective, None, prefix, conditions, fields)
 
 
-def _degraded(gateway: Gateway, running: config.Config | None, world: World) -> Iterator[Condition]:
-    """What will go wrong although the nodes translate; nothing before they were asked."""
+def _degraded(
+    gateway: Gateway,
+    running: config.Config | None,
+    world: World,
+    kept_off: Mapping[str, str],
+    failing: Sequence[Condition] = (),
+) -> Iterator[Condition]:
+    """What is wrong, or will be, although the gateway translates; nothing before its nodes were
+    asked. `failing`: conditions that say which nodes fail.
+    """
     found = world.cluster_ranges.overlap(running.prefix) if running else None
     more = []
     if running and found is not None:
@@ -148,6 +165,17 @@ def _degraded(gateway: Gateway, running: config.Config | None, world: World) -> 
                 "use a prefix that nothing in the cluster has",
             )
         )
+    if kept_off:
+        others = ", ".join(repr(name) for name in sorted(set(kept_off.values())))
+        more.append(
+            NodeWarning(
+                "KeptOffNodes",
+                f"kept off {some(list(kept_off))}, where NAT64Gateway {others} is",
+                "set a nodeSelector that keeps the gateways apart",
+            )
+        )
+    for condition in failing:
+        more.append(NodeWarning(condition.reason, condition.message, "see status.nodes.failing"))
     asked = world.asked.get(gateway.name)
     if more or asked is not None:
         yield node_warnings.condition(asked or node_warnings.Asked(), more)
@@ -175,23 +203,24 @@ def cluster_address(service: Any) -> str | None:
 
 
 def _programmed(
-    gateway: Gateway, daemon_set: Any, translator: config.Config, world: World
+    gateway: Gateway,
+    daemon_set: Any,
+    translator: config.Config,
+    counts: Counts,
+    world: World,
 ) -> Condition:
     selector = gateway.spec.node_selector
-    counts = _node_counts(daemon_set)
     current = daemon_set is not None and get(daemon_set, "status", "observedGeneration") == get(
         daemon_set, "metadata", "generation"
     )
     mounted = _mounted_config(daemon_set)
     if not current or mounted != names.translator_config(translator.name, translator.content_hash):
         return Condition(PROGRAMMED, False, "RollingOut", "the config is on its way to the nodes")
-    desired, ready, updated = counts["desired"], counts["ready"], counts["updated"]
+    desired, ready, updated = counts.desired, counts.ready, counts.updated
     if desired == 0:
         where = f" with labels {selector}" if selector else ""
         return Condition(PROGRAMMED, False, "NoNodes", f"there is no node{where} to translate on")
-    dead = [node.name for node in world.unready_nodes if node.matches(selector)]
-    living = desired - min(len(dead), desired)
-    without = f"; not counting nodes that are not ready: {_some(dead)}" if dead else ""
+    living, without = counts.living, readiness.without_dead(counts)
     if living and ready >= living and updated >= living:
         return Condition(
             PROGRAMMED, True, "Programmed", f"{ready} of {desired} nodes translate{without}"
@@ -210,7 +239,7 @@ def _programmed(
 def _troubles(gateway: str, world: World) -> str:
     """What the kubelets say of pods that aren't ready, of one node at least."""
     bad = [pod for pod in world.pods.get(gateway, ()) if pod.trouble and not pod.ready]
-    return "; " + _some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
+    return "; " + some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
 
 
 def _is_starting(gateway: Gateway, now: float) -> bool:
@@ -263,12 +292,12 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
 
 def rolled_out(daemon_set: Any) -> bool:
     """Whether no pod of an earlier revision can be left that mounts an earlier ConfigMap."""
-    counts = _node_counts(daemon_set)
+    counts = Counts.of(daemon_set)
     seen = get(daemon_set, "status", "observedGeneration")
     return (
         seen is not None
         and seen == get(daemon_set, "metadata", "generation")
-        and counts["updated"] == counts["desired"]
+        and counts.updated == counts.desired
     )
 
 
@@ -284,19 +313,3 @@ def _mounted_config(daemon_set: Any) -> str | None:
             name: str | None = get(volume, "configMap", "name")
             return name
     return None
-
-
-def _node_counts(daemon_set: Any) -> dict[str, Any]:
-    seen = get(daemon_set, "status") or {}
-    desired, ready = seen.get("desiredNumberScheduled", 0), seen.get("numberReady", 0)
-    return {
-        "desired": desired,
-        "ready": ready,
-        "updated": seen.get("updatedNumberScheduled", 0),
-        "summary": f"{ready}/{desired}",
-    }
-
-
-def _some(items: list[str], limit: int = 5) -> str:
-    shown = ", ".join(sorted(items)[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import NamedTuple, Self
 
-from nat64_operator.api.meta import Object
+from nat64_operator.api.meta import Meta, Object
 
 LEAST_LENGTH = {4: 16, 6: 48}
 """The shortest prefix that is accepted as the pod range of one node. A kubelet writes its own Node,
 and the sidecars answer every range in it: no node may open them to everybody."""
+
+
+class Taint(NamedTuple):
+    """A taint that keeps pods off a node."""
+
+    key: str
+    value: str
+    effect: str
 
 
 class Node(NamedTuple):
@@ -27,6 +36,10 @@ class Node(NamedTuple):
     """The values that are ignored, and why."""
     addresses: tuple[str, ...] = ()
     """Its own addresses of both families, in the order in which the kubelet names them."""
+    taints: tuple[Taint, ...] = ()
+    """Those with the effect NoSchedule or NoExecute."""
+    created: float = 0
+    """When it joined the cluster, in seconds since 1970; 0 where that is unknown."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -62,11 +75,21 @@ class Node(NamedTuple):
         )
         labels = metadata.get("labels") or {}
         found = tuple(ranges), tuple(ipv4), tuple(problems), tuple(valid)
-        return cls(metadata["name"], labels, ready, *found)
+        made = Meta.of(obj).created
+        created = datetime.fromisoformat(made).timestamp() if made else 0
+        return cls(metadata["name"], labels, ready, *found, _taints(spec), created)
 
     def matches(self, selector: Mapping[str, str]) -> bool:
         """Whether a nodeSelector selects it."""
         return all(self.labels.get(key) == value for key, value in selector.items())
+
+
+def _taints(spec: Object) -> tuple[Taint, ...]:
+    return tuple(
+        Taint(taint["key"], taint.get("value") or "", taint["effect"])
+        for taint in spec.get("taints") or ()
+        if taint["effect"] in ("NoSchedule", "NoExecute")
+    )
 
 
 def _pod_range(text: str) -> str:

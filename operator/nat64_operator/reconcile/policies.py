@@ -236,7 +236,7 @@ def _untranslated(
     policy: Policy, gateway: Observed | None, ready: int, world: World
 ) -> Condition | None:
     """Why the policy isn't ready, where that is the translator's doing."""
-    if gateway is None or gateway.programmed.status:
+    if gateway is None or gateway.programmed.status or gateway.ready.status:
         return None
     ref, programmed = policy.spec.gateway_ref.name, gateway.programmed
     ailing = [pod for pod in world.pods.get(ref, ()) if pod.unready]

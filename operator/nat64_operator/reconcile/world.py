@@ -163,6 +163,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Nodes that are not ready. They are few, so a pass need not walk thousands of nodes."""
         return [node for node in self.nodes.values() if not node.ready]
 
+    def new_nodes(self, seconds: float) -> Sequence[Node]:
+        """Nodes that joined the cluster within so many seconds."""
+        return [node for node in self.nodes.values() if self.now - node.created < seconds]
+
     @cached_property
     def _owned_by_gateway(self) -> Mapping[str, dict[Ref, Object]]:
         found: dict[str, dict[Ref, Object]] = {}

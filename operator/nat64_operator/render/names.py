@@ -1,4 +1,8 @@
-"""The names and labels of every object that the operator creates."""
+"""The names and labels of every object that the operator creates.
+
+No two names may meet, whatever gateways and policies are called. A gateway's name has no dot, so a
+dot separates what could be taken for a part of one.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +55,7 @@ def nodes_record(gateway: str) -> str:
 
 def leaving(gateway: str) -> str:
     """The DaemonSet that cleans nodes which a gateway is no longer on."""
-    return f"nat64-{gateway}-leaving"
+    return f"nat64-{gateway}.leaving"
 
 
 def dns_service(gateway: str) -> str:
@@ -65,7 +69,7 @@ BACKUP = "nat64-wiring"
 
 def wiring_record(policy: str) -> str:
     """The ConfigMap that remembers what a policy did to a Corefile."""
-    return f"nat64-wiring-{policy}"
+    return f"nat64.wiring.{policy}"
 
 
 def pod_labels(gateway: str) -> dict[str, str]:

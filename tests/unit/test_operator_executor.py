@@ -1,0 +1,99 @@
+"""Plans are carried out side by side: an object that takes the API server long delays no other."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from kubernetes import client
+
+from nat64_operator.edge.executor import AT_ONCE, Executor
+from nat64_operator.edge.store import Store
+from nat64_operator.reconcile.actions import Apply, Group, Plan
+from nat64_operator.render.manifest import Ref
+from tests.unit.operator_simulation import SETTINGS
+
+
+class SlowServer:
+    """Answers at once, but for objects that it is told to hold until `go`."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = set(held)
+        self.go = threading.Event()
+        self.log: list[str] = []
+        self.now, self.most = 0, 0
+        self.lock = threading.Lock()
+
+    def perform(self, action: Any) -> Any:
+        name = action.manifest["metadata"]["name"]
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            if name in self.held:
+                assert self.go.wait(20)
+            time.sleep(0.01)
+        finally:
+            with self.lock:
+                self.now -= 1
+        self.log.append(name)
+        if name == "refused":
+            raise client.ApiException(status=422, reason="Invalid")
+        return action.manifest
+
+
+def group(name: str, *objects: str) -> Group:
+    manifests = [
+        {"kind": "ConfigMap", "metadata": {"name": each, "resourceVersion": "1"}}
+        for each in objects or (name,)
+    ]
+    return Group(Ref("NAT64Gateway", name), tuple(map(Apply, manifests)))
+
+
+def act(executor: Executor, *groups: Group) -> Any:
+    return executor.act(Plan(groups), Plan, lambda: None)
+
+
+def made(server: SlowServer) -> Executor:
+    return Executor(server, Store(SETTINGS), None)  # type: ignore[arg-type]
+
+
+def test_a_slow_object_delays_no_other_and_is_not_written_twice() -> None:
+    async def run() -> None:
+        server = SlowServer("slow")
+        executor = made(server)
+        start = time.monotonic()
+        assert await act(executor, group("slow", "slow", "after"), group("a"), group("b"))
+        assert time.monotonic() - start < 5
+        assert sorted(server.log) == ["a", "b"]
+        assert await act(executor, group("slow", "slow", "after"), group("c"))
+        assert sorted(server.log) == ["a", "b", "c"], "the slow one is left alone meanwhile"
+        server.go.set()
+        while "after" not in server.log:
+            await asyncio.sleep(0.01)
+        assert server.log.count("slow") == 1
+        assert server.log.index("slow") < server.log.index("after")
+
+    asyncio.run(run())
+
+
+def test_only_so_many_are_written_at_a_time() -> None:
+    async def run() -> None:
+        server = SlowServer()
+        await act(made(server), *(group(f"g{n}") for n in range(40)))
+        assert len(server.log) == 40
+        assert 1 < server.most <= AT_ONCE
+
+    asyncio.run(run())
+
+
+def test_a_group_stops_where_it_fails_and_the_others_go_on() -> None:
+    async def run() -> None:
+        server = SlowServer()
+        executor = made(server)
+        assert await act(executor, group("x", "refused", "never"), group("y"))
+        assert sorted(server.log) == ["refused", "y"]
+        await act(executor, group("x", "refused", "never"), group("y"))
+        assert server.log.count("refused") == 1, "it waits for its turn"
+
+    asyncio.run(run())
