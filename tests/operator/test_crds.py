@@ -19,6 +19,7 @@ from tests.unit.policy_specs import specs
 
 pytestmark = pytest.mark.apiserver
 
+PLUGIN = "has no meaning with the mode Plugin"
 LENGTHS = "the length must be one of /32, /40, /48, /56, /64, /96"
 BEYOND = "has bits set beyond its length"
 IPV6_RANGE = "must be an IPv6 range"
@@ -223,6 +224,9 @@ BAD_GATEWAYS: list[Row] = [
         "a percentage from 1% to 100%",
     ),
     ({"nodeSelector": {"a": 1}}, "spec.nodeSelector.a", "must be of type string"),
+    ({"nodeSelector": {"a b": "x"}}, "spec.nodeSelector", "has a key that no label can have"),
+    ({"nodeSelector": {"a/b/c": "x"}}, "spec.nodeSelector", "has a key that no label can have"),
+    ({"nodeSelector": {"a": "b c"}}, "spec.nodeSelector[a]", "is not the value of a label"),
     ({"nodeSelector": {"a": "b" * 64}}, "spec.nodeSelector.a", "may not be more than 63"),
     ({"tolerations": [{}]}, "spec.tolerations[0]", "without a key needs the operator Exists"),
     (
@@ -386,7 +390,23 @@ BAD_POLICIES: list[Row] = [
         "spec.mappings[0].additionalPrefixes[0]",
         LENGTHS,
     ),
-    ({"ptr": "No"}, "spec.ptr", 'supported values: "CNAME", "Local", "Off"'),
+    ({"ptr": "No"}, "spec.ptr", 'supported values: "CNAME", "Local", "Upstream"'),
+    ({"coreDNS": {"mode": "Plugin", "failMode": "Fail"}}, "spec.coreDNS.failMode", PLUGIN),
+    ({"coreDNS": {"mode": "Plugin"}, "upstreams": ["192.0.2.1"]}, "spec.upstreams", PLUGIN),
+    (
+        {"coreDNS": {"mode": "Plugin"}, "zones": [{"name": "a", "upstreams": ["192.0.2.1"]}]},
+        "spec.zones",
+        PLUGIN,
+    ),
+    (
+        {
+            "coreDNS": {"mode": "Plugin"},
+            "mappings": [{"range": "10.0.0.0/8", "prefix": "2001:db8::/96"}],
+        },
+        "spec.mappings",
+        PLUGIN,
+    ),
+    ({"coreDNS": {"mode": "Plugin"}, "exemptZones": ["corp"]}, "spec.exemptZones", PLUGIN),
     ({"ptr": "Local"}, "spec.ptrName", "is needed where ptr is Local"),
     ({"ptrName": "a.example"}, "spec.ptrName", "'a.example' has no meaning with ptr CNAME"),
     ({"ptr": "Local", "ptrName": "a b"}, "spec.ptrName", "must be a domain name"),

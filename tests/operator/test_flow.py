@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from nat64_dataplane import config, corefile
+from nat64_operator.render import names
 from tests.operator.conftest import (
     NAMESPACE,
     PREFIX,
@@ -22,6 +23,7 @@ from tests.operator.conftest import (
     policy,
 )
 
+SIDECAR = names.sidecar_config("default", "dataplane:test")
 pytestmark = pytest.mark.apiserver
 
 
@@ -154,7 +156,7 @@ def test_two_resources_become_a_daemonset_a_service_and_a_forward_line(
     clients = api.get("configmap", "nat64-clients")["data"]["clients"]
     assert "allow net fd00:10:244::/64" in clients
     assert "allow net 2001:db8:1::11/128" in clients
-    sidecar = api.get("configmap", "nat64-default-dns64")["data"]["Corefile"]
+    sidecar = api.get("configmap", SIDECAR)["data"]["Corefile"]
     assert "import clients" in sidecar
     assert "forward . /etc/resolv.conf" in sidecar
     assert f"forward . [{service_address(api)}]:53 /etc/resolv.conf" in the_corefile(api)
@@ -309,10 +311,10 @@ EDITS: list[tuple[str, dict[str, Any]]] = [
     (SERVICE, {"spec": {"selector": {"nobody": "here"}}}),
     (SERVICE, {"spec": {"sessionAffinity": "ClientIP"}}),
     (SERVICE, {"spec": {"externalIPs": ["2001:db8::9"]}}),
-    ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}}),
-    ("configmap/nat64-default-dns64", {"data": {"clients": "acl {\n}\n"}}),
-    ("configmap/nat64-default-dns64", {"binaryData": {"x": "AAAA"}}),
-    ("configmap/nat64-default-dns64", {"data": {"Corefile": ".:53 {\n}\n"}, "immutable": True}),
+    (f"configmap/{SIDECAR}", {"data": {"Corefile": ".:53 {\n}\n"}}),
+    (f"configmap/{SIDECAR}", {"data": {"clients": "acl {\n}\n"}}),
+    (f"configmap/{SIDECAR}", {"binaryData": {"x": "AAAA"}}),
+    (f"configmap/{SIDECAR}", {"data": {"Corefile": ".:53 {\n}\n"}, "immutable": True}),
     ("configmap/nat64-clients", {"data": {"clients": "acl {\n}\n"}}),
     ("configmap/nat64-default-nodes", {"data": {"nodes": "other"}}),
     ("configmap/nat64.wiring.default", {"data": {"foreign": "x"}}),
@@ -363,7 +365,7 @@ def test_a_restart_that_someone_asks_for_is_left(
 @pytest.mark.parametrize(
     "what",
     [
-        *("daemonset/nat64-default", "service/nat64-default-dns", "configmap/nat64-default-dns64"),
+        *("daemonset/nat64-default", "service/nat64-default-dns", f"configmap/{SIDECAR}"),
         *("configmap/nat64-clients", "configmap/nat64-default-nodes"),
         "configmap/nat64.wiring.default",
     ],

@@ -43,6 +43,7 @@ class Simulation:
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        self.settings = SETTINGS
         self.custom: dict[str, dict[str, Object]] = {"NAT64Gateway": {}, "DNS64Policy": {}}
         self.owned: dict[Ref, Object] = {}
         self.nodes = {"node1": Node("node1", {"kubernetes.io/os": "linux"}, True, ("fd00::/64",))}
@@ -123,7 +124,7 @@ class Simulation:
         world = copy.deepcopy(
             World(
                 now=self.now,
-                settings=SETTINGS,
+                settings=self.settings,
                 gateways=self.custom["NAT64Gateway"],
                 policies=self.custom["DNS64Policy"],
                 nodes=self.nodes if self.known_nodes is None else self.known_nodes,

@@ -132,6 +132,14 @@ def _name_for_local(found: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ("ptr", "ptrName")}
 
 
+def _with_sidecars(found: dict[str, Any]) -> dict[str, Any]:
+    """Another mode than Plugin, which leaves most fields without a meaning."""
+    core_dns = found.get("coreDNS", {})
+    if core_dns.get("mode") != "Plugin":
+        return found
+    return {**found, "coreDNS": {k: v for k, v in core_dns.items() if k != "mode"}}
+
+
 def _old_enough(found: dict[str, Any]) -> dict[str, Any]:
     if 0 < found.get("maxAgeSeconds", 0) < found.get("expireSeconds", 10):
         return {k: v for k, v in found.items() if k != "maxAgeSeconds"}
@@ -142,6 +150,7 @@ REPAIRS: dict[str, Callable[[Any], Any]] = {
     "must have at most 12 items where one is /etc/resolv.conf": _few_beside_resolv_conf,
     "is needed where ptr is Local": _name_for_local,
     "has no meaning unless ptr is Local": _name_for_local,
+    "has no meaning with the mode Plugin": _with_sidecars,
     "must be 0 (no limit), or not less than expireSeconds": _old_enough,
 }
 """What a rule of a list or an object takes away, by how its message begins."""

@@ -1,4 +1,4 @@
-"""No two objects that the operator makes have one name, whatever gateways and policies are named."""
+"""No two objects that the operator makes share a name, whatever gateways and policies are named."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def of_gateway(name: str) -> list[tuple[str, str]]:
         ("DaemonSet", names.leaving(name)),
         ("Service", names.dns_service(name)),
         ("ConfigMap", names.translator_config(name, "a0b1c2d3e4f5")),
-        ("ConfigMap", names.sidecar_config(name)),
+        ("ConfigMap", names.sidecar_config(name, "image")),
         ("ConfigMap", names.nodes_record(name)),
     ]
 
@@ -40,4 +40,4 @@ def test_names_never_meet(gateways: set[str], policies: set[str]) -> None:
 
 def test_what_met_once() -> None:
     assert names.leaving("foo") != names.daemon_set("foo-leaving")
-    assert names.wiring_record("dns64") != names.sidecar_config("wiring")
+    assert names.wiring_record("dns64") != names.sidecar_config("wiring", "image")

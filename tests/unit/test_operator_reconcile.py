@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from nat64_dataplane import config
 from nat64_operator.reconcile import Node, Pod, reconcile
 from nat64_operator.reconcile.actions import Apply, SetFinalizers, WriteCorefile
+from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
-from tests.unit.operator_simulation import COREDNS, COREFILE, NAMESPACE, Simulation
+from tests.unit.operator_simulation import COREDNS, COREFILE, NAMESPACE, SETTINGS, Simulation
 
 DAEMON_SET = Ref("DaemonSet", "nat64-default", NAMESPACE)
 SERVICE = Ref("Service", "nat64-default-dns", NAMESPACE)
-SIDECAR = Ref("ConfigMap", "nat64-default-dns64", NAMESPACE)
+SIDECAR = Ref("ConfigMap", names.sidecar_config("default", SETTINGS.dataplane_image), NAMESPACE)
 
 
 def settled(*, wired: bool = True) -> Simulation:
@@ -364,6 +366,29 @@ def test_an_edit_never_takes_a_corefile_away_from_a_policy_that_runs() -> None:
     simulation.settle()
     assert simulation.condition("DNS64Policy", "older", "Accepted")[0] == "True"
     assert simulation.text() == COREFILE
+
+
+def test_sidecars_of_the_last_image_keep_their_corefile_while_images_roll_out() -> None:
+    simulation = settled()
+    old = simulation.owned[SIDECAR]["data"]
+    simulation.settings = msgspec.structs.replace(SETTINGS, dataplane_image="dataplane:next")
+    simulation.edit("DNS64Policy", "default", translateAll=True)
+    simulation.rolls_out = False
+    for _ in range(5):
+        simulation.step()
+        status = simulation.owned[DAEMON_SET].setdefault("status", {})
+        generation = simulation.owned[DAEMON_SET]["metadata"]["generation"]
+        half = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 1, "numberReady": 2}
+        status |= {"observedGeneration": generation, **half}
+    assert simulation.owned[SIDECAR]["data"] == old, "a sidecar that restarts now reads this"
+    new = names.sidecar_config("default", "dataplane:next")
+    assert "translate_all" in str(simulation.owned[Ref("ConfigMap", new, NAMESPACE)]["data"])
+    volumes = simulation.owned[DAEMON_SET]["spec"]["template"]["spec"]["volumes"]
+    assert new in str(volumes)
+    simulation.rolls_out = True
+    simulation.step()  # the last pod is replaced
+    simulation.settle()
+    assert SIDECAR not in simulation.owned, "it goes with the last pod of its version"
 
 
 MANUAL = {"mode": "Manual"}

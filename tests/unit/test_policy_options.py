@@ -19,11 +19,12 @@ from nat64_dataplane.dns64.settings import (
 from nat64_dataplane.dns64.settings.corefile_settings import FORMS
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import Forward, Policy, PolicySpec
+from nat64_operator.render import names
 from nat64_operator.render.forward_stanza import named
 from nat64_operator.render.manifest import Ref
 from nat64_operator.render.sidecar_corefile import clients_config, render_corefile
 from nat64_operator.settings import Settings
-from tests.unit.operator_simulation import COREFILE, NAMESPACE, Simulation
+from tests.unit.operator_simulation import COREFILE, NAMESPACE, SETTINGS, Simulation
 from tests.unit.policy_specs import (
     defaulted,
     fields,
@@ -39,6 +40,8 @@ from tests.unit.policy_specs import (
 LEAVE = frozenset({"spec.gatewayRef", "spec.coreDNS"})
 """What isn't for the sidecar."""
 RESOLV_CONF = "".join(f"nameserver 2001:db8:53::{n}\n" for n in range(3))
+
+SIDECAR = names.sidecar_config("default", SETTINGS.dataplane_image)
 
 
 def rendered(policy: PolicySpec, upstreams: Sequence[str]) -> str:
@@ -294,7 +297,7 @@ def test_tls_upstreams_of_coredns_keep_the_name_that_is_checked() -> None:
     simulation.create("NAT64Gateway", "default")
     simulation.create("DNS64Policy", "default")
     simulation.settle()
-    sidecars = simulation.owned[Ref("ConfigMap", "nat64-default-dns64", NAMESPACE)]
+    sidecars = simulation.owned[Ref("ConfigMap", SIDECAR, NAMESPACE)]
     expected = "forward . tls://192.0.2.1%x.example tls://[2001:db8::1%x.example]:8853 {"
     assert expected in sidecars["data"]["Corefile"]
     assert f"]:53 {asked} {{" in simulation.text()

@@ -35,7 +35,7 @@ class Ptr(enum.Enum):
 
     CNAME = "CNAME"
     LOCAL = "Local"
-    OFF = "Off"
+    UPSTREAM = "Upstream"
 
 
 class Untranslated(enum.Enum):

@@ -196,10 +196,20 @@ def _keep(observed: Observed, policy: Policy | None, as_it_is: bool, world: Worl
     if policy is not None:
         sidecars = Sidecars(policy.spec, corefiles.upstreams_or_none(policy, world))
     elif as_it_is:
-        live = world.find("ConfigMap", names.sidecar_config(observed.gateway.name))
-        sidecars = sidecars._replace(corefile=get(live, "data", names.COREFILE) or "")
+        sidecars = sidecars._replace(corefile=_corefile_of(observed.gateway.name, world))
     withdrawn = observed.gateway.name in questions.withdrawn_gateways(world)
     return gateways.reconcile(observed, sidecars._replace(withdrawn=withdrawn), world)
+
+
+def _corefile_of(gateway: str, world: World) -> str:
+    """The Corefile that a gateway's sidecars have: their version's, else the last version's."""
+    current = names.sidecar_config(gateway, world.settings.dataplane_image)
+    found = {
+        ref.name: text
+        for ref, obj in sorted(world.owned_by(gateway).items())
+        if (text := get(obj, "data", names.COREFILE))
+    }
+    return found.get(current) or next(iter(found.values()), "")
 
 
 def _gateways_of(policies_by_name: Iterable[str], world: World) -> set[str]:

@@ -80,13 +80,14 @@ def daemon_set(
         gateway.spec.tolerations,
         names.translator_config(gateway.name, translator.content_hash),
     )
+    corefile = names.sidecar_config(gateway.name, settings.dataplane_image)
     pod["volumes"].append(
         {
             "name": "corefile",
             "projected": {
                 "defaultMode": 0o444,
                 "sources": [
-                    {"configMap": {"name": names.sidecar_config(gateway.name)}},
+                    {"configMap": {"name": corefile}},
                     {"configMap": {"name": names.CLIENTS}},
                 ],
             },

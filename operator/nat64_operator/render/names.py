@@ -6,6 +6,8 @@ dot separates what could be taken for a part of one.
 
 from __future__ import annotations
 
+import hashlib
+
 from nat64_operator.api.meta import GROUP
 
 GATEWAY_LABEL = f"{GROUP}/gateway"
@@ -43,9 +45,12 @@ def translator_config(gateway: str, content_hash: str) -> str:
     return f"nat64-{gateway}-{content_hash}"
 
 
-def sidecar_config(gateway: str) -> str:
-    """The ConfigMap with the sidecar's Corefile."""
-    return f"nat64-{gateway}-dns64"
+def sidecar_config(gateway: str, image: str) -> str:
+    """The ConfigMap with the Corefile for the sidecars of one image. While images roll out, those
+    of the last one keep theirs: they may not know the options of the next.
+    """
+    version = hashlib.sha256(image.encode()).hexdigest()[:8]
+    return f"nat64-{gateway}.dns64.{version}"
 
 
 def nodes_record(gateway: str) -> str:

@@ -36,7 +36,7 @@ LAMEDUCK = "10s"
 def sidecar_config(gateway: str, text: str, settings: Settings) -> dict[str, Any]:
     """The mutable ConfigMap: the sidecar reloads it in place."""
     return config_map(
-        names.sidecar_config(gateway),
+        names.sidecar_config(gateway, settings.dataplane_image),
         settings.namespace,
         names.labels(gateway),
         {names.COREFILE: text},
@@ -174,7 +174,8 @@ def _dns64(translator: config.Config, policy: PolicySpec) -> list[str]:
     if policy.exempt_zones:
         lines.append(f"exempt {' '.join(policy.exempt_zones)}")
     name = f" {policy.ptr_name}" if policy.ptr is Ptr.LOCAL else ""
-    lines.append(f"ptr {policy.ptr.value.lower()}{name}")
+    how = "off" if policy.ptr is Ptr.UPSTREAM else policy.ptr.value.lower()
+    lines.append(f"ptr {how}{name}")
     lines.append(f"break_dnssec {'on' if policy.break_dnssec else 'off'}")
     # What the translator refuses must not be handed out as an address (RFC 6052 section 3.1).
     lines.append(f"special_use {'allow' if translator.policy.allow_non_global else 'filter'}")
