@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,11 +12,10 @@ from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import node_cleanup, node_warnings, readiness, removal, status
+from nat64_operator.reconcile import degraded, node_cleanup, readiness, removal, status
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
-from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.readiness import Counts, some
 from nat64_operator.reconcile.world import World, get
@@ -132,7 +130,7 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
             Condition(ACCEPTED, False, reason, message),
             Condition(PROGRAMMED, False, reason, why),
             Condition(READY, False, reason, why),
-            *_degraded(gateway, running, world, kept_off),
+            *degraded.warnings(gateway, running, world, kept_off),
         ]
         return Observed(gateway, effective, refusal, prefix, conditions, fields)
     translator = effective.translator
@@ -141,44 +139,8 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     ready = readiness.ready_condition(gateway, counts, programmed)
     conditions = [accepted, programmed, ready]
     failing = [programmed] if programmed.reason == "NodesNotReady" else []
-    conditions += _degraded(gateway, translator, world, kept_off, failing)
+    conditions += degraded.warnings(gateway, translator, world, kept_off, failing)
     return Observed(gateway, effective, None, prefix, conditions, fields)
-
-
-def _degraded(
-    gateway: Gateway,
-    running: config.Config | None,
-    world: World,
-    kept_off: Mapping[str, str],
-    failing: Sequence[Condition] = (),
-) -> Iterator[Condition]:
-    """What is wrong, or will be, although the gateway translates; nothing before its nodes were
-    asked. `failing`: conditions that say which nodes fail.
-    """
-    found = world.cluster_ranges.overlap(running.prefix) if running else None
-    more = []
-    if running and found is not None:
-        more.append(
-            NodeWarning(
-                "PrefixOverlapsCluster",
-                f"{running.prefix} overlaps {found}: packets for it are translated",
-                "use a prefix that nothing in the cluster has",
-            )
-        )
-    if kept_off:
-        others = ", ".join(repr(name) for name in sorted(set(kept_off.values())))
-        more.append(
-            NodeWarning(
-                "KeptOffNodes",
-                f"kept off {some(list(kept_off))}, where NAT64Gateway {others} is",
-                "set a nodeSelector that keeps the gateways apart",
-            )
-        )
-    for condition in failing:
-        more.append(NodeWarning(condition.reason, condition.message, "see status.nodes.failing"))
-    asked = world.asked.get(gateway.name)
-    if more or asked is not None:
-        yield node_warnings.condition(asked or node_warnings.Asked(), more)
 
 
 def check_prefix(translator: config.Config, world: World) -> None:

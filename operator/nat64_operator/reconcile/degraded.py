@@ -1,0 +1,49 @@
+"""The condition `Degraded` of a gateway: what its nodes warn of, and what is known without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from nat64_dataplane import config
+from nat64_operator.api.conditions import Condition
+from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile import node_warnings
+from nat64_operator.reconcile.node_warnings import NodeWarning
+from nat64_operator.reconcile.readiness import some
+from nat64_operator.reconcile.world import World
+
+
+def warnings(
+    gateway: Gateway,
+    running: config.Config | None,
+    world: World,
+    kept_off: Mapping[str, str],
+    failing: Sequence[Condition] = (),
+) -> Iterator[Condition]:
+    """What is wrong, or will be, although the gateway translates; nothing before its nodes were
+    asked. `failing`: conditions that say which nodes fail.
+    """
+    found = world.cluster_ranges.overlap(running.prefix) if running else None
+    more = []
+    if running and found is not None:
+        more.append(
+            NodeWarning(
+                "PrefixOverlapsCluster",
+                f"{running.prefix} overlaps {found}: packets for it are translated",
+                "use a prefix that nothing in the cluster has",
+            )
+        )
+    if kept_off:
+        others = ", ".join(repr(name) for name in sorted(set(kept_off.values())))
+        more.append(
+            NodeWarning(
+                "KeptOffNodes",
+                f"kept off {some(list(kept_off))}, where NAT64Gateway {others} is",
+                "set a nodeSelector that keeps the gateways apart",
+            )
+        )
+    for condition in failing:
+        more.append(NodeWarning(condition.reason, condition.message, "see status.nodes.failing"))
+    asked = world.asked.get(gateway.name)
+    if more or asked is not None:
+        yield node_warnings.condition(asked or node_warnings.Asked(), more)
