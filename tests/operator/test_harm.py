@@ -222,7 +222,7 @@ def test_an_operator_that_dies_at_any_step_loses_nothing(lab: HarmLab, step: str
     with lab.asking() as answers:
         lab.start_operator()
         seen = {
-            "recorded": lambda: lab.api.get("configmap", "nat64-wiring-default"),
+            "recorded": lambda: lab.api.get("configmap", "nat64.wiring.default"),
             "written": lambda: is_wired(lab),
             "confirmed": lambda: reason(lab) == "Wired",
             "restored": lambda: reason(lab) == "Wired",

@@ -12,7 +12,7 @@ from nat64_operator.render.gateway import SAME_NODE_SINCE
 from nat64_operator.render.manifest import Ref
 from tests.unit.operator_simulation import COREFILE, NAMESPACE, Simulation
 
-RECORD = Ref("ConfigMap", "nat64-wiring-default", NAMESPACE)
+RECORD = Ref("ConfigMap", "nat64.wiring.default", NAMESPACE)
 
 
 def settled() -> Simulation:
