@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from nat64_operator.render import names
 from tests.cluster import ControlPlane, binaries
 from tests.cluster.run import run
 from tests.lab.node import Lab, Node
@@ -280,7 +281,7 @@ class HarmLab:
 
     def _mount_sidecar(self, name: str) -> None:
         into = self.folder / name
-        self._mount("nat64-default-dns64", NAMESPACE, into)
+        self._mount(names.sidecar_config("default", "dataplane:test"), NAMESPACE, into)
         self._mount("nat64-clients", NAMESPACE, into)
 
     def _mount_coredns(self) -> None:

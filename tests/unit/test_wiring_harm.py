@@ -209,7 +209,7 @@ def test_sidecars_that_coredns_still_asks_keep_their_upstreams_though_the_policy
     simulation.create("NAT64Gateway", "default")
     simulation.create("DNS64Policy", "default")
     simulation.settle()
-    place = Ref("ConfigMap", "nat64-default-dns64", NAMESPACE)
+    place = Ref("ConfigMap", names.sidecar_config("default", SETTINGS.dataplane_image), NAMESPACE)
     simulation.lags = True  # CoreDNS goes by what it read before
     simulation.delete("DNS64Policy", "default")
     run(simulation, 20)
