@@ -37,11 +37,15 @@ enum config_flag {
 	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
 	CONFIG_RAW_UPLINKS = 1 << 4,	/* some uplink has no Ethernet header */
 	CONFIG_CLAMP_MSS = 1 << 5,	/* see mss.h */
+	CONFIG_PODS_KNOWN = 1 << 6,	/* only listed sources and the pods' ranges */
+	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
 };
 
 #define CONFIG_SLOTS	2
 #define MAX_POOL_RANGES 4096
-#define MAX_UPLINKS	64
+#define MAX_UPLINKS	256
+#define MAX_POD_LINKS	4096
+#define OUTSIDE_LINKS	4
 
 /* One whole configuration. Packets read the slot that control.active names. */
 struct config {
@@ -59,6 +63,7 @@ struct config {
 	__u16 epoch;			 /* sessions opened under another one are checked again */
 	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
 	__u8 mac[6];			 /* of nat64-NAME */
+	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
 	__u32 pad;
 	char hash[16]; /* of the config file, for whoever asks what runs */
 };
@@ -150,6 +155,7 @@ struct session_key {
 #define SESSION_CONTACT	  (1 << 3) /* remote_port 0: the client has talked to this address */
 #define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: counts once the client sends one */
 #define SESSION_INBOUND	  (1 << 5) /* opened from IPv4 */
+#define SESSION_OUTSIDE	  (1 << 6) /* the client may send by way of an uplink */
 
 struct session {
 	union addr6 client;
@@ -192,6 +198,9 @@ struct source_key {
 	union addr6 address;
 };
 
+#define SOURCE_ALLOWED (1 << 0) /* by allowedSources */
+#define SOURCE_POD     (1 << 1) /* in a range of the cluster's pods */
+
 struct destination_key {
 	__u32 prefix_length;
 	__u32 slot;
@@ -208,13 +217,15 @@ enum destination_verdict {
 
 struct destination {
 	__u8 verdict;
-	__u8 pool; /* one of our pool addresses: hairpins */
-	__u16 pad;
+	__u8 pool;  /* one of our pool addresses: hairpins */
+	__u8 named; /* by allowedDestinations: the node's routes aren't asked */
+	__u8 pad;
 };
 
 #define UPLINK_ETHERNET (1 << 0)
-#define UPLINK_EXTERNAL (1 << 1) /* not lo: sources behind it are strangers */
+#define UPLINK_EXTERNAL (1 << 1) /* sources behind it are strangers */
 
+/* Also of links that are no way out, where UPLINK_EXTERNAL is all there is to know. */
 struct uplink {
 	__u32 flags;
 	__u32 mtu;
@@ -253,7 +264,8 @@ struct fragment {
 	__u16 identification; /* that it has in IPv6; from IPv4 only */
 	__u8 fate;
 	__u8 hairpin;
-	__u8 pad[6];
+	__u8 outside; /* the others may come from there too: PACKET_FROM_OUTSIDE of the first */
+	__u8 pad[5];
 };
 
 /* Fragments that came before the first one, kept until it does. Long ones take several entries, so

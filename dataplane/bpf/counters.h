@@ -40,10 +40,14 @@
 	X(dropped_source_illegal)                                                                  \
 	X(dropped_source_denied)                                                                   \
 	X(dropped_source_behind_uplink)                                                            \
+	X(dropped_source_without_route)                                                            \
+	X(dropped_source_wrong_link)                                                               \
+	X(dropped_source_not_a_pod)                                                                \
 	X(dropped_destination_denied)                                                              \
 	X(dropped_destination_not_global)                                                          \
 	X(dropped_destination_special)                                                             \
 	X(dropped_destination_local)                                                               \
+	X(dropped_destination_without_route)                                                       \
 	X(dropped_unknown_transport)                                                               \
 	X(dropped_routing_header)                                                                  \
 	X(dropped_extension_chain)                                                                 \
@@ -61,11 +65,13 @@
 	X(dropped_icmp_without_session)                                                            \
 	X(dropped_icmp_error_in_error)                                                             \
 	X(dropped_icmp_inner_malformed)                                                            \
+	X(dropped_icmp_ends_differ)                                                                \
 	X(dropped_icmp_fragment)                                                                   \
 	X(dropped_udp_zero_checksum_fragment)                                                      \
 	X(dropped_fragment_unexpected)                                                             \
 	X(dropped_fragment_expired)                                                                \
 	X(dropped_fragment_buffer_full)                                                            \
+	X(dropped_fragmenter_foreign)                                                              \
 	X(dropped_too_big)                                                                         \
 	X(dropped_internal)
 

@@ -80,6 +80,7 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 	if (in_pref64(config, &p->client))
 		return STOP_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
 	STEP(parse_ipv6_rest(skb, p));
+	note_where_from(skb, config, p);
 	p->remote = pref64_extract(config, &p->remote6);
 	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
 		return STOP_dropped_icmp_fragment;

@@ -74,6 +74,8 @@ static __always_inline bool recall_flow(struct packet *p, const struct config *c
 		return false;
 	if (p->direction == DIR_6TO4 ? !is_of_client(flow, p) : !is_of_pool(flow, p))
 		return false;
+	if (p->flags & PACKET_FROM_OUTSIDE && !(flow->session_flags & SESSION_OUTSIDE))
+		return false;
 	p->flags |= PACKET_ROUTED;
 	if (!flow->steady || tcp_event(p->tcp_flags) != TCP_OTHER)
 		return false;

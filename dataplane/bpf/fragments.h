@@ -39,6 +39,8 @@ __noinline enum fragment_fate fragment_fate(struct packet *p)
 		p->client_port = known->client_port;
 		p->identification = known->identification;
 	}
+	if (p->flags & PACKET_FROM_OUTSIDE && !known->outside)
+		return FRAGMENT_DROP;
 	if (known->hairpin)
 		p->flags |= PACKET_HAIRPIN;
 	return known->fate;
@@ -66,6 +68,7 @@ __noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate f
 	known.identification = identification;
 	known.fate = fate;
 	known.hairpin = !!(p->flags & PACKET_HAIRPIN);
+	known.outside = !!(p->flags & PACKET_FROM_OUTSIDE);
 	before = bpf_map_lookup_elem(&fragments, &key);
 	if (before && before->expires > now_seconds())
 		known.released = before->released;

@@ -153,6 +153,8 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	inner = &work->inner;
 	STEP(parse_inner_ipv4(skb, p, inner));
 	STEP(find_inner_session_4to6(inner));
+	if (p->pool != inner->pool)
+		return STOP_dropped_icmp_ends_differ; /* it goes where its inner packet came from */
 	if (source_is_illegal(p->remote))
 		return STOP_dropped_source_illegal;
 	if (p->extensions)

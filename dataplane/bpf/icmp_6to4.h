@@ -141,7 +141,11 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 		return STOP_dropped_icmp_type;
 	STEP(parse_inner_ipv6(skb, config, p, inner));
 	STEP(read_error(skb, p, work));
+	if (!addr6_equal(&p->remote6, &inner->remote6))
+		return STOP_dropped_icmp_ends_differ; /* it goes where its inner packet came from */
 	STEP(find_inner_session_6to4(inner));
+	if (p->flags & PACKET_FROM_OUTSIDE && !(inner->session_flags & SESSION_OUTSIDE))
+		return STOP_dropped_source_behind_uplink;
 
 	/* The checksum covers a pseudo-header now, and won't. */
 	p->remote = pref64_extract(config, &p->remote6);

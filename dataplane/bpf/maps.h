@@ -30,6 +30,8 @@ MAP(BPF_MAP_TYPE_ARRAY, pool, __u32, struct pool_range, CONFIG_SLOTS *MAX_POOL_R
 MAP(BPF_MAP_TYPE_HASH, uplinks, __u32, struct uplink, MAX_UPLINKS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, arp_answers, struct arp_key, struct arp_answer, MAX_ARP_ANSWERS,
     BPF_F_NO_PREALLOC);
+/* Links that lead to one pod each, by ifindex. Follows the node, whatever the config. */
+MAP(BPF_MAP_TYPE_HASH, pod_links, __u32, __u32, MAX_POD_LINKS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 65536,
     BPF_F_NO_PREALLOC);

@@ -86,6 +86,8 @@ __noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 		return refusal;
 
 	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
+	if (p->flags & PACKET_FROM_OUTSIDE)
+		p->session_flags |= SESSION_OUTSIDE;
 	if (keeps_contacts(config, p))
 		note_contact(p, expires);
 	return insert_session(p, state, expires, config->epoch, now);
@@ -132,6 +134,7 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 		if (tcp_event(p->tcp_flags) != TCP_SYN) {
 			if (keeps_contacts(config, p) && !knows_contact(p, now))
 				return STOP_dropped_filtered;
+			p->flags |= PACKET_SLOW; /* past the node's packet filters, as its SYN */
 			return GO_ON;
 		}
 	}

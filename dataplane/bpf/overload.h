@@ -36,6 +36,8 @@ __noinline enum verdict lend_port(struct packet *p, __u32 expires, __u32 now)
 		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
 	p->generation = bpf_get_prandom_u32();
 	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	if (p->flags & PACKET_FROM_OUTSIDE)
+		p->session_flags |= SESSION_OUTSIDE;
 	return insert_session(p, TCP_V6_INIT, expires, config->epoch, now);
 }
 

@@ -38,6 +38,7 @@ enum packet_flag {
 	PACKET_RECALLED = 1 << 7,      /* its session is as an earlier one has noted */
 	PACKET_NOTABLE = 1 << 8,       /* what is found for it can be noted */
 	PACKET_ROUTED = 1 << 9,	       /* so may be its route */
+	PACKET_FROM_OUTSIDE = 1 << 10, /* came in on a link with UPLINK_EXTERNAL */
 };
 
 /* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:

@@ -45,22 +45,107 @@ static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 pr
 	return binding && (binding->flags & BIB_STATIC || binding->expires > now_seconds());
 }
 
+/* Whether strangers are behind a link. Asked for each packet, so the first few are in the config.
+ */
+static __always_inline bool is_outside(const struct config *config, __u32 ifindex)
+{
+	struct uplink *link;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < OUTSIDE_LINKS; i++)
+		if (config->outside[i] == ifindex)
+			return true;
+	if (!(config->flags & CONFIG_MANY_OUTSIDE))
+		return false;
+	link = bpf_map_lookup_elem(&uplinks, &ifindex);
+	return link && link->flags & UPLINK_EXTERNAL;
+}
+
+/* Note whether a packet from the IPv6 side came in on such a link. What the node itself sends has
+ * come in on none. */
+static __always_inline void note_where_from(struct __sk_buff *skb, const struct config *config,
+					    struct packet *p)
+{
+	if (skb->ingress_ifindex && is_outside(config, skb->ingress_ifindex))
+		p->flags |= PACKET_FROM_OUTSIDE;
+}
+
+/* Ask the kernel for the way back to the client. A forged source has none, is the node's own, or is
+ * another link's. `listed` is what the config says of the source. */
+static __always_inline enum verdict check_way_back(struct __sk_buff *skb,
+						   const struct config *config,
+						   const struct packet *p, __u32 listed)
+{
+	bool from_outside = p->flags & PACKET_FROM_OUTSIDE;
+	__u32 ifindex;
+	struct bpf_fib_lookup route = {
+		.family = AF_INET6,
+		.ifindex = config->interface,
+	};
+
+	__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
+	switch (bpf_fib_lookup(skb, &route, sizeof(route), 0)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		break;
+	case BPF_FIB_LKUP_RET_NOT_FWDED: /* none, or the node's own address */
+	case BPF_FIB_LKUP_RET_BLACKHOLE:
+	case BPF_FIB_LKUP_RET_UNREACHABLE:
+	case BPF_FIB_LKUP_RET_PROHIBIT:
+		return STOP_dropped_source_without_route;
+	case BPF_FIB_LKUP_RET_UNSUPP_LWT: /* into a tunnel, so to another node */
+		return listed & SOURCE_ALLOWED ? GO_ON : STOP_dropped_source_behind_uplink;
+	default:
+		return GO_ON; /* the kernel can't say: IPv6 forwarding is off */
+	}
+	ifindex = route.ifindex;
+	if (bpf_map_lookup_elem(&pod_links, &ifindex))
+		return ifindex == skb->ingress_ifindex ? GO_ON : STOP_dropped_source_wrong_link;
+	if (!(listed & SOURCE_ALLOWED) && (from_outside || is_outside(config, ifindex)))
+		return STOP_dropped_source_behind_uplink;
+	return GO_ON;
+}
+
 static __always_inline enum verdict check_source(struct __sk_buff *skb, const struct config *config,
 						 __u32 slot, const struct packet *p)
 {
-	if (config->flags & CONFIG_SOURCES_LISTED) {
+	__u32 listed = 0;
+
+	if (config->flags & (CONFIG_SOURCES_LISTED | CONFIG_PODS_KNOWN)) {
 		struct source_key key = {.prefix_length = 160, .slot = slot, .address = p->client};
+		__u32 *found = bpf_map_lookup_elem(&sources, &key);
 
-		return bpf_map_lookup_elem(&sources, &key) ? GO_ON : STOP_dropped_source_denied;
+		listed = found ? *found : 0;
 	}
-	if (p->direction == DIR_6TO4 && skb->ingress_ifindex) {
-		__u32 ifindex = skb->ingress_ifindex;
-		struct uplink *uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
+	if (config->flags & CONFIG_SOURCES_LISTED && !(listed & SOURCE_ALLOWED))
+		return STOP_dropped_source_denied;
+	if (p->direction != DIR_6TO4 || !skb->ingress_ifindex)
+		return GO_ON;
+	if (p->flags & PACKET_FROM_OUTSIDE && !(listed & SOURCE_ALLOWED))
+		return STOP_dropped_source_behind_uplink;
+	if (config->flags & CONFIG_PODS_KNOWN && !listed)
+		return STOP_dropped_source_not_a_pod;
+	return check_way_back(skb, config, p, listed);
+}
 
-		if (uplink && uplink->flags & UPLINK_EXTERNAL)
-			return STOP_dropped_source_behind_uplink;
-	}
-	return GO_ON;
+/* Ask the kernel for the way to the remote end. What it would keep for itself is the node's, also
+ * where the agent doesn't know of it yet; and where it has no way, no port is claimed in vain. */
+static __always_inline enum verdict
+check_way_out(struct __sk_buff *skb, const struct config *config, const struct packet *p)
+{
+	struct bpf_fib_lookup route = {
+		.family = AF_INET,
+		.ifindex = config->interface,
+		.tos = p->traffic_class,
+		.ipv4_dst = p->remote,
+	};
+
+	return bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_NOT_FWDED
+		       ? STOP_dropped_destination_without_route
+		       : GO_ON;
 }
 
 /* Hairpinned packets come back by lo. One from elsewhere with our own address as its source is
@@ -87,8 +172,10 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 	key.address = p->remote;
 	destination = bpf_map_lookup_elem(&destinations, &key);
 	if (!destination)
-		return GO_ON;
+		return p->direction == DIR_6TO4 ? check_way_out(skb, config, p) : GO_ON;
 	verdict = destination->verdict;
+	if (verdict == DESTINATION_DENIED)
+		return STOP_dropped_destination_denied; /* also where it is one of our own */
 	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */
 	if (destination->pool && is_spoofed_hairpin(skb, p))
 		return STOP_dropped_source_illegal;
@@ -100,5 +187,7 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 		if (verdict != DESTINATION_ALLOWED)
 			return STOP_dropped_hairpin_without_binding;
 	}
-	return destination_refusal(verdict);
+	STEP(destination_refusal(verdict));
+	return p->direction == DIR_6TO4 && !destination->named ? check_way_out(skb, config, p)
+							       : GO_ON;
 }

@@ -26,6 +26,8 @@ static __always_inline bool recall_recent(struct packet *p, const struct config 
 	__u32 stamp = *(volatile __u32 *)&binding->stamp;
 	__u32 left = (stamp - (now << EPOCH_BITS)) >> EPOCH_BITS;
 
+	if (p->flags & PACKET_FROM_OUTSIDE) /* the note doesn't tell who may send from there */
+		return false;
 	if (stamp <= BUSY || left - 1 > MOST_SPARE ||
 	    (stamp & EPOCH_MASK) != (config->epoch & EPOCH_MASK) || binding->recent != p->remote ||
 	    binding->recent_port != p->remote_port || tcp_event(p->tcp_flags) != TCP_OTHER)

@@ -104,6 +104,8 @@ __noinline enum verdict translate_refragmented(struct __sk_buff *skb, struct pac
 	p->l3 = ETH_HLEN;
 	if (parse_ipv4(skb, p) || p->pool != fragmenter(config))
 		return STOP_passed;
+	if (skb->ingress_ifindex != config->interface)
+		return STOP_dropped_fragmenter_foreign; /* not one that refragment() sent */
 	if (fragment_fate(p) != FRAGMENT_TRANSLATE)
 		return STOP_dropped_fragment_unexpected;
 	pref64_embed(config, p->remote, &p->remote6);

@@ -38,6 +38,10 @@ static __always_inline struct refusal refusal_of(enum verdict reason)
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 1; /* prohibited */
 		break;
+	case STOP_dropped_destination_without_route:
+		refusal.type = V6_UNREACHABLE;
+		refusal.code = 0; /* no route */
+		break;
 	case STOP_dropped_routing_header:
 		refusal.type = V6_PARAMETER_PROBLEM;
 		refusal.code = 0; /* RFC 7915 section 5.1 */

@@ -168,6 +168,11 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 	}
 	p->session_flags = session->flags;
 	p->generation = session->generation;
+	if (p->flags & PACKET_FROM_OUTSIDE && !(session->flags & SESSION_OUTSIDE)) {
+		STEP(check_policy(skb, p)); /* whoever opened it, this may be another's packet */
+		session->flags |= SESSION_OUTSIDE;
+		p->session_flags = session->flags;
+	}
 	if (session->epoch != config->epoch) {
 		STEP(check_policy(skb, p));
 		session->epoch = config->epoch;

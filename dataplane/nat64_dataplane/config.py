@@ -132,11 +132,16 @@ class Policy(_Section, frozen=True, kw_only=True):
     """What may be translated.
 
     With no `allowed_sources`, any IPv6 source may open sessions, save packets that came in
-    through an uplink: a node is never an open translator. `allowed_destinations` lifts, range
-    by range, what is denied by default; `denied_destinations` wins over it.
+    through an uplink: a node is never an open translator. `pod_ranges`, for whoever knows
+    them all, narrow that to the cluster's pods. In any case the node must have a
+    route back to the source, by the link that the packet came from where that is a pod's own.
+    `allowed_destinations` lifts, range by range, what is denied by default;
+    `denied_destinations` wins over it.
     """
 
     allowed_sources: Annotated[tuple[IPv6Network, ...], msgspec.Meta(max_length=256)] = ()
+    pod_ranges: Annotated[tuple[IPv6Network, ...], msgspec.Meta(max_length=256)] = ()
+    """The cluster's pods. Empty: not known, and not asked for."""
     allow_non_global: bool = False
     """Lets the well-known prefix stand for non-global IPv4, against RFC 6052 section 3.1."""
     allowed_destinations: Annotated[tuple[IPv4Network, ...], msgspec.Meta(max_length=256)] = ()

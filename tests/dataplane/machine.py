@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import yaml
@@ -125,6 +125,9 @@ class Machine:
         self.datapath = Datapath.open(None, "t", limits or Limits(sessions=65536))
         self.config = Config(name="t", prefix=PREFIX)
         self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
+        self.far_link = _index("far0")
+        self.outside: tuple[int, ...] = ()
+        self.local: frozenset[IPv4Network] = frozenset()
         self.uplinks: tuple[Uplink, ...] = (Uplink(self.uplink, 1500, "up0"),)
 
     def reset(self, pool: tuple[PoolRange, ...] = (POOL_RANGE,), **config: Any) -> Config:
@@ -159,12 +162,18 @@ class Machine:
             interface_mac=MAC,
             uplinks=self.uplinks,
             pool=self.pool,
-            local_addresses=frozenset({POOL, IPv4Address("192.0.0.8")}),
+            local_ranges=self.local | {IPv4Network(POOL), IPv4Network("192.0.0.8")},
+            outside=self.outside,
         )
 
     def from_pod(self, packet: Packet | bytes, *, link: Packet | None = _LINK, **run: Any) -> Out:
-        """Give `packet`, which starts at its IPv6 header, to nat64_egress."""
+        """Give `packet`, which starts at its IPv6 header, to nat64_egress.
+
+        IPv4 there is what the kernel has fragmented: it came in on the translator's own link.
+        """
         run.setdefault("ifindex", self.interface)
+        if bytes(packet)[:1] and bytes(packet)[0] >> 4 == 4:
+            run.setdefault("ingress_ifindex", self.interface)
         run.setdefault("ingress_ifindex", self.pod_link)
         return self._run("nat64_egress", packet, link, run)
 
@@ -207,6 +216,15 @@ class Machine:
             )
             for direction in ("6to4", "4to6")
         }
+
+    @contextlib.contextmanager
+    def routed(self, route: str) -> Iterator[None]:
+        """Let the namespace have a route for a while, given as `ip route add` takes it."""
+        self.node.ip(f"route add {route}")
+        try:
+            yield
+        finally:
+            self.node.ip(f"route del {route}")
 
     @contextlib.contextmanager
     def capture(self, link: str) -> Iterator[list[bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ HOST = HostView(
     interface_mac=bytes(6),
     uplinks=(),
     pool=(PoolRange(POOL, 61001, 65535),),
-    local_addresses=frozenset({POOL}),
+    local_ranges=frozenset({IPv4Network(POOL)}),
 )
 OTHER_POD = IPv6Address("fd64:1::77")
 OUT = IPv6(src="fd64:1::10", dst=at("203.0.113.10")) / UDP(sport=4000, dport=53)

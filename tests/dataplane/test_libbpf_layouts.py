@@ -153,7 +153,7 @@ def test_config_fields_are_where_python_writes_them() -> None:
     }
     marked = list(range(1, 24))
     values = [*marked[:23]]
-    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 0x77, b"hash")
+    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, 0x77, b"hash")
     assert packed[offsets["epoch"]] == values[abi.CONFIG_EPOCH]
     assert packed[offsets["mac"] : offsets["mac"] + 6] == b"\xaa" * 6
     assert packed[offsets["hash"] : offsets["hash"] + 4] == b"hash"

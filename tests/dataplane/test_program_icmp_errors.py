@@ -7,7 +7,9 @@ import struct
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_SSRR
 from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
     ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -16,6 +18,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet
 
 from tests.dataplane.machine import (
+    OTHER,
     POD,
     POOL,
     SERVER,
@@ -445,3 +448,34 @@ def test_private_router_under_the_well_known_prefix_is_replaced_by_the_server(
     assert back.translated
     assert back.packet.src == "64:ff9b::808:808"
     assert parts6(back)[3].dst == "64:ff9b::808:808"
+
+
+def test_error_from_ipv6_goes_only_where_its_inner_packet_came_from(nat: Machine) -> None:
+    nat.reset()
+    sent = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / UDP(sport=4000, dport=53))
+    assert sent.translated
+    inner = IPv6(src=at(SERVER), dst=str(POD)) / UDP(sport=53, dport=4000) / b"payload of choice"
+    right = IPv6(src=str(POD), dst=at(SERVER)) / ICMPv6DestUnreach(code=4) / inner
+    assert nat.from_pod(right).translated
+    for target in ("169.254.169.254", "127.0.0.1", "255.255.255.255", str(OTHER), str(POOL)):
+        forged = IPv6(src=str(POD), dst=at(target)) / ICMPv6DestUnreach(code=4) / inner
+        assert nat.from_pod(forged).dropped == "icmp_ends_differ", target
+
+
+def test_error_about_a_pods_session_is_not_taken_from_an_uplink(nat: Machine) -> None:
+    nat.reset()
+    opened(nat, UDP(sport=4000, dport=53))
+    inner = IPv6(src=at(SERVER), dst=str(POD)) / UDP(sport=53, dport=4000)
+    error = IPv6(src="2001:db8:1::66", dst=at(SERVER)) / ICMPv6PacketTooBig(mtu=1280) / inner
+    assert nat.from_pod(error, ingress_ifindex=nat.uplink).dropped == "source_behind_uplink"
+    assert nat.from_pod(error).translated  # a router between the node and its pods
+
+
+def test_error_from_ipv4_goes_only_where_its_inner_packet_came_from(nat: Machine) -> None:
+    nat.reset()
+    sent = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / UDP(sport=4000, dport=53)).packet
+    inner = IP(src=sent.src, dst=str(SERVER)) / UDP(sport=sent[UDP].sport, dport=53)
+    right = IP(src=str(OTHER), dst=sent.src) / ICMP(type=3, code=1) / inner
+    assert nat.from_internet(right).translated
+    forged = IP(src=str(OTHER), dst="192.0.2.77") / ICMP(type=3, code=1) / inner
+    assert nat.from_internet(forged).dropped == "icmp_ends_differ"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
+from nat64_dataplane.translator.fragmentation import fragmentation_address
 from tests.dataplane.machine import (
     OTHER,
     POD,
     POD2,
     POOL,
     PREFIXES,
+    REDIRECT,
     SERVER,
     Machine,
     Out,
@@ -155,7 +157,8 @@ def test_source_within_the_prefix_is_dropped(nat: Machine) -> None:
 def test_listed_sources_only(nat: Machine) -> None:
     nat.reset(policy={"allowedSources": ["fd64:1::10/128", "2001:db8:7::/48"]})
     assert send(nat, SERVER).translated
-    assert send(nat, SERVER, src="2001:db8:7:1::5").translated
+    with nat.routed("2001:db8:7::/48 dev up0"):
+        assert send(nat, SERVER, src="2001:db8:7:1::5").translated
     assert send(nat, SERVER, src=POD2).dropped == "source_denied"
     # listed is allowed, whichever way it comes
     assert send(nat, SERVER, ingress_ifindex=nat.uplink).translated
@@ -242,3 +245,154 @@ def test_nothing_is_translated_without_a_config(shared: Machine) -> None:
         assert fresh.from_internet(packet).verdict == -1
     finally:
         fresh.close()
+
+
+OUTSIDE_HOST = "2001:db8:1::66"
+"""Behind the uplink: nothing of the cluster."""
+
+
+def test_source_that_is_the_nodes_own_is_never_believed(nat: Machine) -> None:
+    nat.reset()
+    out = send(nat, SERVER, src="fd64:1::1")
+    assert out.dropped == "source_without_route"
+    assert not list(nat.datapath.sessions())
+    nat.configure(policy={"allowedSources": ["::/0"]})
+    assert send(nat, SERVER, src="fd64:1::1").dropped == "source_without_route"
+    # The node itself may use its own address: what it sends has come in on no link.
+    assert send(nat, SERVER, src="fd64:1::1", ingress_ifindex=0).translated
+
+
+def test_source_that_the_node_has_no_route_to_is_refused(nat: Machine) -> None:
+    nat.reset()
+    assert send(nat, SERVER, src="fd66::1").dropped == "source_without_route"
+    assert not list(nat.datapath.bib())
+
+
+def test_source_that_is_reached_by_an_uplink_must_be_allowed(nat: Machine) -> None:
+    with nat.routed(f"{OUTSIDE_HOST}/128 dev up0"):
+        nat.reset()
+        assert send(nat, SERVER, src=OUTSIDE_HOST).dropped == "source_behind_uplink"
+        nat.configure(policy={"allowedSources": ["2001:db8:1::/48"]})
+        assert send(nat, SERVER, src=OUTSIDE_HOST, ingress_ifindex=nat.uplink).translated
+
+
+def test_source_must_belong_to_the_pods_link_that_it_came_from(nat: Machine) -> None:
+    other = nat.far_link
+    with nat.routed(f"{POD2}/128 dev pod0"):
+        nat.reset()
+        # On a bridge, or where the CNI routes to a link of its own, nothing can be said.
+        assert send(nat, SERVER, src=POD2, ingress_ifindex=other).translated
+        nat.datapath.follow_pod_links(frozenset({nat.pod_link, other}))
+        try:
+            nat.reset()
+            assert send(nat, SERVER, src=POD2, ingress_ifindex=other).dropped == "source_wrong_link"
+            assert send(nat, SERVER, src=POD2, ingress_ifindex=nat.pod_link).translated
+            nat.datapath.follow_pod_links(frozenset({nat.pod_link}))
+            nat.reset(policy={"allowedSources": ["fd64:1::/64"]})
+            assert send(nat, SERVER, src=POD2, ingress_ifindex=other).dropped == "source_wrong_link"
+        finally:
+            nat.datapath.follow_pod_links(frozenset())
+
+
+def test_only_pods_are_believed_where_their_ranges_are_known(nat: Machine) -> None:
+    nat.reset(policy={"podRanges": ["fd64:1::10/128"]})
+    assert send(nat, SERVER).translated
+    assert send(nat, SERVER, src=POD2).dropped == "source_not_a_pod"
+    nat.configure(policy={"podRanges": ["fd64:1::10/128"], "allowedSources": ["fd64:1::11/128"]})
+    assert send(nat, SERVER, src=POD2).translated
+    assert send(nat, SERVER).dropped == "source_denied"
+    # An allowed range within that of the pods, and the other way round: both count.
+    nat.configure(policy={"podRanges": ["fd64:1::10/128"], "allowedSources": ["fd64:1::/64"]})
+    assert send(nat, SERVER).translated
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_session_of_a_pod_takes_nothing_from_an_uplink(nat: Machine, protocol: str) -> None:
+    nat.reset()
+    head = IPv6(src=str(POD), dst=at(SERVER))
+    first = head / (TCP(sport=4000, dport=80, flags="S") if protocol == "tcp" else UDP(sport=4000))
+    opened = nat.from_pod(first)
+    assert opened.translated
+    if protocol == "tcp":
+        answer = IP(src=str(SERVER), dst=opened.packet.src) / TCP(
+            sport=80, dport=opened.packet[TCP].sport, flags="SA"
+        )
+        assert nat.from_internet(answer).translated
+        packets = [head / TCP(sport=4000, dport=80, flags=flags) for flags in ("A", "PA", "R")]
+    else:
+        packets = [head / UDP(sport=4000)]
+    for packet in packets:
+        assert nat.from_pod(packets[0]).translated  # noted as steady, too
+        out = nat.from_pod(packet, ingress_ifindex=nat.uplink)
+        assert out.dropped == "source_behind_uplink"
+    assert nat.from_pod(packets[0]).translated
+
+
+def test_link_with_an_ipv6_way_out_only_is_outside(nat: Machine) -> None:
+    nat.outside = (nat.far_link,)
+    try:
+        nat.reset()
+        assert send(nat, SERVER, ingress_ifindex=nat.far_link).dropped == "source_behind_uplink"
+        nat.outside = (*range(9000, 9010), nat.far_link)  # more than the config holds
+        nat.reset()
+        assert send(nat, SERVER, ingress_ifindex=nat.far_link).dropped == "source_behind_uplink"
+    finally:
+        nat.outside = ()
+
+
+def test_ranges_of_the_local_table_are_the_nodes(nat: Machine) -> None:
+    nat.local = frozenset({IPv4Network("203.0.113.10/32"), IPv4Network("203.0.113.64/28")})
+    try:
+        nat.reset()
+        for address in ("203.0.113.10", "203.0.113.64", "203.0.113.79"):
+            assert "dropped_destination_local" in send(nat, address).counted
+        nat.configure(policy={"allowedDestinations": ["203.0.113.64/28"]})
+        assert send(nat, "203.0.113.70").translated
+        assert "dropped_destination_local" in send(nat, "203.0.113.10").counted
+    finally:
+        nat.local = frozenset()
+
+
+@pytest.mark.parametrize("kind", ["local", "broadcast"])
+def test_what_the_kernel_keeps_for_itself_is_refused_before_the_agent_knows(
+    nat: Machine, kind: str
+) -> None:
+    with nat.routed(f"{kind} 198.51.100.77/32 dev up0 table local"):
+        nat.reset()
+        out = send(nat, "198.51.100.77")
+        assert out.verdict == REDIRECT, "the pod is told"
+        assert "dropped_destination_without_route" in out.counted
+        assert (out.packet.payload.type, out.packet.payload.code) == (1, 0)
+        assert not list(nat.datapath.bib())
+        nat.configure(policy={"allowedDestinations": ["198.51.100.77/32"]})
+        assert send(nat, "198.51.100.77").translated
+
+
+def test_denied_pool_address_is_not_hairpinned(nat: Machine) -> None:
+    nat.reset()
+    bound = send(nat, SERVER).packet[UDP].sport
+    to_it = IPv6(src=str(POD2), dst=at(POOL)) / UDP(sport=5000, dport=bound)
+    assert nat.from_pod(to_it).counted.get("hairpinned")
+    nat.configure(policy={"deniedDestinations": [f"{POOL}/32"]})
+    assert "dropped_destination_denied" in nat.from_pod(to_it).counted
+
+
+def test_segments_of_strangers_pass_the_nodes_filters_as_their_syn_does(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
+    opened = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=4000, flags="S"))
+    stranger = IP(src=str(OTHER), dst=str(POOL)) / TCP(
+        sport=999, dport=opened.packet[TCP].sport, flags="A"
+    )
+    out = nat.from_internet(stranger)
+    assert out.translated
+    assert "sent_kernel" in out.counted
+    assert "sent_fast" not in out.counted
+
+
+def test_fragmenter_takes_what_the_program_sent_and_nothing_else(nat: Machine) -> None:
+    nat.reset()
+    address = str(fragmentation_address(nat.interface))
+    packet = IP(src=str(SERVER), dst=address, id=1, flags="MF") / (b"x" * 64)
+    for ifindex in (nat.uplink, nat.pod_link, 0):
+        out = nat.from_pod(packet, ingress_ifindex=ifindex)
+        assert out.dropped == "fragmenter_foreign", ifindex

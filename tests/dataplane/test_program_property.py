@@ -119,7 +119,7 @@ class World:
         }
         return Policy(
             pool=frozenset(each.address for each in self.pools),
-            local=self.nat.host.local_addresses,
+            local=frozenset(net.network_address for net in self.nat.host.local_ranges),
             denied=tuple(IPv4Network(text) for text in denied),
             sources=tuple(IPv6Network(text) for text in sources),
         )

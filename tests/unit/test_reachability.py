@@ -89,7 +89,7 @@ def test_the_longest_match_is_what_the_rules_say(
         allowed_destinations=tuple(allowed),
         denied_destinations=tuple(denied),
     )
-    found = destinations(policy, prefix, local)
+    found = destinations(policy, prefix, map(IPv4Network, local))
     for net, verdict in found.items():
         assert verdict is one_by_one(policy, prefix, local, net)
     for address in (*asked, *local):
@@ -98,7 +98,8 @@ def test_the_longest_match_is_what_the_rules_say(
 
 
 def test_ten_thousand_addresses_take_no_time_to_speak_of() -> None:
-    own = [IPv4Address(int(IPv4Address("198.18.0.0")) + n) for n in range(10_000)]
+    first = int(IPv4Address("198.18.0.0"))
+    own = [IPv4Network(first + n) for n in range(10_000)]
     policy = Policy(
         allowed_destinations=tuple(IPv4Network((n << 24, 8)) for n in range(1, 100)),
         denied_destinations=tuple(IPv4Network((n << 16, 16)) for n in range(1, 100)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 DUMMY_ADDRESS = IPv4Address("192.0.0.8")
@@ -48,7 +48,10 @@ class HostView:
     interface_mac: bytes
     uplinks: tuple[Uplink, ...]
     pool: tuple[PoolRange, ...]
-    local_addresses: frozenset[IPv4Address]
-    """The node's own; never reachable through the prefix unless the config allows it."""
+    local_ranges: frozenset[IPv4Network]
+    """The node's own, as in its local table: never reachable through the prefix unless the config
+    allows it."""
+    outside: tuple[int, ...] = ()
+    """Links behind which strangers are although no IPv4 leaves by them: their interface indexes."""
     arp_answers: frozenset[ArpAnswer] = frozenset()
     """For pool addresses that no link holds."""

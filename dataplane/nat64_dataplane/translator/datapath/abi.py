@@ -20,6 +20,7 @@ PORTS_PER_BLOCK = 4096
 MAX_PORT_BLOCKS = 32768
 PORT_WORDS = PORTS_PER_BLOCK // 64
 TIMER_SLOTS = 8
+OUTSIDE_LINKS = 4
 
 TCP, UDP, ICMP = 6, 17, 1
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
@@ -35,6 +36,8 @@ class ConfigFlag(enum.IntFlag):
     SOURCES_LISTED = 8
     RAW_UPLINKS = 16
     CLAMP_MSS = 32
+    PODS_KNOWN = 64
+    MANY_OUTSIDE = 128
 
 
 class Verdict(enum.IntEnum):
@@ -69,6 +72,7 @@ class SessionFlag(enum.IntFlag):
     CONTACT = 8
     PENDING = 16
     INBOUND = 32
+    OUTSIDE = 64
 
 
 class UplinkFlag(enum.IntFlag):
@@ -76,6 +80,13 @@ class UplinkFlag(enum.IntFlag):
 
     ETHERNET = 1
     EXTERNAL = 2
+
+
+class SourceFlag(enum.IntFlag):
+    """SOURCE_*."""
+
+    ALLOWED = 1
+    POD = 2
 
 
 class SweepTable(enum.IntEnum):
@@ -103,7 +114,7 @@ PORTS_TAKEN, PORTS_USABLE = 0, 1
 
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
-CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I3I3H6sI16s")
+CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I3I3H6s{OUTSIDE_LINKS}II16s")
 CONFIG_EPOCH = 20
 """Where the epoch is in CONFIG."""
 POOL_RANGE = struct.Struct("=4sHH")
@@ -119,12 +130,12 @@ OVERLOAD = struct.Struct("=4s2s2x")
 CLIENT = struct.Struct("=IIII")
 SOURCE_KEY = struct.Struct("=II16s")
 DESTINATION_KEY = struct.Struct("=II4s")
-DESTINATION = struct.Struct("=BBH")
+DESTINATION = struct.Struct("=BBBx")
 UPLINK = struct.Struct("=II")
 ARP_KEY = struct.Struct("=4sI")
 ARP_ANSWER = struct.Struct("=6sxx")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
-FRAGMENT = struct.Struct("=16s4sII2sHBB6x")
+FRAGMENT = struct.Struct("=16s4sII2sHBBB5x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability
-from nat64_dataplane.translator.datapath.abi import ConfigFlag, UplinkFlag
+from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, UplinkFlag, Verdict
 from nat64_dataplane.translator.host_view import HostView, PoolRange
 
 LOOPBACK = 1
@@ -26,7 +26,7 @@ class Slot(NamedTuple):
     config: bytes
     pool: list[bytes]
     usable: port_bitmap.Blocks
-    sources: list[bytes]
+    sources: list[tuple[bytes, bytes]]
     destinations: list[tuple[bytes, bytes]]
     uplinks: dict[bytes, bytes]
 
@@ -52,10 +52,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
         config=_config(config, host, epoch),
         pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
         usable=usable,
-        sources=[
-            abi.SOURCE_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed)
-            for net in config.policy.allowed_sources
-        ],
+        sources=list(_sources(config, slot)),
         destinations=list(_destinations(config, host, slot)),
         uplinks=dict(_uplinks(host)),
     )
@@ -73,6 +70,11 @@ def _config(config: Config, host: HostView, epoch: int) -> bytes:
         flags |= ConfigFlag.CLAMP_MSS
     if config.policy.allowed_sources:
         flags |= ConfigFlag.SOURCES_LISTED
+    elif config.policy.pod_ranges:
+        flags |= ConfigFlag.PODS_KNOWN
+    outside = [uplink.ifindex for uplink in host.uplinks] + list(host.outside)
+    if len(outside) > abi.OUTSIDE_LINKS:
+        flags |= ConfigFlag.MANY_OUTSIDE
     if not all(uplink.ethernet for uplink in host.uplinks):
         flags |= ConfigFlag.RAW_UPLINKS
     prefix, mask = int(config.prefix.network_address), int(config.prefix.netmask)
@@ -107,6 +109,7 @@ def _config(config: Config, host: HostView, epoch: int) -> bytes:
         lowest,
         highest,
         host.interface_mac,
+        *(outside + [0] * abi.OUTSIDE_LINKS)[: abi.OUTSIDE_LINKS],
         0,
         config.content_hash.encode(),
     )
@@ -121,18 +124,35 @@ def _port_bounds(config: Config, pool: tuple[PoolRange, ...]) -> tuple[int, int]
     )
 
 
+def _sources(config: Config, slot: int) -> Iterator[tuple[bytes, bytes]]:
+    """Every listed range with what it and those around it say: a trie tells the longest only."""
+    rules = [(net, SourceFlag.ALLOWED) for net in config.policy.allowed_sources]
+    rules += [(net, SourceFlag.POD) for net in config.policy.pod_ranges]
+    for net in {net for net, _ in rules}:
+        flags = SourceFlag(0)
+        for other, flag in rules:
+            if net.subnet_of(other):
+                flags |= flag
+        yield (
+            abi.SOURCE_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed),
+            abi.U32.pack(flags),
+        )
+
+
 def _pool_addresses(config: Config, host: HostView) -> set[IPv4Address]:
     return {r.address for r in host.pool} | {m.address for m in config.static_mappings}
 
 
 def _destinations(config: Config, host: HostView, slot: int) -> Iterator[tuple[bytes, bytes]]:
     pool = _pool_addresses(config, host)
-    answers = reachability.destinations(config.policy, config.prefix, host.local_addresses | pool)
-    for net, verdict in answers.items():
+    local = host.local_ranges | {IPv4Network(address) for address in pool}
+    allowed = config.policy.allowed_destinations
+    for net, verdict in reachability.destinations(config.policy, config.prefix, local).items():
+        named = verdict is Verdict.ALLOWED and any(net.subnet_of(other) for other in allowed)
         is_pool = net.prefixlen == 32 and net.network_address in pool
         yield (
             abi.DESTINATION_KEY.pack(32 + net.prefixlen, slot, net.network_address.packed),
-            abi.DESTINATION.pack(verdict, is_pool, 0),
+            abi.DESTINATION.pack(verdict, is_pool, named),
         )
 
 
@@ -143,3 +163,6 @@ def _uplinks(host: HostView) -> Iterator[tuple[bytes, bytes]]:
         if uplink.ethernet:
             flags |= UplinkFlag.ETHERNET
         yield abi.U32.pack(uplink.ifindex), abi.UPLINK.pack(flags, uplink.mtu)
+    for ifindex in host.outside:
+        flags = UplinkFlag.ETHERNET | UplinkFlag.EXTERNAL
+        yield abi.U32.pack(ifindex), abi.UPLINK.pack(flags, 65535)

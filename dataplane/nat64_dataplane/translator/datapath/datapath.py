@@ -146,6 +146,18 @@ class Datapath:
         """Tell the neighbours on the uplinks where pool addresses are. Raises BpfError."""
         arp.announce(self._programs[ANNOUNCE], answers)
 
+    def follow_pod_links(self, links: frozenset[int]) -> None:
+        """Have the programs know which links lead to one pod each, by interface index.
+
+        Apart from `apply`, as pods come and go: no session needs to be checked again for that.
+        """
+        table = self._maps["pod_links"]
+        known = {abi.U32.unpack(key)[0] for key in table.keys()}  # noqa: SIM118
+        for index in known - links:
+            table.delete(abi.U32.pack(index))
+        for index in sorted(links - known)[: table.layout.max_entries - len(known & links)]:
+            table.set(abi.U32.pack(index), abi.U32.pack(1))
+
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""
         active, _, _ = self._control()

@@ -8,7 +8,7 @@ to anything that is allowed. So each range's answer is worked out here, from all
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from nat64_dataplane import pref64
@@ -63,7 +63,7 @@ class _Holders(NamedTuple):
 
 
 def destinations(
-    policy: Policy, prefix: IPv6Network, local: Iterable[IPv4Address]
+    policy: Policy, prefix: IPv6Network, local: Iterable[IPv4Network]
 ) -> dict[IPv4Network, Verdict]:
     """Return the answer for every range that any rule names; what none holds is allowed.
 
@@ -77,7 +77,7 @@ def destinations(
             named[key] = named.get(key, 0) | rule
 
     name(NEVER_FORWARDED, _SPECIAL)
-    name(map(IPv4Network, local), _LOCAL)
+    name(local, _LOCAL)
     name(policy.allowed_destinations, _ALLOWED)
     name(policy.denied_destinations, _DENIED)
     if prefix == pref64.WELL_KNOWN and not policy.allow_non_global:

@@ -41,8 +41,8 @@ class SlotWriter:
                 self._maps["ports"].add(
                     port_bitmap.taken_key(address, protocol, block), bytes(abi.PORT_BLOCK_SIZE)
                 )
-        for key in built.sources:
-            self._maps["sources"].set(key, abi.U32.pack(1))
+        for key, value in built.sources:
+            self._maps["sources"].set(key, value)
         for key, value in built.destinations:
             self._maps["destinations"].set(key, value)
         for key, value in built.uplinks.items():

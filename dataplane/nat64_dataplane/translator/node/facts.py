@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 
+from nat64_dataplane.translator.node import route_dump
+
 ROUTE_PROTOCOL = 64
 """Marks our routes, so that they can be told from anyone else's (rtm_protocol)."""
 
-IFF_UP, IFF_LOOPBACK, IFF_NOARP = 0x1, 0x8, 0x80
+IFF_UP, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_NOARP = 0x1, 0x8, 0x10, 0x80
 MAIN_TABLE, LOCAL_TABLE = 254, 255
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+_LOCAL_KINDS = frozenset({route_dump.RTN_LOCAL, route_dump.RTN_BROADCAST, route_dump.RTN_ANYCAST})
 _SCOPE_GLOBAL = 0
 _IFA_F_SECONDARY = 0x1
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -42,6 +45,8 @@ class Link:
     kind: str = ""
     alias: str = ""
     peer: int = 0
+    elsewhere: bool = False
+    """Whether its other end is in another network namespace."""
     no_link_local: bool = False
     devconf: Devconf | None = None
     ethernet: bool = True
@@ -96,6 +101,10 @@ class Facts:
     defaults: tuple[DefaultRoute, ...] = ()
     prefix_routes: frozenset[PrefixRoute] = frozenset()
     range_routes: frozenset[RangeRoute] = frozenset()
+    local_ranges: frozenset[IPv4Network] = frozenset()
+    """What the kernel's local table says is the node's, whoever put it there."""
+    ipv6_default_links: frozenset[int] = frozenset()
+    """Links with an IPv6 default route."""
 
     def link(self, name: str) -> Link | None:
         """The link of that name, if there is one."""
@@ -121,6 +130,17 @@ def read(ipr: IPRoute) -> Facts:
             RangeRoute(IPv4Network((route.get("dst"), route["dst_len"])), route.get("oif"))
             for route in _ours(ipr, family=socket.AF_INET, table=LOCAL_TABLE)
             if route["type"] == _RTN_LOCAL
+        ),
+        local_ranges=frozenset(
+            IPv4Network((int.from_bytes(route.destination, "big"), route.length))
+            for route in route_dump.routes(socket.AF_INET, LOCAL_TABLE)
+            if route.kind in _LOCAL_KINDS
+        ),
+        ipv6_default_links=frozenset(
+            index
+            for route in route_dump.routes(socket.AF_INET6, MAIN_TABLE)
+            if route.length == 0 and route.kind == route_dump.RTN_UNICAST
+            for index in route.links
         ),
     )
 
@@ -152,6 +172,7 @@ def _link(message: Any) -> Link:
         alias=message.get("ifalias") or "",
         # A peer in another namespace has an index there, which means nothing here.
         peer=0 if message.get("link_netnsid") is not None else message.get("link") or 0,
+        elsewhere=message.get("link_netnsid") is not None,
         no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
         devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
         ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,

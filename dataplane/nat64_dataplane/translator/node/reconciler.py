@@ -20,6 +20,7 @@ from nat64_dataplane.translator.node import (
 )
 from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action, Apply
+from nat64_dataplane.translator.node.facts import Facts
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.plan import Desired, Observed
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
@@ -37,6 +38,9 @@ class Maps(Protocol):
 
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
         """Tell the neighbours where pool addresses are."""
+
+    def follow_pod_links(self, links: frozenset[int]) -> None:
+        """Have the programs know which links lead to one pod each."""
 
     def program_fd(self, which: tc_hooks.Program) -> int:
         """The descriptor of a loaded program."""
@@ -74,6 +78,7 @@ class Reconciler:
         }
         self._announced: dict[ArpAnswer, int] = {}
         self._applied: tuple[Config, HostView] | None = None
+        self._pod_links: frozenset[int] | None = None
 
     def reconcile(self, config: Config) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
@@ -86,6 +91,7 @@ class Reconciler:
             desired, view = self._wanted(config, observed)
             warnings = tuple(self._warnings(config, observed))
             actions = planning.plan(desired, observed, view)
+            self._follow_pod_links(config, observed.facts)
             if not actions and view:
                 self._announce(view)
                 return Settled(view, tuple(done), warnings)
@@ -109,6 +115,12 @@ class Reconciler:
         for answer in new[:_MOST_ANNOUNCED]:
             self._announced[answer] = self._announced.get(answer, 0) + 1
         self.maps.announce(new[:_MOST_ANNOUNCED])
+
+    def _follow_pod_links(self, config: Config, facts: Facts) -> None:
+        links = uplinks_and_pools.pod_links(config, facts)
+        if links != self._pod_links:
+            self.maps.follow_pod_links(links)
+            self._pod_links = links
 
     def _applied_view(self, config: Config) -> HostView | None:
         if self._applied and self._applied[0] == config:

@@ -14,12 +14,41 @@ from nat64_dataplane.translator.host_view import (
     PoolRange,
     Uplink,
 )
-from nat64_dataplane.translator.node.facts import IFF_LOOPBACK, DefaultRoute, Facts, Link
+from nat64_dataplane.translator.node.facts import (
+    IFF_LOOPBACK,
+    IFF_POINTOPOINT,
+    DefaultRoute,
+    Facts,
+    Link,
+)
 
 IPV6_OVERHEAD = 20
 """An IPv6 header is 20 bytes longer than the IPv4 header it becomes."""
 
 SMALLEST_IPV6_MTU, LARGEST_MTU = 1280, 65535
+
+_TUNNELS = frozenset(
+    [
+        "wireguard",
+        "ipip",
+        "sit",
+        "gre",
+        "gretap",
+        "erspan",
+        "ip6tnl",
+        "ip6gre",
+        "ip6gretap",
+        "ip6erspan",
+        "vti",
+        "vti6",
+        "xfrm",
+        "vxlan",
+        "geneve",
+        "bareudp",
+        "gtp",
+    ]
+)
+_POD_LINKS = frozenset({"veth", "netkit"})
 
 
 def node_address(facts: Facts) -> IPv4Address:
@@ -131,10 +160,47 @@ def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
         interface_mac=interface.mac if interface else b"",
         uplinks=found,
         pool=pool_ranges(config, facts),
-        local_addresses=frozenset(
-            {address.address for address in facts.addresses} | {DUMMY_ADDRESS}
-        ),
+        # One reading follows another: an address may be there before its route is.
+        local_ranges=facts.local_ranges
+        | {IPv4Network(address.address) for address in facts.addresses}
+        | {IPv4Network(DUMMY_ADDRESS)},
+        outside=outside_links(config, facts),
         arp_answers=frozenset(arp_answers(config, facts, found)),
+    )
+
+
+def outside_links(config: Config, facts: Facts) -> tuple[int, ...]:
+    """Links behind which strangers are, beside the uplinks: IPv6 ways out, and tunnels.
+
+    A pod's packets never come in on these.
+    """
+    ways_out = {uplink.ifindex for uplink in uplinks(config, facts)}
+    return tuple(
+        link.index
+        for link in facts.links
+        if link.index not in ways_out
+        and link.name != config.interface
+        and not link.flags & IFF_LOOPBACK
+        and (
+            link.index in facts.ipv6_default_links
+            or link.flags & IFF_POINTOPOINT
+            or link.kind in _TUNNELS
+        )
+    )
+
+
+def pod_links(config: Config, facts: Facts) -> frozenset[int]:
+    """Links that lead into another network namespace, as CNIs make them for a pod each.
+
+    Where pods share a bridge, or the CNI routes them by a link of its own (Cilium), routes to pods
+    don't name these, and nothing is known of the link that a source belongs to.
+    """
+    outside = {uplink.ifindex for uplink in uplinks(config, facts)}
+    outside |= set(outside_links(config, facts))
+    return frozenset(
+        link.index
+        for link in facts.links
+        if link.elsewhere and link.kind in _POD_LINKS and link.index not in outside
     )
 
 

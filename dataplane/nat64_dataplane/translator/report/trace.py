@@ -27,7 +27,7 @@ from nat64_dataplane import pref64
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.translator import config_file
 from nat64_dataplane.translator.datapath import abi
-from nat64_dataplane.translator.datapath.abi import ConfigFlag, Verdict
+from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, Verdict
 from nat64_dataplane.translator.datapath.counters import DROP_REASONS
 from nat64_dataplane.translator.datapath.datapath import Datapath
 from nat64_dataplane.translator.datapath.rehearsal import Rehearsal
@@ -156,10 +156,12 @@ def source_allowed(datapath: Datapath, client: IPv6Address) -> bool:
     slot = _active(datapath)
     config = datapath.map("config").get(abi.U32.pack(slot))
     assert config is not None, "the config map is an array: every slot is there"
-    if not abi.CONFIG.unpack(config)[_FLAGS] & ConfigFlag.SOURCES_LISTED:
+    flags = abi.CONFIG.unpack(config)[_FLAGS]
+    if not flags & (ConfigFlag.SOURCES_LISTED | ConfigFlag.PODS_KNOWN):
         return True
-    key = abi.SOURCE_KEY.pack(160, slot, client.packed)
-    return datapath.map("sources").get(key) is not None
+    found = datapath.map("sources").get(abi.SOURCE_KEY.pack(160, slot, client.packed))
+    listed = SourceFlag(abi.U32.unpack(found)[0] if found else 0)
+    return bool(listed & SourceFlag.ALLOWED if flags & ConfigFlag.SOURCES_LISTED else listed)
 
 
 def probe(datapath: Datapath, address: IPv6Address, port: int) -> dict[str, Any]:
