@@ -1,0 +1,93 @@
+"""Nodes on which a pod once failed to reach what its node reaches: each was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.ways.compare import Probe, differences
+from tests.lab.ways.node import WaysNode, ways_node
+from tests.lab.ways.setup import Address, Hop, Route, Rule, Setup
+
+pytestmark = pytest.mark.root
+
+FAR, FAR2, ON_LAN = Probe("203.0.113.10"), Probe("203.0.113.140"), Probe("192.0.2.9")
+MARKED = Probe("203.0.113.10", marked=True)
+ETH0 = Address("eth0", "198.51.100.1")
+DEFAULT = Route("default", (Hop("eth0", "198.51.100.30"),))
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[WaysNode]:
+    with ways_node() as built:
+        yield built
+
+
+SEEN = {
+    "two subnets on the uplink, the gateway's added last": Setup(
+        (Address("eth0", "192.0.2.34"), ETH0), (DEFAULT,)
+    ),
+    "a /32 VIP added first": Setup((Address("eth0", "192.0.2.201", 32), ETH0), (DEFAULT,)),
+    "a /32 VIP on lo": Setup((Address("lo", "192.0.2.201", 32), ETH0), (DEFAULT,)),
+    "a secondary address of the same subnet": Setup(
+        (Address("eth0", "198.51.100.2"), ETH0), (DEFAULT,)
+    ),
+    "an address of scope link added first": Setup(
+        (Address("eth0", "192.0.2.34", scope="link"), ETH0), (DEFAULT,)
+    ),
+    "a preferred source": Setup(
+        (ETH0, Address("eth0", "198.51.100.2")),
+        (Route("default", (Hop("eth0", "198.51.100.30"),), source="198.51.100.2"),),
+    ),
+    "a nexthop object, nexthop_compat_mode 0": Setup(
+        (ETH0,),
+        (Route("default", (Hop("eth0", "198.51.100.30"),), nexthop_object=True),),
+        nexthop_compat_mode=0,
+    ),
+    "a default only in a table of its own": Setup(
+        (ETH0,),
+        (Route("default", (Hop("eth0", "198.51.100.30"),), table=100),),
+        (Rule(100, table=100),),
+    ),
+    "a gateway that is onlink": Setup(
+        (Address("eth0", "198.51.100.1", 32),),
+        (Route("default", (Hop("eth0", "192.0.2.249", onlink=True),)),),
+    ),
+    "a gateway with an IPv6 address": Setup(
+        (Address("eth0", "198.51.100.1", 32),), (Route("default", (Hop("eth0", "fe80::1e"),)),)
+    ),
+    "an unnumbered uplink": Setup(
+        (Address("lo", "192.0.2.201", 32),), (Route("default", (Hop("eth0", "fe80::1e"),)),)
+    ),
+    "parts of the world that are refused": Setup(
+        (ETH0,),
+        (
+            DEFAULT,
+            Route("203.0.113.0/25", kind="unreachable"),
+            Route("203.0.113.128/25", kind="prohibit"),
+            Route("192.0.2.0/24", kind="blackhole"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_pod_goes_as_its_node_goes(node: WaysNode, name: str) -> None:
+    report = node.try_out(SEEN[name], FAR, FAR2, ON_LAN, MARKED)
+    found = differences(report)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_likewise_where_no_neighbour_is_known_and_forwarding_is_dropped(
+    node: WaysNode, name: str
+) -> None:
+    """Neither ARP nor a way out depends on the IPv4 FORWARD chain.
+
+    What a route refuses is answered by the kernel itself, which a filter may well silence.
+    """
+    setup = replace(SEEN[name], cold=True, forward_drop=True)
+    found = differences(node.try_out(setup, FAR, FAR2, ON_LAN, MARKED))
+    assert not found, "\n".join(found)
