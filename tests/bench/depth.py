@@ -13,6 +13,7 @@ from typing import Any
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
+from tests.bench import sweep_stall
 from tests.bench.load import SPRAY_SOURCE
 from tests.bench.subjects import Subject, subject
 from tests.dataplane.machine import POD, POOL, SERVER, at, machine
@@ -26,6 +27,7 @@ KEYS = (
     "bytes_per_session",
     "agent_rss_mib",
     "sweep_cpu_pct",
+    "sweep_longest_stall_us",
 )
 
 _SWEEP_WATCH_SECONDS = 20
@@ -54,6 +56,8 @@ def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
         assert ours.translator.process
         found["agent_rss_mib"] = round(resident_mib(ours.translator.process.pid), 1)
     found["ns_per_packet"] = nanoseconds()
+    found["sweep_longest_stall_us"] = sweep_stall.measure(runs)
+    say(f"sweep_longest_stall_us {found['sweep_longest_stall_us']}")
     return found
 
 

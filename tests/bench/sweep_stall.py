@@ -1,0 +1,115 @@
+"""How long a sweep of full tables holds back a packet that its CPU has to receive.
+
+A packet to oneself is received by the CPU that does the sweep (receive packet steering on lo), and
+timed by another one. What a sweep adds to the longest round trip is what it held packets back for.
+Run in a network namespace: `python -m tests.bench.sweep_stall SESSIONS` prints the longest round
+trip during a sweep, and in as much time without one, in microseconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import struct
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nat64_dataplane.config import Limits
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from tests.lab.node import ROOT, Lab
+
+SIZES = (262_144, 1_000_000)
+_RPS = Path("/sys/class/net/lo/queues/rx-0/rps_cpus")
+_CLIENT = IPv6Address("2001:db8::10").packed
+_FIRST = int(IPv4Address("198.18.0.0"))
+_HOUR = 3600
+_BATCH = 4096
+
+
+def measure(runs: int) -> dict[str, Any]:
+    """For each size the median of the longest stalls of several sweeps, and the same without."""
+    found: dict[str, Any] = {}
+    with Lab() as lab:
+        node = lab.node("sweep")
+        node.ip("link set lo up")
+        for size in SIZES:
+            words = [
+                node.run(sys.executable, "-m", "tests.bench.sweep_stall", str(size), cwd=ROOT)
+                for _ in range(runs)
+            ]
+            swept, idle = zip(*(map(float, each.split()) for each in words), strict=True)
+            found[str(size)] = {"median": median(swept), "runs": swept, "idle": median(idle)}
+    return found
+
+
+def fill(datapath: Datapath, count: int) -> None:
+    """As many bindings as sessions, one of each for a port and a remote address."""
+    now = datapath.now()
+    session = abi.SESSION.pack(_CLIENT, b"\x10\0", 0, 0, 1, now + _HOUR, 0, 0, now, 0)
+    binding = abi.BIB4.pack(_CLIENT, b"\x10\0", 0, 1, now + _HOUR, now, 0)
+    for start in range(0, count, _BATCH):
+        numbers = range(start, min(start + _BATCH, count))
+        names = [_name(n) for n in numbers]
+        sessions = [abi.SESSION_KEY.pack(a, a, p, p, abi.UDP) for a, p in names]
+        bindings = [abi.BIB4_KEY.pack(a, p, abi.UDP) for a, p in names]
+        datapath.map("sessions").set_batch(b"".join(sessions), session * len(sessions))
+        datapath.map("bib4").set_batch(b"".join(bindings), binding * len(bindings))
+
+
+def _name(number: int) -> tuple[bytes, bytes]:
+    """An address and a port of their own for each number."""
+    return struct.pack(">I", _FIRST + (number >> 16)), struct.pack(">H", number & 0xFFFF)
+
+
+def _sweep(datapath: Datapath, cpu: int, begun: Event, ended: Event) -> None:
+    os.sched_setaffinity(0, {cpu})
+    begun.set()
+    datapath.sweep()
+    ended.set()
+
+
+def _longest(sock: socket.socket, until: Any) -> float:
+    longest = 0
+    while not until():
+        start = time.perf_counter_ns()
+        sock.sendto(b".", sock.getsockname())
+        sock.recv(1)
+        longest = max(longest, time.perf_counter_ns() - start)
+    return longest / 1000
+
+
+def main(count: int) -> int:
+    """Print both figures."""
+    mine, other = sorted(os.sched_getaffinity(0))[:2]
+    _RPS.write_text(f"{1 << other:x}")
+    with (
+        Datapath.open(None, "stall", Limits(sessions=max(count, 1024))) as datapath,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
+    ):
+        fill(datapath, count)
+        os.sched_setaffinity(0, {mine})
+        sock.bind(("::1", 0))
+        context = multiprocessing.get_context("fork")
+        begun, ended = context.Event(), context.Event()
+        sweeping = context.Process(target=_sweep, args=(datapath, other, begun, ended))
+        sweeping.start()
+        begun.wait()
+        start = time.monotonic()
+        swept = _longest(sock, ended.is_set)
+        took = time.monotonic() - start
+        sweeping.join()
+        end = time.monotonic() + took
+        idle = _longest(sock, lambda: time.monotonic() > end)
+    print(f"{swept:.0f} {idle:.0f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
