@@ -379,6 +379,6 @@ class HarmLab:
     def stop(self) -> None:
         self._playing.set()
         if self._player.is_alive():
-            self._player.join(20)
+            self._player.join(120)  # its last command ends first, however slow
         for name in list(self.processes):
             self.kill(name)
