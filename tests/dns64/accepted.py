@@ -15,6 +15,7 @@ from nat64_dataplane import pref64
 from tests.dns64.differential import Case, records
 from tests.dns64.oracle import (
     AAAA,
+    AFTER_FAILURE,
     CNAME,
     DNAME,
     MAPPED,
@@ -117,6 +118,20 @@ def _silence_is_empty(seen: Seen) -> bool:
     return seen.first is None and seen.theirs.rcode() == dns.rcode.SERVFAIL
 
 
+def _failed_first(seen: Seen) -> bool:
+    """The AAAA question got no reply or an error, so that what is synthesized is short-lived."""
+    if seen.first is not None and seen.first.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        return False
+    return any(rrset.ttl == AFTER_FAILURE for rrset in seen.ours.answer)
+
+
+def _format_error(seen: Seen) -> bool:
+    """Upstream's FORMERR is about the sidecar's own message, not the client's."""
+    return seen.theirs.rcode() == FORMERR and seen.ours.rcode() == dns.rcode.SERVFAIL
+
+
+FORMERR = dns.rcode.FORMERR
+
 ACCEPTED: dict[str, tuple[frozenset[str], Callable[[Seen], bool]]] = {
     "checking-disabled": (OTHERWISE, _cd_passes),
     "cd-copied": (frozenset({"CD"}), lambda seen: seen.case.cd and not seen.theirs.flags & CD),
@@ -130,6 +145,8 @@ ACCEPTED: dict[str, tuple[frozenset[str], Callable[[Seen], bool]]] = {
     "upstream-truncation": (OTHERWISE, _truncated_upstream),
     "udp-size": (OTHERWISE, _cut_at_1232),
     "timeout-is-empty": (OTHERWISE, _silence_is_empty),
+    "failure-is-short": (TTLS, _failed_first),
+    "format-error": (OTHERWISE, _format_error),
 }
 """The parts of a response that a difference may show in, and whether CoreDNS's is one of it. What
 is right instead, the sidecar's response has been checked for.

@@ -155,7 +155,9 @@ def answer_into(
     response: dns.message.Message, case: Case, dns64: Dns64, reference: Reference
 ) -> None:
     def ask(rdtype: str) -> dns.message.Message | None:
-        return reference(case.name, rdtype, case.rdclass)
+        reply = reference(case.name, rdtype, case.rdclass)
+        # FORMERR would be about the sidecar's own message: it's as good as no reply
+        return None if reply is not None and reply.rcode() == dns.rcode.FORMERR else reply
 
     first = ask(case.rdtype)
     if not dns64.is_for(case) or case.cd:
