@@ -23,6 +23,9 @@ _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _LOCAL_KINDS = frozenset({route_dump.RTN_LOCAL, route_dump.RTN_BROADCAST, route_dump.RTN_ANYCAST})
 _SCOPE_GLOBAL = 0
+_REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
+"""Stands for any address that only a default route holds: its use has ended (RFC 7526), so nobody
+has a route of its own to it. The kernel is asked about it; nothing is sent there."""
 _IFA_F_SECONDARY = 0x1
 _ANYWHERE = "192.0.0.9"  # nothing is sent there; no subnet of a node has it (RFC 7723)
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -86,6 +89,14 @@ class DefaultRoute(NamedTuple):
     gateway: IPv4Address | None = None
 
 
+class WayOut(NamedTuple):
+    """What the kernel answers about the way to the rest of the world, policy rules included."""
+
+    ifindex: int
+    source: IPv4Address
+    """The address that the node itself would use."""
+
+
 class PrefixRoute(NamedTuple):
     """A route of ours in the main table: to Pref64, or to what the kernel fragments for us."""
 
@@ -114,6 +125,8 @@ class Facts:
     range_routes: frozenset[RangeRoute] = frozenset()
     local_ranges: frozenset[IPv4Network] = frozenset()
     """What the kernel's local table says is the node's, whoever put it there."""
+    way_out: WayOut | None = None
+    """None where the kernel has no way to the rest of the world."""
     ipv6_default_links: frozenset[int] = frozenset()
     """Links with an IPv6 default route."""
 
@@ -147,6 +160,7 @@ def read(ipr: IPRoute) -> Facts:
             for route in route_dump.routes(socket.AF_INET, LOCAL_TABLE)
             if route.kind in _LOCAL_KINDS
         ),
+        way_out=_way_out(ipr),
         ipv6_default_links=frozenset(
             index
             for route in route_dump.routes(socket.AF_INET6, MAIN_TABLE)
@@ -154,6 +168,22 @@ def read(ipr: IPRoute) -> Facts:
             for index in route.links
         ),
     )
+
+
+def _way_out(ipr: IPRoute) -> WayOut | None:
+    """Ask the kernel, never imitate it: which address it takes depends on more than a dump shows.
+
+    That is the order of a link's subnets, its /32 addresses, policy rules and nexthop objects.
+    """
+    try:
+        answers = ipr.route("get", dst=str(_REST_OF_THE_WORLD), family=socket.AF_INET)
+    except NetlinkError:
+        return None
+    for answer in answers:
+        source, link = answer.get("prefsrc"), answer.get("oif")
+        if source and link and answer["type"] == _RTN_UNICAST:
+            return WayOut(link, IPv4Address(source))
+    return None
 
 
 def neighbour(ipr: IPRoute, link: Link | None, address: IPv6Address) -> bytes | None:

@@ -56,6 +56,8 @@ def node_address(facts: Facts) -> IPv4Address:
 
     Raises HostError where the node has no IPv4 default route or no address for it.
     """
+    if facts.way_out:
+        return facts.way_out.source
     if not facts.defaults:
         raise HostError(
             "NoIPv4DefaultRoute",
@@ -107,7 +109,10 @@ def uplinks(config: Config, facts: Facts) -> tuple[Uplink, ...]:
         found = [_named(name, facts) for name in config.uplinks]
     else:
         pools = [pool.network for pool in config.pools if pool.network]
-        indexes = {route.ifindex for route in facts.defaults} | {
+        indexes = {route.ifindex for route in facts.defaults}
+        if facts.way_out:
+            indexes.add(facts.way_out.ifindex)
+        indexes |= {
             address.ifindex
             for address in facts.addresses
             if any(address.address in network for network in pools)
