@@ -200,17 +200,17 @@ def _parse_reply(wire: bytes) -> Reply:
     _, flags, questions, *counts = _HEADER.unpack_from(wire)
     if not flags & QR:
         raise Malformed("a query, not a response")
-    if questions > 1:
-        raise Malformed("more than one question")
-    at = HEADER_SIZE
+    if questions != 1:
+        raise Malformed("not exactly one question")
     known: set[int] = set()
-    if questions:
-        at = _plain_name(wire, at, known) + 4
+    at = _plain_name(wire, HEADER_SIZE, known) + 4
+    if at > len(wire):
+        raise Malformed("a question that runs past the end")
     question = wire[HEADER_SIZE:at]
     try:
         sections, end, edns, whole = _read_sections(wire, at, counts, known)
     except (Malformed, IndexError, StructError):
-        if not flags & TC or not questions:
+        if not flags & TC:
             raise
         return Reply(wire[:at], flags, question, (), (), (), None)  # it is asked for over TCP
     answer, authority, additional = sections
