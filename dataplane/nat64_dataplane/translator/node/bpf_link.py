@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
 _OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO, _PROG_QUERY, _LINK_CREATE, _LINK_UPDATE = 6, 7, 15, 16, 28, 29
+_LINK_DETACH = 34
 _MOST_PROGRAMS = 64  # BPF_MPROG_MAX
 _LINK_TYPE_TCX = 11
 _BEFORE = 1 << 3  # BPF_F_BEFORE; with no program named, it means the head of the chain
@@ -49,6 +50,14 @@ def attach_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
 def update(link_fd: int, program_fd: int) -> None:
     """Put another program in the link's place; no packet sees neither. Raises OSError."""
     _bpf(_LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
+
+
+def detach(link_fd: int) -> None:
+    """Take the program off its hook at once; closing the link does so some time later.
+
+    Raises OSError.
+    """
+    _bpf(_LINK_DETACH, struct.pack("=I", link_fd))
 
 
 def tcx_info(link_fd: int) -> LinkInfo | None:

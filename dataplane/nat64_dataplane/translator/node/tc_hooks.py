@@ -121,6 +121,8 @@ class Tcx:
 
     def move_first(self, hook: Hook, program_fd: int) -> None:
         """Detach and attach anew: a program can't be at a hook twice. Raises OSError."""
+        with bpf_link.opened(self._path(hook)) as fd:
+            bpf_link.detach(fd)
         self.detach(hook)
         self.attach(hook, program_fd)
 
