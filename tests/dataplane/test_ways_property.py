@@ -6,6 +6,7 @@ Pref64, and the two are compared as the far ends saw them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,9 @@ from tests.lab.ways.random_setups import PROBES, setups_of_one_way
 from tests.lab.ways.setup import Setup
 
 pytestmark = pytest.mark.root
+
+NODES = int(os.environ.get("NAT64_RANDOM_NODES", "60"))
+"""How many nodes are tried; `make test-ways` tries 400."""
 
 COMMON = {
     "deadline": None,
@@ -38,17 +42,7 @@ def compare(node: WaysNode, setup: Setup, probes: list[Probe]) -> None:
     assert not found, "\n".join(found)
 
 
-@settings(max_examples=60, **COMMON)  # type: ignore[arg-type]
+@settings(max_examples=NODES, **COMMON)  # type: ignore[arg-type]
 @given(setup=setups_of_one_way(), probes=PROBES)
 def test_a_pod_goes_as_its_node_goes(node: WaysNode, setup: Setup, probes: list[Probe]) -> None:
     compare(node, setup, probes)
-
-
-@pytest.mark.slow
-def test_a_pod_goes_as_its_node_goes_on_hundreds_of_nodes(node: WaysNode) -> None:
-    @settings(max_examples=400, **COMMON)  # type: ignore[arg-type]
-    @given(setup=setups_of_one_way(), probes=PROBES)
-    def run(setup: Setup, probes: list[Probe]) -> None:
-        compare(node, setup, probes)
-
-    run()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from nat64_dataplane.translator.node.facts import ROUTE_PROTOCOL
+from ipaddress import IPv6Network
 
 LINKS = ("eth0", "eth1", "eth2", "tun0")
 """The node's links, by index in a set-up. `tun0` has no Ethernet headers."""
 LO = "lo"
+PREFIX = IPv6Network("64:ff9b:1::/96")
 TABLES = (100, 101)
 MARK, MARKED_PORT, PORT = 7, 7007, 7000
 """Packets to MARKED_PORT carry this mark: the node's by SO_MARK, a pod's by a rule of nftables."""
@@ -108,7 +108,7 @@ def clearing() -> Iterator[str]:
     yield "route flush table main proto boot"
     yield "nexthop flush"
     # A translator that refuses this node must not go on as it did for the last one.
-    yield f"route flush table main proto {ROUTE_PROTOCOL}"
+    yield f"route del {PREFIX} table main"
     for link in (*LINKS, LO):
         yield f"addr flush dev {link} to 0.0.0.0/0 scope global"
         yield f"addr flush dev {link} to 0.0.0.0/0 scope link"
@@ -116,11 +116,13 @@ def clearing() -> Iterator[str]:
 
 
 def _route(route: Route, index: int) -> Iterator[str]:
+    # Behind `default`, a gateway with an IPv6 address would make it a route of IPv6.
+    destination = "0.0.0.0/0" if route.destination == "default" else route.destination
     tail = f" table {route.table}" + (f" metric {route.metric}" if route.metric else "")
     if route.source:
         tail += f" src {route.source}"
     if not route.hops:
-        yield f"route add {route.kind} {route.destination}{tail}"
+        yield f"route add {route.kind} {destination}{tail}"
         return
     if route.nexthop_object:
         ids = []
@@ -131,13 +133,13 @@ def _route(route: Route, index: int) -> Iterator[str]:
         if len(ids) > 1:
             which = _GROUP + index
             yield f"nexthop add id {which} group {'/'.join(ids)}"
-        yield f"route add {route.destination} nhid {which}{tail}"
+        yield f"route add {destination} nhid {which}{tail}"
         return
     if len(route.hops) == 1:
-        yield f"route add {route.destination}{_hop(route.hops[0])}{tail}"
+        yield f"route add {destination}{_hop(route.hops[0])}{tail}"
         return
     hops = "".join(f" nexthop{_hop(hop)} weight {hop.weight}" for hop in route.hops)
-    yield f"route add {route.destination}{tail}{hops}"
+    yield f"route add {destination}{tail}{hops}"
 
 
 def _hop(hop: Hop) -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,15 @@ from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.instance import Instance
 from tests.lab.ways.compare import Compared, Outcome, Probe, Report, Way
-from tests.lab.ways.setup import LINKS, MARK, MARKED_PORT, PORT, Setup, clearing, commands
+from tests.lab.ways.setup import LINKS, MARK, MARKED_PORT, PORT, PREFIX, Setup, clearing, commands
 from tests.lab.ways.taps import Syn, Tap, World, mac_of, syn_of_pod
 
-PREFIX = IPv6Network("64:ff9b:1::/96")
 POD = IPv6Address("fd64:1::10")
 CHOICES = 16
 """How many connections a node makes where a route leaves it a choice."""
 
 _POD_LINK = "pod0"
-_SECONDS = 1.0
+_SECONDS = 3.0
 _SILENCE = 0.15
 _KERNEL_LIMIT = 1.1
 _MARKS = f"""

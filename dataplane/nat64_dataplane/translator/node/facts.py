@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
@@ -27,7 +26,6 @@ _REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
 """Stands for any address that only a default route holds: its use has ended (RFC 7526), so nobody
 has a route of its own to it. The kernel is asked about it; nothing is sent there."""
 _IFA_F_SECONDARY = 0x1
-_ANYWHERE = "192.0.0.9"  # nothing is sent there; no subnet of a node has it (RFC 7723)
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
@@ -71,13 +69,6 @@ class Address(NamedTuple):
     address: IPv4Address
     is_global: bool = True
     secondary: bool = False
-    length: int = 32
-    """Of its subnet's prefix."""
-
-    @property
-    def network(self) -> IPv4Network:
-        """Its subnet."""
-        return IPv4Network((self.address, self.length), strict=False)
 
 
 class DefaultRoute(NamedTuple):
@@ -86,7 +77,6 @@ class DefaultRoute(NamedTuple):
     ifindex: int
     metric: int = 0
     source: IPv4Address | None = None
-    gateway: IPv4Address | None = None
 
 
 class WayOut(NamedTuple):
@@ -144,7 +134,7 @@ def read(ipr: IPRoute) -> Facts:
     return Facts(
         links=tuple(map(_link, ipr.link("dump", ext_mask=_SKIP_STATS))),
         addresses=tuple(map(_address, ipr.addr("dump", family=socket.AF_INET))),
-        defaults=tuple(_defaults(ipr)),
+        defaults=tuple(_defaults(ipr.route("dump", family=socket.AF_INET, table=MAIN_TABLE))),
         prefix_routes=frozenset(
             _prefix_route(route)
             for family in (socket.AF_INET6, socket.AF_INET)
@@ -226,33 +216,19 @@ def _address(message: Any) -> Address:
         address=IPv4Address(message.get("local") or message.get("address")),
         is_global=message["scope"] == _SCOPE_GLOBAL,
         secondary=bool(message["flags"] & _IFA_F_SECONDARY),
-        length=message["prefixlen"],
     )
 
 
-def _defaults(ipr: IPRoute) -> Iterator[DefaultRoute]:
-    for route in ipr.route("dump", family=socket.AF_INET, table=MAIN_TABLE):
+def _defaults(routes: Iterable[Any]) -> Iterator[DefaultRoute]:
+    for route in routes:
         if route["dst_len"] or route["type"] != _RTN_UNICAST or route.get("table") != MAIN_TABLE:
             continue
-        metric = route.get("priority") or 0
-        source = _ipv4(route.get("prefsrc"))
-        for hop in route.get("multipath") or [route]:
-            index = hop["oif"] if hop is not route else route.get("oif")
-            if index:
-                yield DefaultRoute(index, metric, source, _ipv4(hop.get("gateway")))
-            else:  # with nexthop_compat_mode 0, the route only names its nexthop object
-                yield from _looked_up(ipr, metric, source)
-
-
-def _looked_up(ipr: IPRoute, metric: int, source: IPv4Address | None) -> Iterator[DefaultRoute]:
-    with contextlib.suppress(NetlinkError):  # it can't be used now: no way out
-        [route] = ipr.route("get", family=socket.AF_INET, dst=_ANYWHERE)
-        found = source or _ipv4(route.get("prefsrc"))
-        yield DefaultRoute(route.get("oif"), metric, found, _ipv4(route.get("gateway")))
-
-
-def _ipv4(text: str | None) -> IPv4Address | None:
-    return IPv4Address(text) if text else None
+        source = route.get("prefsrc")
+        hops = route.get("multipath")
+        for index in [hop["oif"] for hop in hops] if hops else [route.get("oif") or 0]:
+            yield DefaultRoute(
+                index, route.get("priority") or 0, IPv4Address(source) if source else None
+            )
 
 
 def _prefix_route(route: Any) -> PrefixRoute:

@@ -67,15 +67,9 @@ def node_address(facts: Facts) -> IPv4Address:
     best = _best_default(facts)
     if best.source:
         return best.source
-    of_link = [
-        address
-        for address in facts.addresses
-        if address.ifindex == best.ifindex and address.is_global and not address.secondary
-    ]
-    # As the kernel chooses: the first of the gateway's own subnet, else the first of the link.
-    of_subnet = [each for each in of_link if best.gateway and best.gateway in each.network]
-    for address in of_subnet or of_link:
-        return address.address
+    for address in facts.addresses:
+        if address.ifindex == best.ifindex and address.is_global and not address.secondary:
+            return address.address
     # An unnumbered uplink: the kernel then takes any global address, the first it finds.
     for address in facts.addresses:
         if address.is_global and not address.secondary:
