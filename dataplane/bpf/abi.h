@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define NAT64_ABI 4
+#define NAT64_ABI 5
 
 union addr6 {
 	__u8 bytes[16];
@@ -39,6 +39,7 @@ enum config_flag {
 	CONFIG_CLAMP_MSS = 1 << 5,	/* see mss.h */
 	CONFIG_PODS_KNOWN = 1 << 6,	/* only listed sources and the pods' ranges */
 	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
+	CONFIG_PORT_DEPENDENT = 1 << 8, /* filter by remote address and port: exact sessions only */
 };
 
 #define CONFIG_SLOTS	2
@@ -60,6 +61,8 @@ struct config {
 	__u32 lowest_ipv6_mtu;
 	__u32 ports_per_client;		 /* 0: no limit */
 	__u32 session_rate_per_client;	 /* new ones a second; 0: no limit */
+	__u32 sessions_per_client;	 /* open ones that the client began; 0: no limit */
+	__u32 pool_ports;		 /* in all pools, for each protocol */
 	__u16 epoch;			 /* sessions opened under another one are checked again */
 	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
 	__u8 mac[6];			 /* of nat64-NAME */
@@ -129,6 +132,15 @@ struct bib4_key {
 	__u8 pad;
 };
 
+/* What of a binding changes together: one word, moved by compare-and-swap. */
+union binding_life {
+	struct {
+		__u32 expires;	/* second; no session of it lives longer. 0: being removed */
+		__u32 sessions; /* that use it and are in the table */
+	};
+	__u64 word;
+};
+
 #define BIB_STATIC (1 << 0) /* configured: never expires */
 
 struct bib4 {
@@ -136,10 +148,9 @@ struct bib4 {
 	__be16 client_port;
 	__u16 flags;
 	__u32 generation;
-	__u32 expires; /* second; no session of it lives longer. 0: being reclaimed */
+	union binding_life life;
 	__u32 created; /* second */
 	__u32 needed;  /* second: the latest `expires` of its sessions, as a sweep has seen them */
-	__u32 pad;
 };
 
 struct session_key {
@@ -157,17 +168,35 @@ struct session_key {
 #define SESSION_INBOUND	  (1 << 5) /* opened from IPv4 */
 #define SESSION_OUTSIDE	  (1 << 6) /* the client may send by way of an uplink */
 
+/* What of a session changes together, likewise: packets of both directions move it on several CPUs
+ * at once, and neither a FIN nor the timer that goes with it may be lost. */
+union session_life {
+	struct {
+		__u32 expires; /* second; 0: being removed */
+		__u8 state;    /* enum tcp_state, and TCP_SHUT */
+		__u8 pad[3];
+	};
+	__u64 word;
+};
+
 struct session {
 	union addr6 client;
 	__be16 client_port;
-	__u8 state; /* enum tcp_state */
 	__u8 flags;
+	__u8 pad;
 	__u32 generation;
-	__u32 expires; /* second; 0: being reclaimed */
+	union session_life life;
 	__u16 epoch;
-	__u16 pad;
+	__u16 pad2;
 	__u32 created; /* second */
-	__u32 pad2;
+};
+
+/* A session whose two ends are done with it. The queue of these tells whose port has rested longest
+ * when one is needed. An entry may be out of date. */
+struct closed_session {
+	struct session_key key;
+	__u32 generation;
+	__u32 second; /* in which it was closed */
 };
 
 /* What a client of CONFIG_OVERLOAD_TCP uses towards one remote, once ports have run out. */
@@ -183,13 +212,23 @@ struct overload {
 	__u16 pad;
 };
 
+/* TCP, UDP and ICMP as an index. */
+enum protocol_index { INDEX_TCP, INDEX_UDP, INDEX_ICMP, PROTOCOL_COUNT };
+
 /* Per-client limits (RFC 6888). */
 struct client {
-	__u32 ports;	      /* BIB entries held */
-	__u32 tokens;	      /* new sessions still allowed in `second` */
-	__u32 inbound_tokens; /* likewise of those opened from IPv4 */
+	__u64 holds;		     /* sessions, and in the upper half BIB entries */
+	__u32 ports[PROTOCOL_COUNT]; /* BIB entries, of each protocol */
+	__u32 closed;		     /* sessions at rest whose BIB entry is this client's */
+	__u32 tokens;		     /* new sessions still allowed in `second` */
+	__u32 inbound_tokens;	     /* likewise of those opened from IPv4 */
 	__u32 second;
+	__u32 pad;
 };
+
+#define HOLDS_SESSION 1ULL
+#define HOLDS_PORT    (1ULL << 32)
+#define HOLDS_REMOVED (1ULL << 63) /* the entry is being removed: count nothing here */
 
 /* Policy tries: the config slot comes first in the data, so that a switch is atomic. */
 struct source_key {

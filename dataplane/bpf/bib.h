@@ -9,12 +9,14 @@
 
 #include "ports.h"
 
-/* Raise `expires`. False where the entry is being removed. */
+#define LIFE_TRIES 8 /* each that is lost is one that another CPU has won */
+
+/* Raise `expires` of what has nothing else to its life. False where it is being removed. */
 static __always_inline bool extend(__u32 *where, __u32 expires)
 {
 	int i;
 
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < LIFE_TRIES; i++) {
 		__u32 seen = *(volatile __u32 *)where;
 
 		if (!seen)
@@ -37,6 +39,49 @@ static __always_inline bool take_over(__u32 *expires, __u32 before, bool regardl
 	return __sync_val_compare_and_swap(expires, seen, 0) == seen;
 }
 
+static __always_inline union binding_life life_of(const struct bib4 *binding)
+{
+	union binding_life seen = {.word = *(volatile __u64 *)&binding->life.word};
+
+	return seen;
+}
+
+static __always_inline bool change_life(struct bib4 *binding, union binding_life from,
+					union binding_life to)
+{
+	return __sync_val_compare_and_swap(&binding->life.word, from.word, to.word) == from.word;
+}
+
+/* Raise a binding's `expires`, and count so many more sessions that use it. False where it is being
+ * removed. */
+static __always_inline bool binding_lives(struct bib4 *binding, __u32 expires, __u32 sessions)
+{
+	int i;
+
+	for (i = 0; i < LIFE_TRIES; i++) {
+		union binding_life seen = life_of(binding), next = seen;
+
+		if (!seen.expires)
+			return false;
+		if (next.expires < expires)
+			next.expires = expires;
+		next.sessions += sessions;
+		if (next.word == seen.word || change_life(binding, seen, next))
+			return true;
+	}
+	return !sessions; /* else others keep it alive faster than we can */
+}
+
+/* Become the one who may remove a binding, if it has expired `before`, or regardless of that. */
+static __always_inline bool take_over_binding(struct bib4 *binding, __u32 before, bool regardless)
+{
+	union binding_life seen = life_of(binding), gone = {};
+
+	if (!seen.expires || (seen.expires > before && !regardless))
+		return false;
+	return change_life(binding, seen, gone);
+}
+
 static __always_inline void bib6_key_of(const struct packet *p, struct bib6_key *key)
 {
 	key->client = p->client;
@@ -54,50 +99,37 @@ static __always_inline void bib4_key_of(const struct packet *p, struct bib4_key 
 	key->pad = 0;
 }
 
-/* Keep the binding of `p` alive until `expires`. False where it is gone or another's; else `p` gets
- * its generation. */
-static __noinline bool bib4_extend(struct packet *p, __u32 expires)
+static __always_inline bool is_binding_of(const struct bib4 *binding, const struct packet *p)
+{
+	return binding->client_port == p->client_port && addr6_equal(&binding->client, &p->client);
+}
+
+/* Keep the binding of `p` alive until `expires`, and count `sessions` more that use it. False where
+ * it is gone or another's; else `p` gets its generation. */
+static __noinline bool bib4_extend(struct packet *p, __u32 expires, __u32 sessions)
 {
 	struct bib4_key key;
 	struct bib4 *binding;
 
 	bib4_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib4, &key);
-	if (!binding || binding->client_port != p->client_port ||
-	    !addr6_equal(&binding->client, &p->client))
+	if (!binding || !is_binding_of(binding, p))
 		return false;
 	p->generation = binding->generation;
-	return binding->flags & BIB_STATIC || extend(&binding->expires, expires);
+	if (binding->flags & BIB_STATIC)
+		p->flags |= PACKET_STATIC;
+	return binding_lives(binding, expires, sessions);
 }
 
-/* One more port for the client, if it may (RFC 6888 REQ-4). */
-static __noinline enum verdict client_port_taken(const struct packet *p, __u32 limit)
+/* Until when the binding of `p` lives; 0 where it is gone or another's. */
+static __noinline __u32 bib4_expires(const struct packet *p)
 {
-	union addr6 address = p->client; /* a key on the stack: see verifier.h */
-	struct client *client = bpf_map_lookup_elem(&clients, &address);
+	struct bib4_key key;
+	struct bib4 *binding;
 
-	if (!client) {
-		struct client fresh = {};
-
-		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
-		client = bpf_map_lookup_elem(&clients, &address);
-		if (!client)
-			return limit ? STOP_dropped_client_port_limit : GO_ON;
-	}
-	if (__sync_fetch_and_add(&client->ports, 1) >= limit && limit) {
-		__sync_fetch_and_add(&client->ports, -1);
-		return STOP_dropped_client_port_limit;
-	}
-	return GO_ON;
-}
-
-static __noinline void client_port_freed(const union addr6 *which)
-{
-	union addr6 address = *which;
-	struct client *client = bpf_map_lookup_elem(&clients, &address);
-
-	if (client && client->ports)
-		__sync_fetch_and_add(&client->ports, -1);
+	bib4_key_of(p, &key);
+	binding = bpf_map_lookup_elem(&bib4, &key);
+	return binding && is_binding_of(binding, p) ? binding->life.expires : 0;
 }
 
 /* Remove a binding and all that it holds: the way to it from the IPv6 side, the port's bit and the
@@ -119,11 +151,52 @@ static __noinline void release_binding(const struct bib4_key *name, const struct
 	taken = bpf_map_lookup_elem(&ports, &block_key);
 	if (taken)
 		mark_port(taken, index_below(port, PORTS_PER_BLOCK), false);
-	client_port_freed(&owner->client);
+	count_port(&owner->client, name->protocol, false);
+	client_gives(&owner->client, HOLDS_PORT);
+}
+
+/* Remove a binding that the caller has taken over, which was in use. */
+static __always_inline void close_binding(const struct bib4_key *name, const struct bib4 *binding)
+{
+	struct bib6_key owner = {};
+
+	owner.client = binding->client;
+	owner.client_port = binding->client_port;
+	owner.protocol = name->protocol;
+	release_binding(name, &owner);
+	count(DIR_6TO4, COUNT_bindings_closed);
+}
+
+/* One session less that uses a binding. Where `unused` says so, the binding goes with its last one,
+ * and true is returned; else its port rests until a sweep, or until it is needed. */
+static __noinline bool bib4_leave(const struct bib4_key *which, __u32 generation, bool unused)
+{
+	struct bib4_key name = *which;
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
+	int i;
+
+	if (!binding || binding->generation != generation)
+		return false;
+	for (i = 0; i < LIFE_TRIES; i++) {
+		union binding_life seen = life_of(binding), next = seen;
+		bool last = unused && seen.sessions <= 1 && !(binding->flags & BIB_STATIC);
+
+		if (!seen.expires || !seen.sessions)
+			return false;
+		next.sessions--;
+		if (last)
+			next.word = 0;
+		if (!change_life(binding, seen, next))
+			continue;
+		if (last)
+			close_binding(&name, binding);
+		return last;
+	}
+	return false;
 }
 
 /* The binding of p->client and p->client_port, where there is one that can be used. */
-static __noinline bool find_binding(struct packet *p, __u32 expires)
+static __noinline bool find_binding(struct packet *p, __u32 expires, __u32 sessions)
 {
 	struct bib6_key key;
 	struct bib6 *entry;
@@ -134,42 +207,8 @@ static __noinline bool find_binding(struct packet *p, __u32 expires)
 		return false;
 	p->pool = entry->pool;
 	p->pool_port = entry->pool_port;
-	if (bib4_extend(p, expires))
+	if (bib4_extend(p, expires, sessions))
 		return true;
 	bpf_map_delete_elem(&bib6, &key); /* its binding is gone */
 	return false;
-}
-
-/* Find or make the binding (RFC 6146 section 3.5.1): endpoint-independent, so the remote end has
- * no say in it. */
-static __always_inline enum verdict get_binding(struct packet *p, __u32 port_limit, __u32 expires,
-						__u32 now)
-{
-	struct bib6_key key;
-	struct bib4_key name;
-	struct bib6 entry = {};
-	enum verdict refusal;
-	int error;
-
-	/* looked for already: without a pool address of its own, `p` has no binding */
-	if (p->pool && find_binding(p, expires))
-		return GO_ON;
-	STEP(client_port_taken(p, port_limit));
-	refusal = claim_port(p, expires, now);
-	if (refusal) {
-		client_port_freed(&p->client);
-		return refusal;
-	}
-	bib6_key_of(p, &key);
-	entry.pool = p->pool;
-	entry.pool_port = p->pool_port;
-	error = bpf_map_update_elem(&bib6, &key, &entry, BPF_NOEXIST);
-	if (!error) {
-		count(DIR_6TO4, COUNT_bindings_opened);
-		return GO_ON;
-	}
-	/* another CPU was first with a packet of the same client and port, or the table is full */
-	bib4_key_of(p, &name);
-	release_binding(&name, &key);
-	return find_binding(p, expires) ? GO_ON : refused_insertion(error);
 }

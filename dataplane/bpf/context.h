@@ -24,6 +24,14 @@ static __always_inline struct config *active_config(__u32 *slot)
 	return bpf_map_lookup_elem(&config, slot);
 }
 
+/* The config that `p` goes by: it came in under that one, whatever is active by now. */
+static __always_inline struct config *config_of(const struct packet *p)
+{
+	__u32 slot = index_below(p->slot, CONFIG_SLOTS);
+
+	return bpf_map_lookup_elem(&config, &slot);
+}
+
 /* Seconds on a clock that tests can move. */
 static __always_inline __u32 now_seconds(void)
 {

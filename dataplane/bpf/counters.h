@@ -26,7 +26,10 @@
 	X(bindings_closed)                                                                         \
 	X(port_claims_lost)                                                                        \
 	X(ports_lent)                                                                              \
-	X(mss_clamped)
+	X(mss_clamped)                                                                             \
+	X(ports_given_back)                                                                        \
+	X(resets_sent)                                                                             \
+	X(resets_suppressed)
 
 /* Ways in which a packet's path through a program ends early: verdict.h makes a verdict of each. */
 #define STOP_COUNTERS(X)                                                                           \
@@ -59,6 +62,8 @@
 	X(dropped_ports_exhausted)                                                                 \
 	X(dropped_session_table_full)                                                              \
 	X(dropped_client_port_limit)                                                               \
+	X(dropped_client_port_share)                                                               \
+	X(dropped_client_session_limit)                                                            \
 	X(dropped_client_session_rate)                                                             \
 	X(dropped_inbound_session_limit)                                                           \
 	X(dropped_icmp_type)                                                                       \

@@ -7,7 +7,7 @@
 #include "mss.h"
 #include "open.h"
 #include "refragment.h"
-#include "respond.h"
+#include "respond_tcp.h"
 #include "send.h"
 #include "translate.h"
 
@@ -20,7 +20,7 @@ static __always_inline struct session *overloaded_session(struct packet *p, __u3
 		return NULL;
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	return session && is_client_of(session, p) && session->expires > now ? session : NULL;
+	return session && is_client_of(session, p) && session->life.expires > now ? session : NULL;
 }
 
 inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struct config *config,
@@ -44,7 +44,7 @@ inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struc
 			return GO_ON;
 		session_key_of(p, &session_key);
 		session = bpf_map_lookup_elem(&sessions, &session_key);
-		if (session && is_client_of(session, p) && session->expires > now &&
+		if (session && is_client_of(session, p) && session->life.expires > now &&
 		    !(session->flags & SESSION_OVERLOAD)) {
 			STEP(use_session(skb, config, p, session, now));
 			if (p->flags & PACKET_STEADY)
@@ -143,6 +143,7 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	if (!here)
 		return ACTION_DROP;
 	config = active_config(&slot);
+	p.slot = slot;
 	if (config && config->interface) {
 		if (skb->protocol == bpf_htons(ETH_P_IP))
 			return egress_ipv4(skb, config, &p, here);
@@ -160,6 +161,10 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)
 		return ACTION_PASS;
+	if (config && stop == STOP_dropped_tcp_without_session && respond_reset(skb, &p)) {
+		here->value[DIR_6TO4][COUNT_resets_sent]++;
+		return to_kernel(skb, config);
+	}
 	if (config && respond_ipv6(skb, &p, stop)) {
 		here->value[DIR_6TO4][COUNT_icmp_errors_sent]++;
 		return to_kernel(skb, config);

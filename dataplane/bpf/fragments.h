@@ -55,10 +55,9 @@ __noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate f
 	struct fragment_key key;
 	struct fragment *before;
 	struct config *config;
-	__u32 slot;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	fragment_key_of(p, &key);
@@ -114,11 +113,11 @@ __noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 	struct held_key key = {};
 	struct config *config;
 	struct held *copy, *complete;
-	__u32 slot, zero = 0;
+	__u32 zero = 0;
 	int i;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	copy = bpf_map_lookup_elem(&holding, &zero);
 	if (!config || !copy)
 		return STOP_dropped_internal;

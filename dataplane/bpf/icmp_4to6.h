@@ -50,7 +50,7 @@ static __noinline enum verdict find_inner_session_4to6(struct packet *inner)
 
 	session_key_of(inner, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	if (!session || session->flags & SESSION_CONTACT || session->expires <= now_seconds())
+	if (!session || session->flags & SESSION_CONTACT || session->life.expires <= now_seconds())
 		return STOP_passed;
 	inner->client = session->client;
 	inner->client_port = session->client_port;
@@ -147,7 +147,8 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 
 	REQUIRE(p, STOP_dropped_internal);
 	REQUIRE(work, STOP_dropped_internal);
-	config = active_config(&slot);
+	slot = index_below(p->slot, CONFIG_SLOTS);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	inner = &work->inner;

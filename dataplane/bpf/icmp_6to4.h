@@ -54,7 +54,7 @@ static __noinline bool inner_session_is_live(struct packet *inner)
 
 	session_key_of(inner, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	if (!session || !is_client_of(session, inner) || session->expires <= now_seconds())
+	if (!session || !is_client_of(session, inner) || session->life.expires <= now_seconds())
 		return false;
 	inner->session_flags = session->flags;
 	return true;
@@ -126,13 +126,13 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	struct config *config;
 	struct ending end;
 	struct iphdr *ip;
-	__u32 slot, at;
+	__u32 at;
 	__u64 cut = 0;
 	__u16 check;
 
 	REQUIRE(p, STOP_dropped_internal);
 	REQUIRE(work, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	inner = &work->inner;

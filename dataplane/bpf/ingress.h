@@ -22,7 +22,7 @@ inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struc
 		return GO_ON;
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
-	if (session && session->expires > now && !(session->flags & SESSION_CONTACT)) {
+	if (session && session->life.expires > now && !(session->flags & SESSION_CONTACT)) {
 		p->client = session->client;
 		p->client_port = session->client_port;
 		return use_session(skb, config, p, session, now);
@@ -183,6 +183,7 @@ static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 	config = active_config(&slot);
 	if (!config || !config->interface)
 		return ACTION_PASS;
+	p.slot = slot;
 	p.l3 = has_ethernet_header(skb, config) ? ETH_HLEN : 0;
 	stop = translate_4to6(skb, config, slot, &p);
 	if (!stop && ensure_ethernet_header(skb, &p))

@@ -44,6 +44,14 @@ MAP(BPF_MAP_TYPE_HASH, sessions, struct session_key, struct session, DEFAULT_SES
     BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, overloads, struct overload_key, struct overload, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);
+/* Sessions that may end early, the one closed first in front. When it is full the first is lost:
+ * its port comes back with its timer then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, DEFAULT_SESSIONS / 4);
+	__uint(value_size, sizeof(struct closed_session));
+} closed SEC(".maps");
+
 MAP(BPF_MAP_TYPE_HASH, clients, union addr6, struct client, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);
 
@@ -53,8 +61,12 @@ MAP(BPF_MAP_TYPE_HASH, held, struct held_key, struct held, 512, BPF_F_NO_PREALLO
 
 /* What all CPUs count together. */
 struct shared {
-	__u32 refragmented;	/* packets given to the kernel to fragment */
-	__u32 inbound_sessions; /* opened from IPv4; each sweep counts them anew */
+	__u32 refragmented;		   /* packets given to the kernel to fragment */
+	__u32 inbound_sessions;		   /* opened from IPv4; each sweep counts them anew */
+	__u32 ports_taken[PROTOCOL_COUNT]; /* by bindings; static ones don't count */
+	__u32 closed;			   /* sessions at rest that have a binding */
+	__u32 searched;			   /* where a search for expired bindings goes on */
+	__u32 held_swept; /* second in which the early fragments were last looked through */
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 
@@ -71,7 +83,8 @@ MAP(BPF_MAP_TYPE_ARRAY, unresolved, __u32, __u32, HOP_SLOTS, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_work, __u32, struct error_work, 1, 0);
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, open_work, __u32, struct open_work, 1, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 2, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
 /* How often a session was moved on, for all whose hash is the same; of all CPUs. */
 MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);

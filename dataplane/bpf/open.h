@@ -4,93 +4,142 @@
 #pragma once
 
 #include "overload.h"
-#include "session.h"
-
-/* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. There is one for
- * each side, so that strangers don't use up the client's own. */
-static __noinline enum verdict client_may_open(const struct packet *p, __u32 rate, __u32 now)
-{
-	union addr6 address = p->client; /* a key on the stack: see verifier.h */
-	struct client *client;
-	__u32 *tokens;
-
-	if (!rate)
-		return GO_ON;
-	client = bpf_map_lookup_elem(&clients, &address);
-	if (!client) {
-		struct client fresh = {.tokens = rate, .inbound_tokens = rate, .second = now};
-
-		bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
-		client = bpf_map_lookup_elem(&clients, &address);
-		if (!client)
-			return STOP_dropped_client_session_rate;
-	}
-	if (client->second != now) {
-		client->second = now;
-		client->tokens = client->inbound_tokens = rate;
-	}
-	tokens = p->direction == DIR_6TO4 ? &client->tokens : &client->inbound_tokens;
-	if (!*tokens)
-		return STOP_dropped_client_session_rate;
-	--*tokens;
-	return GO_ON;
-}
 
 /* Anybody may send to a mapped port, each from as many addresses as he can forge. What the table
  * holds of that is bounded, so that clients can always open theirs. */
 static __noinline enum verdict stranger_may_open(const struct packet *p,
 						 const struct config *config, __u32 now)
 {
-	__u32 zero = 0;
-	struct shared *all = bpf_map_lookup_elem(&shared, &zero);
+	struct shared *all = all_shared();
 
 	if (!all || all->inbound_sessions >= config->inbound_sessions)
 		return STOP_dropped_inbound_session_limit;
 	return client_may_open(p, config->session_rate_per_client, now);
 }
 
+/* A segment that opens nothing goes on where its answer would come back: under a binding that lets
+ * strangers in. It makes no session. Elsewhere its sender is told that the connection is gone. */
+static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet *p,
+					    const struct config *config)
+{
+	bool bound = find_binding(p, 1, 0);
+
+	STEP(check_policy(skb, p));
+	if (!bound || (config->flags & CONFIG_PORT_DEPENDENT && !(p->flags & PACKET_STATIC)))
+		return STOP_dropped_tcp_without_session;
+	return GO_ON;
+}
+
+/* Find or make the binding (RFC 6146 section 3.5.1): endpoint-independent, so the remote end has
+ * no say in it. It counts one session more then, which the caller makes. */
+__noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u32 expires,
+				    __u32 now)
+{
+	struct config *config;
+	struct bib6_key key;
+	struct bib4_key name;
+	struct bib6 entry = {};
+	enum verdict refusal;
+	int error;
+
+	REQUIRE(p, STOP_dropped_internal);
+	config = config_of(p);
+	if (!config)
+		return STOP_dropped_not_configured;
+	/* looked for already: without a pool address of its own, `p` has no binding */
+	if (p->pool && find_binding(p, expires, 1))
+		return GO_ON;
+	STEP(client_port_taken(p, config));
+	refusal = claim_port(skb, p, expires, now);
+	if (refusal) {
+		client_gives(&p->client, HOLDS_PORT);
+		return refusal;
+	}
+	count_port(&p->client, p->protocol, true);
+	bib6_key_of(p, &key);
+	entry.pool = p->pool;
+	entry.pool_port = p->pool_port;
+	error = bpf_map_update_elem(&bib6, &key, &entry, BPF_NOEXIST);
+	if (!error) {
+		count(DIR_6TO4, COUNT_bindings_opened);
+		return GO_ON;
+	}
+	/* another CPU was first with a packet of the same client and port, or the table is full */
+	bib4_key_of(p, &name);
+	release_binding(&name, &key);
+	p->flags &= ~PACKET_NEW_BINDING;
+	return find_binding(p, expires, 1) ? GO_ON : refused_insertion(error);
+}
+
+/* Bind the client and make the session, or leave no trace of either. */
+inline_step enum verdict bind_and_insert(struct __sk_buff *skb, struct packet *p,
+					 const struct config *config, __u32 expires, __u32 now)
+{
+	struct bib4_key name;
+	enum verdict result;
+
+	STEP(get_binding(skb, p, expires, now));
+	result = place_session(p, expires, now);
+	if (result) {
+		bib4_key_of(p, &name);
+		bib4_leave(&name, p->generation, p->flags & PACKET_NEW_BINDING);
+	} else if (keeps_contacts(config, p)) {
+		note_contact(p, expires);
+	}
+	return result;
+}
+
+static __always_inline bool may_share(const struct config *config, const struct packet *p,
+				      enum verdict refusal)
+{
+	return (refusal == STOP_dropped_ports_exhausted ||
+		refusal == STOP_dropped_client_port_share) &&
+	       p->protocol == IPPROTO_TCP && config->flags & CONFIG_OVERLOAD_TCP &&
+	       !(p->flags & PACKET_HAIRPIN);
+}
+
 /* A packet from the IPv6 side that has no session. */
 __noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
-	__u32 slot, now, expires;
+	__u32 now, expires;
 	__u8 state = 0;
-	enum verdict refusal;
+	enum verdict result = STOP_dropped_internal, sharing;
+	int i;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	now = now_seconds();
 	if (source6_is_illegal(&p->client))
 		return STOP_dropped_source_illegal;
-
 	if (p->protocol == IPPROTO_TCP) {
-		if (tcp_event(p->tcp_flags) != TCP_SYN) {
-			/* translated where a binding exists, and makes no session */
-			if (!find_binding(p, 1))
-				return STOP_dropped_tcp_without_session;
-			return check_policy(skb, p);
-		}
+		if (!has_syn(p->tcp_flags))
+			return open_nothing(skb, p, config);
 		state = TCP_V6_INIT;
 	}
 	expires = expiry(config, timer_of(p->protocol, state), now);
 
 	STEP(check_policy(skb, p));
 	STEP(client_may_open(p, config->session_rate_per_client, now));
-	refusal = get_binding(p, config->ports_per_client, expires, now);
-	if (refusal == STOP_dropped_ports_exhausted && p->protocol == IPPROTO_TCP &&
-	    config->flags & CONFIG_OVERLOAD_TCP && !(p->flags & PACKET_HAIRPIN))
-		return open_overloaded(p, expires, now);
-	if (refusal)
-		return refusal;
-
+	STEP(client_session_taken(p, config->sessions_per_client));
 	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
 	if (p->flags & PACKET_FROM_OUTSIDE)
 		p->session_flags |= SESSION_OUTSIDE;
-	if (keeps_contacts(config, p))
-		note_contact(p, expires);
-	return insert_session(p, state, expires, config->epoch, now);
+	for (i = 0; i <= GIVE_BACK_TRIES; i++) {
+		result = bind_and_insert(skb, p, config, expires, now);
+		if (result != STOP_dropped_ports_exhausted || give_back(p, now))
+			break;
+	}
+	if (may_share(config, p, result)) {
+		sharing = open_overloaded(p, expires, now);
+		result = sharing == STOP_dropped_ports_exhausted ? result : sharing;
+	}
+	if (!result)
+		return GO_ON;
+	client_gives(&p->client, HOLDS_SESSION);
+	return result == AGAIN ? GO_ON : result; /* another CPU was first with the same session */
 }
 
 static __noinline bool knows_contact(const struct packet *p, __u32 now)
@@ -101,7 +150,34 @@ static __noinline bool knows_contact(const struct packet *p, __u32 now)
 	session_key_of(p, &key);
 	key.remote_port = 0;
 	contact = bpf_map_lookup_elem(&sessions, &key);
-	return contact && contact->generation == p->generation && contact->expires > now;
+	return contact && contact->generation == p->generation && contact->life.expires > now;
+}
+
+/* The session of a stranger's packet: it asks nothing of the binding, and ends with it. */
+inline_step enum verdict insert_inbound(struct packet *p, __u32 expires, __u32 now)
+{
+	__u32 most = bib4_expires(p);
+	struct bib4_key name;
+	enum verdict result;
+
+	if (!bib4_extend(p, 0, 1))
+		return STOP_passed;
+	result = place_session(p, expires < most ? expires : most, now);
+	if (result) {
+		bib4_key_of(p, &name);
+		bib4_leave(&name, p->generation, false);
+	}
+	return result == AGAIN ? GO_ON : result;
+}
+
+/* Under filtering by address and port, only sessions let anything in. All else is the node's own,
+ * save what one of our clients has sent to a mapping of another one. */
+static __always_inline enum verdict filtered_by_port(struct __sk_buff *skb, const struct packet *p)
+{
+	return skb->ifindex == LOOPBACK_IFINDEX && p->protocol != IPPROTO_ICMP &&
+			       binding_is_live(p->remote, p->remote_port, p->protocol)
+		       ? STOP_dropped_filtered
+		       : STOP_passed;
 }
 
 /* A packet from the IPv4 side that has no session: its binding decides (RFC 6146 section 3.5). */
@@ -110,18 +186,22 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	struct config *config;
 	struct bib4_key key;
 	struct bib4 *binding;
-	__u32 slot, now, expires;
+	__u32 now;
 	__u8 state = 0;
+	bool is_static;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	now = now_seconds();
 	bib4_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib4, &key);
-	if (!binding || (!(binding->flags & BIB_STATIC) && binding->expires <= now))
+	if (!binding || binding->life.expires <= now)
 		return STOP_passed;
+	is_static = binding->flags & BIB_STATIC;
+	if (config->flags & CONFIG_PORT_DEPENDENT && !is_static)
+		return filtered_by_port(skb, p);
 	p->client = binding->client;
 	p->client_port = binding->client_port;
 	p->generation = binding->generation;
@@ -131,28 +211,23 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	STEP(check_policy(skb, p));
 	if (p->protocol == IPPROTO_TCP) {
 		state = TCP_V4_INIT;
-		if (tcp_event(p->tcp_flags) != TCP_SYN) {
-			if (keeps_contacts(config, p) && !knows_contact(p, now))
+		if (!has_syn(p->tcp_flags)) {
+			if (keeps_contacts(config, p) && !is_static && !knows_contact(p, now))
 				return STOP_dropped_filtered;
 			p->flags |= PACKET_SLOW; /* past the node's packet filters, as its SYN */
 			return GO_ON;
 		}
 	}
 	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
-	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !(binding->flags & BIB_STATIC) &&
-	    !knows_contact(p, now)) {
+	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !is_static && !knows_contact(p, now)) {
 		if (p->protocol == IPPROTO_TCP && !stranger_may_open(p, config, now)) {
 			/* remembered for a while: the client may be opening from its side too */
 			p->session_flags |= SESSION_PENDING;
-			insert_session(p, TCP_V4_INIT, expiry(config, TIMER_TCP_INCOMING_SYN, now),
-				       config->epoch, now);
+			insert_inbound(p, expiry(config, TIMER_TCP_INCOMING_SYN, now), now);
 		}
 		return STOP_dropped_filtered;
 	}
 	STEP(stranger_may_open(p, config, now));
-	expires = expiry(config, timer_of(p->protocol, state), now);
-	if (!bib4_extend(p, expires))
-		return STOP_passed;
 	p->flags |= PACKET_SLOW; /* see use_session: the client hasn't answered yet */
-	return insert_session(p, state, expires, config->epoch, now);
+	return insert_inbound(p, expiry(config, timer_of(p->protocol, state), now), now);
 }

@@ -2,7 +2,7 @@
 /* TCP ports lent per destination, once the pool has run out and where the config allows it. */
 #pragma once
 
-#include "session.h"
+#include "give_back.h"
 
 #define LEND_TRIES 32
 
@@ -14,47 +14,50 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
 	key->remote_port = p->remote_port;
 }
 
-/* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
- * insertion of the session is the claim. The client has no binding then, so the mapping is not
- * endpoint-independent, and nobody can connect to it. */
-__noinline enum verdict lend_port(struct packet *p, __u32 expires, __u32 now)
+static __always_inline bool is_taken(const struct packet *p)
+{
+	struct port_block_key key = {.kind = PORTS_TAKEN};
+	__u32 port = bpf_ntohs(p->pool_port);
+	struct port_block *taken;
+
+	key.address = p->pool;
+	key.protocol = p->protocol;
+	key.block = port / PORTS_PER_BLOCK;
+	taken = bpf_map_lookup_elem(&ports, &key);
+	return taken && taken->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
+}
+
+/* Pick a port for sharing: one that is taken. Those that are free are for who may have his own. */
+__noinline enum verdict pick_taken_port(struct packet *p)
 {
 	struct pool_range *range;
 	struct config *config;
-	__u32 slot, index;
+	__u32 index;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config || !config->pool_ranges)
 		return STOP_dropped_ports_exhausted;
-	index = slot * MAX_POOL_RANGES + client_hash(&p->client) % config->pool_ranges;
+	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
+		client_hash(&p->client) % config->pool_ranges;
 	range = bpf_map_lookup_elem(&pool, &index);
 	if (!range)
 		return STOP_dropped_ports_exhausted;
 	p->pool = range->address;
 	p->pool_port =
 		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
-	p->generation = bpf_get_prandom_u32();
-	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
-	if (p->flags & PACKET_FROM_OUTSIDE)
-		p->session_flags |= SESSION_OUTSIDE;
-	return insert_session(p, TCP_V6_INIT, expires, config->epoch, now);
+	return is_taken(p) ? GO_ON : AGAIN;
 }
 
-__noinline enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 now)
+/* Note where the session that borrows a port is found. */
+__noinline enum verdict note_overload(struct packet *p)
 {
 	struct session_key session_key;
 	struct overload_key key;
 	struct overload entry = {};
-	enum verdict result = AGAIN;
-	int i;
 	int error;
 
 	REQUIRE(p, STOP_dropped_internal);
-	for (i = 0; i < LEND_TRIES && result == AGAIN; i++)
-		result = lend_port(p, expires, now);
-	if (result)
-		return result == AGAIN ? STOP_dropped_ports_exhausted : result;
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
@@ -67,6 +70,29 @@ __noinline enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 n
 	}
 	count(DIR_6TO4, COUNT_ports_lent);
 	return GO_ON;
+}
+
+/* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
+ * insertion of the session is the claim. The client has no binding then, so the mapping is not
+ * endpoint-independent, and nobody can connect to it. */
+inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 now)
+{
+	enum verdict result = AGAIN;
+	int i;
+
+	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	if (p->flags & PACKET_FROM_OUTSIDE)
+		p->session_flags |= SESSION_OUTSIDE;
+	p->generation = bpf_get_prandom_u32();
+	for (i = 0; i < LEND_TRIES && result == AGAIN; i++) {
+		result = pick_taken_port(p);
+		if (result)
+			continue;
+		result = place_session(p, expires, now);
+	}
+	if (result)
+		return result == AGAIN ? STOP_dropped_ports_exhausted : result;
+	return note_overload(p);
 }
 
 /* What open_overloaded has set up, if anything: pool address and port. */

@@ -39,6 +39,8 @@ enum packet_flag {
 	PACKET_NOTABLE = 1 << 8,       /* what is found for it can be noted */
 	PACKET_ROUTED = 1 << 9,	       /* so may be its route */
 	PACKET_FROM_OUTSIDE = 1 << 10, /* came in on a link with UPLINK_EXTERNAL */
+	PACKET_NEW_BINDING = 1 << 11,  /* it has made its binding */
+	PACKET_STATIC = 1 << 12,       /* its binding is configured */
 };
 
 /* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:
@@ -61,13 +63,13 @@ struct packet {
 	__u8 session_flags;
 	__u8 direction;
 	__u8 transport_header; /* bytes; TCP and UDP only */
-	__u8 pad;
-	__u16 flow;	      /* where its flow is noted */
-	__u32 second, moves;  /* when its session was looked at, and what `moves` had */
-	__u32 fresh_until;    /* before then, the session's expiry need not be written */
-	__u32 identification; /* of the fragmented packet */
-	__u32 error_info;     /* for the ICMP error that a refusal sends: a pointer */
-	__u32 generation;     /* of the binding that was found or made */
+	__u8 slot;	       /* of the config that the whole packet goes by */
+	__u16 flow;	       /* where its flow is noted */
+	__u32 second, moves;   /* when its session was looked at, and what `moves` had */
+	__u32 fresh_until;     /* before then, the session's expiry need not be written */
+	__u32 identification;  /* of the fragmented packet */
+	__u32 error_info;      /* for the ICMP error that a refusal sends: a pointer */
+	__u32 generation;      /* of the binding that was found or made */
 };
 
 /* The longest IP packet that will really be on the wire: a segment, where there is GSO. `ip` is the

@@ -42,7 +42,7 @@ static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 pr
 	struct bib4_key key = {.pool = address, .pool_port = port, .protocol = protocol};
 	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &key);
 
-	return binding && (binding->flags & BIB_STATIC || binding->expires > now_seconds());
+	return binding && binding->life.expires > now_seconds();
 }
 
 /* Whether strangers are behind a link. Asked for each packet, so the first few are in the config.
@@ -164,7 +164,8 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 	int verdict = DESTINATION_ALLOWED;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&key.slot);
+	key.slot = index_below(p->slot, CONFIG_SLOTS);
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
 	STEP(check_source(skb, config, key.slot, p));

@@ -2,15 +2,14 @@
 /* The search for a free port, and its claim: the insertion into bib4. */
 #pragma once
 
-#include "context.h"
+#include "clients.h"
 
 #define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
 #define EVEN_PORTS  0x5555555555555555ULL
 
 /* What map operations return, negative. Compare it as an int: before Linux 6.3 they return one, and
  * the verifier calls them without the helper that would extend it to 64 bits. */
-#define E2BIG  7
-#define EEXIST 17
+#define E2BIG 7
 
 /* Why a table has not taken an entry: it is full, or the kernel has no memory at hand. */
 static __always_inline enum verdict refused_insertion(int error)
@@ -77,16 +76,31 @@ static __always_inline __u32 client_hash(const union addr6 *client)
 	return mixed >> 32;
 }
 
-/* The search for a port: where it is, and what it has seen. */
-struct search {
-	__u32 slot, ranges;	      /* of the config */
-	__u32 range_at, ranges_tried; /* the pool range it is in */
-	__u32 start;		      /* port to begin with; its block is the first one */
-	__u32 first_block, blocks;    /* of the range */
-	__u32 block, blocks_tried;
-	__u32 expires, now;
-	__be32 address;
-};
+/* Whether a socket of the node's own would get what comes from p's remote end to this port: its
+ * packets are its own. The kernel is asked when a port is claimed; a socket that is opened later
+ * loses the exact sessions that are there already, and nothing else under the default filtering. */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct packet *p,
+				       const struct bib4_key *name)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+
+	tuple.ipv4.saddr = p->remote;
+	tuple.ipv4.sport = p->remote_port;
+	tuple.ipv4.daddr = name->pool;
+	tuple.ipv4.dport = name->pool_port;
+	if (p->protocol == IPPROTO_TCP)
+		socket =
+			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else if (p->protocol == IPPROTO_UDP)
+		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		return false; /* the kernel can't be asked about ping's */
+	if (!socket)
+		return false;
+	bpf_sk_release(socket);
+	return true;
+}
 
 /* Go to the next pool range, and to a port in it that nobody can predict. */
 __noinline enum verdict next_range(struct search *search)
@@ -113,18 +127,21 @@ __noinline enum verdict next_range(struct search *search)
 
 /* Take a port of the current block. AGAIN: lost a race, or the block is full and the search has
  * moved on. */
-__noinline enum verdict claim_in_block(struct search *search, struct packet *p)
+__noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 {
+	struct open_work *work = open_work_here();
+	struct search *search;
 	struct port_block_key key = {};
 	struct port_block *usable, *taken;
-	struct bib4 binding = {};
+	struct bib4 *binding;
 	struct bib4_key name = {};
 	__u64 parity = ~0ULL;
 	int offset;
 	int error;
 
-	REQUIRE(search, STOP_dropped_internal);
+	REQUIRE(work, STOP_dropped_internal);
 	REQUIRE(p, STOP_dropped_internal);
+	search = &work->search;
 	if (search->blocks_tried >= search->blocks)
 		STEP(next_range(search));
 	if (p->protocol == IPPROTO_UDP)
@@ -150,12 +167,19 @@ __noinline enum verdict claim_in_block(struct search *search, struct packet *p)
 		return AGAIN;
 	}
 	name.pool_port = bpf_htons(search->block * PORTS_PER_BLOCK + offset);
-	binding.client = p->client;
-	binding.client_port = p->client_port;
-	binding.generation = bpf_get_prandom_u32();
-	binding.expires = search->expires;
-	binding.created = search->now;
-	error = bpf_map_update_elem(&bib4, &name, &binding, BPF_NOEXIST);
+	if (has_socket(skb, p, &name)) {
+		search->start = bpf_get_prandom_u32();
+		return AGAIN;
+	}
+	binding = &work->binding;
+	__builtin_memset(binding, 0, sizeof(*binding));
+	binding->client = p->client;
+	binding->client_port = p->client_port;
+	binding->generation = bpf_get_prandom_u32();
+	binding->life.expires = search->expires;
+	binding->life.sessions = 1; /* the one that the caller makes */
+	binding->created = search->now;
+	error = bpf_map_update_elem(&bib4, &name, binding, BPF_NOEXIST);
 	if (error && error != -EEXIST)
 		return refused_insertion(error);
 	mark_port(taken, offset, true);
@@ -165,30 +189,39 @@ __noinline enum verdict claim_in_block(struct search *search, struct packet *p)
 	}
 	p->pool = name.pool;
 	p->pool_port = name.pool_port;
-	p->generation = binding.generation;
+	p->generation = binding->generation;
+	p->flags |= PACKET_NEW_BINDING;
 	return GO_ON;
 }
 
 /* Take a free port for p->client: not a predictable one, and for UDP one of the same parity where
  * there is one (RFC 6146 section 3.5.1.1). The client's own address comes first; the next ones
  * help out when it is full. */
-__noinline enum verdict claim_port(struct packet *p, __u32 expires, __u32 now)
+__noinline enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u32 expires,
+				   __u32 now)
 {
-	struct search search = {.expires = expires, .now = now};
+	struct open_work *work = open_work_here();
+	struct search *search;
 	struct config *config;
 	enum verdict result;
 	int i;
 
+	REQUIRE(work, STOP_dropped_internal);
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&search.slot);
+	search = &work->search;
+	__builtin_memset(search, 0, sizeof(*search));
+	search->expires = expires;
+	search->now = now;
+	search->slot = p->slot;
+	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
-	search.ranges = config->pool_ranges;
-	if (!search.ranges)
+	search->ranges = config->pool_ranges;
+	if (!search->ranges)
 		return STOP_dropped_ports_exhausted;
-	search.range_at = client_hash(&p->client) % search.ranges;
+	search->range_at = client_hash(&p->client) % search->ranges;
 	for (i = 0; i < CLAIM_TRIES; i++) {
-		result = claim_in_block(&search, p);
+		result = claim_in_block(skb, p);
 		if (result != AGAIN)
 			return result;
 	}

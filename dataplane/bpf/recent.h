@@ -53,7 +53,7 @@ static __always_inline void note_recent(const struct packet *p, const struct con
 	binding->recent_port = p->remote_port;
 	__sync_lock_test_and_set(&binding->stamp, stamp);
 	/* who moves it on writes the state first, and forgets the note then */
-	if (p->protocol == IPPROTO_TCP && *(volatile __u8 *)&session->state != TCP_ESTABLISHED)
+	if (p->protocol == IPPROTO_TCP && *(volatile __u8 *)&session->life.state != TCP_ESTABLISHED)
 		*(volatile __u32 *)&binding->stamp = 0;
 }
 

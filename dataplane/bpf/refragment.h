@@ -59,14 +59,14 @@ static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct 
  * and it had better go whole. */
 __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 {
-	__u32 slot, zero = 0, identification;
+	__u32 zero = 0, identification;
 	struct shared *all;
 	struct config *config;
 	__be32 pool;
 
 	REQUIRE(p, STOP_dropped_internal);
 	all = bpf_map_lookup_elem(&shared, &zero);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config || !all)
 		return STOP_dropped_not_configured;
 	if (!fragmenter_is_routed(skb, config))
@@ -95,10 +95,9 @@ __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 __noinline enum verdict translate_refragmented(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;
-	__u32 slot;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = active_config(&slot);
+	config = config_of(p);
 	if (!config)
 		return STOP_passed;
 	p->l3 = ETH_HLEN;

@@ -6,10 +6,11 @@
 #include "send.h"
 #include "translate.h"
 
-#define ERRORS_PER_SECOND 256 /* and CPU: RFC 4443 section 2.4 (f) asks for a bound */
-#define ERROR_HOPS	  64
-#define QUOTE_V6	  (1280 - 48)
-#define QUOTE_V4	  (576 - 28)
+#define ERRORS_PER_SECOND 256 /* of each kind, and CPU: RFC 4443 section 2.4 (f) asks for a bound  \
+			       */
+#define ERROR_HOPS 64
+#define QUOTE_V6   (1280 - 48)
+#define QUOTE_V4   (576 - 28)
 
 struct refusal {
 	__u8 type, code;
@@ -24,6 +25,8 @@ static __always_inline struct refusal refusal_of(enum verdict reason)
 	case STOP_dropped_ports_exhausted:
 	case STOP_dropped_session_table_full:
 	case STOP_dropped_client_port_limit:
+	case STOP_dropped_client_port_share:
+	case STOP_dropped_client_session_limit:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 3; /* address: RFC 6146 section 3.5.1.1 */
 		break;
@@ -52,10 +55,13 @@ static __always_inline struct refusal refusal_of(enum verdict reason)
 	return refusal;
 }
 
-static __always_inline bool may_respond(void)
+enum response { ERRORS, RESETS };
+
+/* Each kind has a budget of its own, so that neither uses up the other's. */
+static __always_inline bool may_send(enum response kind)
 {
-	__u32 zero = 0, now = now_seconds();
-	struct error_budget *budget = bpf_map_lookup_elem(&error_budget, &zero);
+	__u32 which = kind, now = now_seconds();
+	struct error_budget *budget = bpf_map_lookup_elem(&error_budget, &which);
 
 	if (!budget)
 		return false;
@@ -112,7 +118,7 @@ __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, enum verdic
 
 	if (!p || !refusal.type || !p->l3 || is_unanswerable(skb, p))
 		return 0;
-	if (!may_respond()) {
+	if (!may_send(ERRORS)) {
 		count(DIR_6TO4, COUNT_icmp_errors_suppressed);
 		return 0;
 	}
@@ -153,7 +159,7 @@ __noinline int respond_ipv4(struct __sk_buff *skb, struct packet *p)
 	if (!p || is_later_fragment(p) ||
 	    (p->protocol == IPPROTO_ICMP && !is_query_v4(p->icmp_type)))
 		return 0; /* RFC 1812 section 4.3.2.7 */
-	if (!may_respond()) {
+	if (!may_send(ERRORS)) {
 		count(DIR_4TO6, COUNT_icmp_errors_suppressed);
 		return 0;
 	}

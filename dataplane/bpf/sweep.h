@@ -55,13 +55,14 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
  */
 static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
 {
-	__u32 seen = *(volatile __u32 *)&binding->expires;
+	union binding_life seen = life_of(binding), next = seen;
 	__u32 lowest = needed > now + LINGER ? needed : now + LINGER;
 
-	if (seen > lowest)
-		__sync_val_compare_and_swap(&binding->expires, seen, lowest);
-	else if (seen < needed)
-		extend(&binding->expires, needed);
+	next.expires = lowest;
+	if (seen.expires > lowest)
+		change_life(binding, seen, next);
+	else if (seen.expires < needed)
+		binding_lives(binding, needed, 0);
 }
 
 static __always_inline void sweep_binding(const struct bib4_key *name, struct bib4 *binding,
@@ -79,10 +80,10 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 	}
 	purged = run->purge && !port_is_usable(name, run->slot);
 	before = ago(run, GRACE + run->hold);
-	dead = purged || (needed <= run->now && binding->expires <= before);
+	dead = purged || (needed <= run->now && binding->life.expires <= before);
 	if (!dead && run->follow)
 		follow_sessions(binding, needed, run->now);
-	if (!dead || !take_over(&binding->expires, before, purged)) {
+	if (!dead || !take_over_binding(binding, before, purged)) {
 		run->left++;
 		return;
 	}
@@ -113,19 +114,21 @@ static __always_inline void note_need(const struct session_key *key, const struc
 		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
 	struct bib4 *binding;
 
-	if (session->flags & (SESSION_OVERLOAD | SESSION_CONTACT))
+	if (session->flags & SESSION_OVERLOAD || !(session->flags & SESSION_CONFIRMED))
 		return;
 	binding = bpf_map_lookup_elem(&bib4, &name);
 	if (binding && binding->generation == session->generation &&
-	    binding->needed < session->expires)
-		binding->needed = session->expires;
+	    binding->needed < session->life.expires)
+		binding->needed = session->life.expires;
 }
 
 static __always_inline void sweep_session(const struct session_key *key, struct session *session,
 					  struct sweep_run *run)
 {
-	if (!take_over(&session->expires, ago(run, GRACE),
-		       run->purge && binding_is_lost(key, session, run->slot))) {
+	bool lost = (run->purge || !(session->flags & (SESSION_CONFIRMED | SESSION_CONTACT))) &&
+		    binding_is_lost(key, session, run->slot);
+
+	if (!take_over_session(key, session, ago(run, GRACE), lost)) {
 		note_need(key, session);
 		run->left++;
 		if (session->flags & SESSION_INBOUND)
@@ -172,7 +175,8 @@ static __always_inline void sweep_overload(const struct overload_key *key, struc
 static __always_inline void sweep_client(const union addr6 *address, struct client *client,
 					 struct sweep_run *run)
 {
-	if (!client->ports && client->second + GRACE <= run->now)
+	if (client->second + GRACE <= run->now &&
+	    !__sync_val_compare_and_swap(&client->holds, 0, HOLDS_REMOVED))
 		bpf_map_delete_elem(&clients, address);
 }
 

@@ -55,6 +55,24 @@ struct error_work {
 	__u8 headers[104];	   /* outer IP, ICMP, inner IP: what is put in */
 };
 
+/* The search for a port: where it is, and what it has seen. */
+struct search {
+	__u32 slot, ranges;	      /* of the config */
+	__u32 range_at, ranges_tried; /* the pool range it is in */
+	__u32 start;		      /* port to begin with; its block is the first one */
+	__u32 first_block, blocks;    /* of the range */
+	__u32 block, blocks_tried;
+	__u32 expires, now;
+	__be32 address;
+};
+
+/* What a packet is about to open: too much for the stack. */
+struct open_work {
+	struct search search;
+	struct bib4 binding;
+	struct session session;
+};
+
 /* How many errors of our own a CPU may still send: see respond.h. */
 struct error_budget {
 	__u32 second, left;

@@ -35,6 +35,8 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
 class Filtering(enum.Enum):
     """Which inbound packets reach an existing mapping (RFC 6146 section 3.5.2, RFC 4787)."""
 
+    ADDRESS_AND_PORT_DEPENDENT = "AddressAndPortDependent"
+    """From the addresses and ports that the client has sent to: nobody else gets anything in."""
     ENDPOINT_INDEPENDENT = "EndpointIndependent"
     ADDRESS_DEPENDENT = "AddressDependent"
 
@@ -163,8 +165,18 @@ class Limits(_Section, frozen=True, kw_only=True):
     """Bounds on state. `0` in a per-client limit means that there is none."""
 
     sessions: Annotated[int, msgspec.Meta(ge=1024, le=16_777_216)] = 262_144
+    sessions_per_client: Annotated[int, msgspec.Meta(ge=0, le=16_777_216)] | None = None
+    """Sessions that one client has opened and that are not closed; None: an eighth of `sessions`,
+    so that no client can keep the others out (RFC 6888 REQ-5)."""
     ports_per_client: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     new_sessions_per_second_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+
+    @property
+    def of_one_client(self) -> int:
+        """Sessions that one client may have open; 0 for no limit."""
+        if self.sessions_per_client is None:
+            return self.sessions // 8
+        return self.sessions_per_client
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -181,8 +193,8 @@ class Config(_Section, frozen=True, kw_only=True):
     """Interfaces with IPv4; empty means those with a default route or a pool address."""
     static_mappings: Annotated[tuple[StaticMapping, ...], msgspec.Meta(max_length=4096)] = ()
     policy: Policy = Policy()
-    filtering: Filtering = Filtering.ENDPOINT_INDEPENDENT
-    overload_tcp_ports: bool = False
+    filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
+    overload_tcp_ports: bool = True
     """Share a TCP port between clients whose destinations differ, once the pool is full."""
     copy_traffic_class: bool = True
     """Carry TOS and traffic class over; else both become 0 (RFC 7915 sections 4.1 and 5.1)."""

@@ -122,6 +122,7 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "bib4": (abi.BIB4_KEY, abi.BIB4),
     "sessions": (abi.SESSION_KEY, abi.SESSION),
     "overloads": (abi.OVERLOAD_KEY, abi.OVERLOAD),
+    "clients": (abi.IPV6, abi.CLIENT),
     "fragments": (abi.FRAGMENT_KEY, abi.FRAGMENT),
     "held": (abi.HELD_KEY, abi.HELD),
     "sweep": (abi.U32, abi.SWEEP),
@@ -151,8 +152,8 @@ def test_config_fields_are_where_python_writes_them() -> None:
         name: int(bits) // 8
         for name, bits in re.findall(r"'(\w+)' type_id=\d+ bits_offset=(\d+)", found[1])
     }
-    marked = list(range(1, 24))
-    values = [*marked[:23]]
+    marked = list(range(1, 26))
+    values = [*marked[:25]]
     packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, 0x77, b"hash")
     assert packed[offsets["epoch"]] == values[abi.CONFIG_EPOCH]
     assert packed[offsets["mac"] : offsets["mac"] + 6] == b"\xaa" * 6

@@ -69,7 +69,7 @@ def test_batches_cover_everything_once(loaded: Object) -> None:
     count = 20_000
     with loaded.map("bib4") as table:
         keys = [abi.BIB4_KEY.pack(index.to_bytes(4, "big"), b"\0\1", 6) for index in range(count)]
-        value = abi.BIB4.pack(bytes(16), b"\0\1", 0, 1, 2, 3, 0)
+        value = abi.BIB4.pack(bytes(16), b"\0\1", 0, 1, 2, 3, 4, 0)
         table.set_batch(b"".join(keys), value * count)
         assert sorted(key for key, _ in table.items()) == sorted(keys)
         for key in keys:

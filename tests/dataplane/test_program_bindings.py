@@ -76,7 +76,23 @@ def test_two_clients_never_share_a_port(nat: Machine) -> None:
     assert ports == set(range(61000, 61064))
 
 
-def test_filtering_is_endpoint_independent_by_default(nat: Machine) -> None:
+def test_filtering_by_address_and_port_is_the_default(nat: Machine) -> None:
+    """What is no exact session's is the node's own: it passes, as it was."""
+    for port in (send(nat, 4000).packet.sport, syn(nat, 4000).packet.sport):
+        for source, sport in ((OTHER, 53), (SERVER, 54)):
+            assert receive(nat, port, src=source, sport=sport).passed
+            for flags in ("S", "A", "R", "FA"):
+                segment = TCP(sport=sport, dport=port, flags=flags)
+                assert nat.from_internet(IP(src=str(source), dst=str(POOL)) / segment).passed
+    echo = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / ICMPv6EchoRequest(id=4000)).packet
+    for kind in (0, 8):
+        stray = IP(src=str(OTHER), dst=str(POOL)) / ICMP(type=kind, id=echo[ICMP].id)
+        assert nat.from_internet(stray).passed
+    assert len(list(nat.datapath.sessions())) == 3
+
+
+def test_endpoint_independent_filtering_lets_anybody_in(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     port = send(nat, 4000).packet.sport
     out = receive(nat, port, src=OTHER, sport=999)
     assert out.translated
@@ -135,6 +151,7 @@ def test_incoming_syn_is_remembered_for_six_seconds(nat: Machine) -> None:
 
 
 def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     port = send(nat, 4000).packet.sport
     assert "sent_kernel" in receive(nat, port, src=OTHER).counted
     assert "sent_kernel" in receive(nat, port, src=OTHER).counted
@@ -144,6 +161,7 @@ def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machin
 
 def test_sweep_spares_what_is_live_on_a_machine_that_has_just_booted(nat: Machine) -> None:
     """The clock is that of the machine: half a minute after boot, nothing can be minutes old."""
+    nat.reset(filtering="EndpointIndependent")
     control = nat.datapath.map("control")
     before = control.get(abi.U32.pack(0))
     assert before
@@ -183,9 +201,10 @@ def test_freed_port_rests_while_others_are_free(nat: Machine) -> None:
     nat.datapath.sweep()
     others = {send(nat, 5000 + i, pod=POD2).packet.sport for i in range(3)}
     assert port not in others
-    assert send(nat, 6000, pod=POD2).counted.get("dropped_ports_exhausted")
-    nat.datapath.sweep()  # ports are scarce now: it rests no longer
-    assert send(nat, 6000, pod=POD2).packet.sport == port
+    last = send(nat, 6000, pod=POD2)  # ports are scarce now: it rests no longer
+    assert last.counted["ports_given_back"] == 1
+    assert last.packet.sport == port
+    assert send(nat, 6001, pod=POD2).counted.get("dropped_ports_exhausted")
 
 
 def test_client_has_its_resting_port_back_at_once(nat: Machine) -> None:
@@ -322,6 +341,7 @@ def hairpin(nat: Machine, out: Out) -> Out:
 
 
 def test_hairpin_between_two_pods(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     there = send(nat, 4000, pod=POD2).packet.sport
     out = send(nat, 5000, to=POOL, dport=there)
     assert out.packet.ttl == 65  # one more, for what the way in takes off
@@ -336,7 +356,17 @@ def test_hairpin_between_two_pods(nat: Machine) -> None:
     assert final.packet[UDP].sport == there
 
 
+def test_hairpin_under_filtering_by_port_wants_both_to_have_sent(nat: Machine) -> None:
+    there = send(nat, 4000, pod=POD2).packet.sport
+    first = send(nat, 5000, to=POOL, dport=there)
+    assert hairpin(nat, first).dropped == "filtered"
+    back = hairpin(nat, send(nat, 4000, pod=POD2, to=POOL, dport=first.packet.sport))
+    assert (back.packet.dst, back.packet[UDP].dport) == (str(POD), 5000)
+    assert hairpin(nat, send(nat, 5000, to=POOL, dport=there)).packet.dst == str(POD2)
+
+
 def test_hairpinned_errors_reach_their_sender(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     there = send(nat, 4000, pod=POD2).packet.sport
     got = hairpin(nat, send(nat, 5000, to=POOL, dport=there)).packet
     error = nat.from_pod(icmp6(str(POD2), at(POOL), 1, 4, bytes(4), bytes(got)))
@@ -352,6 +382,7 @@ def test_hairpinned_errors_reach_their_sender(nat: Machine) -> None:
 
 
 def test_our_own_address_as_a_source_is_believed_on_lo_only(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     there = send(nat, 4000, pod=POD2).packet.sport
     out = send(nat, 5000, to=POOL, dport=there)
     forged = bytes(out.packet)
@@ -433,7 +464,9 @@ def knock(nat: Machine, port: int, number: int) -> Out:
 
 
 def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: Machine) -> None:
-    small.configure(limits={"sessions": 1024}, timeouts={"udp": 3000})
+    small.configure(
+        limits={"sessions": 1024, "sessionsPerClient": 0}, timeouts={"udp": 3000}, filtering="EndpointIndependent"
+    )
     port = send(small, 4000).packet.sport
     knocks = [knock(small, port, number) for number in range(800)]
     assert [out.translated for out in knocks] == [True] * 768 + [False] * 32
@@ -448,7 +481,9 @@ def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: 
 
 
 def test_filtered_syns_are_bounded_like_sessions(small: Machine) -> None:
-    small.reset(limits={"sessions": 1024}, filtering="AddressDependent")
+    small.reset(
+        limits={"sessions": 1024, "sessionsPerClient": 0}, filtering="AddressDependent"
+    )
     port = syn(small, 4000).packet.sport
     for number in range(800):
         source = f"198.18.{number >> 8}.{number & 255}"
@@ -459,7 +494,7 @@ def test_filtered_syns_are_bounded_like_sessions(small: Machine) -> None:
 
 
 def test_new_sessions_a_second_are_limited_for_each_side_apart(nat: Machine) -> None:
-    nat.reset(limits={"newSessionsPerSecondPerClient": 5})
+    nat.reset(limits={"newSessionsPerSecondPerClient": 5}, filtering="EndpointIndependent")
     port = send(nat, 4000).packet.sport
     began = nat.datapath.now()
     outs = [knock(nat, port, number) for number in range(60)]
@@ -541,6 +576,8 @@ def test_lent_ports_come_back(nat: Machine) -> None:
 def test_expired_session_does_not_keep_a_port_from_being_lent(nat: Machine) -> None:
     nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
     syn(nat, 5000)
+    answer = IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=80, dport=61000, flags="SA")
+    assert nat.from_internet(answer).translated  # its owner keeps it
     assert syn(nat, 6000, to=OTHER).translated
     assert syn(nat, 6001, to=OTHER).counted.get("dropped_ports_exhausted")
     nat.datapath.travel(250)  # and no sweep
@@ -569,7 +606,7 @@ def test_full_table_is_no_lack_of_ports(small: Machine) -> None:
 
 
 def test_ports_are_not_lent_unless_told_so_nor_for_udp(nat: Machine) -> None:
-    nat.reset((PoolRange(POOL, 61000, 61000),))
+    nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=False)
     syn(nat, 5000)
     assert syn(nat, 6000, to=OTHER).counted.get("dropped_ports_exhausted")
     nat.configure((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)

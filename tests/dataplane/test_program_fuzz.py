@@ -227,11 +227,12 @@ def tables_agree(nat: Machine) -> None:
         if not flags & abi.BIB_STATIC:
             ports[client] += 1
     assert len(tables["bib6"]) == len(tables["bib4"])
-    assert ports == {key: abi.CLIENT.unpack(value)[0] for key, value in tables["clients"].items()}
+    held = {key: abi.CLIENT.unpack(value)[0] for key, value in tables["clients"].items()}
+    assert ports == {key: holds >> 32 for key, holds in held.items()}
     lent = 0
     for key, value in tables["sessions"].items():
         address, remote, port, remote_port, protocol = abi.SESSION_KEY.unpack(key)
-        client, client_port, _, flags, generation, *_ = abi.SESSION.unpack(value)
+        client, client_port, flags, generation, *_ = abi.SESSION.unpack(value)
         if flags & abi.SessionFlag.OVERLOAD:
             lent += 1
             name = abi.OVERLOAD_KEY.pack(client, remote, client_port, remote_port)

@@ -173,6 +173,7 @@ def test_segment_without_session_or_binding_is_refused(flow: Flow) -> None:
 def test_segment_without_session_is_translated_where_a_binding_is_and_makes_none(
     flow: Flow,
 ) -> None:
+    flow.nat.reset(filtering="EndpointIndependent")
     flow.play("6S")
     other = flow.nat.from_pod(
         IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=4000, dport=81, flags="A")

@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-ABI = 4
+ABI = 5
 """NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
 
 CONFIG_SLOTS = 2
@@ -38,6 +38,7 @@ class ConfigFlag(enum.IntFlag):
     CLAMP_MSS = 32
     PODS_KNOWN = 64
     MANY_OUTSIDE = 128
+    PORT_DEPENDENT = 256
 
 
 class Verdict(enum.IntEnum):
@@ -110,24 +111,28 @@ class SweepHow(enum.IntFlag):
 
 
 BIB_STATIC = 1
+TCP_SHUT = 0x40
+"""Of a session's state: both ends are done with it, so its port may be given back."""
 PORTS_TAKEN, PORTS_USABLE = 0, 1
 
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
-CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I3I3H6s{OUTSIDE_LINKS}II16s")
-CONFIG_EPOCH = 20
+CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}II16s")
+CONFIG_EPOCH = 22
 """Where the epoch is in CONFIG."""
 POOL_RANGE = struct.Struct("=4sHH")
 PORT_BLOCK_KEY = struct.Struct("=4s4B")
 BIB6_KEY = struct.Struct("=16s2sBx4x")
 BIB6 = struct.Struct("=4s2s2s4sI")
 BIB4_KEY = struct.Struct("=4s2sBx")
-BIB4 = struct.Struct("=16s2sHIIII4x")
+BIB4 = struct.Struct("=16s2sHIIIII")
 SESSION_KEY = struct.Struct("=4s4s2s2sB3x")
-SESSION = struct.Struct("=16s2sBBIIHHII")
+SESSION = struct.Struct("=16s2sBxIIB3xH2xI")
+CLOSED_SESSION = struct.Struct("=16sII")
 OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
 OVERLOAD = struct.Struct("=4s2s2x")
-CLIENT = struct.Struct("=IIII")
+IPV6 = struct.Struct("=16s")
+CLIENT = struct.Struct("=Q7I4x")
 SOURCE_KEY = struct.Struct("=II16s")
 DESTINATION_KEY = struct.Struct("=II4s")
 DESTINATION = struct.Struct("=BBBx")
@@ -165,7 +170,7 @@ class BibEntry(NamedTuple):
     def unpack(cls, key: bytes, value: bytes, now: int) -> BibEntry:
         """Read a key and value of bib4."""
         address, port, protocol = BIB4_KEY.unpack(key)
-        client, client_port, flags, _generation, expires, created, _ = BIB4.unpack(value)
+        client, client_port, flags, _generation, expires, sessions, created, _ = BIB4.unpack(value)
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),
@@ -198,9 +203,7 @@ class Session(NamedTuple):
     def unpack(cls, key: bytes, value: bytes, now: int) -> Session:
         """Read a key and value of sessions."""
         pool, remote, pool_port, remote_port, protocol = SESSION_KEY.unpack(key)
-        client, client_port, state, flags, _generation, expires, _, _, created, _ = SESSION.unpack(
-            value
-        )
+        client, client_port, flags, _generation, expires, state, _, created = SESSION.unpack(value)
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),
@@ -209,7 +212,7 @@ class Session(NamedTuple):
             int.from_bytes(pool_port, "big"),
             IPv4Address(remote),
             int.from_bytes(remote_port, "big"),
-            TcpState(state).name if protocol == TCP else "",
+            TcpState(state & ~TCP_SHUT).name if protocol == TCP else "",
             SessionFlag(flags),
             expires - now,
             now - created,

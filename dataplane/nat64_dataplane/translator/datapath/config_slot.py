@@ -49,7 +49,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
             "use fewer addresses or fewer ports on each"
         )
     return Slot(
-        config=_config(config, host, epoch),
+        config=_config(config, host, usable, epoch),
         pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
         usable=usable,
         sources=list(_sources(config, slot)),
@@ -58,10 +58,16 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
     )
 
 
-def _config(config: Config, host: HostView, epoch: int) -> bytes:
+_FILTERS = {
+    Filtering.ADDRESS_AND_PORT_DEPENDENT: ConfigFlag.PORT_DEPENDENT,
+    Filtering.ADDRESS_DEPENDENT: ConfigFlag.ADDRESS_DEPENDENT,
+    Filtering.ENDPOINT_INDEPENDENT: ConfigFlag(0),
+}
+
+
+def _config(config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: int) -> bytes:
     flags = ConfigFlag(0)
-    if config.filtering is Filtering.ADDRESS_DEPENDENT:
-        flags |= ConfigFlag.ADDRESS_DEPENDENT
+    flags |= _FILTERS[config.filtering]
     if config.overload_tcp_ports:
         flags |= ConfigFlag.OVERLOAD_TCP
     if config.copy_traffic_class:
@@ -105,6 +111,8 @@ def _config(config: Config, host: HostView, epoch: int) -> bytes:
         config.lowest_ipv6_mtu,
         limits.ports_per_client,
         limits.new_sessions_per_second_per_client,
+        limits.of_one_client,
+        sum(port_bitmap.count(bits, bits) for bits in usable.values()),
         epoch,
         lowest,
         highest,

@@ -140,6 +140,10 @@ class Datapath:
         writer.drop_uplinks_but(built)
         if self._has_state():
             self._sweep(state=True, purge=True)
+        else:
+            self._maps["shared"].set(ZERO, bytes(self._maps["shared"].layout.value_size))
+        # What clients held of the static mappings' ports is purged now.
+        writer.add_statics(config.static_mappings, self.now())
         writer.drop_idle_blocks()
 
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
@@ -289,6 +293,7 @@ def _sizes(limits: Limits) -> dict[str, int]:
         "sessions": limits.sessions,
         "bib4": limits.sessions,
         "bib6": limits.sessions,
-        "overloads": max(limits.sessions // 4, 1024),
+        "overloads": limits.sessions,
+        "closed": max(limits.sessions // 4, 1024),
         "clients": min(limits.sessions, LARGEST_CLIENTS),
     }

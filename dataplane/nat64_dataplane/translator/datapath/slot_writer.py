@@ -64,8 +64,10 @@ class SlotWriter:
     def _add_static(self, key: bytes, mapping: StaticMapping, now: int) -> None:
         generation = _static_generation(mapping)
         current = self._maps["bib4"].get(key)
-        if current and abi.BIB4.unpack(current)[3] == generation:
-            return
+        if current:
+            _, _, flags, held_by, *_ = abi.BIB4.unpack(current)
+            if held_by == generation or not flags & abi.BIB_STATIC:
+                return
         protocol = abi.PROTOCOLS[mapping.protocol]
         self._maps["bib4"].set(
             key,
@@ -75,6 +77,7 @@ class SlotWriter:
                 abi.BIB_STATIC,
                 generation,
                 0xFFFFFFFF,
+                0,
                 now,
                 0,
             ),
@@ -85,7 +88,11 @@ class SlotWriter:
         )
 
     def add_statics(self, mappings: Iterable[StaticMapping], now: int) -> None:
-        """Bind the static mappings that aren't bound yet, whoever holds their ports."""
+        """Bind the static mappings that aren't bound yet and whose ports no client holds.
+
+        The program that runs can alone take a port from a client: see the purge of a sweep. So this
+        is called before it and after it.
+        """
         for mapping in mappings:
             self._add_static(_static_key(mapping), mapping, now)
 

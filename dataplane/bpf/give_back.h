@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Ports that come back before a sweep takes their bindings away, because one is needed: those of
+ * expired bindings, and those whose connections both ends have closed. Never a live one's. */
+#pragma once
+
+#include "session.h"
+
+#define CLOSED_TRIES	16 /* entries of the queue looked at for one port */
+#define EXPIRED_TRIES	64 /* ports likewise */
+#define GIVE_BACK_TRIES 4  /* another CPU may be quicker to claim what has come back */
+
+/* Remove the session that was closed first. GO_ON: that has freed a port; AGAIN: it hasn't, but the
+ * next one may; else there is none. */
+__noinline enum verdict give_back_closed(struct packet *p, __u32 now)
+{
+	union session_life seen, gone = {};
+	struct closed_session first = {};
+	struct session_key key;
+	struct session *session;
+	struct config *config;
+	bool freed;
+
+	REQUIRE(p, STOP_dropped_internal);
+	config = config_of(p);
+	if (!config || bpf_map_peek_elem(&closed, &first) || first.second + CLOSED_REST > now)
+		return STOP_dropped_ports_exhausted;
+	if (bpf_map_pop_elem(&closed, &first))
+		return STOP_dropped_ports_exhausted;
+	if (first.second + CLOSED_REST > now) { /* another CPU has taken the one that we saw */
+		bpf_map_push_elem(&closed, &first, BPF_EXIST);
+		return STOP_dropped_ports_exhausted;
+	}
+	key = first.key;
+	session = bpf_map_lookup_elem(&sessions, &key);
+	if (!session || session->generation != first.generation)
+		return AGAIN;
+	seen = session_life_of(session);
+	if (!seen.expires || closed_for(config, seen, now) < CLOSED_REST)
+		return AGAIN;
+	if (!change_session(session, seen, gone))
+		return AGAIN;
+	freed = session_ends(&key, session, seen.state, true);
+	bpf_map_delete_elem(&sessions, &key);
+	count(DIR_6TO4, COUNT_sessions_closed);
+	return freed ? GO_ON : AGAIN;
+}
+
+/* Remove the binding of port `at` of the client's pool range, if it has expired. */
+__noinline enum verdict give_back_expired(struct packet *p, __u32 at, __u32 now)
+{
+	struct bib4_key name = {};
+	struct pool_range *range;
+	struct config *config;
+	struct bib4 *binding;
+	__u32 index;
+
+	REQUIRE(p, STOP_dropped_internal);
+	config = config_of(p);
+	if (!config || !config->pool_ranges)
+		return STOP_dropped_ports_exhausted;
+	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
+		client_hash(&p->client) % config->pool_ranges;
+	range = bpf_map_lookup_elem(&pool, &index);
+	if (!range)
+		return STOP_dropped_ports_exhausted;
+	name.pool = range->address;
+	name.pool_port = bpf_htons(range->first + at % (range->last - range->first + 1));
+	name.protocol = p->protocol;
+	binding = bpf_map_lookup_elem(&bib4, &name);
+	if (!binding || binding->flags & BIB_STATIC || !take_over_binding(binding, now, false))
+		return AGAIN;
+	close_binding(&name, binding);
+	return GO_ON;
+}
+
+/* Free a port for `p`, if there is any that nobody uses. */
+static __always_inline enum verdict give_back(struct packet *p, __u32 now)
+{
+	enum verdict result = AGAIN;
+	struct shared *all = all_shared();
+	__u32 at;
+	int i;
+
+	if (!all)
+		return STOP_dropped_internal;
+	for (i = 0; i < CLOSED_TRIES && p->protocol == IPPROTO_TCP && result == AGAIN; i++)
+		result = give_back_closed(p, now);
+	if (result == GO_ON) {
+		count(DIR_6TO4, COUNT_ports_given_back);
+		return GO_ON;
+	}
+	/* each search goes on where the last one ended: together they see them all */
+	at = __sync_fetch_and_add(&all->searched, EXPIRED_TRIES);
+	for (i = 0; i < EXPIRED_TRIES; i++) {
+		result = give_back_expired(p, at + i, now);
+		if (result == AGAIN)
+			continue;
+		if (!result)
+			count(DIR_6TO4, COUNT_ports_given_back);
+		return result;
+	}
+	return STOP_dropped_ports_exhausted;
+}
