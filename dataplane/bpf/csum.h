@@ -61,13 +61,19 @@ static __always_inline __s64 addresses_to_ipv6(const struct packet *p)
 	return addresses_changed(p, ~0U, 0);
 }
 
-/* The sum over ICMPv6's pseudo-header, which ICMPv4 has not. */
-static __always_inline __s64 pseudo6_sum(struct packet *p)
+/* The sum over IPv6's pseudo-header (RFC 8200 section 8.1). */
+static __always_inline __s64 pseudo6_sum_of(struct packet *p, __u8 next_header)
 {
-	__be32 rest[2] = {bpf_htonl(p->length), bpf_htonl(IPPROTO_ICMPV6)};
+	__be32 rest[2] = {bpf_htonl(p->length), bpf_htonl(next_header)};
 	__s64 sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->client, 2 * sizeof(union addr6), 0);
 
 	return bpf_csum_diff(NULL, 0, rest, sizeof(rest), sum);
+}
+
+/* The same of ICMPv6; ICMPv4 has none. */
+static __always_inline __s64 pseudo6_sum(struct packet *p)
+{
+	return pseudo6_sum_of(p, IPPROTO_ICMPV6);
 }
 
 /* The sum of `length` bytes at `offset`, or negative. Not for the common packet: it reads all. */

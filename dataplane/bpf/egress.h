@@ -161,7 +161,9 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)
 		return ACTION_PASS;
-	if (config && stop == STOP_dropped_tcp_without_session && respond_reset(skb, &p)) {
+	/* not to those who may not ask us anything: the source may be forged */
+	if (config && stop == STOP_dropped_tcp_without_session && !check_policy(skb, &p) &&
+	    respond_reset(skb, &p)) {
 		here->value[DIR_6TO4][COUNT_resets_sent]++;
 		return to_kernel(skb, config);
 	}

@@ -6,6 +6,8 @@
 
 #include "session.h"
 
+struct bpf_map;
+
 static __always_inline void fragment_key_of(const struct packet *p, struct fragment_key *key)
 {
 	__builtin_memset(key, 0, sizeof(*key));
@@ -97,6 +99,37 @@ static __always_inline void drop_held(struct held_key *key)
 	}
 }
 
+static long drop_expired_held(struct bpf_map *map, const struct held_key *key, struct held *waiting,
+			      __u32 *now)
+{
+	__u8 direction = waiting->direction;
+	struct held_key name = *key;
+
+	(void)map;
+	if (name.part || !take_over(&waiting->expires, *now, false))
+		return 0;
+	drop_held(&name);
+	count(direction, COUNT_received);
+	count(direction, COUNT_dropped_fragment_expired);
+	return 0;
+}
+
+/* The buffer is full: make room of those whose time is over. At most once a second: their times are
+ * whole seconds, and a flood of early fragments is not to cost more than that. */
+__noinline bool make_room_for_held(__u32 now)
+{
+	struct shared *all = all_shared();
+	__u32 seen;
+
+	if (!all)
+		return false;
+	seen = *(volatile __u32 *)&all->held_swept;
+	if (seen == now || __sync_val_compare_and_swap(&all->held_swept, seen, now) != seen)
+		return false;
+	bpf_for_each_map_elem(&held, drop_expired_held, &now, 0);
+	return true;
+}
+
 static __always_inline int load_part(struct __sk_buff *skb, const struct packet *p,
 				     struct held *copy, __u32 part)
 {
@@ -130,8 +163,13 @@ __noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 		return STOP_dropped_truncated;
 	fragment_key_of(p, &key.packet);
 	for (i = 0; i < HELD_PER_PACKET; i++) {
+		int error;
+
 		key.index = i;
-		if (!bpf_map_update_elem(&held, &key, copy, BPF_NOEXIST))
+		error = bpf_map_update_elem(&held, &key, copy, BPF_NOEXIST);
+		if (error == -E2BIG && make_room_for_held(now_seconds()))
+			error = bpf_map_update_elem(&held, &key, copy, BPF_NOEXIST);
+		if (!error)
 			break;
 	}
 	if (i == HELD_PER_PACKET)

@@ -15,7 +15,6 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 {
 	union session_life seen, gone = {};
 	struct closed_session first = {};
-	struct session_key key;
 	struct session *session;
 	struct config *config;
 	bool freed;
@@ -30,8 +29,7 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 		bpf_map_push_elem(&closed, &first, BPF_EXIST);
 		return STOP_dropped_ports_exhausted;
 	}
-	key = first.key;
-	session = bpf_map_lookup_elem(&sessions, &key);
+	session = bpf_map_lookup_elem(&sessions, &first.key);
 	if (!session || session->generation != first.generation)
 		return AGAIN;
 	seen = session_life_of(session);
@@ -39,8 +37,8 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 		return AGAIN;
 	if (!change_session(session, seen, gone))
 		return AGAIN;
-	freed = session_ends(&key, session, seen.state, true);
-	bpf_map_delete_elem(&sessions, &key);
+	freed = session_ends(&first.key, session, seen.state, true);
+	bpf_map_delete_elem(&sessions, &first.key);
 	count(DIR_6TO4, COUNT_sessions_closed);
 	return freed ? GO_ON : AGAIN;
 }

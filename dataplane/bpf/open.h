@@ -22,10 +22,10 @@ static __noinline enum verdict stranger_may_open(const struct packet *p,
 static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet *p,
 					    const struct config *config)
 {
-	bool bound = find_binding(p, 1, 0);
-
+	if (!find_binding(p, 1, 0))
+		return STOP_dropped_tcp_without_session;
 	STEP(check_policy(skb, p));
-	if (!bound || (config->flags & CONFIG_PORT_DEPENDENT && !(p->flags & PACKET_STATIC)))
+	if (config->flags & CONFIG_PORT_DEPENDENT && !(p->flags & PACKET_STATIC))
 		return STOP_dropped_tcp_without_session;
 	return GO_ON;
 }

@@ -197,8 +197,8 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 /* Take a free port for p->client: not a predictable one, and for UDP one of the same parity where
  * there is one (RFC 6146 section 3.5.1.1). The client's own address comes first; the next ones
  * help out when it is full. */
-__noinline enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u32 expires,
-				   __u32 now)
+inline_step enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u32 expires,
+				    __u32 now)
 {
 	struct open_work *work = open_work_here();
 	struct search *search;

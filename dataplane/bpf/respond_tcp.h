@@ -70,7 +70,7 @@ __noinline int respond_reset(struct __sk_buff *skb, struct packet *p)
 	/* Whether a device is still to finish the sum can't be read. Where it is, only the pseudo
 	 * header's is in the packet, and the next helper leaves that alone; elsewhere it makes of
 	 * it the whole one. */
-	sum = fold(pseudo6_sum(p));
+	sum = fold(pseudo6_sum_of(p, IPPROTO_TCP));
 	head.tcp.checksum = sum;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM))
 		return 0;

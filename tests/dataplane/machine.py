@@ -98,7 +98,8 @@ class Out:
         if not reasons:
             assert self.verdict != SHOT or "held" in self.counted, self.counted
             return None
-        assert self.verdict == SHOT, self.verdict
+        answered = "resets_sent" in self.counted
+        assert self.verdict == (REDIRECT if answered else SHOT), self.verdict
         assert len(reasons) == 1, reasons
         return reasons[0].removeprefix("dropped_")
 

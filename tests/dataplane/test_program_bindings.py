@@ -465,7 +465,9 @@ def knock(nat: Machine, port: int, number: int) -> Out:
 
 def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: Machine) -> None:
     small.configure(
-        limits={"sessions": 1024, "sessionsPerClient": 0}, timeouts={"udp": 3000}, filtering="EndpointIndependent"
+        limits={"sessions": 1024, "sessionsPerClient": 0},
+        timeouts={"udp": 3000},
+        filtering="EndpointIndependent",
     )
     port = send(small, 4000).packet.sport
     knocks = [knock(small, port, number) for number in range(800)]
@@ -481,9 +483,7 @@ def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: 
 
 
 def test_filtered_syns_are_bounded_like_sessions(small: Machine) -> None:
-    small.reset(
-        limits={"sessions": 1024, "sessionsPerClient": 0}, filtering="AddressDependent"
-    )
+    small.reset(limits={"sessions": 1024, "sessionsPerClient": 0}, filtering="AddressDependent")
     port = syn(small, 4000).packet.sport
     for number in range(800):
         source = f"198.18.{number >> 8}.{number & 255}"

@@ -74,6 +74,7 @@ class World:
 
     def start(self, rng: Random) -> None:
         """Forget everything, with another config."""
+        self.second = self.nat.datapath.now()
         prefix = rng.choice(NETWORKS)
         copied, address_dependent = rng.random() < 0.5, rng.random() < 0.3
         lend_ports = rng.random() < 0.7
@@ -137,12 +138,18 @@ class World:
             assert other[0] != client[0] or public[0] == address, "RFC 4787 REQ-2: paired"
         return address, port
 
+    def hold_the_clock(self) -> None:
+        """Nothing ends here, not even the rest of a closed connection, however slow the machine."""
+        if late := self.nat.datapath.now() - self.second:
+            self.nat.datapath.travel(-late)
+
     # ---- one packet --------------------------------------------------------------------------
 
     def from_ipv6(
         self, packet: bytes, *, segment: int = 0, behind_uplink: bool = False
     ) -> tuple[str, bytes]:
         """Send one; say what became of it, and the packet that came of it."""
+        self.hold_the_clock()
         came_by = self.nat.uplink if behind_uplink else self.nat.pod_link
         out = self.seen = self.nat.from_pod(packet, ingress_ifindex=came_by, gso_size=segment)
         by_kernel = {"sent_kernel", "hairpinned"} & out.counted.keys()
@@ -163,6 +170,7 @@ class World:
         self, packet: bytes, *, segment: int = 0, from_ourselves: bool = False
     ) -> tuple[str, bytes]:
         """Likewise, from an uplink or from lo."""
+        self.hold_the_clock()
         if self.wire and not from_ourselves:
             segment = 0
             out = self.wire(packet)
@@ -217,6 +225,10 @@ class World:
         if reason == "passed":
             assert out.verdict == NEXT
             assert out.frame[14:] == packet, "what passes is as it was"
+        elif "resets_sent" in out.counted:
+            assert reason == "tcp_without_session"
+            assert out.verdict == REDIRECT
+            assert out.frame[14:].hex() == answers.reset(packet).hex()
         elif answer and "icmp_errors_suppressed" not in out.counted:
             assert out.counted.get("icmp_errors_sent") == 1, out.counted
             assert out.verdict == REDIRECT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
@@ -70,6 +72,16 @@ PATHS = [
     ("6S 4SA 4RA 6R", "TRANS", TRANSITORY),
     ("6S 4SA 4RA 6A", "ESTABLISHED", ESTABLISHED),
     ("6S 4SA 6R 4PA", "ESTABLISHED", ESTABLISHED),
+    ("6S 4SA 6A 4FA 6R", "TRANS", TRANSITORY),
+    ("6S 4SA 6A 6FA 4R", "TRANS", TRANSITORY),
+    ("6S 4SA 6A 6R 4FA", "TRANS", TRANSITORY),
+    ("6S 4SA 6A 4R 6FA", "TRANS", TRANSITORY),
+    ("6S 4SA 6A 4FA 6R 4PA", "ESTABLISHED", ESTABLISHED),
+    ("6S 4SA 6A 6FA 6S", "V6_INIT", TRANSITORY),
+    ("6S 4SA 6A 6FA 6S 4SA 4FA 6PA", "V4_FIN", ESTABLISHED),
+    ("6S 4SA 6A 4FA 4SA", "V4_FIN", ESTABLISHED),
+    ("6S 4SA 6A 4FA 4S", "TRANS", TRANSITORY),
+    ("6S 4SA 6A 4FA 4S 6SA", "ESTABLISHED", ESTABLISHED),
     ("6S 4SA 6A 6FA 4FA 6S", "V6_INIT", TRANSITORY),
     ("6S 4SA 6A 6FA 4FA 6S 4SA", "ESTABLISHED", ESTABLISHED),
 ]
@@ -161,6 +173,49 @@ def test_established_session_lives_two_hours_and_four_minutes(flow: Flow) -> Non
     assert flow.packet("6PA").translated
     flow.nat.datapath.travel(ESTABLISHED + spare(ESTABLISHED) + 2)
     assert flow.packet("4PA").passed
+
+
+def test_no_fin_is_lost_where_both_come_at_once(flow: Flow) -> None:
+    """State and timer are one word: with two, each CPU wrote over what the other had done."""
+    nat = flow.nat
+    link = bytes(12)
+    start = threading.Barrier(2)
+    rounds = 300
+    ports = {}
+    for port in range(2000, 2000 + rounds):
+        opening = IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=port, dport=81, flags="S")
+        ports[port] = nat.from_pod(opening).packet.sport
+        answer = TCP(sport=81, dport=ports[port], flags="SA")
+        assert nat.from_internet(IP(src=str(SERVER), dst=str(POOL)) / answer).translated
+
+    def of_pod(port: int) -> bytes:
+        fin = IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=port, dport=81, flags="FA")
+        return link + b"\x86\xdd" + bytes(fin)
+
+    def of_server(port: int) -> bytes:
+        fin = IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=81, dport=ports[port], flags="FA")
+        return link + b"\x08\x00" + bytes(fin)
+
+    def run(hook: str, ifindex: int, frames: list[bytes]) -> None:
+        program = nat.datapath.program(hook)
+        for frame in frames:
+            start.wait()
+            program.run(frame, ifindex=ifindex, ingress_ifindex=ifindex)
+
+    threads = [
+        threading.Thread(target=run, args=(hook, ifindex, [make(port) for port in ports]))
+        for hook, ifindex, make in (
+            ("nat64_egress", nat.interface, of_pod),
+            ("nat64_ingress", nat.uplink, of_server),
+        )
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended = [s for s in nat.datapath.sessions() if s.remote_port == 81]
+    assert {s.state for s in ended} == {"BOTH_FIN"}
+    assert max(s.expires_in for s in ended) <= TRANSITORY + 1
 
 
 def test_segment_without_session_or_binding_is_refused(flow: Flow) -> None:

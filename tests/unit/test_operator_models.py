@@ -95,7 +95,7 @@ def test_every_option_of_the_translator_can_be_set() -> None:
             "deniedDestinations": ["198.51.100.0/24"],
         },
         filtering="AddressDependent",
-        overloadTCPPorts=True,
+        overloadTCPPorts=False,
         copyTrafficClass=False,
         clampTCPMSS=False,
         lowestIPv6MTU=1400,
@@ -107,7 +107,12 @@ def test_every_option_of_the_translator_can_be_set() -> None:
             "tcpIncomingSynSeconds": 7,
             "fragmentSeconds": 3,
         },
-        limits={"sessions": 2048, "portsPerClient": 5, "newSessionsPerSecondPerClient": 6},
+        limits={
+            "sessions": 2048,
+            "sessionsPerClient": 4,
+            "portsPerClient": 5,
+            "newSessionsPerSecondPerClient": 6,
+        },
         hostPorts={"translator": 1234},
     ).config()
     default = config.Config(name="default")

@@ -69,6 +69,7 @@ class Limits(Spec, frozen=True, kw_only=True):
     """Bounds on state."""
 
     sessions: int = 262_144
+    sessions_per_client: int | None = None
     ports_per_client: int = 0
     new_sessions_per_second_per_client: int = 0
 
@@ -100,8 +101,8 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     interface_name: str | None = None
     static_mappings: tuple[StaticMapping, ...] = ()
     policy: Policy = Policy()
-    filtering: str = "EndpointIndependent"
-    overload_tcp_ports: bool = msgspec.field(default=False, name="overloadTCPPorts")
+    filtering: str = "AddressAndPortDependent"
+    overload_tcp_ports: bool = msgspec.field(default=True, name="overloadTCPPorts")
     copy_traffic_class: bool = True
     clamp_tcp_mss: bool = msgspec.field(default=True, name="clampTCPMSS")
     lowest_ipv6_mtu: int = msgspec.field(default=1280, name="lowestIPv6MTU")

@@ -17,7 +17,11 @@ TCX_KERNEL = (6, 6)
 LEAST_UPLINK_MTU = 1260
 
 _DROP_REMEDIES = {
-    "ports_exhausted": "add addresses or ports to spec.pools, or set overloadTCPPorts",
+    "ports_exhausted": "add addresses or ports to spec.pools",
+    "client_port_share": "a pod holds as many ports as are left for all others: `kubectl nat64 bib "
+    "--node` says which; add addresses or ports to spec.pools if it may",
+    "client_session_limit": "a pod has spec.limits.sessionsPerClient connections open: raise "
+    "it, or look at `kubectl nat64 bib --node` for the pod",
     "session_table_full": "raise spec.limits.sessions",
     "client_port_limit": "a pod holds spec.limits.portsPerClient ports: raise it, or look at "
     "`kubectl nat64 bib --node` for the pod",

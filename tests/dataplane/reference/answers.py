@@ -1,4 +1,4 @@
-"""The ICMP errors with which a translator answers what it refuses."""
+"""The ICMP errors and RSTs with which a translator answers what it refuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv6Address
 
 from tests.dataplane.reference import icmp
-from tests.dataplane.reference.headers import ICMP, ICMPV6, Refused, checksum, pseudo6
+from tests.dataplane.reference.headers import ICMP, ICMPV6, TCP, Refused, checksum, pseudo6
 from tests.dataplane.reference.policy import NEVER_A_CLIENT, within
 
 
@@ -30,6 +30,24 @@ def to_ipv6(packet: bytes, refused: Refused) -> bytes | None:
     message = message[:2] + struct.pack("!H", value) + message[4:]
     fixed = struct.pack("!IHBB", 6 << 28, len(message), ICMPV6, 64)
     return fixed + source.packed + destination.packed + message
+
+
+def reset(packet: bytes) -> bytes:
+    """The RST that answers a segment without a session (RFC 9293 section 3.5.2)."""
+    source, destination = IPv6Address(packet[24:40]), IPv6Address(packet[8:24])
+    length = int.from_bytes(packet[4:6], "big")
+    segment = packet[40 : 40 + length]
+    port, remote_port, sequence, acknowledged, offset, flags = struct.unpack_from(
+        "!HHIIBB", segment
+    )
+    taken = length - (offset >> 4) * 4 + (flags & 1)
+    ends = (acknowledged, 0, 4) if flags & 16 else (0, (sequence + taken) % 2**32, 20)
+    fields = (remote_port, port, *ends[:2], 5 << 4, ends[2], 0)
+    head = struct.pack("!HHIIBBHHH", *fields, 0, 0)
+    value = checksum(pseudo6(source, destination, len(head), TCP) + head)
+    head = struct.pack("!HHIIBBHHH", *fields, value, 0)
+    fixed = struct.pack("!IHBB", 6 << 28, len(head), TCP, 64)
+    return fixed + source.packed + destination.packed + head
 
 
 def to_ipv4(packet: bytes, refused: Refused) -> bytes | None:

@@ -170,7 +170,7 @@ class BibEntry(NamedTuple):
     def unpack(cls, key: bytes, value: bytes, now: int) -> BibEntry:
         """Read a key and value of bib4."""
         address, port, protocol = BIB4_KEY.unpack(key)
-        client, client_port, flags, _generation, expires, sessions, created, _ = BIB4.unpack(value)
+        client, client_port, flags, _generation, expires, _, created, _ = BIB4.unpack(value)
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),

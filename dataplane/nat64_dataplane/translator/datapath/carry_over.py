@@ -28,7 +28,7 @@ class Carrier:
 
     def copy_all(self) -> str:
         """Copy every entry; return why not, or an empty text. Raises BpfError."""
-        names = (*_TABLES, "ports", "counters")
+        names = (*_TABLES, "ports", "counters", "shared")
         with ExitStack() as stack:
             if missing := [name for name in names if not (self.source / name).exists()]:
                 return f"maps {', '.join(missing)} are missing there"
@@ -54,8 +54,9 @@ class Carrier:
             for key, value in old["ports"].items():
                 if port_bitmap.split_key(key)[1] == abi.PORTS_TAKEN:
                     self._target.map("ports").set(key, value)
-            if counted := old["counters"].get(abi.U32.pack(0)):
-                self._target.map("counters").set(abi.U32.pack(0), counted)
+            for name in ("counters", "shared"):
+                if counted := old[name].get(abi.U32.pack(0)):
+                    self._target.map(name).set(abi.U32.pack(0), counted)
         return ""
 
     def copy_rest(self) -> None:
@@ -72,8 +73,45 @@ class Carrier:
                 )
         with Map.open_pinned(self.source / "sessions") as sessions:
             for key, value in sessions.items():
-                if abi.SESSION.unpack(value)[-2] >= self._started:
-                    self._target.map("sessions").add(key, value)
+                self._carry_session(key, value)
+
+    def _carry_session(self, key: bytes, value: bytes) -> None:
+        """Take one along that was opened or moved on meanwhile: the later state wins."""
+        table = self._target.map("sessions")
+        copied = table.get(key)
+        if copied is None:
+            if abi.SESSION.unpack(value)[-1] >= self._started:
+                table.add(key, value)
+        elif _same_owner(value, copied) and _progress(value) > _progress(copied):
+            table.set(key, value)
+
+
+_ORDER = {
+    state: place
+    for place, state in enumerate(
+        (
+            abi.TcpState.CLOSED,
+            abi.TcpState.V4_INIT,
+            abi.TcpState.V6_INIT,
+            abi.TcpState.ESTABLISHED,
+            abi.TcpState.TRANS,
+            abi.TcpState.V4_FIN,
+            abi.TcpState.V6_FIN,
+            abi.TcpState.BOTH_FIN,
+        )
+    )
+}
+
+
+def _progress(session: bytes) -> tuple[int, int]:
+    """How far a session has come: its state, and until when it lives."""
+    _, _, _, _, expires, state, *_ = abi.SESSION.unpack(session)
+    return _ORDER[abi.TcpState(state & ~abi.TCP_SHUT)], expires
+
+
+def _same_owner(one: bytes, other: bytes) -> bool:
+    """Whether both are of one binding's life."""
+    return bool(abi.SESSION.unpack(one)[3] == abi.SESSION.unpack(other)[3])
 
 
 def _without_notes(values: bytes) -> bytes:

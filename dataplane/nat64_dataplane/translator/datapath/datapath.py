@@ -225,7 +225,8 @@ class Datapath:
     def travel(self, seconds: int) -> None:
         """Move the programs' clock forward: for tests of what takes minutes."""
         active, routes, offset = self._control()
-        self._maps["control"].set(ZERO, abi.CONTROL.pack(active, routes, offset + seconds * 10**9))
+        there = (offset + seconds * 10**9) % 2**64
+        self._maps["control"].set(ZERO, abi.CONTROL.pack(active, routes, there))
 
     def note_route_change(self) -> None:
         """Have every packet look for its route anew."""
