@@ -6,13 +6,14 @@
 #include "send.h"
 #include "translate.h"
 
-#define ERRORS_PER_SECOND 256 /* of each kind, and CPU: RFC 4443 section 2.4 (f) asks for a bound  \
-			       */
+/* Of each kind, and CPU: RFC 4443 section 2.4 (f) asks for a bound. */
+#define ERRORS_PER_SECOND 256
+* /
 #define ERROR_HOPS 64
 #define QUOTE_V6   (1280 - 48)
 #define QUOTE_V4   (576 - 28)
 
-struct refusal {
+	struct refusal {
 	__u8 type, code;
 };
 
