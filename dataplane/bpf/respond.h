@@ -8,12 +8,11 @@
 
 /* Of each kind, and CPU: RFC 4443 section 2.4 (f) asks for a bound. */
 #define ERRORS_PER_SECOND 256
-* /
-#define ERROR_HOPS 64
-#define QUOTE_V6   (1280 - 48)
-#define QUOTE_V4   (576 - 28)
+#define ERROR_HOPS	  64
+#define QUOTE_V6	  (1280 - 48)
+#define QUOTE_V4	  (576 - 28)
 
-	struct refusal {
+struct refusal {
 	__u8 type, code;
 };
 
