@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define NAT64_ABI 5
+#define NAT64_ABI 6
 
 union addr6 {
 	__u8 bytes[16];

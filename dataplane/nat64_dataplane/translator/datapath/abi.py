@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-ABI = 5
+ABI = 6
 """NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
 
 CONFIG_SLOTS = 2
