@@ -4,8 +4,9 @@
 
 #include "clients.h"
 
-#define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
-#define EVEN_PORTS  0x5555555555555555ULL
+#define CLAIM_TRIES	  40 /* blocks of ports looked at, and races lost */
+#define SOCKETS_PER_BLOCK 8  /* ports with sockets found before the search goes elsewhere */
+#define EVEN_PORTS	  0x5555555555555555ULL
 
 /* What map operations return, negative. Compare it as an int: before Linux 6.3 they return one, and
  * the verifier calls them without the helper that would extend it to 64 bits. */
@@ -125,6 +126,14 @@ __noinline enum verdict next_range(struct search *search)
 	return GO_ON;
 }
 
+static __always_inline void next_block(struct search *search)
+{
+	search->blocks_tried++;
+	search->block++;
+	if (search->block >= search->first_block + search->blocks)
+		search->block = search->first_block;
+}
+
 /* Take a port of the current block. AGAIN: lost a race, or the block is full and the search has
  * moved on. */
 __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
@@ -160,15 +169,14 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 		offset = free_port(usable, taken, index_below(search->start, PORTS_PER_BLOCK),
 				   ~0ULL);
 	if (offset < 0) {
-		search->blocks_tried++;
-		search->block++;
-		if (search->block >= search->first_block + search->blocks)
-			search->block = search->first_block;
+		next_block(search);
 		return AGAIN;
 	}
 	name.pool_port = bpf_htons(search->block * PORTS_PER_BLOCK + offset);
 	if (has_socket(skb, p, &name)) {
-		search->start = bpf_get_prandom_u32();
+		search->start = offset + 1;
+		if (++search->sockets % SOCKETS_PER_BLOCK == 0)
+			next_block(search);
 		return AGAIN;
 	}
 	binding = &work->binding;

@@ -62,6 +62,7 @@ struct search {
 	__u32 start;		      /* port to begin with; its block is the first one */
 	__u32 first_block, blocks;    /* of the range */
 	__u32 block, blocks_tried;
+	__u32 sockets; /* ports met that a socket of the node has */
 	__u32 expires, now;
 	__be32 address;
 };

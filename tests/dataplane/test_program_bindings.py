@@ -475,6 +475,7 @@ def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: 
     assert {out.dropped for out in knocks[768:]} == {"inbound_session_limit"}
     assert all(send(small, 5000 + i).translated for i in range(200))
     small.datapath.travel(2000)
+    assert send(small, 4000).packet.sport == port  # only the client keeps its binding alive
     assert all(knock(small, port, number).translated for number in range(10))  # live on
     small.datapath.travel(1100)
     small.datapath.sweep()

@@ -171,7 +171,9 @@ def test_without_a_list_strangers_behind_an_uplink_are_refused(nat: Machine) -> 
 
 
 def test_inbound_from_a_denied_address_is_dropped(nat: Machine) -> None:
-    nat.reset(policy={"deniedDestinations": [f"{OTHER}/32"]})
+    nat.reset(
+        policy={"deniedDestinations": [f"{OTHER}/32"]}, filtering="EndpointIndependent"
+    )
     port = send(nat, SERVER).packet.sport
     out = nat.from_internet(IP(src=str(OTHER), dst=str(POOL)) / UDP(sport=1, dport=port))
     assert out.dropped == "destination_denied"
@@ -179,6 +181,7 @@ def test_inbound_from_a_denied_address_is_dropped(nat: Machine) -> None:
 
 @pytest.mark.parametrize("source", ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
 def test_inbound_from_an_impossible_address_is_dropped(nat: Machine, source: str) -> None:
+    nat.reset(filtering="EndpointIndependent")
     port = send(nat, SERVER).packet.sport
     out = nat.from_internet(IP(src=source, dst=str(POOL)) / UDP(sport=1, dport=port))
     assert out.dropped == "source_illegal"

@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.translator.datapath.datapath import Session
-from tests.dataplane.machine import OTHER, POD, POOL, SERVER, Machine, Out, at, spare
+from tests.dataplane.machine import MAC, OTHER, POD, POOL, SERVER, Machine, Out, at, spare
 
 pytestmark = pytest.mark.root
 
@@ -178,7 +178,7 @@ def test_established_session_lives_two_hours_and_four_minutes(flow: Flow) -> Non
 def test_no_fin_is_lost_where_both_come_at_once(flow: Flow) -> None:
     """State and timer are one word: with two, each CPU wrote over what the other had done."""
     nat = flow.nat
-    link = bytes(12)
+    link = MAC + bytes(6)
     start = threading.Barrier(2)
     rounds = 300
     ports = {}
