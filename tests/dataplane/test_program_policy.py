@@ -171,9 +171,7 @@ def test_without_a_list_strangers_behind_an_uplink_are_refused(nat: Machine) -> 
 
 
 def test_inbound_from_a_denied_address_is_dropped(nat: Machine) -> None:
-    nat.reset(
-        policy={"deniedDestinations": [f"{OTHER}/32"]}, filtering="EndpointIndependent"
-    )
+    nat.reset(policy={"deniedDestinations": [f"{OTHER}/32"]}, filtering="EndpointIndependent")
     port = send(nat, SERVER).packet.sport
     out = nat.from_internet(IP(src=str(OTHER), dst=str(POOL)) / UDP(sport=1, dport=port))
     assert out.dropped == "destination_denied"
