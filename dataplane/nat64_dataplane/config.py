@@ -36,7 +36,6 @@ class Filtering(enum.Enum):
     """Which inbound packets reach an existing mapping (RFC 6146 section 3.5.2, RFC 4787)."""
 
     ADDRESS_AND_PORT_DEPENDENT = "AddressAndPortDependent"
-    """From the addresses and ports that the client has sent to: nobody else gets anything in."""
     ENDPOINT_INDEPENDENT = "EndpointIndependent"
     ADDRESS_DEPENDENT = "AddressDependent"
 
@@ -174,9 +173,8 @@ class Limits(_Section, frozen=True, kw_only=True):
     @property
     def of_one_client(self) -> int:
         """Sessions that one client may have open; 0 for no limit."""
-        if self.sessions_per_client is None:
-            return self.sessions // 8
-        return self.sessions_per_client
+        default = self.sessions // 8
+        return default if self.sessions_per_client is None else self.sessions_per_client
 
 
 class Config(_Section, frozen=True, kw_only=True):
