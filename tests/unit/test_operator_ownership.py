@@ -97,7 +97,9 @@ def test_never_two_owners_although_events_are_lost_and_pods_come_first(seed: int
                 made.machines.act(made, rng)
             assert_no_double_owner(made)
     made.known_nodes = None
-    assert_it_ends_well(made, rng)
+    # A node that gets and loses a label while the operator hears of no node may keep a translator
+    # that the operator never knew of: docs/limitations.md.
+    assert_it_ends_well(made, rng, all_is_heard=False)
 
 
 @settings(max_examples=50, deadline=None)
@@ -115,7 +117,9 @@ def test_never_two_owners_by_what_the_operator_alone_decides(seed: int) -> None:
     assert_it_ends_well(made, rng)
 
 
-def assert_it_ends_well(made: Simulation, rng: random.Random) -> None:
+def assert_it_ends_well(
+    made: Simulation, rng: random.Random, *, all_is_heard: bool = True
+) -> None:
     """Nothing is left to do, no pod waits for another, and nothing is where nobody put it."""
     assert made.machines is not None
     for _ in range(2):
@@ -134,7 +138,7 @@ def assert_it_ends_well(made: Simulation, rng: random.Random) -> None:
                 wanted[name].add(gateway)
                 assert made.machines.held[name].get(gateway) == mounted(made, obj), (name, gateway)
     for name, held in made.machines.held.items():
-        assert held.keys() <= wanted.get(name, set()), f"{name}: leftovers"
+        assert not all_is_heard or held.keys() <= wanted.get(name, set()), f"{name}: leftovers"
 
 
 DAEMON_SETS = {name: Ref("DaemonSet", f"nat64-{name}", NAMESPACE) for name in ("older", "younger")}

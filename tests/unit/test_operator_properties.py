@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nat64_operator.reconcile import Node
@@ -207,6 +207,7 @@ def test_whatever_is_asked_for_there_is_an_end(seed: int, corefile: str) -> None
 
 @settings(max_examples=60, deadline=None)
 @given(seed=SEEDS, corefile=st.sampled_from([COREFILE, K3S]))
+@example(seed=1_162_937_774, corefile=K3S)  # the policy moves from one gateway to another
 def test_the_way_there_does_not_matter(seed: int, corefile: str) -> None:
     rng = random.Random(seed)
     # On every node: whether CoreDNS stays wired where no sidecar is left depends on whether it was.
@@ -227,7 +228,16 @@ def test_the_way_there_does_not_matter(seed: int, corefile: str) -> None:
     made.nodes = straight.nodes
     ask_for(final, made)
     finish(made)
-    assert made.everything() == straight.everything()
+    # Of two that want the same, the one that had it keeps it: there the way does matter.
+    if not any(reason.endswith("Conflict") for reason in refusals(straight)):
+        assert made.everything() == straight.everything()
+
+
+def refusals(made: Simulation) -> list[str]:
+    """Why objects are not accepted."""
+    objects = ((kind, name) for kind, found in made.custom.items() for name in found)
+    accepted = (made.condition(kind, name, "Accepted") for kind, name in objects)
+    return [reason for status, reason, *_ in accepted if status == "False"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -35,10 +35,18 @@ def retry_seconds(case: Case, record: Record) -> float:
 def confirm(case: Case, record: Record, original: Site) -> Step:
     """Our part is in the file as we wrote it: see what CoreDNS makes of it."""
     if record.state is State.CONFIRMED:
-        return _watch(case, record, original)
+        step = _watch(case, record, original)
+        current = _of_its_gateway(case, record)
+        moved = current != record and step.store is None
+        return step._replace(store=current) if moved else step
     where = case.file.where
     confirmed = replaced(
-        record, state=State.CONFIRMED, since=case.now, confirmed=True, note="", harmed=False
+        _of_its_gateway(case, record),
+        state=State.CONFIRMED,
+        since=case.now,
+        confirmed=True,
+        note="",
+        harmed=False,
     )
     fresh = case.answer_since(record.since)
     if fresh is not None and fresh.failure and record.resolved:
@@ -59,6 +67,15 @@ def confirm(case: Case, record: Record, original: Site) -> Step:
         f"its pods ask the sidecars? {_again(case, record)}"
     )
     return _roll_back(case, record, original, note, harmed=False)
+
+
+def _of_its_gateway(case: Case, record: Record) -> Record:
+    """The record with the policy's gateway. Another one that it named is no longer asked: until
+    CoreDNS is seen to go by the new text, that one must stay as it is.
+    """
+    if case.edit is None:
+        return record
+    return replaced(record, gateway=case.gateway, prefix=case.prefix)
 
 
 def _watch(case: Case, record: Record, original: Site) -> Step:
