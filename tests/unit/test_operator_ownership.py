@@ -117,9 +117,7 @@ def test_never_two_owners_by_what_the_operator_alone_decides(seed: int) -> None:
     assert_it_ends_well(made, rng)
 
 
-def assert_it_ends_well(
-    made: Simulation, rng: random.Random, *, all_is_heard: bool = True
-) -> None:
+def assert_it_ends_well(made: Simulation, rng: random.Random, *, all_is_heard: bool = True) -> None:
     """Nothing is left to do, no pod waits for another, and nothing is where nobody put it."""
     assert made.machines is not None
     for _ in range(2):
