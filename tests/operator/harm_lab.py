@@ -211,6 +211,8 @@ class HarmLab:
     def start_operator(self, *flags: str) -> None:
         """With the chart's rights, and the cluster's DNS where CoreDNS is."""
         kubectl = self.control_plane.kubectl
+        # The Lease of one that was killed expires after half a minute, which is not tested here.
+        kubectl("-n", NAMESPACE, "delete", "lease", "nat64-operator", "--ignore-not-found")
         token = kubectl("-n", NAMESPACE, "create", "token", "nat64-operator", "--duration=2h")
         config = yaml.safe_load(self.control_plane.kubeconfig.read_text())
         config["users"] = [{"name": "operator", "user": {"token": token.strip()}}]

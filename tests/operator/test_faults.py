@@ -11,6 +11,7 @@ from tests.operator.conftest import (
     Api,
     ClusterDns,
     Operator,
+    condition,
     eventually,
     gateway,
     policy,
@@ -45,6 +46,11 @@ def running(
     return cluster, operator, proxy
 
 
+def is_programmed(api: Api) -> bool:
+    """Whether every node runs the gateway's config."""
+    return condition(api.get("nat64gateway", "default"), "Programmed")[0] == "True"
+
+
 def udp_timeout(api: Api) -> int:
     """What the config that the DaemonSet mounts says."""
     volumes = api.get("daemonset", "nat64-default")["spec"]["template"]["spec"]["volumes"]
@@ -77,9 +83,9 @@ def test_an_event_that_can_t_be_made_yet_is_made_later_and_once(
     api, operator, proxy = running
     proxy.failing = {"events"}
     api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 400}}})
-    eventually(lambda: not is_ready(api, "nat64gateway"), about="it rolls out")
+    eventually(lambda: not is_programmed(api), about="it rolls out")
     roll_out(api)
-    eventually(lambda: is_ready(api, "nat64gateway"), about="statuses are written all the same")
+    eventually(lambda: is_programmed(api), about="statuses are written all the same")
     eventually(lambda: "an Event can't be posted yet" in operator.log(), about="said")
     uid = api.get("nat64gateway", "default")["metadata"]["uid"]
     before = {e["metadata"]["name"]: e["count"] for e in events_of(api, uid, "RollingOut")}

@@ -266,7 +266,7 @@ def test_a_kind_that_is_not_known_for_a_while_takes_nothing_away(
     operator.start()  # as a kubelet does
     eventually(lambda: operator.ask("/healthz")[0] == 200, about="alive, and waits")
     assert operator.ask("/readyz")[0] == 503
-    assert "does not know NAT64Gateway" in operator.log()
+    eventually(lambda: "does not know NAT64Gateway" in operator.log(), about="says why")
     spec = cluster.get("daemonset", "nat64-default")["spec"]
     assert "remove" not in str(spec)
     proxy.missing = set()
@@ -355,7 +355,7 @@ def test_a_label_of_the_namespace_that_someone_set_is_left(
     cluster: Api, operator: Operator
 ) -> None:
     key = "pod-security.kubernetes.io"
-    cluster.control_plane.kubectl("label", "ns", NAMESPACE, f"{key}/warn=baseline")
+    cluster.control_plane.kubectl("label", "--overwrite", "ns", NAMESPACE, f"{key}/warn=baseline")
     try:
         operator.start("--label-namespace=true")
         cluster.apply(gateway(prefix=PREFIX))

@@ -8,6 +8,7 @@ from typing import Any
 from kubernetes import client
 
 from nat64_operator.edge.executor import AT_ONCE, Executor
+from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 from nat64_operator.reconcile.actions import Apply, Group, Plan
 from nat64_operator.render.manifest import Ref
@@ -97,3 +98,38 @@ def test_a_group_stops_where_it_fails_and_the_others_go_on() -> None:
         assert server.log.count("refused") == 1, "it waits for its turn"
 
     asyncio.run(run())
+
+
+def test_a_lease_that_ran_out_does_not_stop_the_process() -> None:
+    """Nobody has said yet that it is lost: the operator waits, and everything else goes on."""
+
+    class Expired:
+        """Held once, and not renewed since."""
+
+        def __init__(self) -> None:
+            self.held = asyncio.Event()
+            self.held.set()
+
+        holds = False
+
+    async def run() -> int:
+        store, kube = Store(SETTINGS), SlowServer()
+        loop = Loop(
+            kube,  # type: ignore[arg-type]
+            store,
+            SETTINGS,
+            cluster_dns="::1",
+            sidecar_dns="",
+            probe_zones=(),
+            lease=Expired(),  # type: ignore[arg-type]
+        )
+        task = asyncio.create_task(loop.run())
+        turns = 0
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            turns += 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return turns
+
+    assert asyncio.run(asyncio.wait_for(run(), 5)) == 5

@@ -60,7 +60,7 @@ class _EndlessBackoff:
     """
 
     def __iter__(self) -> Iterator[float]:
-        return itertools.chain((1, 2, 4, 8), itertools.repeat(15))
+        return itertools.chain((1, 2, 4, 8), itertools.repeat(20))
 
 
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -70,7 +70,7 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.error_backoffs = _EndlessBackoff()
     settings.networking.connect_timeout = 10
     settings.watching.chunk_size = PAGE
-    settings.watching.reconnect_backoff = 1.0
+    settings.watching.reconnect_backoff = 1.5
     # A worker serves one object, and is done at once. One that waited for a next event would keep
     # its slot, and thousands of whole Nodes would pile up in the queue behind it.
     settings.queueing.worker_limit = 50

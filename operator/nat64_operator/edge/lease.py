@@ -17,6 +17,7 @@ from typing import Any
 from kubernetes import client
 
 from nat64_operator.apiserver import TROUBLE, say
+from nat64_operator.edge.backoff import wait_after
 from nat64_operator.edge.kube import Kube
 from nat64_operator.render.manifest import Ref
 
@@ -29,6 +30,8 @@ STANDBY_SECONDS = 1
 """How often an operator that waits looks: a holder that ends gives the Lease up."""
 MARGIN_SECONDS = 15
 """A holder stops this long before others may start."""
+MOST_RETRY_SECONDS = 8
+"""The longest pause after a failed renewal."""
 LEASE_TIMEOUT = (3, 10)
 """Seconds to connect and to answer. Together less than the margin: what a holder asked for in its
 last moment has come to its end before another starts."""
@@ -53,18 +56,25 @@ class Lease:
 
     async def run(self) -> None:
         """Get the lease, and keep it, for ever."""
+        failures = 0
         while True:
+            pause: float = RENEW_SECONDS if self.holds else STANDBY_SECONDS
             try:
                 if await asyncio.to_thread(self._try):
                     self.held.set()
+                    pause = RENEW_SECONDS
+                failures = 0
             except TROUBLE as error:
                 log.warning("the lease can't be renewed: %s", say(error))
+                pause = min(wait_after(failures), MOST_RETRY_SECONDS)
+                failures += 1
             except Exception:  # someone may have written what they like into it
                 log.exception("the lease can't be renewed")
+                pause = RENEW_SECONDS
             if self.held.is_set() and not self.holds:
                 self.held.clear()
                 log.warning("the lease is lost: others may act now")
-            await asyncio.sleep(RENEW_SECONDS if self.holds else STANDBY_SECONDS)
+            await asyncio.sleep(pause)
 
     async def release(self) -> None:
         """Give the Lease up, so that another operator takes over at once. Call it only when nothing

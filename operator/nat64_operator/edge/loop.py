@@ -7,7 +7,6 @@ the API server refuses does not delay the others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -33,6 +32,8 @@ log = logging.getLogger("nat64_operator")
 
 NOWHERE = "nowhere"
 """The sidecars can't be reached from here."""
+STANDBY_SECONDS = 0.2
+"""How often an operator without the Lease looks whether it has it."""
 QUIET_SECONDS = 0.3
 """How long changes are collected before the next pass."""
 
@@ -84,9 +85,7 @@ class Loop:
             self.touch()
             if self._lease is not None and not self._lease.holds:
                 self.ready = True  # a standby is ready when it can take over
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1):
-                        await self._lease.held.wait()
+                await asyncio.sleep(STANDBY_SECONDS)
                 continue
             self._store.changed.clear()
             try:

@@ -14,7 +14,7 @@ from kubernetes import client
 
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.policy import Policy
-from nat64_operator.apiserver import say
+from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.coredns.record import POLICY_LABEL, Record
 from nat64_operator.edge import dns
 from nat64_operator.edge.kube import Kube
@@ -28,6 +28,8 @@ from nat64_operator.settings import Settings
 log = logging.getLogger("nat64_operator")
 
 RESYNC_SECONDS = 600
+AGAIN_SECONDS = 5
+"""How soon Corefiles are read again after a failure."""
 MISSING_SECONDS = 15
 """How often a kind is listed that the API server no longer serves."""
 PODS_SECONDS = 30
@@ -46,11 +48,13 @@ class Reader:
         self._ranges_read = float("-inf")
         self._corefiles_read = float("-inf")
         self._corefiles_known: set[tuple[str, str]] = set()
+        self._fetched: dict[tuple[str, str], tuple[float, Any]] = {}
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
         self._pods_read: dict[str, float] = {}
 
     def corefiles_again(self) -> None:
         """Make the next pass read the Corefiles again."""
+        self._fetched.clear()
         self._corefiles_read = float("-inf")
 
     async def refresh(self) -> None:
@@ -69,7 +73,15 @@ class Reader:
             wanted - self._corefiles_known
             or now - self._corefiles_read >= self._settings.corefile_seconds
         ):
-            await self._read_corefiles(wanted)
+            try:
+                await self._read_corefiles(wanted)
+            except TROUBLE as error:
+                if wanted - self._corefiles_known:
+                    raise
+                # What is known may be old. A write carries the version that was read, so it fails
+                # where someone else was first.
+                log.warning("the Corefiles can't be read again: %s", say(error))
+                self._corefiles_read = now - self._settings.corefile_seconds + AGAIN_SECONDS
 
     def times(self) -> Iterable[float]:
         """When each of the periodic reads is due, by the monotonic clock."""
@@ -163,12 +175,22 @@ class Reader:
 
     async def _read_corefiles(self, wanted: set[tuple[str, str]]) -> None:
         def fetch() -> dict[tuple[str, str], Any]:
-            return {key: self._kube.config_map(*key) for key in sorted(wanted)}
+            # Of several requests one may fail. A later try need not repeat the others.
+            since = time.monotonic() - self._settings.corefile_seconds
+            found = {}
+            for key in sorted(wanted):
+                at, obj = self._fetched.get(key, (since, None))
+                if at <= since:
+                    obj = self._kube.config_map(*key)
+                    self._fetched[key] = (time.monotonic(), obj)
+                found[key] = obj
+            return found
 
         found = await asyncio.to_thread(fetch)
         await self._read_dns_clients({namespace for namespace, _ in wanted})
         self._store.corefiles = {key: obj for key, obj in found.items() if obj is not None}
         self._corefiles_known = wanted
+        self._fetched.clear()
         self._corefiles_read = time.monotonic()
 
     async def _read_dns_clients(self, namespaces: set[str]) -> None:
