@@ -102,7 +102,7 @@ def test_another_size_at_a_restart_takes_every_session_along(lab: Line, nat64: T
 def test_maps_of_another_layout_are_left_behind_and_the_log_says_why(
     lab: Line, nat64: Translator, change: str, reason: str
 ) -> None:
-    """Lost: every session. TCP hears nothing more, UDP gets a binding of the new maps at once."""
+    """Lost: every session. TCP is reset, UDP gets a binding of the new maps at once."""
     live = flows.start_all(lab.pod, patience=3)
     nat64.stop()
     maps = "pins=/sys/fs/bpf/nat64-operator/default; maps=$(ls $pins | grep -v links); "
