@@ -102,6 +102,7 @@ def nat(routed: Machine) -> Machine:
 
 
 def test_a_syn_to_a_mapped_port_is_clamped_too(nat: Machine) -> None:
+    nat.reset(filtering="EndpointIndependent")
     out = nat.from_pod(syn(1440))
     inbound = IP(src="203.0.113.11", dst=str(POOL)) / TCP(
         sport=999, dport=out.packet[TCP].sport, flags="S", options=[("MSS", 1460)]

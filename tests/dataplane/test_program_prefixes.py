@@ -59,7 +59,7 @@ def test_node_and_metadata_are_unreachable_through_every_prefix(
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_pool_address_leads_to_clients_only(nat: Machine, prefix: str, transport: str) -> None:
     """Where a port of the node's own address is held, its holder answers, never the node."""
-    nat.reset(prefix=prefix)
+    nat.reset(prefix=prefix, filtering="EndpointIndependent")
     network = IPv6Network(prefix)
     packet: Packet = IPv6(src=str(POD), dst=at(SERVER, network)) / TRANSPORTS[transport]
     port = nat.from_pod(packet).packet.sport
