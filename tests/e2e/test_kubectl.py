@@ -99,8 +99,8 @@ def test_trace_goes_all_the_way(plugin: Plugin, pod: Pod) -> None:
     found = plugin.json("trace", pod.name, f"{NAME}:80")
     assert (plugin.code, found["reached"], found["stopsAt"]) == (0, True, None), found
     assert [step["name"] for step in found["steps"]] == [
-        *("pod", "translator", "DNS", "NetworkPolicy", "route", "policy", "IPv4 route", "BIB"),
-        "packets",
+        *("pod", "translator", "DNS", "NetworkPolicy", "route", "policy", "IPv4 route", "program"),
+        *("BIB", "packets"),
     ]
 
 

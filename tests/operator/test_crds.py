@@ -161,7 +161,7 @@ BAD_GATEWAYS: list[Row] = [
     (
         {"filtering": "None"},
         "spec.filtering",
-        'supported values: "EndpointIndependent", "AddressDependent"',
+        'supported values: "AddressAndPortDependent", "AddressDependent", "EndpointIndependent"',
     ),
     ({"overloadTCPPorts": 1}, "spec.overloadTCPPorts", "must be of type boolean"),
     ({"lowestIPv6MTU": 1279}, "spec.lowestIPv6MTU", "greater than or equal to 1280"),
