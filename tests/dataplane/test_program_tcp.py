@@ -179,7 +179,7 @@ def test_no_fin_is_lost_where_both_come_at_once(flow: Flow) -> None:
     """State and timer are one word: with two, each CPU wrote over what the other had done."""
     nat = flow.nat
     link = MAC + bytes(6)
-    start = threading.Barrier(2)
+    start = threading.Barrier(2, timeout=60)
     rounds = 300
     ports = {}
     for port in range(2000, 2000 + rounds):
