@@ -180,7 +180,7 @@ def test_no_fin_is_lost_where_both_come_at_once(flow: Flow) -> None:
     nat = flow.nat
     link = MAC + bytes(6)
     start = threading.Barrier(2, timeout=60)
-    rounds = 300
+    rounds = 100
     ports = {}
     for port in range(2000, 2000 + rounds):
         opening = IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=port, dport=81, flags="S")
