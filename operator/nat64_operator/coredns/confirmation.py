@@ -24,10 +24,16 @@ from nat64_operator.coredns.record import Record, State
 WORRIED_SECONDS = 10
 """How often a wired Corefile is asked about while something is wrong."""
 MOST_RETRY_SECONDS = 86_400
+RELAPSE_SECONDS = 60
+"""How long a Corefile that worked is left alone after its first harm: a node that was down for a
+moment is no reason to go without synthesis for long, and the sidecars are asked before each write.
+"""
 
 
 def retry_seconds(case: Case, record: Record) -> float:
     """How long a Corefile is left alone after so many failures: each time twice as long."""
+    if record.confirmed and record.failures <= 1:
+        return float(min(RELAPSE_SECONDS, case.settings.retry_seconds))
     doubled: float = case.settings.retry_seconds * 2.0 ** min(max(record.failures - 1, 0), 30)
     return min(doubled, MOST_RETRY_SECONDS)
 
@@ -134,6 +140,8 @@ def _again(case: Case, record: Record) -> str:
 
 def _span(seconds: float) -> str:
     minutes = round(seconds / 60)
+    if minutes == 1:
+        return "a minute"
     return f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
 
 

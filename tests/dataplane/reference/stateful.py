@@ -42,6 +42,8 @@ class Open:
     """The one that it was last found to obey."""
     counts: bool = True
     """False for a filtered SYN's, until the client has sent something."""
+    outside: bool = False
+    """Whether a packet of its client came from behind an uplink, and the policy let it."""
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Nat64:
         if len(payload) < SHORTEST[head.next_header]:
             raise Refused("fragment_unexpected" if head.is_fragment else "truncated")
         if protocol == ICMP and payload[0] < 128:
-            return self._error_from_ipv6(head, payload, ttl)
+            return self._error_from_ipv6(head, payload, ttl, behind_uplink=behind_uplink)
         if protocol == ICMP and payload[0] not in (128, 129):
             raise Refused("icmp_type")
         if head.is_fragment:
@@ -141,13 +143,16 @@ class Nat64:
         key = (protocol, public, remote, remote_port) if public else None
 
         def check(session: Open | None = None) -> None:
-            if session and session.policy is self.policy:
+            # Whoever opened it: this packet may be a stranger's.
+            asked = behind_uplink and not (session and session.outside)
+            if session and session.policy is self.policy and not asked:
                 return
             self.policy.check(
                 self.prefix, protocol, head.source, remote, hairpin, behind_uplink=behind_uplink
             )
             if session:
                 session.policy = self.policy
+                session.outside |= behind_uplink
 
         if public and key in self.sessions and key not in self.borrowers:
             check(self.sessions[key])
@@ -165,7 +170,10 @@ class Nat64:
         check()
         if not public:
             if sum(held == protocol for held, _ in self.inside) >= self.ports:
-                return self._lend(protocol, client, remote, remote_port, hairpin), False
+                lent = self._lend(
+                    protocol, client, remote, remote_port, hairpin, behind_uplink=behind_uplink
+                )
+                return lent, False
             public = self.claim(protocol, client)
             assert (protocol, public) not in self.inside, f"{public} is somebody's already"
             self.outside[protocol, client] = public
@@ -173,12 +181,20 @@ class Nat64:
         if protocol != TCP or is_syn:
             if (protocol, public, remote, remote_port) in self.borrowers:
                 raise Refused("ports_exhausted")  # our port, lent out to this remote end
-            self.sessions[protocol, public, remote, remote_port] = Open(self.policy)
+            opened = Open(self.policy, outside=behind_uplink)
+            self.sessions[protocol, public, remote, remote_port] = opened
             self.contacts.add((protocol, public, remote))
         return public, hairpin
 
     def _lend(
-        self, protocol: int, client: Client, remote: IPv4Address, remote_port: int, hairpin: bool
+        self,
+        protocol: int,
+        client: Client,
+        remote: IPv4Address,
+        remote_port: int,
+        hairpin: bool,
+        *,
+        behind_uplink: bool,
     ) -> Public:
         """A port that others hold, but that nobody uses towards this remote end."""
         used = sum(key[0] == TCP and key[2:] == (remote, remote_port) for key in self.sessions)
@@ -190,10 +206,12 @@ class Nat64:
         assert key not in self.sessions, f"{public} is in use towards {remote} {remote_port}"
         self.lent[client, remote, remote_port] = public
         self.borrowers[key] = client
-        self.sessions[key] = Open(self.policy)
+        self.sessions[key] = Open(self.policy, outside=behind_uplink)
         return public
 
-    def _error_from_ipv6(self, head: Header6, message: bytes, ttl: int) -> Outcome:
+    def _error_from_ipv6(
+        self, head: Header6, message: bytes, ttl: int, *, behind_uplink: bool
+    ) -> Outcome:
         if (message[0], message[1]) not in icmp.ERRORS_TO_IPV4:
             raise Refused("icmp_type")
         inner, (remote_port, port) = quoted_ipv6(message[8:], self.prefix)
@@ -205,6 +223,9 @@ class Nat64:
             public = self.lent.get((client, remote, remote_port)) if protocol == TCP else None
         if not public:
             raise Refused("icmp_without_session")
+        session = self.sessions.get((protocol, public, remote, remote_port))
+        if behind_uplink and not (session and session.outside):
+            raise Refused("source_behind_uplink")
         ours = protocol != ICMP and remote in self.policy.pool
         mtu = 0xFFFF if ours else self.link_mtu
         out = self.stateless.error_to_ipv4(head, message, inner, public, ttl, mtu)
