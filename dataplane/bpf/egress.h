@@ -9,6 +9,7 @@
 #include "refragment.h"
 #include "respond_tcp.h"
 #include "send.h"
+#include "session_update.h"
 #include "translate.h"
 
 static __always_inline struct session *overloaded_session(struct packet *p, __u32 now)

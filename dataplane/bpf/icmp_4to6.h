@@ -3,6 +3,7 @@
 #pragma once
 
 #include "icmp.h"
+#include "policy.h"
 
 /* The inner packet is one that we sent to the remote end. What isn't ours, passes to the host. */
 inline_step enum verdict parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,

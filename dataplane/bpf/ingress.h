@@ -9,6 +9,7 @@
 #include "refragment.h"
 #include "respond.h"
 #include "send.h"
+#include "session_update.h"
 #include "translate.h"
 
 inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struct config *config,

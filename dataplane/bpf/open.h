@@ -4,6 +4,7 @@
 #pragma once
 
 #include "overload.h"
+#include "policy.h"
 
 /* Anybody may send to a mapped port, each from as many addresses as he can forge. What the table
  * holds of that is bounded, so that clients can always open theirs. */

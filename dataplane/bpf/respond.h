@@ -3,6 +3,7 @@
 #pragma once
 
 #include "icmp_tables.h"
+#include "policy.h"
 #include "send.h"
 #include "translate.h"
 

@@ -257,7 +257,7 @@ def at(address: IPv4Address | str, prefix: IPv6Network = PREFIX) -> str:
 
 
 def spare(timeout: int) -> int:
-    """For how many seconds at most a session in use outlives its timer (session.h)."""
+    """For how many seconds at most a session in use outlives its timer (session_update.h)."""
     return min(timeout // 8, 60)
 
 

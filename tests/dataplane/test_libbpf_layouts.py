@@ -23,6 +23,10 @@ def header(name: str) -> str:
     return (SOURCE / name).read_text()
 
 
+def abi_headers() -> str:
+    return "".join(path.read_text() for path in sorted(SOURCE.glob("abi*.h")))
+
+
 def enum_of(text: str, name: str) -> dict[str, int]:
     """Names and values of a C enum whose values are plain or 1 << n."""
     found = re.search(rf"enum {name} \{{(.*?)\}};", text, re.DOTALL)
@@ -63,7 +67,7 @@ def test_every_drop_reason_is_explained_and_used() -> None:
 )
 def test_enums_agree(kind: str, prefix: str, python: type) -> None:
     members = {f"{prefix}{member.name}": member.value for member in python}  # type: ignore[attr-defined]
-    assert enum_of(header("abi.h"), kind) == members
+    assert enum_of(abi_headers(), kind) == members
 
 
 def test_tcp_states_agree() -> None:
@@ -73,7 +77,7 @@ def test_tcp_states_agree() -> None:
 
 
 def test_flags_agree() -> None:
-    text = header("abi.h")
+    text = abi_headers()
     for prefix, kind in (("SESSION_", abi.SessionFlag), ("UPLINK_", abi.UplinkFlag)):
         found = dict(re.findall(rf"#define {prefix}(\w+)\s+\(1 << (\d+)\)", text))
         assert {name: 1 << int(shift) for name, shift in found.items()} == {
@@ -82,7 +86,7 @@ def test_flags_agree() -> None:
 
 
 def test_constants_agree() -> None:
-    text = header("abi.h")
+    text = abi_headers()
     defined = {
         name: int(value) for name, value in re.findall(r"#define (\w+)\s+(\d+)$", text, re.M)
     }
@@ -102,7 +106,7 @@ def test_constants_agree() -> None:
 
 
 def test_bindings_linger_longer_than_any_pause_between_sweeps() -> None:
-    found = re.search(r"#define LINGER (\d+)", header("sweep.h"))
+    found = re.search(r"#define LINGER (\d+)", header("sweep_entries.h"))
     assert found
     for took in (0.001, 1, 3, 10):
         assert took + agent.pause_after(took) < int(found[1])

@@ -45,7 +45,7 @@ _CONFIG_POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.05  # of one CPU, unless that would be too seldom
 LONGEST_PAUSE = 30.0
-"""Seconds between two sweeps. LINGER in dataplane/bpf/sweep.h counts on it."""
+"""Seconds between two sweeps. LINGER in dataplane/bpf/sweep_entries.h counts on it."""
 
 log = logging.getLogger(__name__)
 

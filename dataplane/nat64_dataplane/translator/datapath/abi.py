@@ -1,4 +1,4 @@
-"""Map keys and values, as dataplane/bpf/abi.h lays them out (a test compares sizes and offsets).
+"""Map keys and values, as dataplane/bpf/abi_*.h lay them out (a test compares sizes and offsets).
 
 Addresses and ports are in network order, everything else in the machine's. Each record here reads
 and writes one C struct; the names are the same.

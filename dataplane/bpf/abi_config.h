@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Maps that the agent writes and packets read: the config and what belongs to it. See abi.h. */
+#pragma once
+
+#include "abi_types.h"
+
+/* RFC 6146 section 4; config.timeout is indexed by these. */
+enum timer {
+	TIMER_UDP,
+	TIMER_ICMP,
+	TIMER_TCP_ESTABLISHED,
+	TIMER_TCP_TRANSITORY,
+	TIMER_TCP_INCOMING_SYN,
+	TIMER_FRAGMENT,
+	TIMER_COUNT,
+	TIMER_SLOTS = 8, /* a power of two, for the verifier */
+};
+
+enum config_flag {
+	CONFIG_ADDRESS_DEPENDENT = 1 << 0, /* filter by remote address (RFC 6146 section 3.5.2) */
+	CONFIG_OVERLOAD_TCP = 1 << 1,	   /* share TCP ports between remotes when out of ports */
+	CONFIG_COPY_TRAFFIC_CLASS = 1 << 2,
+	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
+	CONFIG_RAW_UPLINKS = 1 << 4,	/* some uplink has no Ethernet header */
+	CONFIG_CLAMP_MSS = 1 << 5,	/* see mss.h */
+	CONFIG_PODS_KNOWN = 1 << 6,	/* only listed sources and the pods' ranges */
+	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
+	CONFIG_PORT_DEPENDENT = 1 << 8, /* filter by remote address and port: exact sessions only */
+};
+
+#define CONFIG_SLOTS	2
+#define MAX_POOL_RANGES 4096
+#define MAX_UPLINKS	256
+#define MAX_POD_LINKS	4096
+#define OUTSIDE_LINKS	4
+
+/* One whole configuration. Packets read the slot that control.active names. */
+struct config {
+	__u64 prefix_high, prefix_low; /* Pref64, machine order */
+	__u64 mask_high, mask_low;
+	__u32 prefix_shift; /* 96 - prefix length: where RFC 6052 puts the IPv4 address */
+	__u32 flags;
+	__u32 pool_ranges;
+	__u32 interface;	    /* nat64-NAME */
+	__u32 inbound_sessions;	    /* how many may have been opened from IPv4 */
+	__u32 timeout[TIMER_SLOTS]; /* seconds */
+	__u32 lowest_ipv6_mtu;
+	__u32 ports_per_client;		 /* 0: no limit */
+	__u32 session_rate_per_client;	 /* new ones a second; 0: no limit */
+	__u32 sessions_per_client;	 /* open ones that the client began; 0: no limit */
+	__u32 pool_ports;		 /* in all pools, for each protocol */
+	__u16 epoch;			 /* sessions opened under another one are checked again */
+	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
+	__u8 mac[6];			 /* of nat64-NAME */
+	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
+	__u32 pad;
+	char hash[16]; /* of the config file, for whoever asks what runs */
+};
+
+struct control {
+	__u32 active;	    /* config slot */
+	__u32 routes;	    /* changes of routes that the agent has heard of */
+	__u64 clock_offset; /* nanoseconds added to the clock: tests travel in time with it */
+};
+
+/* A range of ports on one IPv4 address. */
+struct pool_range {
+	__be32 address;
+	__u16 first, last; /* machine order */
+};
+
+/* Policy tries: the config slot comes first in the data, so that a switch is atomic. */
+struct source_key {
+	__u32 prefix_length; /* 32 + that of the address */
+	__u32 slot;
+	union addr6 address;
+};
+
+#define SOURCE_ALLOWED (1 << 0) /* by allowedSources */
+#define SOURCE_POD     (1 << 1) /* in a range of the cluster's pods */
+
+struct destination_key {
+	__u32 prefix_length;
+	__u32 slot;
+	__be32 address;
+};
+
+enum destination_verdict {
+	DESTINATION_ALLOWED,
+	DESTINATION_DENIED,	/* by the config */
+	DESTINATION_NOT_GLOBAL, /* under the well-known prefix (RFC 6052 section 3.1) */
+	DESTINATION_SPECIAL,	/* loopback, link-local, multicast, reserved */
+	DESTINATION_LOCAL,	/* an address of the node */
+};
+
+struct destination {
+	__u8 verdict;
+	__u8 pool;  /* one of our pool addresses: hairpins */
+	__u8 named; /* by allowedDestinations: the node's routes aren't asked */
+	__u8 pad;
+};
+
+#define UPLINK_ETHERNET (1 << 0)
+#define UPLINK_EXTERNAL (1 << 1) /* sources behind it are strangers */
+
+/* Also of links that are no way out, where UPLINK_EXTERNAL is all there is to know. */
+struct uplink {
+	__u32 flags;
+	__u32 mtu;
+};
+
+/* ARP requests that are answered here. */
+#define MAX_ARP_ANSWERS 65536
+
+struct arp_key {
+	__be32 address;
+	__u32 ifindex;
+};
+
+struct arp_answer {
+	__u8 mac[6]; /* of the link */
+	__u16 pad;
+};

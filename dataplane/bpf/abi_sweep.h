@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the agent and nat64_sweep tell each other. See abi.h. */
+#pragma once
+
+#include <linux/types.h>
+
+/* What one run of nat64_sweep looks through: a chunk of one table, or a table that is small. */
+enum sweep_table {
+	SWEEP_BINDINGS,
+	SWEEP_SESSIONS,
+	SWEEP_BIB6,
+	SWEEP_OVERLOADS,
+	SWEEP_CLIENTS,
+	SWEEP_FRAGMENTS,
+	SWEEP_HELD,
+	SWEEP_END, /* no table: all sessions have been counted */
+};
+
+enum sweep_how {
+	SWEEP_PURGE = 1 << 0,  /* also take what the active config no longer allows */
+	SWEEP_FOLLOW = 1 << 1, /* the sweep before this one has noted what all bindings need */
+};
+
+/* A run holds its CPU's packets back, so it looks at few entries, whatever a table's size: at one
+ * chunk of keys, or through a small table until it has removed SWEEP_MOST entries. The longest key
+ * of the tables that are swept by chunks has SWEEP_KEY_BYTES.
+ */
+#define SWEEP_CHUNK	256
+#define SWEEP_MOST	256
+#define SWEEP_KEY_BYTES 24
+
+struct sweep_keys {
+	__u8 bytes[SWEEP_CHUNK * SWEEP_KEY_BYTES];
+};
+
+/* Input of the runs of one sweep, and what they have done so far. */
+struct sweep {
+	__u32 table;   /* in: enum sweep_table */
+	__u32 how;     /* in: enum sweep_how */
+	__u32 keys;    /* in: how many there are in sweep_keys */
+	__u32 hold;    /* in: seconds that a port rests before another client may have it */
+	__u32 noted;   /* kept by the agent: the last sweep came to its end */
+	__u32 inbound; /* out: sessions opened from IPv4 */
+	__u64 sessions, bindings, fragments, held; /* out: left, of what it looked through */
+	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
+};

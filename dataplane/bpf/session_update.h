@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a packet does to the session that it belongs to: it moves the TCP state and the expiry
+ * (RFC 6146 section 3.5.2.2), and it keeps the binding and the contact alive. */
+#pragma once
+
+#include "policy.h"
+#include "recent.h"
+#include "session.h"
+
+#define SPARE_SHARE 8 /* of a timer; at most MOST_SPARE */
+
+/* Both ends are done with the session of `p`. */
+static __noinline void session_closes(const struct packet *p, __u32 now)
+{
+	struct closed_session entry = {};
+
+	if (is_of_client_limit(p->session_flags))
+		client_gives(&p->client, HOLDS_SESSION);
+	if (!(p->session_flags & SESSION_OVERLOAD))
+		count_closed(&p->client, true);
+	session_key_of(p, &entry.key);
+	entry.generation = p->generation;
+	entry.second = now;
+	bpf_map_push_elem(&closed, &entry, BPF_EXIST);
+}
+
+/* A packet has shown that it isn't so. It had its place, and has it again whatever the limit. */
+static __noinline void session_reopens(const struct packet *p)
+{
+	if (is_of_client_limit(p->session_flags))
+		client_takes(&p->client, HOLDS_SESSION);
+	if (!(p->session_flags & SESSION_OVERLOAD))
+		count_closed(&p->client, false);
+}
+
+/* Keep the binding and the contact of a session alive for as long as itself. False where there is
+ * no such binding any more. */
+static __noinline bool keep_binding(struct session *session, struct packet *p, __u32 expires)
+{
+	__u32 generation = session->generation;
+
+	if (session->flags & SESSION_OVERLOAD)
+		return true; /* a lent port has a binding and contacts, but they are its owner's */
+	if (!bib4_extend(p, expires, 0))
+		return false;
+	/* a binding made anew: the session is its own now */
+	if (p->generation != generation &&
+	    __sync_val_compare_and_swap(&session->generation, generation, p->generation) ==
+		    generation)
+		bib4_extend(p, expires, 1);
+	return true;
+}
+
+/* For how many seconds beyond its timer a session is kept, so that its expiry need not be written
+ * with every second in which it is used: the writes of a million sessions find no cache. */
+static __always_inline __u32 spare(const struct config *config, __u32 timer)
+{
+	__u32 seconds = config->timeout[index_below(timer, TIMER_SLOTS)] / SPARE_SHARE;
+
+	return seconds < MOST_SPARE ? seconds : MOST_SPARE;
+}
+
+/* The life of a session after packet `p`. */
+static __always_inline union session_life
+next_life(const struct config *config, const struct packet *p, union session_life seen, __u32 now)
+{
+	union session_life next = seen;
+	__u32 expires, latest, timer;
+	__u8 step = 0;
+
+	if (p->protocol == IPPROTO_TCP) {
+		step = tcp_next(seen.state, p->direction, p->tcp_flags);
+		next.state = step & ~HOLD;
+		if (step & HOLD)
+			return next;
+	}
+	timer = timer_of(p->protocol, next.state);
+	expires = expiry(config, timer, now);
+	latest = expires + (is_steady(p, next.state) ? spare(config, timer) : 0);
+	if (seen.expires < expires || seen.expires > latest)
+		next.expires = latest;
+	return next;
+}
+
+/* What a stranger sends to a client that hasn't answered him keeps nothing alive beyond what the
+ * client's own sessions have asked for. */
+static __always_inline bool is_unconfirmed(const struct packet *p)
+{
+	return p->direction == DIR_4TO6 && !(p->session_flags & SESSION_CONFIRMED);
+}
+
+/* Write what `p` makes of its session: state and expiry in one word, or neither. The binding comes
+ * first, so that it never dies before its session; one that gets shorter is covered as it is. */
+__noinline enum verdict move_session(struct packet *p, struct session *session, __u32 now)
+{
+	struct config *config;
+	__u32 *moved;
+	int i;
+
+	REQUIRE(p, STOP_dropped_internal);
+	REQUIRE(session, STOP_dropped_internal);
+	config = config_of(p);
+	if (!config)
+		return STOP_dropped_not_configured;
+	for (i = 0; i < LIFE_TRIES; i++) {
+		union session_life seen = session_life_of(session), next;
+		__u32 most;
+
+		if (!seen.expires)
+			return GO_ON; /* being removed */
+		next = next_life(config, p, seen, now);
+		if (is_unconfirmed(p)) {
+			most = bib4_expires(p);
+			if (next.expires > most)
+				next.expires = most > seen.expires ? most : seen.expires;
+		} else if (next.expires > seen.expires && !keep_binding(session, p, next.expires)) {
+			return GO_ON;
+		}
+		if (next.word == seen.word)
+			return GO_ON;
+		if (!change_session(session, seen, next))
+			continue;
+		if (!is_unconfirmed(p) && next.expires != seen.expires &&
+		    keeps_contacts(config, p) && !(p->session_flags & SESSION_OVERLOAD))
+			note_contact(p, next.expires);
+		if (next.state == seen.state)
+			return GO_ON;
+		moved = moves_of(p);
+		if (moved)
+			__sync_fetch_and_add(moved, 1);
+		if (seen.state == TCP_ESTABLISHED)
+			forget_recent(p);
+		if (next.state & ~seen.state & TCP_SHUT)
+			session_closes(p, now);
+		else if (seen.state & ~next.state & TCP_SHUT)
+			session_reopens(p);
+		return GO_ON;
+	}
+	return GO_ON;
+}
+
+/* Let a packet move its session on. What is written, is written at most once a second. */
+inline_step enum verdict use_session(struct __sk_buff *skb, const struct config *config,
+				     struct packet *p, struct session *session, __u32 now)
+{
+	union session_life seen, next;
+
+	remember_moves(p, now); /* before the state is read */
+	seen = session_life_of(session);
+	if (session->flags & SESSION_HAIRPIN) {
+		if (is_spoofed_hairpin(skb, p))
+			return STOP_dropped_source_illegal;
+		p->flags |= PACKET_HAIRPIN;
+	}
+	p->session_flags = session->flags;
+	p->generation = session->generation;
+	if (p->flags & PACKET_FROM_OUTSIDE && !(session->flags & SESSION_OUTSIDE)) {
+		STEP(check_policy(skb, p)); /* whoever opened it, this may be another's packet */
+		session->flags |= SESSION_OUTSIDE;
+		p->session_flags = session->flags;
+	}
+	if (session->epoch != config->epoch) {
+		STEP(check_policy(skb, p));
+		session->epoch = config->epoch;
+	}
+	if (p->direction == DIR_6TO4 && !(session->flags & SESSION_CONFIRMED))
+		session->flags |= SESSION_CONFIRMED;
+	if (is_unconfirmed(p)) {
+		if (session->flags & SESSION_PENDING)
+			return STOP_dropped_filtered;
+		if (bib4_expires(p) <= now)
+			return STOP_passed;
+		/* until the client answers, its packet filters are asked about each packet */
+		p->flags |= PACKET_SLOW;
+	}
+	next = next_life(config, p, seen, now);
+	if (next.word != seen.word)
+		STEP(move_session(p, session, now));
+	if (is_steady(p, next.state)) {
+		__u32 timer = timer_of(p->protocol, next.state);
+
+		p->flags |= PACKET_STEADY;
+		p->fresh_until = now + (next.expires - expiry(config, timer, now)) + 1;
+	}
+	return GO_ON;
+}

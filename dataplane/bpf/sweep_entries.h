@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a sweep does with one entry of each table: it removes the entry, or keeps and counts it. */
+#pragma once
+
+#include "fragments.h"
+#include "session.h"
+
+struct bpf_map;
+
+#define GRACE  2  /* seconds between dead to packets and taken away */
+#define LINGER 60 /* seconds: longer than a sweep and the agent's LONGEST_PAUSE after it */
+
+struct sweep_run {
+	__u32 now, slot, purge, follow, hold;
+	__u32 left, removed, inbound;
+	__u64 before;
+};
+
+/* The clock begins with the machine: for its first minutes there is no such time. */
+static __always_inline __u32 ago(const struct sweep_run *run, __u32 seconds)
+{
+	return run->now > seconds ? run->now - seconds : 0;
+}
+
+static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
+{
+	struct port_block_key key = {.address = name->pool, .kind = PORTS_USABLE + slot};
+	__u32 port = bpf_ntohs(name->pool_port);
+	struct port_block *usable;
+
+	key.block = port / PORTS_PER_BLOCK;
+	usable = bpf_map_lookup_elem(&ports, &key);
+	return usable && usable->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
+}
+
+/* A binding goes with its last session (RFC 6146 section 3.5.2.2), yet packets only ever raise its
+ * `expires`: what an established session once asked for would hold the port for hours after it. So
+ * each sweep notes what the sessions of a binding need, and the next one lowers `expires` to that.
+ * A session opened in between may have found `expires` high enough and not raised it: LINGER keeps
+ * its binding until it has been noted too, and then this raises `expires` again. After a sweep that
+ * was cut short, some bindings have no note: then nothing is lowered.
+ */
+static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
+{
+	union binding_life seen = life_of(binding), next = seen;
+	__u32 lowest = needed > now + LINGER ? needed : now + LINGER;
+
+	next.expires = lowest;
+	if (seen.expires > lowest)
+		change_life(binding, seen, next);
+	else if (seen.expires < needed)
+		binding_lives(binding, needed, 0);
+}
+
+static __always_inline void sweep_binding(const struct bib4_key *name, struct bib4 *binding,
+					  struct sweep_run *run)
+{
+	struct bib6_key owner = {};
+	__u32 needed, before;
+	bool purged, dead;
+
+	needed = binding->needed;
+	binding->needed = 0;
+	if (binding->flags & BIB_STATIC) {
+		run->left++;
+		return;
+	}
+	purged = run->purge && !port_is_usable(name, run->slot);
+	before = ago(run, GRACE + run->hold);
+	dead = purged || (needed <= run->now && binding->life.expires <= before);
+	if (!dead && run->follow)
+		follow_sessions(binding, needed, run->now);
+	if (!dead || !take_over_binding(binding, before, purged)) {
+		run->left++;
+		return;
+	}
+	owner.client = binding->client;
+	owner.client_port = binding->client_port;
+	owner.protocol = name->protocol;
+	release_binding(name, &owner);
+	run->removed++;
+}
+
+/* After a change of config: has the session's binding been purged, or given to another? */
+static __noinline bool binding_is_lost(const struct session_key *key, const struct session *session,
+				       __u32 slot)
+{
+	struct bib4_key name = {
+		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
+	struct bib4 *binding;
+
+	if (session->flags & SESSION_OVERLOAD)
+		return !port_is_usable(&name, slot);
+	binding = bpf_map_lookup_elem(&bib4, &name);
+	return !binding || binding->generation != session->generation;
+}
+
+static __always_inline void note_need(const struct session_key *key, const struct session *session)
+{
+	struct bib4_key name = {
+		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
+	struct bib4 *binding;
+
+	if (session->flags & SESSION_OVERLOAD || !(session->flags & SESSION_CONFIRMED))
+		return;
+	binding = bpf_map_lookup_elem(&bib4, &name);
+	if (binding && binding->generation == session->generation &&
+	    binding->needed < session->life.expires)
+		binding->needed = session->life.expires;
+}
+
+static __always_inline void sweep_session(const struct session_key *key, struct session *session,
+					  struct sweep_run *run)
+{
+	bool lost = (run->purge || !(session->flags & (SESSION_CONFIRMED | SESSION_CONTACT))) &&
+		    binding_is_lost(key, session, run->slot);
+
+	if (!take_over_session(key, session, ago(run, GRACE), lost)) {
+		note_need(key, session);
+		run->left++;
+		if (session->flags & SESSION_INBOUND)
+			run->inbound++;
+		return;
+	}
+	if (!(session->flags & SESSION_CONTACT))
+		run->removed++;
+	bpf_map_delete_elem(&sessions, key);
+}
+
+/* bib6 entries whose binding went without them: a claim rolled back, a static mapping replaced. */
+static __always_inline void sweep_bib6(const struct bib6_key *key, struct bib6 *entry,
+				       struct sweep_run *run)
+{
+	struct bib4_key name = {
+		.pool = entry->pool, .pool_port = entry->pool_port, .protocol = key->protocol};
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
+
+	(void)run;
+	if (!binding || binding->client_port != key->client_port ||
+	    !addr6_equal(&binding->client, &key->client))
+		bpf_map_delete_elem(&bib6, key);
+}
+
+static __always_inline void sweep_overload(const struct overload_key *key, struct overload *entry,
+					   struct sweep_run *run)
+{
+	struct session_key name = {
+		.pool = entry->pool,
+		.remote = key->remote,
+		.pool_port = entry->pool_port,
+		.remote_port = key->remote_port,
+		.protocol = IPPROTO_TCP,
+	};
+	struct session *session = bpf_map_lookup_elem(&sessions, &name);
+
+	(void)run;
+	if (!session || session->client_port != key->client_port ||
+	    !addr6_equal(&session->client, &key->client))
+		bpf_map_delete_elem(&overloads, key);
+}
+
+static __always_inline void sweep_client(const union addr6 *address, struct client *client,
+					 struct sweep_run *run)
+{
+	if (client->second + GRACE <= run->now &&
+	    !__sync_val_compare_and_swap(&client->holds, 0, HOLDS_REMOVED))
+		bpf_map_delete_elem(&clients, address);
+}
+
+static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,
+			   struct fragment *fragment, struct sweep_run *run)
+{
+	__u32 zero = 0;
+	/* Compared here, a count on the stack would have the verifier follow every round. */
+	struct sweep *report = bpf_map_lookup_elem(&sweep, &zero);
+
+	(void)map;
+	if (!report)
+		return 1;
+	if (fragment->expires > run->now) {
+		run->left++;
+		return 0;
+	}
+	bpf_map_delete_elem(&fragments, key);
+	report->removed_fragments++;
+	return report->removed_fragments - run->before >= SWEEP_MOST;
+}
+
+static long sweep_held(struct bpf_map *map, const struct held_key *key, struct held *waiting,
+		       struct sweep_run *run)
+{
+	__u8 direction = waiting->direction;
+	struct held_key name = *key;
+
+	(void)map;
+	if (name.part)
+		return 0;
+	if (!take_over(&waiting->expires, run->now, false)) {
+		run->left++;
+		return 0;
+	}
+	drop_held(&name);
+	run->removed++;
+	count(direction, COUNT_received);
+	count(direction, COUNT_dropped_fragment_expired);
+	return 0;
+}
