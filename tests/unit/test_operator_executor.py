@@ -7,10 +7,11 @@ from typing import Any
 
 from kubernetes import client
 
+from nat64_operator.edge import metrics
 from nat64_operator.edge.executor import AT_ONCE, Executor
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
-from nat64_operator.reconcile.actions import Apply, Group, Plan
+from nat64_operator.reconcile.actions import Apply, Emit, Group, Plan
 from nat64_operator.render.manifest import Ref
 from tests.unit.operator_simulation import SETTINGS
 
@@ -26,6 +27,8 @@ class SlowServer:
         self.lock = threading.Lock()
 
     def perform(self, action: Any) -> Any:
+        if isinstance(action, Emit):
+            return None
         name = action.manifest["metadata"]["name"]
         with self.lock:
             self.now += 1
@@ -98,6 +101,21 @@ def test_a_group_stops_where_it_fails_and_the_others_go_on() -> None:
         assert server.log.count("refused") == 1, "it waits for its turn"
 
     asyncio.run(run())
+
+
+def test_a_warning_is_counted_by_its_reason() -> None:
+    def event(name: str, *, warning: bool) -> Group:
+        ref = Ref("DNS64Policy", name)
+        return Group(ref, (Emit(ref, "1", warning, "CorefileRolledBack", "why"),))
+
+    async def run() -> None:
+        executor = made(SlowServer())
+        await act(executor, event("a", warning=True), event("b", warning=False))
+
+    counted = metrics.WARNINGS.labels("DNS64Policy", "CorefileRolledBack")
+    before = counted._value.get()
+    asyncio.run(run())
+    assert counted._value.get() == before + 1
 
 
 def test_a_lease_that_ran_out_does_not_stop_the_process() -> None:

@@ -21,6 +21,7 @@ from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
 from nat64_operator.edge import metrics
 from nat64_operator.edge.store import Store
+from nat64_operator.render.names import GATEWAY_LABEL
 from tests.unit.operator_simulation import SETTINGS
 
 REPO = Path(__file__).parents[2]
@@ -60,9 +61,14 @@ def translator() -> str:
 
 def operator() -> str:
     store = Store(SETTINGS)
-    conditions = [{"type": "Ready", "status": "True"}]
+    conditions = [{"type": "Ready", "status": "True", "reason": "Ready"}]
     metadata = {"name": "default", "uid": "1", "resourceVersion": "1"}
     store.put({"kind": "NAT64Gateway", "metadata": metadata, "status": {"conditions": conditions}})
+    daemon_set = {"name": "nat64-default", "labels": {GATEWAY_LABEL: "default"}}
+    counted = {"desiredNumberScheduled": 3, "numberReady": 2}
+    store.put({"kind": "DaemonSet", "metadata": metadata | daemon_set, "status": counted})
+    leaving = daemon_set | {"name": "nat64-default.leaving"}
+    store.put({"kind": "DaemonSet", "metadata": metadata | leaving, "status": counted})
     return metrics.text(store).decode()
 
 
@@ -98,7 +104,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("what", "expression"), list(expressions()))
 def test_every_metric_that_is_asked_for_is_exported(what: str, expression: str) -> None:
     names = re.findall(r"\b(?:nat64|coredns)_[a-z0-9_]+\b", expression)
-    assert names, what
+    assert names or re.match(r"up\{", expression), what  # Prometheus' own
     for name in names:
         base = re.sub(r"_(total|bucket|sum|count)$", "", name)
         assert name in EXPORTED or base in SIDECAR, f"{what}: {name} is not exported"
@@ -114,10 +120,24 @@ def test_every_label_of_the_translators_that_is_asked_for_is_there(
             assert asked <= EXPORTED[name] | ADDED, what
 
 
+def test_the_operator_counts_the_nodes_that_should_translate_and_those_that_do() -> None:
+    text = operator()
+    for state, count in (("desired", 3), ("ready", 2)):
+        line = f'nat64_operator_gateway_nodes{{gateway="default",state="{state}"}} {count}.0'
+        assert line in text.splitlines()
+
+
+def test_what_an_alert_asks_the_increase_of_is_there_before_it_happens() -> None:
+    for reason in metrics.PUT_BACK:
+        assert (
+            f'nat64_operator_warnings_total{{kind="DNS64Policy",reason="{reason}"}}' in operator()
+        )
+
+
 def test_drop_reasons_that_alerts_name_exist() -> None:
     for alert in ALERTS:
-        for reason in re.findall(r"reason=\"([a-z_]+)\"", alert["expr"]):
-            assert reason in counters.DROP_REASONS
+        for reasons in re.findall(r"dropped_packets_total\{reason=~?\"([^\"]+)\"", alert["expr"]):
+            assert set(reasons.split("|")) <= set(counters.DROP_REASONS)
 
 
 def test_every_alert_has_a_runbook() -> None:

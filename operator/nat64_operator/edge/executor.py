@@ -137,6 +137,8 @@ class Executor:
             if self._lease is not None and not self._lease.holds:
                 return done
             if isinstance(action, Emit):
+                if action.warning:
+                    metrics.WARNINGS.labels(action.ref.kind, action.reason).inc()
                 self._pending_events.append(action)
                 continue
             if isinstance(action, Announce):

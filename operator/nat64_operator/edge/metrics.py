@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.edge.store import OWNED, Store
+from nat64_operator.reconcile.readiness import Counts
+from nat64_operator.render import names
 
 REGISTRY = CollectorRegistry()
 
@@ -37,6 +39,16 @@ FAILURES = Counter(
 )
 for _kind in ("pass", "action", "decision"):
     FAILURES.labels(_kind)  # Prometheus sees an increase only of a series that existed before
+PUT_BACK = ("CorefileRolledBack", "CorefileSteppedBack", "CorefileNotRestored")
+"""Reasons of Events about names that didn't resolve, or might not: an alert asks for them."""
+WARNINGS = Counter(
+    "nat64_operator_warnings_total",
+    "Events of type Warning about gateways and policies, by kind of the object and reason.",
+    ["kind", "reason"],
+    registry=REGISTRY,
+)
+for _reason in PUT_BACK:
+    WARNINGS.labels(policy_api.KIND, _reason)
 LAST_PASS = Gauge(
     "nat64_operator_last_pass_timestamp_seconds",
     "When a pass last came to its end.",
@@ -55,14 +67,14 @@ class Objects(Collector):
         """Read the store."""
         conditions = GaugeMetricFamily(
             "nat64_operator_conditions",
-            "Gateways and policies, by condition and its status.",
-            labels=["kind", "condition", "status"],
+            "Gateways and policies, by condition, its status and its reason.",
+            labels=["kind", "condition", "status", "reason"],
         )
-        counts: dict[tuple[str, str, str], int] = {}
+        counts: dict[tuple[str, str, str, str], int] = {}
         for kind in (gateway_api.KIND, policy_api.KIND):
             for obj in self._store.objects(kind):
                 for found in (obj.get("status") or {}).get("conditions") or ():
-                    key = kind, found["type"], found["status"]
+                    key = kind, found["type"], found["status"], found.get("reason", "")
                     counts[key] = counts.get(key, 0) + 1
         for key, count in sorted(counts.items()):
             conditions.add_metric(key, count)
@@ -75,6 +87,21 @@ class Objects(Collector):
         for kind in (gateway_api.KIND, policy_api.KIND, *OWNED):
             managed.add_metric([kind], self._store.count(kind))
         yield managed
+        nodes = GaugeMetricFamily(
+            "nat64_operator_gateway_nodes",
+            "Nodes of a gateway's DaemonSet that should translate (`desired`), or do (`ready`).",
+            labels=["gateway", "state"],
+        )
+        for gateway, counted in sorted(self._nodes()):
+            nodes.add_metric([gateway, "desired"], counted.desired)
+            nodes.add_metric([gateway, "ready"], counted.ready)
+        yield nodes
+
+    def _nodes(self) -> Iterator[tuple[str, Counts]]:
+        for obj in self._store.objects("DaemonSet"):
+            gateway = (obj["metadata"].get("labels") or {}).get(names.GATEWAY_LABEL, "")
+            if obj["metadata"]["name"] == names.daemon_set(gateway):
+                yield gateway, Counts.of(obj)
 
 
 def text(store: Store) -> bytes:
