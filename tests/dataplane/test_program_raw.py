@@ -22,6 +22,7 @@ from scapy.layers.inet import IP, UDP, fragment
 
 from nat64_dataplane.translator.host_view import Uplink
 from nat64_dataplane.translator.node.tc_hooks import Clsact, Hook
+from tests.dataplane import random_packets
 from tests.dataplane import test_program_fuzz as fuzz
 from tests.dataplane import test_program_property as prediction
 from tests.dataplane.machine import NEXT, POOL, REDIRECT, SERVER, SHOT, Machine, Out, machine
@@ -49,6 +50,12 @@ class Tun:
         nat.node.ip(
             "link set tun0 up mtu 1500",
             "link set nat64-t address 02:00:00:00:00:65",
+            # A client without a neighbour entry gets a solicitation in place of its packet.
+            *(
+                f"neigh replace {client} lladdr 02:00:00:00:01:10 dev pod0 nud permanent"
+                for client in random_packets.STRANGERS
+                if not client.is_multicast and not client.is_unspecified and not client.is_loopback
+            ),
         )
         self.ifindex = socket.if_nametoindex("tun0")
         nat.uplinks = (*nat.uplinks, Uplink(self.ifindex, 1500, "tun0", ethernet=False))

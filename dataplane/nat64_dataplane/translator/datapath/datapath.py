@@ -220,7 +220,7 @@ class Datapath:
     def now(self) -> int:
         """The programs' clock, in seconds."""
         _, _, offset = self._control()
-        return (time.clock_gettime_ns(time.CLOCK_MONOTONIC) + offset) // 10**9
+        return (time.clock_gettime_ns(time.CLOCK_MONOTONIC) + offset) % 2**64 // 10**9
 
     def travel(self, seconds: int) -> None:
         """Move the programs' clock forward: for tests of what takes minutes."""
