@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the programs and translator/datapath/abi.py must agree on: map keys and values.
+/* Keys and values of the maps, as translator/datapath/abi.py has them too.
  *
- * Raise NAT64_ABI when the meaning of any of it changes; a changed size is noticed without that.
- * Addresses and ports are in network order; everything else is in the machine's.
+ * Raise NAT64_ABI when the meaning of a field changes; a changed size is noticed without that.
+ * Addresses and ports are in network byte order; everything else is in the machine's.
  */
 #pragma once
 

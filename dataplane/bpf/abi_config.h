@@ -4,7 +4,7 @@
 
 #include "abi_types.h"
 
-/* RFC 6146 section 4; config.timeout is indexed by these. */
+/* The timers of RFC 6146 section 4. config.timeout has one entry for each. */
 enum timer {
 	TIMER_UDP,
 	TIMER_ICMP,
@@ -23,7 +23,7 @@ enum config_flag {
 	CONFIG_SOURCES_LISTED = 1 << 3, /* only listed sources; else all but those behind uplinks */
 	CONFIG_RAW_UPLINKS = 1 << 4,	/* some uplink has no Ethernet header */
 	CONFIG_CLAMP_MSS = 1 << 5,	/* see mss.h */
-	CONFIG_PODS_KNOWN = 1 << 6,	/* only listed sources and the pods' ranges */
+	CONFIG_PODS_KNOWN = 1 << 6,	/* allow only listed sources and the pods' ranges */
 	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
 	CONFIG_PORT_DEPENDENT = 1 << 8, /* filter by remote address and port: exact sessions only */
 };
@@ -34,7 +34,7 @@ enum config_flag {
 #define MAX_POD_LINKS	4096
 #define OUTSIDE_LINKS	4
 
-/* One whole configuration. Packets read the slot that control.active names. */
+/* One complete configuration. Packets read the slot that control.active names. */
 struct config {
 	__u64 prefix_high, prefix_low; /* Pref64, machine order */
 	__u64 mask_high, mask_low;
@@ -42,25 +42,25 @@ struct config {
 	__u32 flags;
 	__u32 pool_ranges;
 	__u32 interface;	    /* nat64-NAME */
-	__u32 inbound_sessions;	    /* how many may have been opened from IPv4 */
+	__u32 inbound_sessions;	    /* limit of those opened from IPv4 */
 	__u32 timeout[TIMER_SLOTS]; /* seconds */
 	__u32 lowest_ipv6_mtu;
 	__u32 ports_per_client;		 /* 0: no limit */
 	__u32 session_rate_per_client;	 /* new ones a second; 0: no limit */
-	__u32 sessions_per_client;	 /* open ones that the client began; 0: no limit */
-	__u32 pool_ports;		 /* in all pools, for each protocol */
+	__u32 sessions_per_client;	 /* open ones that the client has opened; 0: no limit */
+	__u32 pool_ports;		 /* in all pools, per protocol */
 	__u16 epoch;			 /* sessions opened under another one are checked again */
 	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
 	__u8 mac[6];			 /* of nat64-NAME */
 	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
 	__u32 pad;
-	char hash[16]; /* of the config file, for whoever asks what runs */
+	char hash[16]; /* of the config file: tells which config is active */
 };
 
 struct control {
 	__u32 active;	    /* config slot */
-	__u32 routes;	    /* changes of routes that the agent has heard of */
-	__u64 clock_offset; /* nanoseconds added to the clock: tests travel in time with it */
+	__u32 routes;	    /* number of route changes that the agent has heard of */
+	__u64 clock_offset; /* nanoseconds added to the clock: tests move the time by it */
 };
 
 /* A range of ports on one IPv4 address. */
@@ -96,20 +96,20 @@ enum destination_verdict {
 struct destination {
 	__u8 verdict;
 	__u8 pool;  /* one of our pool addresses: hairpins */
-	__u8 named; /* by allowedDestinations: the node's routes aren't asked */
+	__u8 named; /* by allowedDestinations: no route lookup */
 	__u8 pad;
 };
 
 #define UPLINK_ETHERNET (1 << 0)
 #define UPLINK_EXTERNAL (1 << 1) /* sources behind it are strangers */
 
-/* Also of links that are no way out, where UPLINK_EXTERNAL is all there is to know. */
+/* Also for links that are no uplinks; of their flags, only UPLINK_EXTERNAL has a meaning. */
 struct uplink {
 	__u32 flags;
 	__u32 mtu;
 };
 
-/* ARP requests that are answered here. */
+/* Addresses whose ARP requests the program answers. */
 #define MAX_ARP_ANSWERS 65536
 
 struct arp_key {

@@ -4,15 +4,15 @@
 
 #include "abi_types.h"
 
-/* Bitmaps of an address's ports: where to look for a free one. The claim itself is the insertion
- * into bib4, so a taken bit that is wrong costs a try or a port, never correctness. */
+/* Bitmaps of an address's ports, for the search for a free one. The claim itself is the insertion
+ * into bib4, so a wrong bit costs a try or a port, never correctness. */
 #define PORTS_PER_BLOCK 4096
 #define MAX_PORT_BLOCKS 32768
 #define PORT_WORDS	(PORTS_PER_BLOCK / 64)
 
 enum port_bits {
 	PORTS_TAKEN,  /* per protocol */
-	PORTS_USABLE, /* protocol 0: in a pool of config slot 0; the next one: of slot 1 */
+	PORTS_USABLE, /* protocol 0: in a pool of config slot 0; the next kind: of slot 1 */
 };
 
 struct port_block_key {
@@ -28,16 +28,16 @@ struct port_block {
 };
 
 /* Binding information bases (RFC 6146 section 3.1). `protocol` is 6, 17 or 1; ICMP's port is the
- * query identifier. bib4 is the one that counts: who inserts there owns the port. */
+ * query identifier. bib4 is authoritative: the CPU that inserts there owns the port. */
 struct bib6_key {
 	union addr6 client;
 	__be16 client_port;
 	__u8 protocol;
 	__u8 pad;
-	__u32 pad2; /* the union aligns this to 8 bytes: no byte of a key may be left over */
+	__u32 pad2; /* the union aligns this to 8 bytes, and a key must have no unnamed bytes */
 };
 
-/* With what recent.h notes, which is all 0 at first. */
+/* `recent`, `recent_port` and `stamp` are the cache of recent.h, all 0 at first. */
 struct bib6 {
 	__be32 pool;
 	__be16 pool_port;
@@ -53,10 +53,11 @@ struct bib4_key {
 	__u8 pad;
 };
 
-/* What of a binding changes together: one word, moved by compare-and-swap. */
+/* The fields of a binding that change together: one word, written by compare-and-swap. */
 union binding_life {
 	struct {
-		__u32 expires;	/* second; no session of it lives longer. 0: being removed */
+		__u32 expires;	/* second; no session of the binding lives longer. 0: being removed
+				 */
 		__u32 sessions; /* that use it and are in the table */
 	};
 	__u64 word;
@@ -85,12 +86,12 @@ struct session_key {
 #define SESSION_HAIRPIN	  (1 << 1) /* the remote is one of our own mappings */
 #define SESSION_OVERLOAD  (1 << 2) /* has no BIB entry: shares its port, see `overloads` */
 #define SESSION_CONTACT	  (1 << 3) /* remote_port 0: the client has talked to this address */
-#define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: counts once the client sends one */
+#define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: valid once the client sends one */
 #define SESSION_INBOUND	  (1 << 5) /* opened from IPv4 */
-#define SESSION_OUTSIDE	  (1 << 6) /* the client may send by way of an uplink */
+#define SESSION_OUTSIDE	  (1 << 6) /* the client may send through an uplink */
 
-/* What of a session changes together, likewise: packets of both directions move it on several CPUs
- * at once, and neither a FIN nor the timer that goes with it may be lost. */
+/* The fields of a session that change together, likewise: packets of both directions update it on
+ * several CPUs at once, and neither a FIN nor its timer may be lost. */
 union session_life {
 	struct {
 		__u32 expires; /* second; 0: being removed */
@@ -112,15 +113,15 @@ struct session {
 	__u32 created; /* second */
 };
 
-/* A session whose two ends are done with it. The queue of these tells whose port has rested longest
- * when one is needed. An entry may be out of date. */
+/* A session that both ends have finished with. The queue of these tells which port has rested
+ * longest when one is needed. An entry may be out of date. */
 struct closed_session {
 	struct session_key key;
 	__u32 generation;
 	__u32 second; /* in which it was closed */
 };
 
-/* What a client of CONFIG_OVERLOAD_TCP uses towards one remote, once ports have run out. */
+/* The port that a client has borrowed towards one remote end (CONFIG_OVERLOAD_TCP). */
 struct overload_key {
 	union addr6 client;
 	__be32 remote;
@@ -151,7 +152,7 @@ struct client {
 #define HOLDS_PORT    (1ULL << 32)
 #define HOLDS_REMOVED (1ULL << 63) /* the entry is being removed: count nothing here */
 
-/* Fragments: what the first one told about the rest (RFC 6146 section 3.4). */
+/* What the first fragment of a packet led to, for the others (RFC 6146 section 3.4). */
 struct fragment_key {
 	union addr6 source, destination; /* an IPv4 address is in the last word, the rest 0 */
 	__u32 identification;
@@ -166,17 +167,17 @@ struct fragment {
 	union addr6 client;
 	__be32 pool;
 	__u32 expires;
-	__u32 released; /* those held for it have been sent round */
+	__u32 released; /* 1: those held for it have been sent through the program again */
 	__be16 client_port;
-	__u16 identification; /* that it has in IPv6; from IPv4 only */
+	__u16 identification; /* for the IPv6 Fragment header; from IPv4 only */
 	__u8 fate;
 	__u8 hairpin;
-	__u8 outside; /* the others may come from there too: PACKET_FROM_OUTSIDE of the first */
+	__u8 outside; /* PACKET_FROM_OUTSIDE of the first: the others may come from there too */
 	__u8 pad[5];
 };
 
-/* Fragments that came before the first one, kept until it does. Long ones take several entries, so
- * that the common ones take little memory: the kernel allots the same to each. */
+/* Fragments that arrived before the first one, held until it arrives. Long ones take several
+ * entries, so that common ones take little memory: the kernel allocates the same for each. */
 #define HELD_PER_PACKET 8
 #define HELD_PARTS	6
 #define HELD_BYTES	1500
@@ -188,7 +189,7 @@ struct held_key {
 };
 
 struct held {
-	__u32 expires; /* in part 0; 0: not all parts are there, or somebody takes it away */
+	__u32 expires; /* in part 0; 0: parts are missing yet, or it is being removed */
 	__u32 length;  /* of all parts */
 	__u8 direction;
 	__u8 pad[3];

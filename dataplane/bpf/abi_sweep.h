@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* What one run of nat64_sweep looks through: a chunk of one table, or a table that is small. */
+/* What one run of nat64_sweep visits: a chunk of one table, or all of a small table. */
 enum sweep_table {
 	SWEEP_BINDINGS,
 	SWEEP_SESSIONS,
@@ -17,14 +17,13 @@ enum sweep_table {
 };
 
 enum sweep_how {
-	SWEEP_PURGE = 1 << 0,  /* also take what the active config no longer allows */
+	SWEEP_PURGE = 1 << 0,  /* also remove what the active config no longer allows */
 	SWEEP_FOLLOW = 1 << 1, /* the sweep before this one has noted what all bindings need */
 };
 
-/* A run holds its CPU's packets back, so it looks at few entries, whatever a table's size: at one
- * chunk of keys, or through a small table until it has removed SWEEP_MOST entries. The longest key
- * of the tables that are swept by chunks has SWEEP_KEY_BYTES.
- */
+/* While a run lasts, its CPU receives no packets. So it visits few entries, whatever the size of
+ * the table: one chunk of keys, or a small table until it has removed SWEEP_MOST entries. The
+ * tables that are swept in chunks have keys of at most SWEEP_KEY_BYTES. */
 #define SWEEP_CHUNK	256
 #define SWEEP_MOST	256
 #define SWEEP_KEY_BYTES 24
@@ -33,14 +32,14 @@ struct sweep_keys {
 	__u8 bytes[SWEEP_CHUNK * SWEEP_KEY_BYTES];
 };
 
-/* Input of the runs of one sweep, and what they have done so far. */
+/* Input of the runs of one sweep, and their results so far. */
 struct sweep {
 	__u32 table;   /* in: enum sweep_table */
 	__u32 how;     /* in: enum sweep_how */
 	__u32 keys;    /* in: how many there are in sweep_keys */
 	__u32 hold;    /* in: seconds that a port rests before another client may have it */
-	__u32 noted;   /* kept by the agent: the last sweep came to its end */
+	__u32 noted;   /* kept by the agent: the last sweep was completed */
 	__u32 inbound; /* out: sessions opened from IPv4 */
-	__u64 sessions, bindings, fragments, held; /* out: left, of what it looked through */
+	__u64 sessions, bindings, fragments, held; /* out: entries that are left */
 	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
 };

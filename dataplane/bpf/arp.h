@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* ARP for pool addresses that the node claims and no link holds (RFC 826).
+/* ARP replies for pool addresses that the node claims and that no link has (RFC 826).
  *
- * The kernel answers for such an address by its route, unless arp_ignore is set, as kube-proxy's
- * strictARP does: then it answers only for addresses that the link itself has. So the requests are
- * answered here, whatever the node's settings are.
+ * The kernel answers for such an address because of its route, unless arp_ignore is set, as
+ * kube-proxy's strictARP does: then it answers only for addresses that the link itself has. So the
+ * program answers these requests itself, whatever the node's settings are.
  */
 #pragma once
 
@@ -36,8 +36,8 @@ static __always_inline bool is_arp_request(const struct arp_packet *p)
 	       p->operation == bpf_htons(ARP_REQUEST);
 }
 
-/* Turns a request into its answer and sends it back. All else is left to the kernel, with it an
- * announcement by someone who has the same address. */
+/* Turn a request into its reply and send it back. Everything else goes to the kernel, including an
+ * announcement from another host that has the same address. */
 static __always_inline enum tc_action answer_arp(struct __sk_buff *skb)
 {
 	struct arp_packet p;
@@ -62,7 +62,7 @@ static __always_inline enum tc_action answer_arp(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Sends the packet that the agent has made over the link that it names: an announcement (RFC 5227
+/* Send the packet that the agent has built over the link that it names: an announcement (RFC 5227
  * section 3). The agent itself may not open packet sockets. */
 static __always_inline enum tc_action announce(struct __sk_buff *skb)
 {

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Bindings: which IPv4 address and port stand for an IPv6 one (RFC 6146 sections 3.1, 3.5).
+/* Bindings: which IPv4 address and port stand for an IPv6 address and port (RFC 6146 sections 3.1,
+ * 3.5).
  *
- * An entry of bib4 is the binding; one of bib6 is the way to find it from the IPv6 side. Whoever
- * inserts into bib4 owns the port. `expires` never lies before that of any session, and becomes 0
- * by compare-and-swap when somebody sets out to remove the entry; from then on nobody may use it.
+ * An entry of bib4 is the binding; one of bib6 finds it from the IPv6 side. The CPU that inserts
+ * into bib4 owns the port. `expires` is never before that of any session. It becomes 0 by
+ * compare-and-swap when a CPU is about to remove the entry; from then on nobody may use it.
  */
 #pragma once
 
 #include "ports.h"
 
-#define LIFE_TRIES 8 /* each that is lost is one that another CPU has won */
+#define LIFE_TRIES 8 /* each lost try means that another CPU has won */
 
-/* Raise `expires` of what has nothing else to its life. False where it is being removed. */
+/* Raise `expires` of an entry that has nothing else to update with it. False if it is being
+ * removed. */
 static __always_inline bool extend(__u32 *where, __u32 expires)
 {
 	int i;
@@ -26,10 +28,11 @@ static __always_inline bool extend(__u32 *where, __u32 expires)
 		if (__sync_val_compare_and_swap(where, seen, expires) == seen)
 			return true;
 	}
-	return true; /* others keep it alive faster than we can */
+	return true; /* other CPUs keep raising it */
 }
 
-/* Become the one who may remove an entry, if it has expired `before`, or regardless of that. */
+/* Claim the removal of an entry, if it has expired at `before`, or whenever if `regardless`. True:
+ * the caller must delete it. */
 static __always_inline bool take_over(__u32 *expires, __u32 before, bool regardless)
 {
 	__u32 seen = *(volatile __u32 *)expires;
@@ -52,8 +55,8 @@ static __always_inline bool change_life(struct bib4 *binding, union binding_life
 	return __sync_val_compare_and_swap(&binding->life.word, from.word, to.word) == from.word;
 }
 
-/* Raise a binding's `expires`, and count so many more sessions that use it. False where it is being
- * removed. */
+/* Raise a binding's `expires`, and count `sessions` more that use it. False if it is being removed.
+ */
 static __always_inline bool binding_lives(struct bib4 *binding, __u32 expires, __u32 sessions)
 {
 	int i;
@@ -69,10 +72,10 @@ static __always_inline bool binding_lives(struct bib4 *binding, __u32 expires, _
 		if (next.word == seen.word || change_life(binding, seen, next))
 			return true;
 	}
-	return !sessions; /* else others keep it alive faster than we can */
+	return !sessions; /* otherwise other CPUs keep raising it */
 }
 
-/* Become the one who may remove a binding, if it has expired `before`, or regardless of that. */
+/* Claim the removal of a binding, likewise. */
 static __always_inline bool take_over_binding(struct bib4 *binding, __u32 before, bool regardless)
 {
 	union binding_life seen = life_of(binding), gone = {};
@@ -104,8 +107,8 @@ static __always_inline bool is_binding_of(const struct bib4 *binding, const stru
 	return binding->client_port == p->client_port && addr6_equal(&binding->client, &p->client);
 }
 
-/* Keep the binding of `p` alive until `expires`, and count `sessions` more that use it. False where
- * it is gone or another's; else `p` gets its generation. */
+/* Keep the binding of `p` alive until `expires`, and count `sessions` more that use it. False if it
+ * is gone or another client's; otherwise `p` gets its generation. */
 static __noinline bool bib4_extend(struct packet *p, __u32 expires, __u32 sessions)
 {
 	struct bib4_key key;
@@ -121,7 +124,7 @@ static __noinline bool bib4_extend(struct packet *p, __u32 expires, __u32 sessio
 	return binding_lives(binding, expires, sessions);
 }
 
-/* Until when the binding of `p` lives; 0 where it is gone or another's. */
+/* The second until which the binding of `p` lives; 0 if it is gone or another client's. */
 static __noinline __u32 bib4_expires(const struct packet *p)
 {
 	struct bib4_key key;
@@ -132,9 +135,9 @@ static __noinline __u32 bib4_expires(const struct packet *p)
 	return binding && is_binding_of(binding, p) ? binding->life.expires : 0;
 }
 
-/* Remove a binding and all that it holds: the way to it from the IPv6 side, the port's bit and the
- * client's count. Only for who owns it: this CPU has just claimed it, or has taken over its expiry.
- * The bit goes last: until then nobody looks for this port. */
+/* Remove a binding and everything that it holds: its bib6 entry, the port's bit and the client's
+ * count. Only the CPU that owns it may call this: it has just claimed the port, or has claimed the
+ * removal. The bit goes last: until then nobody searches for this port. */
 static __noinline void release_binding(const struct bib4_key *name, const struct bib6_key *owner)
 {
 	struct port_block_key block_key = {
@@ -155,7 +158,7 @@ static __noinline void release_binding(const struct bib4_key *name, const struct
 	client_gives(&owner->client, HOLDS_PORT);
 }
 
-/* Remove a binding that the caller has taken over, which was in use. */
+/* Remove a binding that was in use. The caller has claimed its removal. */
 static __always_inline void close_binding(const struct bib4_key *name, const struct bib4 *binding)
 {
 	struct bib6_key owner = {};
@@ -167,8 +170,8 @@ static __always_inline void close_binding(const struct bib4_key *name, const str
 	count(DIR_6TO4, COUNT_bindings_closed);
 }
 
-/* One session less that uses a binding. Where `unused` says so, the binding goes with its last one,
- * and true is returned; else its port rests until a sweep, or until it is needed. */
+/* Count one session less of a binding. With `unused`, the binding is removed with its last session,
+ * and the result is true. Otherwise its port rests until a sweep, or until it is needed. */
 static __noinline bool bib4_leave(const struct bib4_key *which, __u32 generation, bool unused)
 {
 	struct bib4_key name = *which;
@@ -195,7 +198,7 @@ static __noinline bool bib4_leave(const struct bib4_key *which, __u32 generation
 	return false;
 }
 
-/* The binding of p->client and p->client_port, where there is one that can be used. */
+/* Find the binding of p->client and p->client_port, if it can be used. */
 static __noinline bool find_binding(struct packet *p, __u32 expires, __u32 sessions)
 {
 	struct bib6_key key;

@@ -1,4 +1,4 @@
-# Compiles the translator's programs. Included by the Makefile; `make bpf` is all one needs to know.
+# Compiles the translator's programs (`make bpf`). The Makefile includes this file.
 
 BPF_CLANG  ?= clang
 BPF_SOURCE := dataplane/bpf/nat64.bpf.c
@@ -10,7 +10,7 @@ BPF_FLAGS  := -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror -I dataplane/bpf
 .PHONY: bpf
 bpf: $(BPF_OBJECT)
 
-# Written beside and moved: whoever loads meanwhile gets the old one or the new one, whole.
+# Written to another name and then moved, so that a loader never reads half an object.
 $(BPF_OBJECT): $(BPF_SOURCE) $(wildcard dataplane/bpf/*.h)
 	$(BPF_CLANG) $(BPF_FLAGS) -c $< -o $@.new
 	mv $@.new $@

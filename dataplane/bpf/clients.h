@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What each client holds, and how much it may (RFC 6888 sections 3 and 4).
+/* What each client holds, and how much it may hold (RFC 6888 sections 3 and 4).
  *
- * An entry is removed only while it holds nothing, and marked so first: who counts something in an
- * entry that is being removed takes it back and begins again with a new one.
+ * An entry is removed only while it holds nothing, and it is marked first (HOLDS_REMOVED). A CPU
+ * that counts something in a marked entry starts again with a new entry.
  */
 #pragma once
 
@@ -10,7 +10,7 @@
 
 #define EEXIST 17
 
-#define FAIR_PORTS	   64 /* of each protocol that any client may hold while there are any */
+#define FAIR_PORTS	   64 /* of each protocol: any client may hold so many while ports are free */
 #define COUNT_TRIES	   4
 #define SESSIONS_OF(holds) ((__u32)(holds))
 #define PORTS_OF(holds)	   ((__u32)((holds) >> 32))
@@ -36,7 +36,7 @@ static __always_inline struct shared *all_shared(void)
 	return bpf_map_lookup_elem(&shared, &zero);
 }
 
-/* One less, but not less than none. */
+/* Decrement, but not below zero. */
 static __always_inline void count_down(__u32 *where)
 {
 	int i;
@@ -56,8 +56,8 @@ static __always_inline struct client *client_of(const union addr6 *which)
 	return bpf_map_lookup_elem(&clients, &address);
 }
 
-/* Count one more of what `unit` is. What the client held before that, or HOLDS_REMOVED where it
- * can't be counted. */
+/* Count one more `unit` (HOLDS_SESSION or HOLDS_PORT). Returns what the client held before, or
+ * HOLDS_REMOVED if it can't be counted. */
 static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
 {
 	union addr6 address = *which;
@@ -78,7 +78,7 @@ static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
 		before = __sync_fetch_and_add(&client->holds, unit);
 		if (!(before & HOLDS_REMOVED))
 			return before;
-		/* its remover deletes it in an instant */
+		/* another CPU is about to delete this entry */
 	}
 	return HOLDS_REMOVED;
 }
@@ -98,7 +98,7 @@ static __noinline void client_gives(const union addr6 *which, __u64 unit)
 	}
 }
 
-/* One more session that the client opens, if it may (RFC 6888 REQ-5). */
+/* Count a session that the client opens, if its limit allows another one (RFC 6888 REQ-5). */
 static __always_inline enum verdict client_session_taken(const struct packet *p, __u32 limit)
 {
 	__u64 before = client_takes(&p->client, HOLDS_SESSION);
@@ -111,10 +111,11 @@ static __always_inline enum verdict client_session_taken(const struct packet *p,
 	return STOP_dropped_client_session_limit;
 }
 
-/* Whether a client may have another port of this protocol. Any may have FAIR_PORTS; beyond that, as
- * many as are free: so one that takes all it can get leaves half to the others, two leave a third,
- * and so on, while nobody is limited as long as there is plenty. Those that are at rest count as
- * free: they are given back when they are needed. */
+/* Whether a client may have another port of this protocol. Any client may have FAIR_PORTS; beyond
+ * that, it may hold as many as are still free. So one client that takes all it can get leaves half
+ * of the ports to the others, two such clients leave a third, and nobody is limited while there are
+ * plenty. Ports at rest count as free, because they are given back when another client needs one.
+ */
 static __always_inline bool is_fair(const struct client *client, const struct config *config,
 				    __u32 protocol)
 {
@@ -137,7 +138,8 @@ static __always_inline bool is_fair(const struct client *client, const struct co
 	return mine < FAIR_PORTS || mine + taken < config->pool_ports;
 }
 
-/* One more port for the client, if it may (RFC 6888 REQ-4). */
+/* Count a port that the client takes, if its limit and its share allow another one (RFC 6888
+ * REQ-4). */
 static __noinline enum verdict client_port_taken(const struct packet *p,
 						 const struct config *config)
 {
@@ -159,7 +161,7 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 	return GO_ON;
 }
 
-/* Add to, or take from, what is counted of one protocol: the client's ports and everybody's. */
+/* Count a port as taken or given back, for the client and for all clients together. */
 static __always_inline void count_port(const union addr6 *which, __u8 protocol, bool taken)
 {
 	struct client *client = client_of(which);
@@ -178,7 +180,7 @@ static __always_inline void count_port(const union addr6 *which, __u8 protocol, 
 		count_down(&all->ports_taken[index]);
 }
 
-/* Likewise of closed sessions. */
+/* Likewise, count a session as closed or no longer closed. */
 static __always_inline void count_closed(const union addr6 *which, bool closed)
 {
 	struct client *client = client_of(which);
@@ -194,8 +196,8 @@ static __always_inline void count_closed(const union addr6 *which, bool closed)
 		count_down(&all->closed);
 }
 
-/* New sessions a second (RFC 6888 REQ-8): a bucket that is full again each second. There is one for
- * each side, so that strangers don't use up the client's own. */
+/* Limit new sessions per second (RFC 6888 REQ-8): a token bucket that is full again each second.
+ * Each side has its own bucket, so that strangers don't use up the client's tokens. */
 static __noinline enum verdict client_may_open(const struct packet *p, __u32 rate, __u32 now)
 {
 	union addr6 address = p->client; /* a key on the stack: see verifier.h */

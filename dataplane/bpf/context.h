@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What every step may ask for: the config in force, the clock, counters, bytes of the packet. */
+/* What every step may ask for: the active config, the clock, counters, bytes of the packet. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,7 +24,8 @@ static __always_inline struct config *active_config(__u32 *slot)
 	return bpf_map_lookup_elem(&config, slot);
 }
 
-/* The config that `p` goes by: it came in under that one, whatever is active by now. */
+/* The config that was active when `p` came in. All steps use it, even if another one becomes active
+ * meanwhile. */
 static __always_inline struct config *config_of(const struct packet *p)
 {
 	__u32 slot = index_below(p->slot, CONFIG_SLOTS);
@@ -65,7 +66,7 @@ static __always_inline void count_at(struct counters *here, enum direction direc
 		here->value[direction][index]++;
 }
 
-/* The reason why a packet's path has ended. */
+/* Count the reason why a packet's path has ended. */
 static __always_inline void count_stop(struct counters *here, enum direction direction,
 				       enum verdict stop)
 {
@@ -81,7 +82,8 @@ static __always_inline void count(__u8 direction, enum counter which)
 		count_at(here, direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6, which);
 }
 
-/* `length` bytes at `offset`, readable and writable in place, or NULL where the packet ends. */
+/* `length` bytes at `offset`, readable and writable in place, or NULL if the packet is too short.
+ */
 static __always_inline void *header_at(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
 	void *data, *end;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Every packet is counted twice: when it comes in, and with what became of it.
+/* Every packet is counted twice: when it arrives, and by its outcome.
  *
- * translator/datapath/counters.py has the same names in the same order (a test compares).
- * received = translated + passed + all that starts with dropped_, per direction.
+ * translator/datapath/counters.py has the same names in the same order (a test compares them). Per
+ * direction, received = translated + passed + all counters that start with dropped_.
  */
 #pragma once
 

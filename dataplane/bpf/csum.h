@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Checksums. Changes are incremental, so that a wrong checksum stays wrong (RFC 7915), and go
- * through the kernel's helpers, which know what the device has yet to finish (CHECKSUM_PARTIAL,
+/* Checksums. Updates are incremental, so that a wrong checksum stays wrong (RFC 7915). They go
+ * through the kernel's helpers, which know what the device still has to complete (CHECKSUM_PARTIAL,
  * as on every veth) or has already summed (CHECKSUM_COMPLETE). */
 #pragma once
 
 #include "context.h"
 
 #define CHUNK	   SCRATCH_BYTES
-#define MAX_CHUNKS 129 /* 64 KiB and the odd end */
+#define MAX_CHUNKS 129 /* 64 KiB and the remainder */
 
 struct pseudo6 {
 	union addr6 source, destination;
@@ -23,7 +23,8 @@ static __always_inline __u16 fold(__u64 sum)
 	return sum;
 }
 
-/* The sum of an IPv4 header without options. */
+/* The checksum of an IPv4 header without options. 0 if the header has its checksum and it is right.
+ */
 static __always_inline __u16 ipv4_header_checksum(const struct iphdr *ip)
 {
 	const __u16 *words = (const __u16 *)ip;
@@ -36,8 +37,8 @@ static __always_inline __u16 ipv4_header_checksum(const struct iphdr *ip)
 	return ~fold(sum);
 }
 
-/* The sum of `p`'s addresses as IPv4 less their sum as IPv6, or the other way round. Added up here:
- * bpf_csum_diff would copy them first. */
+/* The sum of the IPv4 addresses of `p` minus the sum of its IPv6 addresses, or the reverse. It is
+ * computed here because bpf_csum_diff would copy the addresses first. */
 static __always_inline __s64 addresses_changed(const struct packet *p, __u32 ipv4, __u32 ipv6)
 {
 	__u64 sum = (__u64)(p->pool ^ ipv4) + (p->remote ^ ipv4);
@@ -50,10 +51,10 @@ static __always_inline __s64 addresses_changed(const struct packet *p, __u32 ipv
 	return (sum & 0xffffffff) + (sum >> 32);
 }
 
-/* What the transport checksum must gain when the addresses become IPv4, or IPv6. */
+/* What to add to the transport checksum when the addresses become IPv4, or IPv6. */
 static __always_inline __s64 addresses_to_ipv4(const struct packet *p)
 {
-	return addresses_changed(p, 0, ~0U); /* minus is the complement */
+	return addresses_changed(p, 0, ~0U); /* subtracting is adding the complement */
 }
 
 static __always_inline __s64 addresses_to_ipv6(const struct packet *p)
@@ -61,7 +62,7 @@ static __always_inline __s64 addresses_to_ipv6(const struct packet *p)
 	return addresses_changed(p, ~0U, 0);
 }
 
-/* The sum over IPv6's pseudo-header (RFC 8200 section 8.1). */
+/* The sum over the IPv6 pseudo-header (RFC 8200 section 8.1). */
 static __always_inline __s64 pseudo6_sum_of(struct packet *p, __u8 next_header)
 {
 	__be32 rest[2] = {bpf_htonl(p->length), bpf_htonl(next_header)};
@@ -70,13 +71,14 @@ static __always_inline __s64 pseudo6_sum_of(struct packet *p, __u8 next_header)
 	return bpf_csum_diff(NULL, 0, rest, sizeof(rest), sum);
 }
 
-/* The same of ICMPv6; ICMPv4 has none. */
+/* The same for ICMPv6. ICMPv4 has no pseudo-header. */
 static __always_inline __s64 pseudo6_sum(struct packet *p)
 {
 	return pseudo6_sum_of(p, IPPROTO_ICMPV6);
 }
 
-/* The sum of `length` bytes at `offset`, or negative. Not for the common packet: it reads all. */
+/* The sum of `length` bytes at `offset`, or a negative number on failure. It reads all of them, so
+ * it isn't for common packets. */
 __noinline __s64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
 	__u32 zero = 0;
@@ -97,7 +99,7 @@ __noinline __s64 sum_bytes(struct __sk_buff *skb, __u32 offset, __u32 length)
 		return -1;
 	if (!length)
 		return sum;
-	__builtin_memset(chunk->bytes, 0, CHUNK); /* what the end lacks to a multiple of four */
+	__builtin_memset(chunk->bytes, 0, CHUNK); /* pads the end to a multiple of four bytes */
 	if (!within(&length, CHUNK - 1) || bpf_skb_load_bytes(skb, offset, chunk->bytes, length))
 		return -1;
 	return fold(bpf_csum_diff(NULL, 0, (__be32 *)chunk->bytes, CHUNK, sum));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* IPv6 to IPv4: what the kernel routes to nat64-NAME. */
+/* IPv6 to IPv4: packets that the kernel routes to nat64-NAME. */
 #pragma once
 
 #include "fragments.h"
@@ -61,7 +61,7 @@ inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struc
 	return open_from_ipv6(skb, p);
 }
 
-/* A later fragment has no ports: the first one has told what to do with it. */
+/* A later fragment has no ports: the first fragment decides what happens to it. */
 inline_step enum verdict
 translate_later_fragment_6to4(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
@@ -77,7 +77,7 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 
 	STEP(parse_ipv6(skb, p));
 	if (!in_pref64(config, &p->remote6))
-		return STOP_passed; /* the link's own neighbour discovery and the like */
+		return STOP_passed; /* for example the link's own neighbour discovery */
 	if (in_pref64(config, &p->client))
 		return STOP_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
 	STEP(parse_ipv6_rest(skb, p));
@@ -112,7 +112,7 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 	return to_ipv4(skb, config, p);
 }
 
-/* IPv4 at this hook: see refragment.h. */
+/* IPv4 packets at this hook: see refragment.h. */
 static __always_inline enum tc_action egress_ipv4(struct __sk_buff *skb,
 						  const struct config *config, struct packet *p,
 						  struct counters *here)
@@ -122,7 +122,7 @@ static __always_inline enum tc_action egress_ipv4(struct __sk_buff *skb,
 	p->direction = DIR_4TO6;
 	stop = translate_refragmented(skb, p);
 	if (stop == STOP_passed)
-		return ACTION_PASS; /* not a packet that anybody sent us: not counted */
+		return ACTION_PASS; /* nobody sent us this packet: it isn't counted */
 	here->value[DIR_4TO6][COUNT_received]++;
 	if (stop) {
 		count_stop(here, DIR_4TO6, stop);
@@ -162,7 +162,7 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)
 		return ACTION_PASS;
-	/* not to those who may not ask us anything: the source may be forged */
+	/* no reset for a source that the policy denies: it may be forged */
 	if (config && stop == STOP_dropped_tcp_without_session && !check_policy(skb, &p) &&
 	    respond_reset(skb, &p)) {
 		here->value[DIR_6TO4][COUNT_resets_sent]++;

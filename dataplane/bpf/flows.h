@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a packet found, for those of its flow that follow within the same second on the same CPU.
+/* A cache of what a packet found, for the packets of its flow that follow within the same second on
+ * the same CPU.
  *
- * It stands for a lookup of routes and, where the flow is steady, for two of state. Nothing is
- * missed that they would do: expiry is written once a second at most, and a flow is steady when its
- * next packet moves no state. A note ends with its second, when a packet of either direction does
- * move the state, with a change of config, and when the agent hears of a change of routes: without
- * an agent it is still never older than a second.
+ * It replaces a lookup of routes and, if the flow is steady, two lookups of state. No update is
+ * missed: an expiry is written once a second at most, and a flow is steady if its next packet
+ * changes no state. An entry ends with its second, when a packet of either direction changes the
+ * state, with a change of config, and when the agent hears of a change of routes. So even without
+ * an agent it is never older than a second.
  */
 #pragma once
 
@@ -36,7 +37,7 @@ static __always_inline __u32 *moves_of(const struct packet *p)
 	return bpf_map_lookup_elem(&moves, &slot);
 }
 
-/* Take down when the session of `p` is looked at, and how often it had moved before that. */
+/* Note when the session of `p` is looked up, and how often its state had changed before. */
 static __always_inline __u32 *remember_moves(struct packet *p, __u32 now)
 {
 	__u32 *moved = moves_of(p);
@@ -56,8 +57,9 @@ static __always_inline bool is_of_pool(const struct flow *flow, const struct pac
 	return flow->pool == p->pool && flow->pool_port == p->pool_port;
 }
 
-/* Whether an earlier packet's note holds for `p`, which then has all that its session told. Else
- * the route may still hold: send_recalled looks whether the same was found. */
+/* Whether the note of an earlier packet is valid for `p`. If so, `p` gets everything that its
+ * session would tell. If not, the route may still be valid: recalled_route() checks that both
+ * packets found the same binding. */
 static __always_inline bool recall_flow(struct packet *p, const struct config *config, __u32 now)
 {
 	struct flow *flow;
@@ -98,7 +100,7 @@ static __always_inline bool recall_flow(struct packet *p, const struct config *c
 static __always_inline bool is_steady(const struct packet *p, __u8 tcp_state)
 {
 	if (p->flags & (PACKET_HAIRPIN | PACKET_SLOW))
-		return false; /* who may send these is looked at each time */
+		return false; /* each of these is checked for who may send it */
 	return p->protocol == IPPROTO_UDP ||
 	       (p->protocol == IPPROTO_TCP && tcp_state == TCP_ESTABLISHED);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Fragments (RFC 6146 section 3.4). The first one has the ports; what it led to is remembered for
- * the others. Those that come before it are held, a few for each packet and few in all, and sent
- * round again once it has come. Nothing is reassembled. */
+/* Fragments (RFC 6146 section 3.4). Only the first fragment has ports; what it led to is stored for
+ * the others. Fragments that arrive before it are held, a limited number per packet and in total,
+ * and they are sent through the program again once it has arrived. Nothing is reassembled. */
 #pragma once
 
 #include "session.h"
@@ -23,7 +23,7 @@ static __always_inline void fragment_key_of(const struct packet *p, struct fragm
 	key->direction = p->direction;
 }
 
-/* What is known of the packet that a fragment belongs to. */
+/* What the first fragment of this packet has led to. */
 __noinline enum fragment_fate fragment_fate(struct packet *p)
 {
 	struct fragment_key key;
@@ -48,8 +48,8 @@ __noinline enum fragment_fate fragment_fate(struct packet *p)
 	return known->fate;
 }
 
-/* Note for the other fragments what the first one led to. `identification` is what they are to have
- * where they become IPv6. */
+/* Store for the other fragments what the first one led to. `identification` is for their IPv6
+ * Fragment headers. */
 __noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate fate,
 					  __u32 identification)
 {
@@ -78,7 +78,7 @@ __noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate f
 								      : GO_ON;
 }
 
-/* How many bytes of a fragment of `length` are in `part`; 0 behind its end. */
+/* How many bytes of a fragment of `length` are in `part`; 0 past its end. */
 static __always_inline __u32 part_length(__u32 length, __u32 part)
 {
 	__u32 at = part * HELD_BYTES;
@@ -88,7 +88,8 @@ static __always_inline __u32 part_length(__u32 length, __u32 part)
 	return length - at < HELD_BYTES ? length - at : HELD_BYTES;
 }
 
-/* For who has taken it over. Part 0 goes last: as long as it is there, nobody uses its index. */
+/* Delete a held fragment that the caller has taken over. Part 0 is deleted last: as long as it
+ * exists, nobody uses its index. */
 static __always_inline void drop_held(struct held_key *key)
 {
 	int part;
@@ -114,8 +115,9 @@ static long drop_expired_held(struct bpf_map *map, const struct held_key *key, s
 	return 0;
 }
 
-/* The buffer is full: make room of those whose time is over. At most once a second: their times are
- * whole seconds, and a flood of early fragments is not to cost more than that. */
+/* The buffer is full: drop the fragments that have expired. This runs at most once a second,
+ * because expiries are whole seconds and a flood of early fragments must not cost more than that.
+ */
 __noinline bool make_room_for_held(__u32 now)
 {
 	struct shared *all = all_shared();
@@ -140,7 +142,7 @@ static __always_inline int load_part(struct __sk_buff *skb, const struct packet 
 	return bpf_skb_load_bytes(skb, p->l3 + part * HELD_BYTES, copy->bytes, length);
 }
 
-/* Keep a fragment whose first one isn't here yet. */
+/* Hold a fragment whose first fragment hasn't arrived yet. */
 __noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 {
 	struct held_key key = {};
@@ -186,7 +188,7 @@ __noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 	if (!complete)
 		return STOP_dropped_internal;
 	*(volatile __u32 *)&complete->expires = expiry(config, TIMER_FRAGMENT, now_seconds());
-	/* The first fragment may have come meanwhile, on another CPU, and found nothing held. */
+	/* The first fragment may have arrived on another CPU meanwhile and found nothing held. */
 	if (fragment_fate(p) != FRAGMENT_UNKNOWN && take_over(&complete->expires, 0, true)) {
 		drop_held(&key);
 		return GO_ON;
@@ -194,7 +196,7 @@ __noinline enum verdict hold_fragment(struct __sk_buff *skb, struct packet *p)
 	return STOP_held;
 }
 
-/* What becomes of a fragment without ports: GO_ON, held, or why it goes no further. */
+/* Decide about a fragment without ports. STOP_held: it waits for the first fragment. */
 __noinline enum verdict later_fragment(struct __sk_buff *skb, struct packet *p)
 {
 	enum fragment_fate fate = fragment_fate(p);
@@ -208,7 +210,7 @@ __noinline enum verdict later_fragment(struct __sk_buff *skb, struct packet *p)
 	return fate == FRAGMENT_TRANSLATE ? GO_ON : STOP_dropped_fragment_unexpected;
 }
 
-/* Make the packet, a first fragment, the one that is held at `index`. */
+/* Replace the contents of the packet, a first fragment, by the fragment that is held at `index`. */
 __noinline int restore_held(struct __sk_buff *skb, struct packet *p, __u32 index)
 {
 	struct held_key key = {.index = index};
@@ -237,12 +239,12 @@ __noinline int restore_held(struct __sk_buff *skb, struct packet *p, __u32 index
 	return 0;
 }
 
-/* Have the packet come once more to where it is. It is counted there. */
+/* Send a clone of the packet to the hook where it is now. The program counts it there. */
 static __always_inline bool send_round(struct __sk_buff *skb, const struct packet *p)
 {
 	if (p->direction == DIR_4TO6)
 		return !bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
-	/* positive: what our own program has done with it */
+	/* a positive number is the return value of our own program */
 	return bpf_clone_redirect(skb, skb->ifindex, 0) >= 0;
 }
 
@@ -258,7 +260,7 @@ static __always_inline bool is_anything_held(struct held_key *key)
 	return false;
 }
 
-/* Send round again this first fragment, and after it those that had to wait for it. */
+/* Send this first fragment through the program again, and after it those that were held for it. */
 __noinline enum verdict release_fragments(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 now = now_seconds();
@@ -272,7 +274,7 @@ __noinline enum verdict release_fragments(struct __sk_buff *skb, struct packet *
 		return GO_ON;
 	known = bpf_map_lookup_elem(&fragments, &key.packet);
 	if (!known || __sync_val_compare_and_swap(&known->released, 0, 1))
-		return GO_ON; /* this is the packet's second time round */
+		return GO_ON; /* the packet is here for the second time */
 	if (!send_round(skb, p))
 		return STOP_dropped_internal;
 	for (i = 0; i < HELD_PER_PACKET; i++) {
@@ -289,5 +291,5 @@ __noinline enum verdict release_fragments(struct __sk_buff *skb, struct packet *
 		}
 		drop_held(&key);
 	}
-	return STOP_held; /* counted when they come round */
+	return STOP_held; /* they are counted when they come again */
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Ports that come back before a sweep takes their bindings away, because one is needed: those of
- * expired bindings, and those whose connections both ends have closed. Never a live one's. */
+/* Ports that are given back before a sweep removes their bindings, because a client needs one:
+ * ports of expired bindings, and ports of connections that both ends have closed. A live binding
+ * keeps its port. */
 #pragma once
 
 #include "session.h"
 
 #define CLOSED_TRIES	16 /* entries of the queue looked at for one port */
-#define EXPIRED_TRIES	64 /* ports likewise */
-#define GIVE_BACK_TRIES 4  /* another CPU may be quicker to claim what has come back */
+#define EXPIRED_TRIES	64 /* ports looked at, likewise */
+#define GIVE_BACK_TRIES 4  /* another CPU may claim the freed port first */
 
-/* Remove the session that was closed first. GO_ON: that has freed a port; AGAIN: it hasn't, but the
- * next one may; else there is none. */
+/* Remove the session that was closed first. GO_ON: a port is free now. AGAIN: none is, but the next
+ * session may free one. Otherwise no session is left that could. */
 __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 {
 	union session_life seen, gone = {};
@@ -25,7 +26,7 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 		return STOP_dropped_ports_exhausted;
 	if (bpf_map_pop_elem(&closed, &first))
 		return STOP_dropped_ports_exhausted;
-	if (first.second + CLOSED_REST > now) { /* another CPU has taken the one that we saw */
+	if (first.second + CLOSED_REST > now) { /* another CPU has removed the entry that we saw */
 		bpf_map_push_elem(&closed, &first, BPF_EXIST);
 		return STOP_dropped_ports_exhausted;
 	}
@@ -71,7 +72,7 @@ __noinline enum verdict give_back_expired(struct packet *p, __u32 at, __u32 now)
 	return GO_ON;
 }
 
-/* Free a port for `p`, if there is any that nobody uses. */
+/* Free a port for `p`, if there is one that nobody uses any more. */
 static __always_inline enum verdict give_back(struct packet *p, __u32 now)
 {
 	enum verdict result = AGAIN;
@@ -87,7 +88,7 @@ static __always_inline enum verdict give_back(struct packet *p, __u32 now)
 		count(DIR_6TO4, COUNT_ports_given_back);
 		return GO_ON;
 	}
-	/* each search goes on where the last one ended: together they see them all */
+	/* each search starts where the last one ended, so that together they visit all ports */
 	at = __sync_fetch_and_add(&all->searched, EXPIRED_TRIES);
 	for (i = 0; i < EXPIRED_TRIES; i++) {
 		result = give_back_expired(p, at + i, now);

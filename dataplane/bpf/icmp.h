@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* ICMP errors, with the packet inside them (RFC 7915 sections 4.2-4.3 and 5.2-5.3, RFC 6146
- * section 3.5). An error belongs to the session of its inner packet and leaves it as it is.
+/* ICMP errors and the packets inside them (RFC 7915 sections 4.2-4.3 and 5.2-5.3, RFC 6146 section
+ * 3.5). An error belongs to the session of its inner packet and doesn't change it.
  *
- * An error is [IP][8 bytes of ICMP][inner IP][the start of the inner packet's payload], and
- * perhaps [RFC 4884 extensions]. All but the last two is written anew. The checksum is brought up
- * to date from what was taken out and put in, so that a wrong one stays wrong.
+ * An error is [IP][8 bytes of ICMP][inner IP][the start of the inner packet's payload], and perhaps
+ * [RFC 4884 extensions]. All but the last two are written anew. The checksum is updated by what was
+ * removed and what was added, so that a wrong checksum stays wrong.
  */
 #pragma once
 
@@ -16,8 +16,8 @@
 #define LONGEST_ERROR_V6   1280 /* RFC 4443 section 3.1 */
 #define SHORTEST_EXTENDED  128	/* RFC 4884 section 3: the inner part before extensions */
 #define LOWEST_IPV6_MTU	   1280
-#define HEADER_GROWTH	   20 /* an IPv6 header against an IPv4 one */
-#define TCP_CHECKSUM_BYTES 18 /* of the TCP header, to have the checksum */
+#define HEADER_GROWTH	   20 /* an IPv6 header is so much longer than an IPv4 header */
+#define TCP_CHECKSUM_BYTES 18 /* of the TCP header, up to the end of its checksum */
 
 static __always_inline struct error_work *work_here(void)
 {
@@ -36,7 +36,7 @@ static __always_inline __u16 adjust(__u16 check, __u64 gained)
 	return ~fold((__u64)(__u16)~check + fold(gained));
 }
 
-/* Ones' complement minus. */
+/* Minus `sum`, in ones' complement. */
 static __always_inline __u64 less(__u64 sum)
 {
 	return (__u16)~fold(sum);
@@ -48,7 +48,7 @@ struct inner_ports {
 	__be16 identifier;	    /* ICMP queries; the type goes to inner->icmp_type */
 };
 
-/* False where the error quotes too little of it, or a fragment that has none. */
+/* False if the error quotes too little of the header, or a fragment that has none. */
 static __always_inline bool read_inner_transport(struct __sk_buff *skb, const struct packet *p,
 						 struct packet *inner, struct inner_ports *ports)
 {
@@ -64,7 +64,7 @@ static __always_inline bool read_inner_transport(struct __sk_buff *skb, const st
 	return true;
 }
 
-/* The MTU of the route that is filled in, or `mtu` where that is smaller. */
+/* The smaller of `mtu` and the MTU of the route that `route` asks for. */
 static __always_inline __u32 smaller_mtu(struct __sk_buff *skb, struct bpf_fib_lookup *route,
 					 __u32 mtu)
 {
@@ -74,7 +74,8 @@ static __always_inline __u32 smaller_mtu(struct __sk_buff *skb, struct bpf_fib_l
 	return mtu;
 }
 
-/* Add to `cut` the sum of the payload from `kept` to `whole`, which goes. False on failure. */
+/* Add to `cut` the sum of the payload bytes from `kept` to `whole`, which are removed. False on
+ * failure. */
 static __always_inline bool sum_cut(struct __sk_buff *skb, const struct error_work *work,
 				    __u32 kept, __u32 whole, __u64 *cut)
 {
@@ -89,8 +90,8 @@ static __always_inline bool sum_cut(struct __sk_buff *skb, const struct error_wo
 	return true;
 }
 
-/* Read the ICMP header and what the inner packet's payload begins with. `work->inner` has been
- * parsed as far as its transport header. */
+/* Read the ICMP header and the start of the inner packet's payload. `work->inner` has been parsed
+ * up to its transport header. */
 static __always_inline enum verdict read_error(struct __sk_buff *skb, const struct packet *p,
 					       struct error_work *work)
 {
@@ -116,14 +117,14 @@ static __always_inline enum verdict read_error(struct __sk_buff *skb, const stru
 	if (header < 0)
 		return STOP_dropped_truncated;
 	work->old_sum = header + sum_of(work->icmp, sizeof(work->icmp)) +
-			less(*(__u16 *)(work->icmp + 2)) + /* counts as zero in its own sum */
+			less(*(__u16 *)(work->icmp + 2)) + /* it counts as zero in its own sum */
 			sum_of(work->transport, sizeof(work->transport));
 	if (work->has_tcp_checksum)
 		work->old_sum += work->tcp_checksum;
 	return GO_ON;
 }
 
-/* The inner packet's ports or identifier, and its checksum where that was quoted. */
+/* Translate the inner packet's ports or identifier, and its checksum if the error quotes it. */
 static __always_inline void translate_inner_transport(struct error_work *work, __u64 change,
 						      __u32 port_at, __be16 port, __u8 echo_type)
 {
@@ -146,7 +147,7 @@ static __always_inline void translate_inner_transport(struct error_work *work, _
 		work->tcp_checksum = adjust(work->tcp_checksum, change);
 }
 
-/* What the new ICMP checksum is, when `cut` is the sum of what the end of the packet loses. */
+/* The new ICMP checksum. `cut` is the sum of what the end of the packet loses. */
 static __always_inline __u16 error_checksum(const struct error_work *work, __u64 cut)
 {
 	__u64 rest = (__u16) ~*(__u16 *)(work->icmp + 2);
@@ -154,7 +155,7 @@ static __always_inline __u16 error_checksum(const struct error_work *work, __u64
 	return ~fold(rest + less(work->old_sum) + less(cut) + work->new_sum);
 }
 
-/* Type and code as they go. The checksum as it came, which is 0 in the header from here on. */
+/* Write the new type and code, and 0 into the checksum field. Returns the old checksum. */
 static __always_inline __u16 begin_icmp_header(struct error_work *work)
 {
 	__u16 check = *(__u16 *)(work->icmp + 2);
@@ -165,8 +166,8 @@ static __always_inline __u16 begin_icmp_header(struct error_work *work)
 	return check;
 }
 
-/* The checksum. `headers` is the sum of what else is put in: the inner IP header, and for ICMPv6
- * the pseudo-header. */
+/* Write the new checksum. `headers` is the sum of what else is added: the inner IP header, and for
+ * ICMPv6 the pseudo-header. */
 static __always_inline void finish_icmp_header(struct error_work *work, __u16 check, __u64 cut,
 					       __u64 headers)
 {
@@ -194,14 +195,14 @@ static __always_inline enum verdict store_inner_transport(struct __sk_buff *skb,
 
 /* The end of the new packet. */
 struct ending {
-	__u32 payload;	 /* kept of work->payload, padding not counted */
+	__u32 payload;	 /* bytes of work->payload that are kept, without padding */
 	__u32 padding;	 /* zeroes between the inner part and the extensions */
-	__u32 extension; /* length of these; 0 where there are none (any more) */
-	__u32 inner;	 /* what the length field is to say, in bytes; or 0 */
+	__u32 extension; /* length of the extensions; 0 if there are none, or none any more */
+	__u32 inner;	 /* value of the length field in bytes, or 0 */
 };
 
-/* How much of the end stays (see SHORTEST_EXTENDED and LONGEST_ERROR_*). `inner_header` and `unit`
- * are those of the new packet. */
+/* Decide how much of the end is kept (see SHORTEST_EXTENDED and LONGEST_ERROR_*). `inner_header`
+ * and `unit` are those of the new packet. */
 static __always_inline void plan_ending(const struct error_work *work, __u32 longest,
 					__u32 outer_headers, __u32 inner_header, __u32 unit,
 					struct ending *end)
@@ -221,7 +222,7 @@ static __always_inline void plan_ending(const struct error_work *work, __u32 lon
 		end->extension = work->payload - quoted;
 		end->inner = padded;
 		if (work->payload + end->padding > room || end->extension > SCRATCH_BYTES) {
-			/* no room: the extensions go, the padding with them */
+			/* no room: drop the extensions and their padding */
 			end->padding = end->extension = end->inner = 0;
 			end->payload = quoted;
 		}
@@ -230,7 +231,7 @@ static __always_inline void plan_ending(const struct error_work *work, __u32 lon
 		end->payload = room;
 }
 
-/* Cut or pad the end. The headers are written already and `at` is where the payload is now. */
+/* Cut or pad the end. The headers have been written, and the payload is at `at` now. */
 static __always_inline enum verdict write_ending(struct __sk_buff *skb, const struct ending *end,
 						 __u32 at)
 {
@@ -260,7 +261,8 @@ static __always_inline enum verdict write_ending(struct __sk_buff *skb, const st
 	return GO_ON;
 }
 
-/* RFC 4884: has the error extensions? `units` is its length field, in units of `unit` bytes. */
+/* Find the extensions of RFC 4884, if the error has any. `units` is its length field, in units of
+ * `unit` bytes. */
 static __always_inline void find_extensions(struct error_work *work, __u32 units, __u32 unit)
 {
 	__u32 inner = units * unit;

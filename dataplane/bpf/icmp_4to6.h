@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* ICMPv4 errors: from the IPv4 network, and from this node's kernel by way of lo. */
+/* ICMPv4 errors: from the IPv4 network, and from this node's kernel through lo. */
 #pragma once
 
 #include "icmp.h"
 #include "policy.h"
 
-/* The inner packet is one that we sent to the remote end. What isn't ours, passes to the host. */
+/* The inner packet is one that we sent to the remote end. An error about any other packet passes to
+ * the host. */
 inline_step enum verdict parse_inner_ipv4(struct __sk_buff *skb, const struct packet *p,
 					  struct packet *inner)
 {
@@ -58,9 +59,9 @@ static __noinline enum verdict find_inner_session_4to6(struct packet *inner)
 	return GO_ON;
 }
 
-/* Who the client is told that the error comes from. A router whose address the prefix must not
- * stand for (RFC 6052 section 3.1) is replaced by the remote end, for which it may: dropping the
- * error would break path MTU discovery across private networks. */
+/* The source of the error, as the client sees it. If the prefix must not represent the router's
+ * address (RFC 6052 section 3.1), the remote end's address replaces it. Dropping the error would
+ * break path MTU discovery across private networks. */
 static __always_inline void error_source(const struct config *config, __u32 slot,
 					 const struct packet *p, const struct packet *inner,
 					 union addr6 *source)
@@ -87,7 +88,7 @@ static __always_inline __u32 limit_by_route_ipv6(struct __sk_buff *skb, const st
 	return smaller_mtu(skb, &route, mtu);
 }
 
-/* RFC 7915 section 4.2, fragmentation needed: the MTU for IPv6. */
+/* The MTU for IPv6, from an ICMPv4 "fragmentation needed" (RFC 7915 section 4.2). */
 static __always_inline __u32 mtu_for_ipv6(struct __sk_buff *skb, const struct config *config,
 					  const struct packet *inner, __u32 mtu)
 {
@@ -95,7 +96,7 @@ static __always_inline __u32 mtu_for_ipv6(struct __sk_buff *skb, const struct co
 	struct uplink *uplink = bpf_map_lookup_elem(&uplinks, &ifindex);
 	int i;
 
-	if (!mtu) { /* a router from before RFC 1191 */
+	if (!mtu) { /* the router is older than RFC 1191 */
 		for (i = 0; i < PLATEAUS; i++) {
 			if (plateaus[i] < total) {
 				mtu = plateaus[i];
@@ -156,7 +157,7 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	STEP(parse_inner_ipv4(skb, p, inner));
 	STEP(find_inner_session_4to6(inner));
 	if (p->pool != inner->pool)
-		return STOP_dropped_icmp_ends_differ; /* it goes where its inner packet came from */
+		return STOP_dropped_icmp_ends_differ; /* not where its inner packet is from */
 	if (source_is_illegal(p->remote))
 		return STOP_dropped_source_illegal;
 	if (p->extensions)
@@ -173,7 +174,7 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	extra = inner->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
 	inner_header = sizeof(*ip6) + extra;
 	if (work->meaning.rest != REST_NONE && work->extended) {
-		/* the new type has no place for them: only the inner part stays */
+		/* the new type has no length field: only the inner part stays */
 		__u32 whole = work->payload;
 
 		work->payload = work->extended - work->inner_header;
@@ -198,7 +199,7 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	front = sizeof(*ip6) + ICMP_HEADER;
 	ip6 = (struct ipv6hdr *)(work->headers + front);
 	write_ipv6_header(ip6, config, inner, inner->length + extra, inner->ttl);
-	ip6->saddr = *(struct in6_addr *)&inner->client; /* this one went the other way */
+	ip6->saddr = *(struct in6_addr *)&inner->client; /* the inner packet went the other way */
 	ip6->daddr = *(struct in6_addr *)&inner->remote6;
 	__builtin_memset(ip6 + 1, 0, FRAGMENT_HEADER);
 	if (extra)
@@ -211,7 +212,7 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	write_ipv6_header(ip6, config, p, p->length, hop_limit_of(p));
 	__builtin_memcpy(work->headers + sizeof(*ip6), work->icmp, ICMP_HEADER);
 
-	/* Options of both headers go; then there is room to make. */
+	/* Remove the options of both headers, then make room for the new headers. */
 	at = p->extensions + work->inner_header - sizeof(struct iphdr);
 	if (at && bpf_skb_adjust_room(skb, -(__s32)at, BPF_ADJ_ROOM_NET, KEEP_GSO))
 		return STOP_dropped_internal;

@@ -60,7 +60,7 @@ static __noinline bool inner_session_is_live(struct packet *inner)
 	return true;
 }
 
-/* The session that the inner packet belongs to, which is only read. */
+/* Find the session of the inner packet. It is only read. */
 static __noinline enum verdict find_inner_session_6to4(struct packet *inner)
 {
 	struct bib6_key key;
@@ -96,7 +96,7 @@ static __always_inline __u32 limit_by_route_ipv4(struct __sk_buff *skb, const st
 	return smaller_mtu(skb, &route, mtu);
 }
 
-/* The four bytes behind the checksum. */
+/* Write the four bytes behind the checksum. */
 inline_step enum verdict rest_of_error_ipv4(struct __sk_buff *skb, const struct config *config,
 					    struct error_work *work, const struct ending *end)
 {
@@ -142,17 +142,17 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	STEP(parse_inner_ipv6(skb, config, p, inner));
 	STEP(read_error(skb, p, work));
 	if (!addr6_equal(&p->remote6, &inner->remote6))
-		return STOP_dropped_icmp_ends_differ; /* it goes where its inner packet came from */
+		return STOP_dropped_icmp_ends_differ; /* not where its inner packet is from */
 	STEP(find_inner_session_6to4(inner));
 	if (p->flags & PACKET_FROM_OUTSIDE && !(inner->session_flags & SESSION_OUTSIDE))
 		return STOP_dropped_source_behind_uplink;
 
-	/* The checksum covers a pseudo-header now, and won't. */
+	/* The checksum of ICMPv6 covers a pseudo-header, that of ICMPv4 doesn't. */
 	p->remote = pref64_extract(config, &p->remote6);
-	p->pool = inner->pool; /* also for a router, whose address has no IPv4 form (RFC 6791) */
+	p->pool = inner->pool; /* also for a router, which has no IPv4 address (RFC 6791) */
 	work->old_sum += pseudo6_sum(p);
 
-	/* Extensions (RFC 4884) are for destination unreachable and time exceeded. */
+	/* Only "destination unreachable" and "time exceeded" have extensions (RFC 4884). */
 	find_extensions(work, work->icmp[4], 8);
 	if (work->meaning.rest != REST_NONE || p->icmp_type == V6_PARAMETER_PROBLEM)
 		work->extended = 0;
@@ -182,7 +182,7 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	finish_ipv4_header(ip, bpf_get_prandom_u32(), p->pool, p->remote);
 	__builtin_memcpy(work->headers + sizeof(*ip), work->icmp, ICMP_HEADER);
 
-	/* Take out what is too long, all of it in front; then write what is left of the front. */
+	/* Remove the surplus bytes, all of them in front, then write the headers over the rest. */
 	at = p->extensions + work->inner_header - sizeof(*ip);
 	if (bpf_skb_adjust_room(skb, -(__s32)at, BPF_ADJ_ROOM_NET, KEEP_GSO) ||
 	    bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))

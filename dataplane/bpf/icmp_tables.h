@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* ICMP errors and what they become: RFC 7915 sections 4.2 and 5.2, to be read beside them.
- * What a table doesn't name is dropped. */
+/* What ICMP errors become: the tables of RFC 7915 sections 4.2 and 5.2. An error that no table
+ * names is dropped. */
 #pragma once
 
 #include "context.h"
@@ -92,7 +92,7 @@ TABLE struct icmp_meaning parameter_problem_6to4[CODES] = {
 	[1] = BECOMES(V4_UNREACHABLE, 2),	    /* unrecognized Next Header: protocol */
 };
 
-/* Where the fields of one header are in the other; NOWHERE: it has no such field. */
+/* Where the fields of one header are in the other. NOWHERE: the other header has no such field. */
 #define NOWHERE 255
 
 #define POINTERS_V4 32
@@ -128,7 +128,7 @@ TABLE __u8 pointer_6to4[POINTERS_V6] = {
 
 #define NEXT_HEADER_POINTER 6 /* where ICMPv6 4/1 for an unknown protocol points */
 
-/* RFC 1191 section 7.1: MTUs to assume where a router doesn't say, largest first. */
+/* RFC 1191 section 7.1: MTUs to assume if a router gives none, largest first. */
 #define PLATEAUS 11
 TABLE __u16 plateaus[PLATEAUS] = {65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68};
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* IPv4 to IPv6: what arrives on an uplink, or on lo, for one of our mappings. All else passes. */
+/* IPv4 to IPv6: packets that arrive on an uplink, or on lo, for one of our mappings. All others
+ * pass to the host. */
 #pragma once
 
 #include "arp.h"
@@ -31,7 +32,7 @@ inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struc
 	return open_from_ipv4(skb, p);
 }
 
-/* No mapping has a port outside these: most of a node's own traffic ends here. */
+/* No mapping has a port outside this range: most of the node's own traffic passes here. */
 static __always_inline bool may_be_ours(const struct config *config, const struct packet *p)
 {
 	__u16 port = bpf_ntohs(p->pool_port);
@@ -42,7 +43,7 @@ static __always_inline bool may_be_ours(const struct config *config, const struc
 static __always_inline void mark_slow(struct packet *p)
 {
 	if (p->ttl <= 1)
-		p->flags |= PACKET_SLOW; /* the kernel says "time exceeded" */
+		p->flags |= PACKET_SLOW; /* the kernel sends "time exceeded" */
 }
 
 static __always_inline bool is_pool_address(__u32 slot, __be32 address)
@@ -53,7 +54,7 @@ static __always_inline bool is_pool_address(__u32 slot, __be32 address)
 	return found && found->pool;
 }
 
-/* What is left to find out once the session is known, before the headers are written. */
+/* The steps after the session is known and before the headers are written. */
 inline_step enum verdict prepare_for_ipv6(struct __sk_buff *skb, const struct config *config,
 					  struct packet *p)
 {
@@ -62,7 +63,7 @@ inline_step enum verdict prepare_for_ipv6(struct __sk_buff *skb, const struct co
 	return wants_fragmenting(skb, config, p) ? refragment(skb, p) : GO_ON;
 }
 
-/* A later fragment has no ports. Until its first one comes it may be ours or the host's. */
+/* A later fragment has no ports. Until the first fragment arrives, it may be ours or the host's. */
 inline_step enum verdict
 translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config, struct packet *p)
 {
@@ -74,7 +75,7 @@ translate_later_fragment_4to6(struct __sk_buff *skb, const struct config *config
 	return header_to_ipv6(skb, config, p);
 }
 
-/* Ports and the session that they lead to. */
+/* Read the ports and find the session that they belong to. */
 inline_step enum verdict find_ipv4(struct __sk_buff *skb, const struct config *config,
 				   struct packet *p)
 {
@@ -106,7 +107,7 @@ inline_step enum verdict translate_4to6(struct __sk_buff *skb, const struct conf
 	enum verdict stop;
 
 	if (parse_ipv4(skb, p) || !is_translatable(p->protocol))
-		return STOP_passed; /* the host says or counts what is wrong with it */
+		return STOP_passed; /* the host handles what is wrong with it */
 	if (is_later_fragment(p)) {
 		if (!is_pool_address(slot, p->pool))
 			return STOP_passed;
@@ -155,13 +156,14 @@ static __always_inline bool has_ethernet_header(struct __sk_buff *skb, const str
 
 #define VLAN_ID_MASK 0xfff
 
-/* Whether a frame isn't for this link's own IPv4: it is another VLAN's, or has another host's
- * address. The kernel has taken the tag off the bytes, but keeps it beside them, and it would leave
- * with the packet; one that names no VLAN only carries a priority (IEEE 802.1Q). */
+/* Whether a frame isn't for this link's own IPv4: it belongs to another VLAN, or it has another
+ * host's address. The kernel has removed the tag from the bytes but keeps it beside them, and it
+ * would leave with the packet. A tag without a VLAN number only carries a priority (IEEE 802.1Q),
+ * so it is removed. */
 static __always_inline bool is_for_others(struct __sk_buff *skb)
 {
 	if (skb->pkt_type == PACKET_OTHERHOST && skb->ifindex != LOOPBACK_IFINDEX)
-		return true; /* hairpins come by lo, addressed to whatever they were */
+		return true; /* hairpinned packets come through lo and keep their old address */
 	if (!skb->vlan_present)
 		return false;
 	return skb->vlan_tci & VLAN_ID_MASK || bpf_skb_vlan_pop(skb);
@@ -176,7 +178,7 @@ static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 	enum verdict stop;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_ARP))
-		return ACTION_PASS; /* none of our business, and not counted */
+		return ACTION_PASS; /* not for this program, and not counted */
 	if (!here || is_for_others(skb))
 		return ACTION_PASS;
 	if (skb->protocol == bpf_htons(ETH_P_ARP))

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The IP headers that we write (RFC 7915 sections 4.1 and 5.1), for packets and for what ICMP
+/* The IP headers that we write (RFC 7915 sections 4.1 and 5.1), for packets and for those that ICMP
  * errors quote. */
 #pragma once
 
 #include "csum.h"
 #include "parse.h"
 
-#define IPV4_MAX_UNMARKED 1260 /* RFC 7915 section 5.1: at most this long, DF is 0 */
+#define IPV4_MAX_UNMARKED 1260 /* RFC 7915 section 5.1: up to this length, DF is 0 */
 #define FRAGMENT_HEADER	  8
 
 static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 total)
@@ -16,7 +16,7 @@ static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 t
 	return total <= IPV4_MAX_UNMARKED ? 0 : IPV4_DF;
 }
 
-/* All but identification, addresses and checksum. */
+/* Write all fields but identification, addresses and checksum. */
 static __always_inline void begin_ipv4_header(struct iphdr *ip, const struct config *config,
 					      const struct packet *p, __u32 total, __u16 fragment)
 {
@@ -55,7 +55,7 @@ static __always_inline void write_ipv6_header(struct ipv6hdr *ip6, const struct 
 	__builtin_memcpy(&ip6->daddr, &p->client, sizeof(p->client));
 }
 
-/* The Fragment header of `p`. `ip6` is in front of it and gets to say so. */
+/* Write the Fragment header of `p`, and its type into `ip6`, which is in front of it. */
 static __always_inline void write_fragment_header(__u8 *head, struct ipv6hdr *ip6,
 						  const struct packet *p)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The maps. All are pinned by the loader; it sets the sizes that a config bounds.
+/* The maps. The loader pins them, and sets the sizes that the config limits.
  *
- * Tables of state are HASH, never LRU: an LRU evicts one half of a pair and resets live flows.
- * They are not preallocated, so that a node pays for the sessions it has, not for those it may.
+ * Tables of state are HASH, never LRU: an LRU evicts one half of a pair and resets live flows. They
+ * are not preallocated, so that a node uses memory for the sessions it has, not for those it may
+ * have.
  */
 #pragma once
 
@@ -30,7 +31,8 @@ MAP(BPF_MAP_TYPE_ARRAY, pool, __u32, struct pool_range, CONFIG_SLOTS *MAX_POOL_R
 MAP(BPF_MAP_TYPE_HASH, uplinks, __u32, struct uplink, MAX_UPLINKS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, arp_answers, struct arp_key, struct arp_answer, MAX_ARP_ANSWERS,
     BPF_F_NO_PREALLOC);
-/* Links that lead to one pod each, by ifindex. Follows the node, whatever the config. */
+/* Links that lead to one pod each, by ifindex. The agent follows the node's links, whatever the
+ * config. */
 MAP(BPF_MAP_TYPE_HASH, pod_links, __u32, __u32, MAX_POD_LINKS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 65536,
@@ -44,8 +46,8 @@ MAP(BPF_MAP_TYPE_HASH, sessions, struct session_key, struct session, DEFAULT_SES
     BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, overloads, struct overload_key, struct overload, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);
-/* Sessions that may end early, the one closed first in front. When it is full the first is lost:
- * its port comes back with its timer then. */
+/* Closed sessions, whose ports may be given back early; the one closed first is in front. When the
+ * queue is full the first one is lost: its port is then free when its timer ends. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, DEFAULT_SESSIONS / 4);
@@ -55,18 +57,18 @@ struct {
 MAP(BPF_MAP_TYPE_HASH, clients, union addr6, struct client, DEFAULT_SESSIONS / 4,
     BPF_F_NO_PREALLOC);
 
-/* Losing what is known of a fragmented packet loses that packet only, so this one may evict. */
+/* Losing an entry loses only the packet that it belongs to, so this table may evict. */
 MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct fragment_key, struct fragment, 8192, 0);
 MAP(BPF_MAP_TYPE_HASH, held, struct held_key, struct held, 512, BPF_F_NO_PREALLOC);
 
-/* What all CPUs count together. */
+/* Counts of all CPUs together. */
 struct shared {
 	__u32 refragmented;		   /* packets given to the kernel to fragment */
 	__u32 inbound_sessions;		   /* opened from IPv4; each sweep counts them anew */
 	__u32 ports_taken[PROTOCOL_COUNT]; /* by bindings; static ones don't count */
 	__u32 closed;			   /* sessions at rest that have a binding */
-	__u32 searched;			   /* where a search for expired bindings goes on */
-	__u32 held_swept; /* second in which the early fragments were last looked through */
+	__u32 searched;			   /* where the next search for expired bindings starts */
+	__u32 held_swept; /* second in which expired held fragments were last dropped */
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 
@@ -74,17 +76,18 @@ MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep_keys, __u32, struct sweep_keys, 1, 0);
 
-/* When a next hop was found to have no link-layer address, in seconds, for all whose hash is the
- * same; 0: it has one. */
+/* The second in which a next hop was found to have no link-layer address; 0: it has one. Next hops
+ * with the same hash share an entry. */
 #define HOP_SLOTS 64
 MAP(BPF_MAP_TYPE_ARRAY, unresolved, __u32, __u32, HOP_SLOTS, 0);
 
-/* Work areas, one a CPU. */
+/* Work areas, one per CPU. */
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_work, __u32, struct error_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, open_work, __u32, struct open_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 2, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
-/* How often a session was moved on, for all whose hash is the same; of all CPUs. */
+/* How often sessions have changed their state, on all CPUs. Sessions with the same hash share an
+ * entry. */
 MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);

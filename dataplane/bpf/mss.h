@@ -2,8 +2,9 @@
 /* The maximum segment size (MSS) that TCP connections agree on.
  *
  * Translation adds 20 bytes to each packet, and neither end knows the links of the other side. Path
- * MTU discovery tells them, as long as no firewall drops ICMP. SYNs in both directions therefore
- * carry at most what the routes on both sides of the node can take. No RFC of NAT64 asks for it.
+ * MTU discovery tells them, but only as long as no firewall drops ICMP. So the program lowers the
+ * MSS of SYNs in both directions to what the routes on both sides of the node can take. No RFC
+ * about NAT64 asks for this.
  */
 #pragma once
 
@@ -17,10 +18,10 @@
 #define TCP_MAX_OPTIONS	 40
 #define IPV4_TCP_HEADERS (sizeof(struct iphdr) + sizeof(struct tcphdr))
 #define IPV6_TCP_HEADERS (sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
-#define SMALLEST_MTU	 68 /* RFC 791: a route's MTU below it is no measure of anything */
+#define SMALLEST_MTU	 68 /* RFC 791: a route with a smaller MTU is ignored */
 
-/* The MTU of a route, in bytes: asked for a packet that is too long for any, the kernel says what
- * the route takes, whether it knows the neighbour or not. 0: it has no answer. */
+/* The MTU of a route in bytes, or 0 if the kernel has no answer. The lookup is for a packet that is
+ * too long for any route, so the kernel reports the MTU whether it knows the neighbour or not. */
 static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct bpf_fib_lookup *route)
 {
 	route->tot_len = LONGEST_LENGTH;
@@ -29,7 +30,8 @@ static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct bpf_fib_
 		       : 0;
 }
 
-/* The most that a segment of this connection may carry; LONGEST_LENGTH where nothing is known. */
+/* The most bytes that a segment of this connection may carry; LONGEST_LENGTH if no route limits it.
+ */
 __noinline int longest_segment(struct __sk_buff *skb, const struct packet *p, __u32 interface)
 {
 	struct bpf_fib_lookup route = {};
@@ -48,8 +50,8 @@ __noinline int longest_segment(struct __sk_buff *skb, const struct packet *p, __
 	return longest;
 }
 
-/* Where the TCP option after the one at `at` begins; 0 where there is none; negative: minus where
- * the MSS is written. */
+/* The offset of the TCP option after the one at `at`; 0 if there is none. If the one at `at` is the
+ * MSS, the negated offset of its value. */
 __noinline int tcp_option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 {
 	__u8 option[2];
@@ -65,8 +67,8 @@ __noinline int tcp_option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 	return option[1] < 2 ? 0 : at + option[1];
 }
 
-/* Lower the MSS of a SYN that has not been translated yet. A SYN without one is left so: its
- * receiver then takes the smallest, 536 or 1220 bytes (RFC 9293 section 3.7.1). */
+/* Lower the MSS of a SYN that has not been translated yet. A SYN without an MSS is left as it is:
+ * its receiver then assumes the smallest, 536 or 1220 bytes (RFC 9293 section 3.7.1). */
 __noinline enum verdict lower_mss(struct __sk_buff *skb, const struct packet *p, __u32 interface)
 {
 	__u32 end, longest;
@@ -86,7 +88,7 @@ __noinline enum verdict lower_mss(struct __sk_buff *skb, const struct packet *p,
 	becomes = bpf_htons(longest);
 	if (bpf_skb_store_bytes(skb, -at, &becomes, sizeof(becomes), 0))
 		return STOP_dropped_internal;
-	if ((-at - p->l4) & 1) { /* it straddles two of the words that are summed */
+	if ((-at - p->l4) & 1) { /* the value straddles two words of the checksum */
 		was = __builtin_bswap16(was);
 		becomes = __builtin_bswap16(becomes);
 	}

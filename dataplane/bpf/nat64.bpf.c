@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The translator's programs. Each entry is in the header of its name. */
+/* The translator's programs. The included header of the same name has the code of each. */
 #include "arp.h"
 #include "egress.h"
 #include "ingress.h"
@@ -15,14 +15,14 @@ SEC("tc") int nat64_ingress(struct __sk_buff *skb)
 	return ingress(skb);
 }
 
-/* Not for packets: the agent runs it by BPF_PROG_TEST_RUN. */
+/* Not for packets: the agent runs it with BPF_PROG_TEST_RUN. */
 SEC("tc") int nat64_sweep(struct __sk_buff *skb)
 {
 	(void)skb;
 	return sweep_once();
 }
 
-/* Nor this. */
+/* Not for packets either: see arp.h. */
 SEC("tc") int nat64_announce(struct __sk_buff *skb)
 {
 	return announce(skb);

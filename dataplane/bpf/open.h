@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Packets that have no session: what becomes of them, and whether they open one (RFC 6146 section
+/* Packets that have no session: what happens to them, and whether they open one (RFC 6146 section
  * 3.5). */
 #pragma once
 
 #include "overload.h"
 #include "policy.h"
 
-/* Anybody may send to a mapped port, each from as many addresses as he can forge. What the table
- * holds of that is bounded, so that clients can always open theirs. */
+/* Anybody can send to a mapped port, from as many addresses as they can forge. The number of
+ * sessions opened from IPv4 is limited, so that clients can always open theirs. */
 static __noinline enum verdict stranger_may_open(const struct packet *p,
 						 const struct config *config, __u32 now)
 {
@@ -18,8 +18,9 @@ static __noinline enum verdict stranger_may_open(const struct packet *p,
 	return client_may_open(p, config->session_rate_per_client, now);
 }
 
-/* A segment that opens nothing goes on where its answer would come back: under a binding that lets
- * strangers in. It makes no session. Elsewhere its sender is told that the connection is gone. */
+/* A TCP segment that can't open a session. It is translated if its answer could come back, which
+ * needs a binding that lets strangers in; it makes no session. Otherwise its sender learns that the
+ * connection is gone. */
 static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet *p,
 					    const struct config *config)
 {
@@ -31,8 +32,8 @@ static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet
 	return GO_ON;
 }
 
-/* Find or make the binding (RFC 6146 section 3.5.1): endpoint-independent, so the remote end has
- * no say in it. It counts one session more then, which the caller makes. */
+/* Find or make the binding (RFC 6146 section 3.5.1). It is endpoint-independent: the remote end has
+ * no influence on it. It already counts the session that the caller is about to make. */
 __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u32 expires,
 				    __u32 now)
 {
@@ -47,7 +48,7 @@ __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u
 	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
-	/* looked for already: without a pool address of its own, `p` has no binding */
+	/* the caller has looked in bib6: without a pool address, `p` has no binding */
 	if (p->pool && find_binding(p, expires, 1))
 		return GO_ON;
 	STEP(client_port_taken(p, config));
@@ -65,14 +66,14 @@ __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u
 		count(DIR_6TO4, COUNT_bindings_opened);
 		return GO_ON;
 	}
-	/* another CPU was first with a packet of the same client and port, or the table is full */
+	/* another CPU was first with a packet of this client and port, or the table is full */
 	bib4_key_of(p, &name);
 	release_binding(&name, &key);
 	p->flags &= ~PACKET_NEW_BINDING;
 	return find_binding(p, expires, 1) ? GO_ON : refused_insertion(error);
 }
 
-/* Bind the client and make the session, or leave no trace of either. */
+/* Make the binding and the session, or neither. */
 inline_step enum verdict bind_and_insert(struct __sk_buff *skb, struct packet *p,
 					 const struct config *config, __u32 expires, __u32 now)
 {
@@ -140,7 +141,7 @@ __noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	if (!result)
 		return GO_ON;
 	client_gives(&p->client, HOLDS_SESSION);
-	return result == AGAIN ? GO_ON : result; /* another CPU was first with the same session */
+	return result == AGAIN ? GO_ON : result; /* another CPU was first with this session */
 }
 
 static __noinline bool knows_contact(const struct packet *p, __u32 now)
@@ -154,7 +155,7 @@ static __noinline bool knows_contact(const struct packet *p, __u32 now)
 	return contact && contact->generation == p->generation && contact->life.expires > now;
 }
 
-/* The session of a stranger's packet: it asks nothing of the binding, and ends with it. */
+/* Insert the session of a stranger's packet. It doesn't extend the binding, and ends with it. */
 inline_step enum verdict insert_inbound(struct packet *p, __u32 expires, __u32 now)
 {
 	__u32 most = bib4_expires(p);
@@ -171,8 +172,8 @@ inline_step enum verdict insert_inbound(struct packet *p, __u32 expires, __u32 n
 	return result == AGAIN ? GO_ON : result;
 }
 
-/* Under filtering by address and port, only sessions let anything in. All else is the node's own,
- * save what one of our clients has sent to a mapping of another one. */
+/* Under filtering by address and port, only packets of a session come in. All others are the node's
+ * own, except those that one of our clients has sent to a mapping of another client. */
 static __always_inline enum verdict filtered_by_port(struct __sk_buff *skb, const struct packet *p)
 {
 	return skb->ifindex == LOOPBACK_IFINDEX && p->protocol != IPPROTO_ICMP &&
@@ -215,14 +216,15 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 		if (!has_syn(p->tcp_flags)) {
 			if (keeps_contacts(config, p) && !is_static && !knows_contact(p, now))
 				return STOP_dropped_filtered;
-			p->flags |= PACKET_SLOW; /* past the node's packet filters, as its SYN */
+			p->flags |=
+				PACKET_SLOW; /* through the node's packet filters, like its SYN */
 			return GO_ON;
 		}
 	}
 	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
 	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !is_static && !knows_contact(p, now)) {
 		if (p->protocol == IPPROTO_TCP && !stranger_may_open(p, config, now)) {
-			/* remembered for a while: the client may be opening from its side too */
+			/* kept for a while: the client may be about to open the connection too */
 			p->session_flags |= SESSION_PENDING;
 			insert_inbound(p, expiry(config, TIMER_TCP_INCOMING_SYN, now), now);
 		}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* TCP ports lent per destination, once the pool has run out and where the config allows it. */
+/* TCP ports lent per destination, if the pool is out of ports and the config allows it. */
 #pragma once
 
 #include "give_back.h"
@@ -27,7 +27,8 @@ static __always_inline bool is_taken(const struct packet *p)
 	return taken && taken->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
 }
 
-/* Pick a port for sharing: one that is taken. Those that are free are for who may have his own. */
+/* Pick a port to share: one that is taken. Free ports are for clients that may have a port of their
+ * own. */
 __noinline enum verdict pick_taken_port(struct packet *p)
 {
 	struct pool_range *range;
@@ -49,7 +50,7 @@ __noinline enum verdict pick_taken_port(struct packet *p)
 	return is_taken(p) ? GO_ON : AGAIN;
 }
 
-/* Note where the session that borrows a port is found. */
+/* Store where the session that borrows a port is found. */
 __noinline enum verdict note_overload(struct packet *p)
 {
 	struct session_key session_key;
@@ -72,8 +73,8 @@ __noinline enum verdict note_overload(struct packet *p)
 	return GO_ON;
 }
 
-/* Out of ports: share one that is taken, as long as nobody uses it towards the same remote end. The
- * insertion of the session is the claim. The client has no binding then, so the mapping is not
+/* The pool is out of ports: share one that is taken, if nobody uses it towards the same remote end.
+ * Inserting the session claims it. The client has no binding then, so the mapping is not
  * endpoint-independent, and nobody can connect to it. */
 inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 now)
 {
@@ -95,7 +96,7 @@ inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 
 	return note_overload(p);
 }
 
-/* What open_overloaded has set up, if anything: pool address and port. */
+/* Find the pool address and port that open_overloaded has lent to `p`, if any. */
 static __noinline bool find_overloaded(struct packet *p)
 {
 	struct overload_key key;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the steps of a packet's path hand to each other. */
+/* The packet as the steps of its path see it. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,7 +13,7 @@
 
 #include "abi.h"
 
-/* A constant table. Not static: LLVM would move small ones to sections for merging, without telling
+/* A constant table. Not static: LLVM would move small ones to mergeable sections without telling
  * BTF, and the kernel would refuse the BTF. */
 #define TABLE const
 
@@ -35,27 +35,28 @@ enum packet_flag {
 	PACKET_HAIRPIN = 1 << 4,       /* to or from one of our own mappings */
 	PACKET_FORWARDED = 1 << 5,     /* the kernel has taken one off its TTL already */
 	PACKET_STEADY = 1 << 6,	       /* the next packet of its flow will find the same */
-	PACKET_RECALLED = 1 << 7,      /* its session is as an earlier one has noted */
-	PACKET_NOTABLE = 1 << 8,       /* what is found for it can be noted */
-	PACKET_ROUTED = 1 << 9,	       /* so may be its route */
+	PACKET_RECALLED = 1 << 7,      /* an earlier packet has noted its session */
+	PACKET_NOTABLE = 1 << 8,       /* what is found for it may be noted */
+	PACKET_ROUTED = 1 << 9,	       /* an earlier packet has noted its route */
 	PACKET_FROM_OUTSIDE = 1 << 10, /* came in on a link with UPLINK_EXTERNAL */
-	PACKET_NEW_BINDING = 1 << 11,  /* it has made its binding */
+	PACKET_NEW_BINDING = 1 << 11,  /* the packet has made its binding */
 	PACKET_STATIC = 1 << 12,       /* its binding is configured */
 };
 
-/* The same names in both directions. `client` is the IPv6 host, `remote` the IPv4 one (remote6:
- * as the client sees it), `pool` our IPv4 address that stands for the client. */
+/* The names are the same in both directions. `client` is the IPv6 host, `remote` the IPv4 host
+ * (remote6: its address as the client sees it), `pool` our IPv4 address that stands for the client.
+ */
 struct packet {
-	union addr6 client, remote6; /* keep together: checksummed as one */
+	union addr6 client, remote6; /* keep them together: they are summed as one */
 	__be32 pool, remote;	     /* likewise */
 	__be16 client_port, pool_port, remote_port;
 	__u16 flags;
 
 	__u16 l3, l4;	  /* offsets of the IP and of the transport header */
-	__u16 length;	  /* of the transport part, as the IP header has it */
+	__u16 length;	  /* of the transport part, from the IP header */
 	__u16 extensions; /* bytes of IPv6 extension headers or IPv4 options */
-	__u16 fragment;	  /* as IPv4's field: offset and MF */
-	__u8 protocol;	  /* as IPv4 numbers it: 6, 17, 1 */
+	__u16 fragment;	  /* offset and MF, as in the IPv4 field */
+	__u8 protocol;	  /* the IPv4 number: 6, 17, 1 */
 	__u8 traffic_class;
 	__u8 ttl;
 	__u8 tcp_flags;
@@ -63,18 +64,18 @@ struct packet {
 	__u8 session_flags;
 	__u8 direction;
 	__u8 transport_header; /* bytes; TCP and UDP only */
-	__u8 slot;	       /* of the config that the whole packet goes by */
-	__u16 flow;	       /* where its flow is noted */
-	__u32 second, moves;   /* when its session was looked at, and what `moves` had */
+	__u8 slot;	       /* of the config that this packet uses */
+	__u16 flow;	       /* slot of its flow in `flows` */
+	__u32 second, moves;   /* when its session was looked up, and what `moves` had then */
 	__u32 fresh_until;     /* before then, the session's expiry need not be written */
 	__u32 identification;  /* of the fragmented packet */
-	__u32 error_info;      /* for the ICMP error that a refusal sends: a pointer */
+	__u32 error_info;      /* the pointer of the ICMP error that a refusal sends */
 	__u32 generation;      /* of the binding that was found or made */
 };
 
-/* The longest IP packet that will really be on the wire: a segment, where there is GSO. `ip` is the
- * length of all in front of the transport header. Exactly: a byte too many would send every full
- * segment by way of the kernel. */
+/* The length of the longest IP packet on the wire: that of a segment, if there is GSO. `ip` is the
+ * length of everything in front of the transport header. It is exact: one byte too many would send
+ * every full segment through the kernel. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p, __u32 ip)
 {
 	if (!skb->gso_size || !p->transport_header)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* From bytes to struct packet. Nothing here looks at state or changes the packet. */
+/* From bytes to struct packet. Nothing here looks up state or changes the packet. */
 #pragma once
 
 #include <linux/tcp.h>
@@ -69,8 +69,8 @@ __noinline enum verdict skip_extensions(struct __sk_buff *skb, struct packet *p)
 			offset += 8;
 		} else {
 			if (next == IPPROTO_ROUTING && head[3] != 0 && !stop) {
-				/* segments left: RFC 7915 asks for a parameter problem there, but
-				 * what comes behind it may forbid an answer */
+				/* segments left: RFC 7915 asks for a parameter problem there, but a
+				 * later header may forbid an answer */
 				p->error_info = offset + 3 - p->l3;
 				stop = STOP_dropped_routing_header;
 			}
@@ -107,7 +107,8 @@ static __always_inline bool is_fragment(const struct packet *p)
 	return p->fragment != 0;
 }
 
-/* Ports, TCP flags, ICMP type. `source` and `destination` receive the ports as they stand. */
+/* Read ports, TCP flags and ICMP type. `source` and `destination` receive the ports as the packet
+ * has them. */
 inline_step enum verdict parse_transport(struct __sk_buff *skb, struct packet *p, __be16 *source,
 					 __be16 *destination)
 {
@@ -152,7 +153,7 @@ inline_step enum verdict parse_transport(struct __sk_buff *skb, struct packet *p
 	return GO_ON;
 }
 
-/* Up to the transport header; ports come from parse_transport. */
+/* Read the fixed header. parse_ipv6_rest() and parse_transport() read the rest. */
 inline_step enum verdict parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct ipv6hdr *ip6 = header_at(skb, ETH_HLEN, sizeof(*ip6));
@@ -172,11 +173,11 @@ inline_step enum verdict parse_ipv6(struct __sk_buff *skb, struct packet *p)
 	return GO_ON;
 }
 
-/* What follows the addresses, once they are known to concern us. */
+/* Read what follows the addresses, once they are known to be in the prefix. */
 inline_step enum verdict parse_ipv6_rest(struct __sk_buff *skb, struct packet *p)
 {
-	/* A train of more than 64 KiB (BIG TCP) says no length. Only its segments' counts from
-	 * here. */
+	/* A GSO packet of more than 64 KiB (BIG TCP) has no length in its header. From here on,
+	 * only the length of its segments counts. */
 	bool big = !p->length && skb->gso_size && skb->len > LONGEST_LENGTH;
 
 	if (big)
@@ -188,7 +189,7 @@ inline_step enum verdict parse_ipv6_rest(struct __sk_buff *skb, struct packet *p
 	if (big)
 		p->length = LONGEST_LENGTH;
 	if (p->protocol == IPPROTO_ICMP)
-		return STOP_dropped_unknown_transport; /* ICMPv4 over IPv6 is nothing */
+		return STOP_dropped_unknown_transport; /* ICMPv4 over IPv6 has no meaning */
 	if (p->protocol == IPPROTO_ICMPV6)
 		p->protocol = IPPROTO_ICMP;
 	return is_translatable(p->protocol) ? GO_ON : STOP_dropped_unknown_transport;
@@ -221,7 +222,7 @@ inline_step enum verdict parse_ipv4(struct __sk_buff *skb, struct packet *p)
 	p->identification = bpf_ntohs(ip->id);
 	if (p->l3 + header + p->length > skb->len)
 		return STOP_dropped_truncated;
-	/* IPv6 has no header checksum: what is broken here would go on unnoticed. */
+	/* IPv6 has no header checksum: a broken header would go on unnoticed. */
 	if (header == sizeof(*ip))
 		return ipv4_header_checksum(ip) ? STOP_dropped_malformed : GO_ON;
 	return (__u16)~sum_bytes(skb, p->l3, header) ? STOP_dropped_malformed : GO_ON;
@@ -233,9 +234,9 @@ inline_step enum verdict parse_ipv4(struct __sk_buff *skb, struct packet *p)
 #define OPTION_STRICT_SOURCE 137
 #define MAX_OPTIONS	     40
 
-/* Where the option after the one at `at` begins; 0 where it is the last; -1 where the one at `at`
- * is a source route with hops left. A function of its own, so that the verifier, which knows
- * nothing of what it returns, need not follow all ways to string options together. */
+/* The offset of the option after the one at `at`; 0 if that is the last one; -1 if it is a source
+ * route with hops left. This is a function of its own, so that the verifier, which knows nothing of
+ * its result, doesn't follow all combinations of options. */
 __noinline int option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 {
 	__u8 option[3];
@@ -252,7 +253,7 @@ __noinline int option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 	return option[1] < 2 ? 0 : at + option[1];
 }
 
-/* A source route with hops left (RFC 7915 section 4.1). Other options are ignored. */
+/* Refuse a source route with hops left (RFC 7915 section 4.1). Other options are ignored. */
 __noinline enum verdict check_options(struct __sk_buff *skb, struct packet *p)
 {
 	int at, i;

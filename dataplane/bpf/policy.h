@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who may talk to whom. Asked when a session opens, and again after a change of config. */
+/* Who may talk to whom. This is checked when a session opens, and again after a change of config.
+ */
 #pragma once
 
 #include "context.h"
@@ -45,8 +46,8 @@ static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 pr
 	return binding && binding->life.expires > now_seconds();
 }
 
-/* Whether strangers are behind a link. Asked for each packet, so the first few are in the config.
- */
+/* Whether strangers are behind a link. Each packet asks this, so the first few links are in the
+ * config. */
 static __always_inline bool is_outside(const struct config *config, __u32 ifindex)
 {
 	struct uplink *link;
@@ -62,8 +63,8 @@ static __always_inline bool is_outside(const struct config *config, __u32 ifinde
 	return link && link->flags & UPLINK_EXTERNAL;
 }
 
-/* Note whether a packet from the IPv6 side came in on such a link. What the node itself sends has
- * come in on none. */
+/* Note whether a packet from the IPv6 side came in on such a link. A packet that the node itself
+ * sends has come in on none. */
 static __always_inline void note_where_from(struct __sk_buff *skb, const struct config *config,
 					    struct packet *p)
 {
@@ -71,8 +72,9 @@ static __always_inline void note_where_from(struct __sk_buff *skb, const struct 
 		p->flags |= PACKET_FROM_OUTSIDE;
 }
 
-/* Ask the kernel for the way back to the client. A forged source has none, is the node's own, or is
- * another link's. `listed` is what the config says of the source. */
+/* Ask the kernel for the route back to the client. A forged source has no route, is one of the
+ * node's own addresses, or is behind another link. `listed` is what the config says about the
+ * source. */
 static __always_inline enum verdict check_way_back(struct __sk_buff *skb,
 						   const struct config *config,
 						   const struct packet *p, __u32 listed)
@@ -91,7 +93,7 @@ static __always_inline enum verdict check_way_back(struct __sk_buff *skb,
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		break;
-	case BPF_FIB_LKUP_RET_NOT_FWDED: /* none, or the node's own address */
+	case BPF_FIB_LKUP_RET_NOT_FWDED: /* no route, or the node's own address */
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
 	case BPF_FIB_LKUP_RET_UNREACHABLE:
 	case BPF_FIB_LKUP_RET_PROHIBIT:
@@ -99,7 +101,7 @@ static __always_inline enum verdict check_way_back(struct __sk_buff *skb,
 	case BPF_FIB_LKUP_RET_UNSUPP_LWT: /* into a tunnel, so to another node */
 		return listed & SOURCE_ALLOWED ? GO_ON : STOP_dropped_source_behind_uplink;
 	default:
-		return GO_ON; /* the kernel can't say: IPv6 forwarding is off */
+		return GO_ON; /* the kernel doesn't know: IPv6 forwarding is off */
 	}
 	ifindex = route.ifindex;
 	if (bpf_map_lookup_elem(&pod_links, &ifindex))
@@ -131,8 +133,9 @@ static __always_inline enum verdict check_source(struct __sk_buff *skb, const st
 	return check_way_back(skb, config, p, listed);
 }
 
-/* Ask the kernel for the way to the remote end. What it would keep for itself is the node's, also
- * where the agent doesn't know of it yet; and where it has no way, no port is claimed in vain. */
+/* Ask the kernel for the route to the remote end. An address that the kernel delivers locally is
+ * the node's own, even if the agent doesn't know it yet. And if there is no route, no port is
+ * claimed in vain. */
 static __always_inline enum verdict
 check_way_out(struct __sk_buff *skb, const struct config *config, const struct packet *p)
 {
@@ -148,14 +151,15 @@ check_way_out(struct __sk_buff *skb, const struct config *config, const struct p
 		       : GO_ON;
 }
 
-/* Hairpinned packets come back by lo. One from elsewhere with our own address as its source is
- * forged; the kernel would call it a martian. */
+/* Hairpinned packets come back through lo. A packet from elsewhere with our own address as its
+ * source is forged; the kernel would call it a martian. */
 static __always_inline bool is_spoofed_hairpin(struct __sk_buff *skb, const struct packet *p)
 {
 	return p->direction == DIR_4TO6 && skb->ifindex != LOOPBACK_IFINDEX;
 }
 
-/* Sets PACKET_HAIRPIN where the remote end is a mapping of our own (RFC 6146 section 3.8). */
+/* Check the policy for `p`. Sets PACKET_HAIRPIN if the remote end is a mapping of our own (RFC 6146
+ * section 3.8). */
 __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 {
 	struct destination_key key = {.prefix_length = 64};
@@ -176,7 +180,7 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 		return p->direction == DIR_6TO4 ? check_way_out(skb, config, p) : GO_ON;
 	verdict = destination->verdict;
 	if (verdict == DESTINATION_DENIED)
-		return STOP_dropped_destination_denied; /* also where it is one of our own */
+		return STOP_dropped_destination_denied; /* also if it is one of our own */
 	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */
 	if (destination->pool && is_spoofed_hairpin(skb, p))
 		return STOP_dropped_source_illegal;

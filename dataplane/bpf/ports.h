@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The search for a free port, and its claim: the insertion into bib4. */
+/* The search for a free port, and its claim, which is the insertion into bib4. */
 #pragma once
 
 #include "clients.h"
 
-#define CLAIM_TRIES	  40 /* blocks of ports looked at, and races lost */
-#define SOCKETS_PER_BLOCK 8  /* ports with sockets found before the search goes elsewhere */
-#define EVEN_PORTS	  0x5555555555555555ULL
+#define CLAIM_TRIES 40 /* blocks of ports looked at, and races lost */
+#define SOCKETS_PER_BLOCK                                                                          \
+	8 /* ports with sockets found before the search goes to the next block                     \
+	   */
+#define EVEN_PORTS 0x5555555555555555ULL
 
-/* What map operations return, negative. Compare it as an int: before Linux 6.3 they return one, and
- * the verifier calls them without the helper that would extend it to 64 bits. */
+/* Map operations return the negative number. Compare it as an int: before Linux 6.3 they return an
+ * int, and the verifier calls them without the helper that would extend it to 64 bits. */
 #define E2BIG 7
 
-/* Why a table has not taken an entry: it is full, or the kernel has no memory at hand. */
+/* Why an insertion failed: the table is full, or the kernel has no memory available. */
 static __always_inline enum verdict refused_insertion(int error)
 {
 	return error == -E2BIG ? STOP_dropped_session_table_full : STOP_dropped_internal;
@@ -23,7 +25,7 @@ static __always_inline __u32 lowest_bit(__u64 word)
 {
 	__u32 bit = 0;
 
-	/* without branches: each would double what the verifier has to look at */
+	/* without branches: each would double the paths that the verifier follows */
 #pragma unroll
 	for (__u32 step = 6; step--;) {
 		__u64 low = word & ((1ULL << (1 << step)) - 1);
@@ -35,7 +37,8 @@ static __always_inline __u32 lowest_bit(__u64 word)
 	return bit;
 }
 
-/* The first free port at or after bit `start`, round the block: an offset, or -1. */
+/* The offset of the first free port at or after bit `start`, wrapping around in the block; or -1.
+ */
 __noinline int free_port(const struct port_block *usable, const struct port_block *taken,
 			 __u32 start, __u64 wanted)
 {
@@ -66,7 +69,7 @@ static __always_inline void mark_port(struct port_block *taken, __u32 port, bool
 		__sync_fetch_and_and(word, ~bit);
 }
 
-/* A number that spreads clients over pool ranges and is the same for all flows of one (paired
+/* A hash that spreads clients over pool ranges and is the same for all flows of a client (paired
  * pooling, RFC 4787 REQ-2). */
 static __always_inline __u32 client_hash(const union addr6 *client)
 {
@@ -77,9 +80,10 @@ static __always_inline __u32 client_hash(const union addr6 *client)
 	return mixed >> 32;
 }
 
-/* Whether a socket of the node's own would get what comes from p's remote end to this port: its
- * packets are its own. The kernel is asked when a port is claimed; a socket that is opened later
- * loses the exact sessions that are there already, and nothing else under the default filtering. */
+/* Whether one of the node's own sockets would receive what p's remote end sends to this port: those
+ * packets belong to the node. The kernel is asked when a port is claimed. A socket that is opened
+ * later doesn't get the packets of exact sessions that exist already; under the default filtering
+ * it gets all others. */
 static __always_inline bool has_socket(struct __sk_buff *skb, const struct packet *p,
 				       const struct bib4_key *name)
 {
@@ -96,14 +100,14 @@ static __always_inline bool has_socket(struct __sk_buff *skb, const struct packe
 	else if (p->protocol == IPPROTO_UDP)
 		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
-		return false; /* the kernel can't be asked about ping's */
+		return false; /* the kernel has no such lookup for ping sockets */
 	if (!socket)
 		return false;
 	bpf_sk_release(socket);
 	return true;
 }
 
-/* Go to the next pool range, and to a port in it that nobody can predict. */
+/* Go to the next pool range, and to an unpredictable port in it. */
 __noinline enum verdict next_range(struct search *search)
 {
 	struct pool_range *range;
@@ -134,8 +138,7 @@ static __always_inline void next_block(struct search *search)
 		search->block = search->first_block;
 }
 
-/* Take a port of the current block. AGAIN: lost a race, or the block is full and the search has
- * moved on. */
+/* Claim a port of the current block. AGAIN: another CPU was first, or the search has moved on. */
 __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 {
 	struct open_work *work = open_work_here();
@@ -185,7 +188,7 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	binding->client_port = p->client_port;
 	binding->generation = bpf_get_prandom_u32();
 	binding->life.expires = search->expires;
-	binding->life.sessions = 1; /* the one that the caller makes */
+	binding->life.sessions = 1; /* the session that the caller makes */
 	binding->created = search->now;
 	error = bpf_map_update_elem(&bib4, &name, binding, BPF_NOEXIST);
 	if (error && error != -EEXIST)
@@ -202,9 +205,9 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	return GO_ON;
 }
 
-/* Take a free port for p->client: not a predictable one, and for UDP one of the same parity where
- * there is one (RFC 6146 section 3.5.1.1). The client's own address comes first; the next ones
- * help out when it is full. */
+/* Claim a free port for p->client: an unpredictable one, and for UDP one of the same parity if
+ * possible (RFC 6146 section 3.5.1.1). The client's own pool range comes first; the next ones are
+ * used when it is full. */
 inline_step enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u32 expires,
 				    __u32 now)
 {

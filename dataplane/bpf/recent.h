@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a binding remembers of the remote end that it was last used for: that the session asks for
- * nothing before a certain second, so that a packet there needs no look at it. With many flows each
- * of these tables is a miss of every cache.
+/* A cache in the binding: the remote end that it was last used for, and a second before which the
+ * session with that end needs no update. Until then, a packet there needs no lookup of the session.
+ * With many flows, each lookup in these tables misses every CPU cache.
  *
- * It holds for sessions whose next packet changes nothing but the expiry (is_steady), until that
- * must be written, and not under another config. Whoever moves a session on from there forgets it.
+ * It is valid for sessions whose next packet changes nothing but the expiry (is_steady), until the
+ * expiry must be written, and only under the same config. A CPU that moves a session out of this
+ * state clears it.
  */
 #pragma once
 
 #include "bib.h"
 #include "flows.h"
 
-/* The stamp: before which second the note holds, and the config's epoch in the low bits. 0 is no
- * note, and BUSY one that is being written. */
+/* The stamp has the second before which the note is valid, and the config's epoch in its low bits.
+ * 0: there is no note. BUSY: a CPU is writing one. */
 #define EPOCH_BITS 8
 #define EPOCH_MASK ((1U << EPOCH_BITS) - 1)
 #define BUSY	   1
 
-#define MOST_SPARE 60 /* seconds that an expiry may be written ahead */
+#define MOST_SPARE 60 /* seconds by which an expiry may be written ahead */
 
-/* Whether `p`, from IPv6, goes where its binding was last used, and its session isn't needed. */
+/* Whether `p`, from IPv6, goes to the remote end that its binding was last used for, and needs no
+ * lookup of its session. */
 static __always_inline bool recall_recent(struct packet *p, const struct config *config,
 					  const struct bib6 *binding, __u32 now)
 {
 	__u32 stamp = *(volatile __u32 *)&binding->stamp;
 	__u32 left = (stamp - (now << EPOCH_BITS)) >> EPOCH_BITS;
 
-	if (p->flags & PACKET_FROM_OUTSIDE) /* the note doesn't tell who may send from there */
+	if (p->flags & PACKET_FROM_OUTSIDE) /* the note doesn't say who may send from there */
 		return false;
 	if (stamp <= BUSY || left - 1 > MOST_SPARE ||
 	    (stamp & EPOCH_MASK) != (config->epoch & EPOCH_MASK) || binding->recent != p->remote ||
@@ -40,7 +42,8 @@ static __always_inline bool recall_recent(struct packet *p, const struct config 
 	return true;
 }
 
-/* Note the remote end of `p`, whose session is steady. Whoever is second to write leaves it. */
+/* Note the remote end of `p`, whose session is steady. Of two CPUs, the second one to write gives
+ * up. */
 static __always_inline void note_recent(const struct packet *p, const struct config *config,
 					struct bib6 *binding, const struct session *session)
 {
@@ -52,12 +55,12 @@ static __always_inline void note_recent(const struct packet *p, const struct con
 	binding->recent = p->remote;
 	binding->recent_port = p->remote_port;
 	__sync_lock_test_and_set(&binding->stamp, stamp);
-	/* who moves it on writes the state first, and forgets the note then */
+	/* a CPU that changes the state writes the state first and clears the note after that */
 	if (p->protocol == IPPROTO_TCP && *(volatile __u8 *)&session->life.state != TCP_ESTABLISHED)
 		*(volatile __u32 *)&binding->stamp = 0;
 }
 
-/* The session of `p` is no longer steady. */
+/* Clear the note: the session of `p` is no longer steady. */
 static __noinline void forget_recent(const struct packet *p)
 {
 	struct bib6_key key;

@@ -2,10 +2,10 @@
 /* IPv4 packets without DF that are too long for IPv6 (RFC 7915 section 4): they become fragments of
  * at most lowest_ipv6_mtu bytes.
  *
- * The kernel fragments them, as it alone can finish what devices have yet to do (checksums,
- * segments). The transport header is translated here, the destination becomes an address that the
- * kernel routes to nat64-NAME with a small MTU, and the fragments come out there, at nat64_egress,
- * where only their IP headers are left to translate.
+ * The kernel fragments them, because only the kernel can complete what devices have yet to do
+ * (checksums, segments). The program translates the transport header and replaces the destination
+ * by an address that the kernel routes to nat64-NAME with a small MTU. The fragments come out
+ * there, at nat64_egress, where only their IP headers are left to translate.
  */
 #pragma once
 
@@ -13,7 +13,8 @@
 #include "send.h"
 #include "translate.h"
 
-/* Plus the ifindex of nat64-NAME, so that each instance has its own. The agent routes it. */
+/* Plus the ifindex of nat64-NAME, so that each instance has its own address. The agent adds its
+ * route. */
 #define FRAGMENTER_BASE 0xf0400000U /* 240.64.0.0 */
 
 static __always_inline __be32 fragmenter(const struct config *config)
@@ -29,7 +30,7 @@ static __always_inline bool wants_fragmenting(struct __sk_buff *skb, const struc
 	if (skb->gso_size || (p->flags & PACKET_DF && !header))
 		return false;
 	if (p->ttl <= 1)
-		return false; /* let it expire where the error can be translated */
+		return false; /* it expires later, where the error can be translated */
 	return sizeof(struct ipv6hdr) + header + p->length > config->lowest_ipv6_mtu;
 }
 
@@ -56,7 +57,7 @@ static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct 
 }
 
 /* STOP_fragmented: the packet is ready for the kernel. GO_ON: there is no route to the fragmenter,
- * and it had better go whole. */
+ * so the packet is sent whole. */
 __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 zero = 0, identification;
@@ -73,9 +74,9 @@ __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 		return GO_ON;
 	if (!is_later_fragment(p))
 		STEP(transport_to_ipv6(skb, p));
-	/* All clients' packets have the same destination now, so the sender's identification
-	 * doesn't tell them apart. Until theirs comes again, 65536 packets later, the fragments are
-	 * through. */
+	/* The packets of all clients have the same destination now, so the sender's identification
+	 * doesn't tell them apart. This one repeats after 65536 packets, and the fragments are
+	 * through by then. */
 	identification = p->identification;
 	p->identification = __sync_fetch_and_add(&all->refragmented, 1) & 0xffff;
 	if (replace_ip_field(skb, p, offsetof(struct iphdr, id), bpf_htons((__u16)identification),
@@ -91,7 +92,7 @@ __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 	return STOP_fragmented;
 }
 
-/* What comes back, in fragments. Others pass. */
+/* Translate the fragments that come back. Other packets pass. */
 __noinline enum verdict translate_refragmented(struct __sk_buff *skb, struct packet *p)
 {
 	struct config *config;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* ICMP errors of our own, for refusals that the kernel can't know of. The kernel routes them. */
+/* ICMP errors that the program makes itself, for refusals that the kernel doesn't know of. The
+ * kernel routes them. */
 #pragma once
 
 #include "icmp_tables.h"
@@ -7,7 +8,7 @@
 #include "send.h"
 #include "translate.h"
 
-/* Of each kind, and CPU: RFC 4443 section 2.4 (f) asks for a bound. */
+/* Per kind and CPU. RFC 4443 section 2.4 (f) asks for a limit. */
 #define ERRORS_PER_SECOND 256
 #define ERROR_HOPS	  64
 #define QUOTE_V6	  (1280 - 48)
@@ -17,7 +18,8 @@ struct refusal {
 	__u8 type, code;
 };
 
-/* What a sender is told. Silent are refusals of packets that may come from anybody. */
+/* What the sender is told. A refusal that isn't named here stays silent, because anybody may have
+ * sent the packet. */
 static __always_inline struct refusal refusal_of(enum verdict reason)
 {
 	struct refusal refusal = {};
@@ -76,7 +78,8 @@ static __always_inline bool may_send(enum response kind)
 	return true;
 }
 
-/* Cut the packet to what an error may quote, and make room in front of it. The length quoted. */
+/* Cut the packet to what an error may quote, and make room in front of it. Returns the quoted
+ * length, or -1. */
 static __always_inline int quote(struct __sk_buff *skb, const struct packet *p, __u32 longest,
 				 __u32 headers)
 {
@@ -92,8 +95,8 @@ static __always_inline int quote(struct __sk_buff *skb, const struct packet *p, 
 	return length;
 }
 
-/* Whether the packet is one that no error may answer (RFC 4443 section 2.4 (e)): an ICMPv6 error or
- * redirect, what may be one, or a packet whose source names no single host. */
+/* Whether no error may answer the packet (RFC 4443 section 2.4 (e)): it is an ICMPv6 error or
+ * redirect, or may be one, or its source names no single host. */
 static __always_inline bool is_unanswerable(struct __sk_buff *skb, const struct packet *p)
 {
 	__u8 type;
@@ -101,12 +104,12 @@ static __always_inline bool is_unanswerable(struct __sk_buff *skb, const struct 
 	if (source6_is_illegal(&p->client))
 		return true;
 	if (p->protocol != IPPROTO_ICMPV6)
-		return false; /* the queries that we translate are IPPROTO_ICMP by now */
+		return false; /* queries that we translate are IPPROTO_ICMP by now */
 	return is_later_fragment(p) || bpf_skb_load_bytes(skb, p->l4, &type, sizeof(type)) ||
 	       type < V6_FIRST_QUERY || type == V6_REDIRECT;
 }
 
-/* Turn the packet into an ICMPv6 error about itself. False where it can't or mustn't be. */
+/* Turn the packet into an ICMPv6 error about itself. False if that is impossible or not allowed. */
 __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, enum verdict reason)
 {
 	struct {
@@ -146,8 +149,8 @@ __noinline int respond_ipv6(struct __sk_buff *skb, struct packet *p, enum verdic
 	return !bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }
 
-/* ICMPv4 3/5, source route failed (RFC 7915 section 4.1): the one refusal of an IPv4 packet that
- * is ours to announce. */
+/* ICMPv4 3/5, source route failed (RFC 7915 section 4.1): the only refusal of an IPv4 packet that
+ * the program reports. */
 __noinline int respond_ipv4(struct __sk_buff *skb, struct packet *p)
 {
 	struct {

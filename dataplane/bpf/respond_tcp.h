@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* RST for a segment of a connection that we don't know any more: its application fails at once and
- * connects anew, where silence would have it wait for many minutes. */
+/* RST for a segment of a connection that we no longer know. Its application fails at once and
+ * connects again; without the RST it would wait for many minutes. */
 #pragma once
 
 #include "respond.h"
@@ -14,7 +14,7 @@ struct tcp_reset {
 	__be16 window, checksum, urgent;
 };
 
-/* RFC 9293 section 3.5.2: in the place that the other end would have answered from. */
+/* RFC 9293 section 3.5.2: the RST has the numbers that the other end would have sent. */
 static __always_inline void fill_reset(struct tcp_reset *reset, const struct tcp_reset *segment,
 				       const struct packet *p)
 {
@@ -34,7 +34,7 @@ static __always_inline void fill_reset(struct tcp_reset *reset, const struct tcp
 	reset->flags |= TCP_FLAG_ACK_BIT;
 }
 
-/* Turn the packet into an RST to its sender. False where it can't or mustn't be. */
+/* Turn the packet into an RST to its sender. False if that is impossible or not allowed. */
 __noinline int respond_reset(struct __sk_buff *skb, struct packet *p)
 {
 	struct {
@@ -67,9 +67,9 @@ __noinline int respond_reset(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(&head.ip6.daddr, &p->client, sizeof(p->client));
 	p->length = TCP_SIZE;
 	whole = bpf_csum_diff(NULL, 0, (__be32 *)&head.tcp, TCP_SIZE, 0);
-	/* Whether a device is still to finish the sum can't be read. Where it is, only the pseudo
-	 * header's is in the packet, and the next helper leaves that alone; elsewhere it makes of
-	 * it the whole one. */
+	/* The program can't see whether a device is still to complete the checksum. If so, the
+	 * packet must have only the sum of the pseudo-header, and the next helper leaves that
+	 * alone. If not, the helper turns it into the complete checksum. */
 	sum = fold(pseudo6_sum_of(p, IPPROTO_TCP));
 	head.tcp.checksum = sum;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM))

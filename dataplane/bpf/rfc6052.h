@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* IPv4 addresses inside IPv6 ones (RFC 6052 section 2.2): the one place here that knows how. */
+/* IPv4 addresses inside IPv6 addresses (RFC 6052 section 2.2). Only this header knows their format.
+ */
 #pragma once
 
 #include "context.h"
@@ -10,8 +11,8 @@ static __always_inline bool in_pref64(const struct config *config, const union a
 	       (bpf_be64_to_cpu(address->halves[1]) & config->mask_low) == config->prefix_low;
 }
 
-/* The suffix and bits 64-71 (the u-octet) are ignored. With the u-octet taken out, the address is
- * 32 bits at `shift` = 96 - length of what remains; a /96 has the u-octet inside its prefix. */
+/* The suffix and bits 64-71 (the u-octet) are ignored. With the u-octet removed, the IPv4 address
+ * is the 32 bits at `shift` = 96 - prefix length. A /96 has the u-octet inside its prefix. */
 static __always_inline __be32 pref64_extract(const struct config *config,
 					     const union addr6 *address)
 {

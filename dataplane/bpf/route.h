@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the kernel is asked about routes and neighbours. */
+/* What the program asks the kernel about routes and neighbours. */
 #pragma once
 
 #include "context.h"
 
 #define HOP_CYCLE 4 /* seconds; the kernel gives up on a neighbour after three */
 
-/* The route of a packet of `p`'s connection to the IPv4 side. */
+/* Ask for the route to the IPv4 side, for a packet of p's connection. */
 static __always_inline void ask_ipv4(struct bpf_fib_lookup *route, const struct packet *p,
 				     __u32 interface)
 {
@@ -20,7 +20,7 @@ static __always_inline void ask_ipv4(struct bpf_fib_lookup *route, const struct 
 	route->ipv4_dst = p->remote;
 }
 
-/* Likewise to the client. */
+/* Likewise, for the route to the client. */
 static __always_inline void ask_ipv6(struct bpf_fib_lookup *route, const struct packet *p,
 				     __u32 interface)
 {
@@ -42,10 +42,10 @@ static __always_inline __u32 *unresolved_since(const struct bpf_fib_lookup *rout
 	return bpf_map_lookup_elem(&unresolved, &slot);
 }
 
-/* Whether a packet to a next hop without a link-layer address goes to its device. That asks for the
- * address and keeps the packet meanwhile, whatever filters say about forwarding. Where the hop
- * still has none a second later, packets take the kernel's path, which says "host unreachable";
- * after HOP_CYCLE the device asks again. */
+/* Whether a packet goes to its device although the next hop has no link-layer address. The device
+ * asks for the address and keeps the packet meanwhile, whatever packet filters say about
+ * forwarding. If the hop still has no address a second later, packets take the kernel's path, which
+ * sends "host unreachable"; after HOP_CYCLE the device asks again. */
 static __always_inline bool device_resolves(const struct bpf_fib_lookup *route)
 {
 	__u32 *since = unresolved_since(route);

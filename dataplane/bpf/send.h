@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Where a translated packet goes.
  *
- * Fast: the kernel's routes and neighbours are asked, and the packet goes straight to its device.
- * Otherwise the kernel gets it, as if it had come in on nat64-NAME: that routes, resolves
- * neighbours, fragments, and makes every ICMP error that is due; the error comes back to us.
+ * Fast path: the program looks up the kernel's routes and neighbours, and the packet goes straight
+ * to its device. Otherwise the kernel gets the packet, as if it had come in on nat64-NAME. The
+ * kernel then routes, resolves neighbours, fragments, and makes every ICMP error that is due; such
+ * an error comes back to us.
  */
 #pragma once
 
@@ -20,8 +21,8 @@ static __always_inline enum tc_action to_kernel(struct __sk_buff *skb, const str
 	return bpf_redirect(config->interface, BPF_F_INGRESS);
 }
 
-/* The kernel has taken one off the hop limit on the packet's way here, and is about to take one
- * off the TTL: give one back. */
+/* Add one to the TTL: the kernel has decremented the hop limit on the packet's way here, and will
+ * decrement the TTL once more. */
 static __always_inline void raise_ttl(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 field = p->l3 + offsetof(struct iphdr, ttl);
@@ -35,13 +36,14 @@ static __always_inline void raise_ttl(struct __sk_buff *skb, struct packet *p)
 	bpf_skb_store_bytes(skb, field, &ttl, sizeof(ttl), 0);
 }
 
-/* To one of our own mappings: as if it had come in, by way of lo, where the other program waits. */
+/* Send the packet to one of our own mappings: through lo, as if it had come in, where the other
+ * program receives it. */
 static __always_inline enum tc_action to_ourselves(void)
 {
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
-/* The note of an earlier packet of the flow, where `p` may take the same route; else NULL. */
+/* The note of an earlier packet of the flow, if `p` may take the same route; otherwise NULL. */
 static __always_inline struct flow *recalled_route(struct packet *p, __u32 length)
 {
 	struct flow *flow;
@@ -63,7 +65,7 @@ static __always_inline enum tc_action send_recalled(const struct packet *p, stru
 	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
 }
 
-/* Whether the kernel finds a route that the packet may take to its device, without the kernel. */
+/* Whether the kernel finds a route by which the packet may go directly to its device. */
 static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet *p,
 					    struct bpf_fib_lookup *route)
 {
@@ -73,12 +75,12 @@ static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet
 		note_resolved(route);
 		return true;
 	}
-	/* Then the kernel doesn't say the route's MTU: later packets ask again. */
+	/* The kernel hasn't told the route's MTU then: later packets ask again. */
 	p->flags &= ~PACKET_NOTABLE;
 	return found == BPF_FIB_LKUP_RET_NO_NEIGH && device_resolves(route);
 }
 
-/* By the route that was found. */
+/* Send the packet by the route that was found. */
 static __always_inline enum tc_action send_fast(struct packet *p, const struct config *config,
 						const struct bpf_fib_lookup *route,
 						struct counters *here)
@@ -117,7 +119,8 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 	return to_kernel(skb, config);
 }
 
-/* Every device that we send to by redirection wants an Ethernet header; some uplinks have none. */
+/* Add an Ethernet header to a packet from an uplink that has none: every device that we redirect to
+ * expects one. */
 static __always_inline int ensure_ethernet_header(struct __sk_buff *skb, struct packet *p)
 {
 	__be16 type = skb->protocol;
@@ -134,7 +137,7 @@ static __always_inline int ensure_ethernet_header(struct __sk_buff *skb, struct 
 static __always_inline void write_hop_limit(struct __sk_buff *skb, const struct packet *p,
 					    __u8 hop_limit)
 {
-	/* RECOMPUTE: the bytes may be summed already */
+	/* RECOMPUTE: the kernel may have summed the bytes already */
 	bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit), &hop_limit,
 			    sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
 }

@@ -7,7 +7,7 @@
 #include "tcp_state.h"
 
 #define CLOSED_REST                                                                                \
-	4 /* seconds for which a closed session is left alone: what is under way arrives */
+	4 /* seconds that a closed session is kept, for packets that are still on their way */
 
 static __always_inline void session_key_of(const struct packet *p, struct session_key *key)
 {
@@ -45,8 +45,9 @@ static __always_inline bool change_session(struct session *session, union sessio
 	return __sync_val_compare_and_swap(&session->life.word, from.word, to.word) == from.word;
 }
 
-/* Note that the client has talked to this remote address: address-dependent filtering asks. One
- * that is being removed is left alone: who removes it would remove what replaces it. */
+/* Note that the client has talked to this remote address, for address-dependent filtering. A
+ * contact that is being removed is left alone: the CPU that removes it would remove its
+ * replacement. */
 static __noinline void note_contact(const struct packet *p, __u32 expires)
 {
 	struct session fresh = {};
@@ -88,7 +89,8 @@ static __always_inline bool is_client_of(const struct session *session, const st
 	return session->client_port == p->client_port && addr6_equal(&session->client, &p->client);
 }
 
-/* Whether it counts among those that its client has opened and that are not at rest. */
+/* Whether a session counts towards the limit of its client, which has opened it. At rest it
+ * doesn't. */
 static __always_inline bool is_of_client_limit(__u8 flags)
 {
 	return !(flags & (SESSION_INBOUND | SESSION_CONTACT));
@@ -109,8 +111,8 @@ static __always_inline void drop_overload(const struct session_key *key,
 		bpf_map_delete_elem(&overloads, &name);
 }
 
-/* Take a session out of all counts. For who has taken it over, with the state that it ended in.
- * True where its binding went with it, which is done where `unused` says so. */
+/* Take a session out of all counts. The caller has claimed its removal; `state` is the state in
+ * which it ended. True if its binding was removed with it, which happens only if `unused`. */
 static __always_inline bool session_ends(const struct session_key *key,
 					 const struct session *session, __u8 state, bool unused)
 {
@@ -132,7 +134,8 @@ static __always_inline bool session_ends(const struct session_key *key,
 	return bib4_leave(&name, session->generation, unused);
 }
 
-/* Become the one who may remove a session, if it has expired `before`, or regardless of that. */
+/* Claim the removal of a session, if it has expired at `before`, or whenever if `regardless`, and
+ * take it out of all counts. True: the caller must delete it. */
 static __always_inline bool take_over_session(const struct session_key *key,
 					      struct session *session, __u32 before,
 					      bool regardless)
@@ -147,7 +150,7 @@ static __always_inline bool take_over_session(const struct session_key *key,
 	return true;
 }
 
-/* Since when both ends have been done with a session, in seconds; 0 where they are not. */
+/* For how many seconds both ends have finished with a session; 0 if they haven't. */
 static __always_inline __u32 closed_for(const struct config *config, union session_life life,
 					__u32 now)
 {
@@ -156,7 +159,7 @@ static __always_inline __u32 closed_for(const struct config *config, union sessi
 	return life.state & TCP_SHUT && closed < now ? now - closed : 0;
 }
 
-/* Insert the session of `p`. AGAIN: there is one of its key. */
+/* Insert the session of `p`. AGAIN: the table has an entry with its key. */
 __noinline enum verdict insert_session(struct packet *p, __u32 expires, __u32 now)
 {
 	struct open_work *work = open_work_here();
@@ -194,8 +197,8 @@ __noinline enum verdict insert_session(struct packet *p, __u32 expires, __u32 no
 	return GO_ON;
 }
 
-/* Remove the session that stands where that of `p` is to be, if it is over: expired, closed and at
- * rest, or of a binding that is no more. AGAIN: it is in use, or being removed. */
+/* Remove the session that has the key of `p`, if it is over: expired, closed and at rest, or of a
+ * binding that is gone. AGAIN: it is in use, or being removed. */
 __noinline enum verdict make_way(struct packet *p, __u32 now)
 {
 	union session_life seen, gone = {};
@@ -216,7 +219,8 @@ __noinline enum verdict make_way(struct packet *p, __u32 now)
 		if (p->session_flags & SESSION_OVERLOAD || old->generation == p->generation)
 			return AGAIN;
 		if (old->flags & SESSION_OVERLOAD)
-			return STOP_dropped_ports_exhausted; /* our port, lent out to this remote */
+			return STOP_dropped_ports_exhausted; /* our port is lent out for this remote
+							      */
 	}
 	if (!change_session(old, seen, gone))
 		return AGAIN;
@@ -226,7 +230,7 @@ __noinline enum verdict make_way(struct packet *p, __u32 now)
 	return GO_ON;
 }
 
-/* Insert the session of `p`, in place of one that is over if need be. AGAIN: there is one. */
+/* Insert the session of `p`, in place of one that is over if there is one. AGAIN: one is in use. */
 inline_step enum verdict place_session(struct packet *p, __u32 expires, __u32 now)
 {
 	enum verdict result = insert_session(p, expires, now);

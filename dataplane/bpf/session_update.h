@@ -7,9 +7,9 @@
 #include "recent.h"
 #include "session.h"
 
-#define SPARE_SHARE 8 /* of a timer; at most MOST_SPARE */
+#define SPARE_SHARE 8 /* this fraction of a timer is spare; at most MOST_SPARE */
 
-/* Both ends are done with the session of `p`. */
+/* Both ends have finished with the session of `p`. */
 static __noinline void session_closes(const struct packet *p, __u32 now)
 {
 	struct closed_session entry = {};
@@ -24,7 +24,8 @@ static __noinline void session_closes(const struct packet *p, __u32 now)
 	bpf_map_push_elem(&closed, &entry, BPF_EXIST);
 }
 
-/* A packet has shown that it isn't so. It had its place, and has it again whatever the limit. */
+/* A packet has shown that the session is in use again. It had its place, so it gets it back
+ * whatever the limit is. */
 static __noinline void session_reopens(const struct packet *p)
 {
 	if (is_of_client_limit(p->session_flags))
@@ -33,17 +34,16 @@ static __noinline void session_reopens(const struct packet *p)
 		count_closed(&p->client, false);
 }
 
-/* Keep the binding and the contact of a session alive for as long as itself. False where there is
- * no such binding any more. */
+/* Keep the binding of a session alive as long as the session. False if the binding is gone. */
 static __noinline bool keep_binding(struct session *session, struct packet *p, __u32 expires)
 {
 	__u32 generation = session->generation;
 
 	if (session->flags & SESSION_OVERLOAD)
-		return true; /* a lent port has a binding and contacts, but they are its owner's */
+		return true; /* the binding and the contacts of a lent port are its owner's */
 	if (!bib4_extend(p, expires, 0))
 		return false;
-	/* a binding made anew: the session is its own now */
+	/* the binding was made anew: the session belongs to the new one now */
 	if (p->generation != generation &&
 	    __sync_val_compare_and_swap(&session->generation, generation, p->generation) ==
 		    generation)
@@ -52,7 +52,8 @@ static __noinline bool keep_binding(struct session *session, struct packet *p, _
 }
 
 /* For how many seconds beyond its timer a session is kept, so that its expiry need not be written
- * with every second in which it is used: the writes of a million sessions find no cache. */
+ * in every second in which it is used. With a million sessions, each of these writes would miss the
+ * caches. */
 static __always_inline __u32 spare(const struct config *config, __u32 timer)
 {
 	__u32 seconds = config->timeout[index_below(timer, TIMER_SLOTS)] / SPARE_SHARE;
@@ -82,15 +83,16 @@ next_life(const struct config *config, const struct packet *p, union session_lif
 	return next;
 }
 
-/* What a stranger sends to a client that hasn't answered him keeps nothing alive beyond what the
- * client's own sessions have asked for. */
+/* Whether a stranger sends to a client that hasn't answered him. Such a packet keeps nothing alive
+ * beyond what the client's own sessions have asked for. */
 static __always_inline bool is_unconfirmed(const struct packet *p)
 {
 	return p->direction == DIR_4TO6 && !(p->session_flags & SESSION_CONFIRMED);
 }
 
-/* Write what `p` makes of its session: state and expiry in one word, or neither. The binding comes
- * first, so that it never dies before its session; one that gets shorter is covered as it is. */
+/* Write what `p` changes in its session: state and expiry in one word, so both or neither. The
+ * binding is extended first, so that it never ends before its session. If the session's expiry gets
+ * shorter, the binding needs no change. */
 __noinline enum verdict move_session(struct packet *p, struct session *session, __u32 now)
 {
 	struct config *config;
@@ -139,7 +141,7 @@ __noinline enum verdict move_session(struct packet *p, struct session *session, 
 	return GO_ON;
 }
 
-/* Let a packet move its session on. What is written, is written at most once a second. */
+/* Let a packet update its session. Expiries are written at most once a second. */
 inline_step enum verdict use_session(struct __sk_buff *skb, const struct config *config,
 				     struct packet *p, struct session *session, __u32 now)
 {
@@ -155,7 +157,8 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 	p->session_flags = session->flags;
 	p->generation = session->generation;
 	if (p->flags & PACKET_FROM_OUTSIDE && !(session->flags & SESSION_OUTSIDE)) {
-		STEP(check_policy(skb, p)); /* whoever opened it, this may be another's packet */
+		STEP(check_policy(skb,
+				  p)); /* another host than the client may have sent this packet */
 		session->flags |= SESSION_OUTSIDE;
 		p->session_flags = session->flags;
 	}
@@ -170,7 +173,7 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 			return STOP_dropped_filtered;
 		if (bib4_expires(p) <= now)
 			return STOP_passed;
-		/* until the client answers, its packet filters are asked about each packet */
+		/* until the client answers, each packet goes through the node's packet filters */
 		p->flags |= PACKET_SLOW;
 	}
 	next = next_life(config, p, seen, now);

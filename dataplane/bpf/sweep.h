@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Takes away what has expired. The agent runs it every few seconds; packets don't wait for it, as
- * they decide for themselves what is expired.
+/* Removes what has expired. The agent runs it every few seconds. Packets don't depend on it,
+ * because they decide for themselves what has expired.
  *
- * No packet is received on a CPU while it runs a program for the agent. So the agent reads a
- * table's keys, which stops nobody, and has this program visit them by chunks of SWEEP_CHUNK. A key
- * that is gone meanwhile, or that another process has put there, does no harm.
+ * While a CPU runs a program for the agent, it receives no packets. So the agent reads a table's
+ * keys, which delays nobody, and has this program visit them in chunks of SWEEP_CHUNK. A key that
+ * is gone meanwhile does no harm, nor does one that another process has put there.
  *
- * Who turns `expires` into 0 by compare-and-swap owns the entry, and only then deletes it: a packet
- * that revives an entry in the same instant either comes first and saves it, or sees the 0 and
- * keeps away.
+ * The CPU that turns `expires` into 0 by compare-and-swap owns the entry, and only then deletes it.
+ * A packet that revives an entry in the same instant either comes first and saves it, or sees the 0
+ * and doesn't use it.
  */
 #pragma once
 
 #include "sweep_entries.h"
 
-/* Visits the entries of a chunk's keys. Each is copied first: another process may write there. */
+/* Visit the entries of a chunk's keys. Each key is copied first, because another process may write
+ * there. */
 #define SWEEP_CHUNKS_OF(table, key_type, visit)                                                    \
 	_Static_assert(sizeof(key_type) <= SWEEP_KEY_BYTES, #table " has longer keys");            \
 	static long visit##_at(__u32 index, struct sweep_run *run)                                 \

@@ -7,8 +7,8 @@
 
 struct bpf_map;
 
-#define GRACE  2  /* seconds between dead to packets and taken away */
-#define LINGER 60 /* seconds: longer than a sweep and the agent's LONGEST_PAUSE after it */
+#define GRACE  2  /* seconds between an entry's expiry and its removal */
+#define LINGER 60 /* seconds: longer than a sweep plus the agent's LONGEST_PAUSE after it */
 
 struct sweep_run {
 	__u32 now, slot, purge, follow, hold;
@@ -16,7 +16,8 @@ struct sweep_run {
 	__u64 before;
 };
 
-/* The clock begins with the machine: for its first minutes there is no such time. */
+/* The time `seconds` ago. The clock starts with the machine, so in its first minutes there is no
+ * such time. */
 static __always_inline __u32 ago(const struct sweep_run *run, __u32 seconds)
 {
 	return run->now > seconds ? run->now - seconds : 0;
@@ -33,13 +34,13 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 	return usable && usable->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
 }
 
-/* A binding goes with its last session (RFC 6146 section 3.5.2.2), yet packets only ever raise its
- * `expires`: what an established session once asked for would hold the port for hours after it. So
- * each sweep notes what the sessions of a binding need, and the next one lowers `expires` to that.
- * A session opened in between may have found `expires` high enough and not raised it: LINGER keeps
- * its binding until it has been noted too, and then this raises `expires` again. After a sweep that
- * was cut short, some bindings have no note: then nothing is lowered.
- */
+/* A binding ends with its last session (RFC 6146 section 3.5.2.2), but packets only ever raise its
+ * `expires`: what an established session has asked for would hold the port for hours after it. So
+ * each sweep notes what the sessions of a binding need, and the next sweep lowers `expires` to
+ * that. A session that was opened in between may have found `expires` high enough and not raised
+ * it. LINGER keeps its binding until a sweep has noted that session too, and then `expires` is
+ * raised again. After a sweep that was cut short, some bindings have no note, so nothing is
+ * lowered. */
 static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
 {
 	union binding_life seen = life_of(binding), next = seen;
@@ -81,7 +82,8 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 	run->removed++;
 }
 
-/* After a change of config: has the session's binding been purged, or given to another? */
+/* Whether the session's binding is gone, or belongs to another client, as after a change of config.
+ */
 static __noinline bool binding_is_lost(const struct session_key *key, const struct session *session,
 				       __u32 slot)
 {
@@ -127,7 +129,8 @@ static __always_inline void sweep_session(const struct session_key *key, struct 
 	bpf_map_delete_elem(&sessions, key);
 }
 
-/* bib6 entries whose binding went without them: a claim rolled back, a static mapping replaced. */
+/* Remove bib6 entries whose binding is gone: after a claim that was rolled back, or a static
+ * mapping that was replaced. */
 static __always_inline void sweep_bib6(const struct bib6_key *key, struct bib6 *entry,
 				       struct sweep_run *run)
 {
@@ -171,7 +174,7 @@ static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,
 			   struct fragment *fragment, struct sweep_run *run)
 {
 	__u32 zero = 0;
-	/* Compared here, a count on the stack would have the verifier follow every round. */
+	/* Compared in the map: with a count on the stack, the verifier would follow every round. */
 	struct sweep *report = bpf_map_lookup_elem(&sweep, &zero);
 
 	(void)map;

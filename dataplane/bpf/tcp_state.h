@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* RFC 6146 section 3.5.2.2, as the table it is. CLOSED is the absence of a session. Additions:
+/* The state table of RFC 6146 section 3.5.2.2. CLOSED is the absence of a session. Additions:
  *
- * - A SYN after a FIN starts over, also after one side's only. Clients reuse a port well within the
- *   time for which the RFC keeps the old session, whose state would cut the new connection. A SYN
- *   from IPv4 may be forged or late, so it leaves the way back to ESTABLISHED open; one with ACK
- *   starts nothing.
+ * - A SYN after a FIN starts a new connection, even if only one side has sent a FIN. Clients reuse
+ *   a port well within the time for which the RFC keeps the old session, whose state would cut off
+ *   the new connection. A SYN from IPv4 may be forged or late, so it keeps the way back to
+ *   ESTABLISHED open. A SYN with ACK starts nothing.
  * - An RST after a FIN leads to TRANS, and a FIN after an RST doesn't lead out of it: the session
- *   ends in the transitory time whatever came first (RFC 7857 section 2.2).
- * - SHUT: both ends are done with it, so its port may be given back early (give_back.h).
+ *   ends after the transitory time, whichever came first (RFC 7857 section 2.2).
+ * - SHUT: both ends have finished with the session, so its port may be given back early
+ *   (give_back.h).
  */
 #pragma once
 
@@ -50,7 +51,7 @@ static __always_inline bool has_syn(__u8 flags)
 	return event == TCP_SYN || event == TCP_SYN_ACK;
 }
 
-/* An entry is the next state; HOLD leaves the session's expiry as it was. */
+/* An entry is the next state. HOLD: the session's expiry doesn't change. */
 #define HOLD	 0x80
 #define TCP_SHUT 0x40
 

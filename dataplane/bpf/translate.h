@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* From one IP version to the other (RFC 7915), for packets that have ports or an identifier, and
- * for the later fragments of such. struct packet says what to write. */
+/* Translation from one IP version to the other (RFC 7915), for packets that have ports or an
+ * identifier and for their later fragments. struct packet has the values to write. */
 #pragma once
 
 #include <stddef.h>
@@ -19,7 +19,7 @@ static __always_inline int checksum_offset(__u8 protocol)
 	return offsetof(struct icmphdr, checksum);
 }
 
-/* Write the link header's type and, behind it, the IP header: `head` begins with the type. */
+/* Write the Ethernet type and the IP header behind it. `head` begins with the type. */
 static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, const void *head,
 				    __u32 length)
 {
@@ -34,7 +34,8 @@ static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *
 	return 0;
 }
 
-/* Whether the kernel has a running sum of the packet (CHECKSUM_COMPLETE), to be kept right. */
+/* Whether the kernel has a running sum of the packet (CHECKSUM_COMPLETE), which must be kept right.
+ */
 static __always_inline bool is_summed(struct __sk_buff *skb)
 {
 	return bpf_csum_update(skb, 0) >= 0;
@@ -47,7 +48,7 @@ static __always_inline void write_ether_type(struct __sk_buff *skb, const struct
 		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
 }
 
-/* A 16-bit field of the transport header and the checksum over it. */
+/* Replace a 16-bit field of the transport header, and update the checksum over it. */
 static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u32 checksum,
 					 __be16 old, __be16 new, __u64 flags)
 {
@@ -64,7 +65,7 @@ static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u
 	return 0;
 }
 
-/* Ports or identifier, and the checksum. `change` is what the addresses changed by. */
+/* Replace a port, and update the checksum. `change` is what the addresses add to it. */
 inline_step enum verdict translate_transport(struct __sk_buff *skb, struct packet *p, __s64 change,
 					     __u32 port_offset, __be16 old, __be16 new)
 {
@@ -78,7 +79,7 @@ inline_step enum verdict translate_transport(struct __sk_buff *skb, struct packe
 	return GO_ON;
 }
 
-/* Echo and echo reply: type, identifier, and the pseudo-header comes or goes. */
+/* Echo request or reply: replace type and identifier, and add or remove the pseudo-header. */
 inline_step enum verdict translate_echo(struct __sk_buff *skb, struct packet *p, __s64 change,
 					__u8 type, __be16 identifier, __be16 new)
 {
@@ -93,7 +94,7 @@ inline_step enum verdict translate_echo(struct __sk_buff *skb, struct packet *p,
 	return GO_ON;
 }
 
-/* The IP header, and the link header's type with it. */
+/* Replace the IP header by an IPv4 header, and the Ethernet type with it. */
 inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct config *config,
 					struct packet *p)
 {
@@ -108,7 +109,7 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 	if (total > LONGEST_LENGTH) {
 		if (!skb->gso_size || p->protocol != IPPROTO_TCP)
 			return STOP_dropped_too_big;
-		total = 0; /* of a train of TCP, the kernel knows the length itself */
+		total = 0; /* BIG TCP: the kernel knows the length itself */
 	}
 	if (p->extensions) {
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
@@ -116,7 +117,8 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 	}
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
 		return STOP_dropped_internal;
-	/* A segment's length counts, not that of the train: its DF is what routers see. */
+	/* The length of a segment counts, not that of the GSO packet: routers see the segments' DF.
+	 */
 	fragment = ipv4_fragment_field(p, wire_length(skb, p, sizeof(struct iphdr)));
 	if (p->flags & PACKET_FRAGMENT)
 		identification = p->identification;
@@ -127,8 +129,9 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 	if (write_ip(skb, p, &head.type, sizeof(head.ip)))
 		return STOP_dropped_internal;
 	if (is_summed(skb)) {
-		/* change_proto has taken 20 bytes out of the sum. The other 20 of the IPv6 header
-		 * are the end of the addresses; a whole IPv4 header adds up to nothing. */
+		/* bpf_skb_change_proto has taken 20 bytes out of the sum. The other 20 bytes of the
+		 * IPv6 header are the end of its addresses. A complete IPv4 header adds up to zero.
+		 */
 		__s64 gone = bpf_csum_diff(&p->client.words[3], 5 * sizeof(__be32), NULL, 0, 0);
 
 		bpf_csum_update(skb, gone);
@@ -151,7 +154,8 @@ inline_step enum verdict to_ipv4(struct __sk_buff *skb, const struct config *con
 	return translate_transport(skb, p, addresses_to_ipv4(p), 0, p->client_port, p->pool_port);
 }
 
-/* A checksum for a UDP packet that came without one; IPv6 insists on it (RFC 7915 section 4.5). */
+/* Compute the checksum of a UDP packet that came without one. IPv6 requires it (RFC 7915 section
+ * 4.5). */
 __noinline enum verdict fill_udp_checksum(struct __sk_buff *skb, struct packet *p)
 {
 	__be32 rest[2];
@@ -175,8 +179,8 @@ __noinline enum verdict fill_udp_checksum(struct __sk_buff *skb, struct packet *
 	return GO_ON;
 }
 
-/* What the hop limit is on the fast path, where nobody else takes one off. send_ipv6 gives it back
- * where the kernel will. */
+/* The hop limit on the fast path, where nothing else decrements it. send_ipv6 corrects it for
+ * packets that go through the kernel. */
 static __always_inline __u8 hop_limit_of(const struct packet *p)
 {
 	return p->flags & PACKET_FORWARDED ? p->ttl : p->ttl - 1;
@@ -218,8 +222,8 @@ inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct conf
 	if (write_ip(skb, p, &head.type, sizeof(head.ip6)))
 		return STOP_dropped_internal;
 	if (is_summed(skb)) {
-		/* The IPv4 header, being right, added up to nothing; so without its options it
-		 * adds up to what makes good for them. */
+		/* The IPv4 header with its options adds up to zero, so without them it adds up to
+		 * minus their sum. */
 		__s64 gain = bpf_csum_diff(NULL, 0, (__be32 *)&head.ip6, sizeof(head.ip6), sum);
 
 		bpf_csum_update(skb, gain);
@@ -228,7 +232,7 @@ inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct conf
 	return GO_ON;
 }
 
-/* The transport header for IPv6; the IP header may still be either. */
+/* Translate the transport header to IPv6. The IP header may still be of either version. */
 inline_step enum verdict transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	if (p->protocol == IPPROTO_ICMP)

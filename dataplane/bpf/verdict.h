@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* How a step of the packet path says what comes next, and what a program tells the kernel.
  *
- * Three enums, so that the compiler keeps them apart (-Wenum-conversion, an error here): a verdict
- * of a step, a counter, and an action of tc. Only stop_counter() turns one into another.
+ * There are three enums, so that the compiler keeps them apart (-Wenum-conversion is an error
+ * here): the verdict of a step, a counter, and an action of tc. Only stop_counter() converts one to
+ * another.
  */
 #pragma once
 
@@ -20,7 +21,7 @@ enum verdict {
 };
 #undef STOP_NAME
 
-_Static_assert(GO_ON == 0, "STEP and ?: tell GO_ON by its being 0");
+_Static_assert(GO_ON == 0, "STEP and ?: rely on GO_ON being 0");
 
 /* What a program returns to the kernel. */
 enum tc_action {

@@ -1,35 +1,37 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What only the kernel's verifier needs, with the reason for each. A condition that can't be false
- * at run time stands here or says so; everything else in these files is there for packets.
+/* Code that only the kernel's verifier needs, with the reason for each. A check that can't fail at
+ * run time is in this file or has a comment that says so; all other checks are there for packets.
  *
- * Two more rules of kernels before 6.2 have no helper, as they are about how code is written:
+ * Two more rules of kernels before 6.2 have no helper, because they are about how code is written:
+ *
  * - The key of a map lookup is on the stack or in a map's value, never inside an argument of a
- *   global function. So a function copies `p->client` before it looks that up (key_of_client).
- * - The verifier follows all paths through an inlined function, and those of a global function
- *   (__noinline, not static) once. Loops over packet bytes are global functions, so that the number
- *   of instructions it looks at stays below its limit. What a global function returns is unknown to
- *   its caller, so a bound is checked again there.
+ *   global function. So a function copies `p->client` before it looks it up (see client_of).
+ * - The verifier follows all paths through an inlined function at each call, and those of a global
+ *   function (__noinline, not static) only once. So loops over packet bytes are global functions,
+ *   which keeps the number of instructions that it looks at below its limit. The result of a global
+ *   function is unknown to its caller, so the caller checks a bound again.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <linux/types.h>
 
-/* Hides from the compiler where a value comes from. The compiler may otherwise drop a check that
- * it can prove, or check a copy in another register, and the verifier doesn't see the bound. */
+/* Hides from the compiler where a value comes from. Otherwise the compiler may drop a check that it
+ * can prove, or check a copy in another register, and the verifier doesn't see the bound. */
 #ifndef barrier_var
 #define barrier_var(var) asm volatile("" : "+r"(var))
 #endif
 
-/* Pointers that a global function gets may be NULL to the verifier, whatever the callers pass. */
+/* To the verifier, a pointer argument of a global function may be NULL, whatever the callers pass.
+ */
 #define REQUIRE(pointer, otherwise)                                                                \
 	({                                                                                         \
 		if (!(pointer))                                                                    \
 			return otherwise;                                                          \
 	})
 
-/* Whether `var` is more than `most`. The bound is checked on the register that is used next, also
- * where the compiler knows that it can't be more. */
+/* Whether `var` is more than `most`. The bound is checked on the register that is used next, even
+ * if the compiler knows that `var` can't be more. */
 #define exceeds(var, most)                                                                         \
 	({                                                                                         \
 		barrier_var(var);                                                                  \
@@ -47,7 +49,7 @@
 	})
 
 /* Whether `length` is 1 to `most`. Helpers refuse a length that may be 0, and before 6.8 the
- * verifier learns nothing from a comparison with 0; so it sees a bound on length - 1. */
+ * verifier learns nothing from a comparison with 0; so the check is on length - 1. */
 static __always_inline bool within(__u32 *length, __u32 most)
 {
 	__u32 less = *length - 1;

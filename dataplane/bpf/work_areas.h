@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Per-CPU memory for what is too large for the stack of 512 bytes, or lives longer than a packet.
- * No run of a program interrupts another one on the same CPU. */
+/* Per-CPU memory for data that is too large for the stack of 512 bytes, or that lives longer than a
+ * packet. No run of a program interrupts another one on the same CPU. */
 #pragma once
 
 #include "packet.h"
@@ -40,19 +40,19 @@ struct icmp_meaning {
 
 #define ICMP_HEADER 8
 
-/* One error on its way: too much for the stack. */
+/* One ICMP error while it is translated. */
 struct error_work {
 	struct packet inner;
 	struct icmp_meaning meaning;
-	__u8 icmp[ICMP_HEADER]; /* as it came, then as it goes */
+	__u8 icmp[ICMP_HEADER]; /* before, then after translation */
 	__u8 transport[8];	/* of the inner packet, likewise */
 	__be16 tcp_checksum;	/* likewise; valid if has_tcp_checksum */
 	__u16 has_tcp_checksum;
 	__u32 payload_at, payload; /* inner payload and all that follows: offset, length */
-	__u32 inner_header;	   /* length of the inner IP header, as it came */
-	__u32 extended;		   /* length of the inner part that RFC 4884 speaks of, or 0 */
-	__u64 old_sum, new_sum;	   /* of what is taken out and what is put in */
-	__u8 headers[104];	   /* outer IP, ICMP, inner IP: what is put in */
+	__u32 inner_header;	   /* length of the inner IP header, before translation */
+	__u32 extended;		/* length of the inner part in front of RFC 4884 extensions, or 0 */
+	__u64 old_sum, new_sum; /* of what is removed and what is added */
+	__u8 headers[104];	/* outer IP, ICMP, inner IP: what is added */
 };
 
 /* The search for a port: where it is, and what it has seen. */
@@ -62,19 +62,19 @@ struct search {
 	__u32 start;		      /* port to begin with; its block is the first one */
 	__u32 first_block, blocks;    /* of the range */
 	__u32 block, blocks_tried;
-	__u32 sockets; /* ports met that a socket of the node has */
+	__u32 sockets; /* ports met that a socket of the node uses */
 	__u32 expires, now;
 	__be32 address;
 };
 
-/* What a packet is about to open: too much for the stack. */
+/* The binding and the session that a packet is about to open. */
 struct open_work {
 	struct search search;
 	struct bib4 binding;
 	struct session session;
 };
 
-/* How many errors of our own a CPU may still send: see respond.h. */
+/* How many errors of its own the program may still send on this CPU: see respond.h. */
 struct error_budget {
 	__u32 second, left;
 };
