@@ -184,6 +184,34 @@ def test_harm_long_after_the_confirmation_ends_as_well() -> None:
     assert simulation.text() == COREFILE
 
 
+@pytest.mark.parametrize("mode", ["Forward", "Import"])
+def test_a_second_bad_answer_takes_back_what_has_worked_and_a_single_one_does_not(
+    mode: str,
+) -> None:
+    simulation = made(mode)
+    simulation.settle()
+    text, custom = simulation.text(), simulation.custom_files
+    for _ in range(3):  # one bad answer each, with good ones between them
+        simulation.now += 120
+        simulation.harms = True
+        while not simulation.step().questions:
+            pass
+        simulation.harms = False
+        run(simulation, 40)
+        assert (simulation.text(), simulation.custom_files) == (text, custom)
+        assert programmed(simulation)[:2] == ("True", "Wired")
+    simulation.now += 120
+    simulation.harms = True
+    while not simulation.step().questions:
+        pass
+    seen = simulation.now
+    while wired(simulation):
+        simulation.step()
+    assert simulation.now - seen < 10
+    run(simulation, 1)
+    assert programmed(simulation)[1] == "RolledBack"
+
+
 def test_fail_is_written_only_after_coredns_has_answered_with_a_way_out() -> None:
     simulation = made(failMode="Fail")
     seen: list[str] = []

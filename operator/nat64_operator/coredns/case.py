@@ -109,5 +109,6 @@ def put_back(case: Case, record: Record, original: str, note: str, *, harmed: bo
         note=note,
         original=original,
         harmed=harmed,
+        suspected=0.0,
         failures=record.failures + 1,
     )

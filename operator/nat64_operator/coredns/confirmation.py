@@ -1,8 +1,9 @@
 """What CoreDNS answers by a Corefile that has our part: confirmed, watched, or put back.
 
-Harm, which is names that no longer resolve, puts the original back at once. A lack of synthesis,
-which leaves everything as it was without us, does so after `confirm_seconds`, and only if there
-never was any. Pure, as `wiring`.
+Harm, which is names that no longer resolve, puts the original back at once; where it has worked
+before, once a second answer says the same a few seconds later. A lack of synthesis, which leaves
+everything as it was without us, does so after `confirm_seconds`, and only if there never was any.
+Pure, as `wiring`.
 """
 
 from __future__ import annotations
@@ -88,13 +89,22 @@ def _watch(case: Case, record: Record, original: Site) -> Step:
     """A wired Corefile is asked about for as long as it is wired: status says what is true now."""
     answer, now = case.answer, case.now
     worried = answer is not None and not _is_good(answer, record)
-    every = WORRIED_SECONDS if worried else WATCH_SECONDS
+    suspicious = answer is not None and bool(answer.failure) and answer.ours
+    every = ASK_SECONDS if suspicious else WORRIED_SECONDS if worried else WATCH_SECONDS
     rest = every - (now - answer.asked) if answer is not None else 0.0
     step = Step(True, "Wired", record.note or _works(case), ask=rest <= 0, wake=max(rest, 1.0))
+    if record.suspected and not suspicious:
+        step = step._replace(store=replaced(_of_its_gateway(case, record), suspected=0.0))
     if answer is None or now - answer.asked > 3 * WATCH_SECONDS or not worried:
         return step
-    if answer.failure and answer.ours:
-        return _undo(case, record, original, answer)
+    if suspicious:
+        # What has worked for long is not taken back because of one answer that was lost.
+        if 0 < answer.asked - record.suspected <= WATCH_SECONDS:
+            return _undo(case, record, original, answer)
+        if not record.suspected or answer.asked > record.suspected:
+            suspected = replaced(_of_its_gateway(case, record), suspected=answer.asked)
+            step = step._replace(store=suspected)
+        return step
     if answer.failure:
         return step._replace(
             status=False,

@@ -68,6 +68,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     that is our doing."""
     harmed: bool = False
     """Whether it was put back because names no longer resolved."""
+    suspected: float = 0.0
+    """When, while confirmed, names were first seen not to resolve because of us; 0 for not."""
     failures: int = 0
     """How often it was put back, or fought over, since it last held for long."""
     note: str = ""
