@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nat64_operator.api.policy import FailMode, Forward, Mode
-from nat64_operator.coredns import edits, line, root
-from nat64_operator.coredns.case import Answer, Case
-from nat64_operator.coredns.edits import Edit
-from nat64_operator.coredns.file import File
-from nat64_operator.coredns.record import Record
-from nat64_operator.coredns.upstreams import carried
+from nat64_operator.coredns import corefile_edits, forward_line, root_block
+from nat64_operator.coredns.carried_upstreams import carried
+from nat64_operator.coredns.corefile_edits import Edit
+from nat64_operator.coredns.observed_corefile import File
 from nat64_operator.coredns.wiring import unwire, wire
+from nat64_operator.coredns.wiring_case import Answer, Case
+from nat64_operator.coredns.wiring_record import Record
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.settings import Settings
 
 SAMPLES = Path(__file__).parent / "samples"
 SIDECARS = "fd00:10:96::64"
-OWN = line.upstream(SIDECARS)
+OWN = forward_line.upstream(SIDECARS)
 PREFIX = "64:ff9b:1::/96"
 KEY = "nat64-default.override"
 SETTINGS = Settings(dataplane_image="dataplane:test")
@@ -109,15 +109,19 @@ def _case(
 
 
 def _edit(text: str, way: Way, files: Mapping[str, str]) -> Edit:
-    forward, plugin = edits.Forward(SIDECARS, way.fail_mode), edits.Plugin(PREFIX)
+    forward, plugin = corefile_edits.Forward(SIDECARS, way.fail_mode), corefile_edits.Plugin(PREFIX)
     if way.mode is Mode.PLUGIN:
         return plugin
     if way.mode is Mode.FORWARD:
         return forward
-    wins = edits.overrides(text, KEY, files)
-    behind = line.find(text, files).upstreams if wins and root.root(text, files).forwards() else ()
-    content = edits.imported(plugin, forward if wins else None, behind)
-    return edits.Import(content, KEY)
+    wins = corefile_edits.overrides(text, KEY, files)
+    behind = (
+        forward_line.find(text, files).upstreams
+        if wins and root_block.root(text, files).forwards()
+        else ()
+    )
+    content = corefile_edits.imported(plugin, forward if wins else None, behind)
+    return corefile_edits.Import(content, KEY)
 
 
 def _upstreams(text: str, way: Way, files: Mapping[str, str]) -> str:
@@ -125,7 +129,7 @@ def _upstreams(text: str, way: Way, files: Mapping[str, str]) -> str:
     if way.mode is Mode.PLUGIN:
         return ""
     try:
-        carried(line.find(text, files), OWN, Forward())
+        carried(forward_line.find(text, files), OWN, Forward())
     except UnsupportedCorefileError as error:
         return str(error)
     return ""

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import edits
+from nat64_operator.coredns import corefile_edits
 from tests.corefiles.driver import WAYS, Way, names, read, run
 
 SAMPLES = {name: read(name) for name in names()}
@@ -104,8 +104,8 @@ def test_a_bent_corefile_is_refused_or_comes_back_to_the_byte(
     assert found.restored == before
     assert (found.refusal == "") == bool(found.texts)
     for written in found.texts if way.mode is not Mode.IMPORT else ():
-        site = edits.find(way.mode, text, imported)
-        assert edits.find(way.mode, written, imported).outside() == site.outside()
+        site = corefile_edits.find(way.mode, text, imported)
+        assert corefile_edits.find(way.mode, written, imported).outside() == site.outside()
 
 
 @settings(max_examples=200, deadline=None)

@@ -4,8 +4,8 @@ import pytest
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode, Forward, Mode
-from nat64_operator.coredns import edits, line
-from nat64_operator.coredns.upstreams import carried
+from nat64_operator.coredns import corefile_edits, forward_line
+from nat64_operator.coredns.carried_upstreams import carried
 from tests.corefiles import expectations
 from tests.corefiles.driver import OWN, WAYS, Way, names, read, run
 
@@ -56,10 +56,10 @@ def test_a_sample_is_wired_and_restored_to_the_byte_or_refused_with_line_and_rem
 def test_every_byte_outside_our_part_stays(name: str, way: Way) -> None:
     text = read(name)
     for written in run(text, way).texts:
-        site = edits.find(way.mode, text)
-        assert edits.find(way.mode, written).outside() == site.outside()
+        site = corefile_edits.find(way.mode, text)
+        assert corefile_edits.find(way.mode, written).outside() == site.outside()
         if way.mode is Mode.FORWARD:
-            stanza = line.find(text).stanza
+            stanza = forward_line.find(text).stanza
             assert written.startswith(text[: stanza.start])
             assert written.endswith(text[stanza.end :])
         newlines = {row[-1:] for row in text.split("\n")[:-1]}
@@ -73,12 +73,15 @@ def test_the_sidecars_come_first_and_the_originals_stay_behind_them(name: str) -
     text = read(name)
     found = run(text, Way(Mode.FORWARD))
     for written in found.texts:
-        before, after = line.find(text).upstreams, line.find(written)
-        assert after.upstreams == (OWN, *before)[: line.MAX_UPSTREAMS]
+        before, after = forward_line.find(text).upstreams, forward_line.find(written)
+        assert after.upstreams == (OWN, *before)[: forward_line.MAX_UPSTREAMS]
         policies = [o.values for o in after.stanza.options("policy")]
         assert len(policies) <= 1
     failing = run(text, Way(Mode.FORWARD, FailMode.FAIL)).texts
-    assert [line.find(written).upstreams[1:] == () for written in failing] in ([], [False, True])
+    assert [forward_line.find(written).upstreams[1:] == () for written in failing] in (
+        [],
+        [False, True],
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_the_sidecars_come_first_and_the_originals_stay_behind_them(name: str) -
 def test_the_sidecars_ask_what_coredns_asked_and_as_it_did(
     name: str, upstreams: tuple[str, ...], options: dict[str, object]
 ) -> None:
-    found = carried(line.find(read(name)), OWN, Forward())
+    found = carried(forward_line.find(read(name)), OWN, Forward())
     assert found.names == upstreams
     expected = {"policy": "RANDOM", "force_tcp": False, "max_fails": 2, **options}
     said = {option: getattr(found.forward, option) for option in expected}

@@ -23,7 +23,7 @@ import pytest
 
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.api.policy import FailMode, Mode, PolicySpec
-from nat64_operator.coredns import edits
+from nat64_operator.coredns import corefile_edits
 from nat64_operator.render.sidecar_corefile import clients_config, render_corefile
 from nat64_operator.settings import Settings
 from tests.cluster import ControlPlane, binaries
@@ -170,8 +170,8 @@ def cluster(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Cluster]:
 
 
 def wired(name: str, fail_mode: FailMode = FailMode.FALLBACK) -> str:
-    site = edits.find(Mode.FORWARD, (SAMPLES / name).read_text())
-    return site.replaced(edits.Forward(SIDECARS, fail_mode).wired(site))
+    site = corefile_edits.find(Mode.FORWARD, (SAMPLES / name).read_text())
+    return site.replaced(corefile_edits.Forward(SIDECARS, fail_mode).wired(site))
 
 
 def answers(cluster: Cluster, name: str) -> tuple[str, set[str]]:
@@ -216,10 +216,10 @@ def eventually_synthesizes(cluster: Cluster) -> None:
 @pytest.mark.parametrize("name", ["k3s", "aks"])
 def test_an_imported_file_synthesizes_and_its_absence_does_not(cluster: Cluster, name: str) -> None:
     text = (SAMPLES / name).read_text()
-    wins = edits.overrides(text, "nat64.override")
+    wins = corefile_edits.overrides(text, "nat64.override")
     assert wins == (name == "k3s")
-    forward = edits.Forward(SIDECARS, FailMode.FALLBACK) if wins else None
-    content = edits.imported(edits.Plugin(PREFIX), forward, ("/etc/resolv.conf",))
+    forward = corefile_edits.Forward(SIDECARS, FailMode.FALLBACK) if wins else None
+    content = corefile_edits.imported(corefile_edits.Plugin(PREFIX), forward, ("/etc/resolv.conf",))
     path = cluster.folder / "custom" / "nat64.override"
     path.write_text(cluster.here(content))
     cluster.run(text)
@@ -233,8 +233,8 @@ def test_an_imported_file_synthesizes_and_its_absence_does_not(cluster: Cluster,
 @pytest.mark.parametrize("name", SERVED)
 def test_corednss_own_plugin_synthesizes(cluster: Cluster, name: str) -> None:
     cluster.sidecar.stop()
-    site = edits.find(Mode.PLUGIN, (SAMPLES / name).read_text())
-    cluster.run(site.replaced(edits.Plugin(PREFIX).wired(site)))
+    site = corefile_edits.find(Mode.PLUGIN, (SAMPLES / name).read_text())
+    cluster.run(site.replaced(corefile_edits.Plugin(PREFIX).wired(site)))
     assert answers(cluster, "v4only.example") == ("NOERROR", {SYNTHESIZED})
     assert answers(cluster, "dual.example") == ("NOERROR", {"2001:db8:64::80"})
     assert cluster.cluster_names_resolve()
@@ -244,7 +244,7 @@ def test_coredns_takes_an_edit_by_reload(cluster: Cluster) -> None:
     text = (SAMPLES / "kubeadm-1.33").read_text().replace("reload\n", "reload 2s 1s\n")
     cluster.run(text)
     assert answers(cluster, "v4only.example") == ("NOERROR", set())
-    site = edits.find(Mode.FORWARD, text)
-    edited = site.replaced(edits.Forward(SIDECARS, FailMode.FALLBACK).wired(site))
+    site = corefile_edits.find(Mode.FORWARD, text)
+    edited = site.replaced(corefile_edits.Forward(SIDECARS, FailMode.FALLBACK).wired(site))
     (cluster.folder / f"Corefile-{cluster.coredns.port}").write_text(cluster.here(edited))
     eventually_synthesizes(cluster)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nat64_operator.coredns.case import Answer
+from nat64_operator.coredns.wiring_case import Answer
 from nat64_operator.reconcile import Node, Pod, World, reconcile
 from nat64_operator.reconcile.actions import (
     Announce,

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat64_operator.api.policy import Forward, ForwardPolicy, HealthCheck, Mode
-from nat64_operator.coredns import edits, hazards, line, root
-from nat64_operator.coredns.upstreams import carried
+from nat64_operator.coredns import corefile_edits, corefile_hazards, forward_line, root_block
+from nat64_operator.coredns.carried_upstreams import carried
 from nat64_operator.errors import UnsupportedCorefileError
 
 OWN = "[fd00:10:96::64]:53"
@@ -17,10 +17,12 @@ def block(*lines: str, key: str = ".:53", forward: str = "forward . 192.0.2.53")
     return f"{key} {{\n{inner}}}\n"
 
 
-def refusal(text: str, mode: Mode = Mode.FORWARD, files: root.Files = root.NO_FILES) -> str:
+def refusal(
+    text: str, mode: Mode = Mode.FORWARD, files: root_block.Files = root_block.NO_FILES
+) -> str:
     try:
-        edits.find(mode, text, files)
-        hazards.check(text, mode, files)
+        corefile_edits.find(mode, text, files)
+        corefile_hazards.check(text, mode, files)
     except UnsupportedCorefileError as error:
         return str(error)
     return ""
@@ -35,7 +37,7 @@ def test_the_only_root_block_is_meant_whatever_its_port_and_way_of_writing(
 ) -> None:
     text = block(key=key, forward=f"forward {zone} 192.0.2.53")
     assert refusal(text) == ""
-    assert line.find(text).upstreams == ("192.0.2.53",)
+    assert forward_line.find(text).upstreams == ("192.0.2.53",)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +127,9 @@ def test_plugin_replaces_a_dns64_and_needs_no_forward() -> None:
         ".:53 {\n    reload\n    forward . ::1\n    forward . ::2\n}\n",
         ".:53 {\n    import up\n    reload\n}\n",
     ):
-        site = edits.find(Mode.PLUGIN, text)
-        wired = site.replaced(edits.Plugin("64:ff9b::/96").wired(site))
-        found = edits.find(Mode.PLUGIN, wired)
+        site = corefile_edits.find(Mode.PLUGIN, text)
+        wired = site.replaced(corefile_edits.Plugin("64:ff9b::/96").wired(site))
+        found = corefile_edits.find(Mode.PLUGIN, wired)
         assert "prefix" in found.tokens
         assert found.replaced("") == text
 
@@ -171,7 +173,7 @@ def test_upstreams_that_a_sidecar_can_not_ask_are_refused_with_line_and_remedy(
     forward: str, says: str
 ) -> None:
     with pytest.raises(UnsupportedCorefileError) as caught:
-        carried(line.find(block(forward=forward)), OWN, Forward())
+        carried(forward_line.find(block(forward=forward)), OWN, Forward())
     assert says in str(caught.value)
     assert str(caught.value).startswith("line 3: ")
     assert "set spec.upstreams" in str(caught.value)
@@ -183,7 +185,7 @@ def test_options_of_the_line_are_carried_over_and_the_policys_own_win() -> None:
         "health_check 1s no_rec domain a.example\ntls_servername x.example\nexpire 20s\n"
     )
     text = block(forward=f"forward . {OWN} tls://192.0.2.1 192.0.2.2 {{\n{options}    }}")
-    found = carried(line.find(text), OWN, Forward())
+    found = carried(forward_line.find(text), OWN, Forward())
     assert found.names == ("tls://192.0.2.1%x.example", "192.0.2.2")
     assert found.forward == Forward(
         policy=ForwardPolicy.RANDOM,
@@ -194,8 +196,8 @@ def test_options_of_the_line_are_carried_over_and_the_policys_own_win() -> None:
         health_check=HealthCheck(domain="a.example", recursion_desired=False),
     )
     said = Forward(policy=ForwardPolicy.SEQUENTIAL, max_fails=5)
-    assert carried(line.find(text), OWN, said).forward.policy is ForwardPolicy.SEQUENTIAL
-    assert carried(line.find(text), OWN, said).forward.max_fails == 5
+    assert carried(forward_line.find(text), OWN, said).forward.policy is ForwardPolicy.SEQUENTIAL
+    assert carried(forward_line.find(text), OWN, said).forward.max_fails == 5
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_the_choice_among_upstreams_is_coredns_own(policy: str, means: ForwardPo
     text = block(
         forward=f"forward . ::1:1 192.0.2.1 {{\n    {policy}\n    }}".replace("::1:1 ", "")
     )
-    assert carried(line.find(text), OWN, Forward()).forward.policy is means
+    assert carried(forward_line.find(text), OWN, Forward()).forward.policy is means
 
 
 @given(st.text(max_size=200), st.sampled_from(Mode))

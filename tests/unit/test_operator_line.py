@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode
-from nat64_operator.coredns import line
+from nat64_operator.coredns import forward_line
 from nat64_operator.errors import UnsupportedCorefileError
 
 SAMPLES = {path.name: path.read_text() for path in (Path(__file__).parent / "corefiles").iterdir()}
@@ -20,14 +20,14 @@ each_mode = pytest.mark.parametrize("mode", FailMode)
 
 
 def edit(text: str, mode: FailMode = FailMode.FALLBACK) -> str:
-    found = line.find(text)
-    return found.replaced(line.wired(found, ADDRESS, mode))
+    found = forward_line.find(text)
+    return found.replaced(forward_line.wired(found, ADDRESS, mode))
 
 
 @each_sample
 @each_mode
 def test_the_sidecars_become_the_first_upstream(name: str, mode: FailMode) -> None:
-    before, after = line.find(SAMPLES[name]), line.find(edit(SAMPLES[name], mode))
+    before, after = forward_line.find(SAMPLES[name]), forward_line.find(edit(SAMPLES[name], mode))
     rest = before.upstreams if mode is FailMode.FALLBACK else ()
     assert after.upstreams == (OWN, *rest)
 
@@ -36,7 +36,7 @@ def test_the_sidecars_become_the_first_upstream(name: str, mode: FailMode) -> No
 @each_mode
 def test_every_byte_outside_the_line_stays(name: str, mode: FailMode) -> None:
     text = SAMPLES[name]
-    stanza = line.find(text).stanza
+    stanza = forward_line.find(text).stanza
     edited = edit(text, mode)
     assert edited.startswith(text[: stanza.start])
     assert edited.endswith(text[stanza.end :])
@@ -44,7 +44,7 @@ def test_every_byte_outside_the_line_stays(name: str, mode: FailMode) -> None:
 
 @each_sample
 def test_several_upstreams_are_asked_in_order(name: str) -> None:
-    stanza = line.find(edit(SAMPLES[name])).stanza
+    stanza = forward_line.find(edit(SAMPLES[name])).stanza
     assert [option.values for option in stanza.options("policy")] == [("sequential",)]
 
 
@@ -52,7 +52,7 @@ def test_several_upstreams_are_asked_in_order(name: str) -> None:
 @each_mode
 def test_the_lines_own_options_stay(name: str, mode: FailMode) -> None:
     def options(text: str) -> list[tuple[str, tuple[str, ...]]]:
-        body = line.find(text).stanza.body or ()
+        body = forward_line.find(text).stanza.body or ()
         return [(o.name.text, o.values) for o in body if o.name.text != "policy"]
 
     assert options(edit(SAMPLES[name], mode)) == options(SAMPLES[name])
@@ -61,14 +61,14 @@ def test_the_lines_own_options_stay(name: str, mode: FailMode) -> None:
 @each_sample
 @each_mode
 def test_putting_the_original_line_back_gives_the_original_file(name: str, mode: FailMode) -> None:
-    original = line.find(SAMPLES[name])
-    assert line.find(edit(SAMPLES[name], mode)).replaced(original.text) == SAMPLES[name]
+    original = forward_line.find(SAMPLES[name])
+    assert forward_line.find(edit(SAMPLES[name], mode)).replaced(original.text) == SAMPLES[name]
 
 
 @each_sample
 def test_editing_twice_changes_nothing_more(name: str) -> None:
     once = edit(SAMPLES[name])
-    assert line.find(edit(once)).tokens == line.find(once).tokens
+    assert forward_line.find(edit(once)).tokens == forward_line.find(once).tokens
 
 
 def test_how_it_looks_on_kubeadm() -> None:
@@ -93,8 +93,8 @@ def test_comments_inside_the_line_stay() -> None:
 
 def test_no_more_upstreams_than_coredns_takes() -> None:
     many = " ".join(f"192.0.2.{n}" for n in range(1, 16))
-    after = line.find(edit(f".:53 {{\n    forward . {many}\n}}\n"))
-    assert len(after.upstreams) == line.MAX_UPSTREAMS
+    after = forward_line.find(edit(f".:53 {{\n    forward . {many}\n}}\n"))
+    assert len(after.upstreams) == forward_line.MAX_UPSTREAMS
     assert after.upstreams[0] == OWN
 
 
@@ -115,7 +115,7 @@ def test_no_more_upstreams_than_coredns_takes() -> None:
 )
 def test_a_corefile_without_one_clear_line_is_refused(text: str, says: str) -> None:
     with pytest.raises(UnsupportedCorefileError) as caught:
-        line.find(text)
+        forward_line.find(text)
     assert says in str(caught.value)
 
 
@@ -153,9 +153,9 @@ def test_any_line_can_be_edited_and_put_back(
         head += f" {{{comment}\n{inner}{indent}}}"
     text = f".:53 {{\n{before}{head}{comment}\n    cache 30\n}}\n"
     edited = edit(text, mode)
-    found = line.find(edited)
+    found = forward_line.find(edited)
     assert found.upstreams[0] == OWN
     outside = found.outside()
-    assert outside == line.find(text).outside()
-    assert found.replaced(line.find(text).text) == text
+    assert outside == forward_line.find(text).outside()
+    assert found.replaced(forward_line.find(text).text) == text
     corefile.parse(edited)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import edits, wiring
-from nat64_operator.coredns.edits import Site
-from nat64_operator.coredns.file import File
-from nat64_operator.coredns.record import Record
+from nat64_operator.coredns import corefile_edits, wiring
+from nat64_operator.coredns.corefile_edits import Site
+from nat64_operator.coredns.observed_corefile import File
+from nat64_operator.coredns.wiring_record import Record
 from nat64_operator.edge.backoff import SECONDS, Backoffs
 from nat64_operator.edge.store import Store, read
 from nat64_operator.reconcile import Node, gateways, policies, reconcile
@@ -284,9 +284,9 @@ def test_a_migration_that_rewrites_the_corefile_is_what_is_restored_later() -> N
     migrated = (SAMPLES / "kubeadm-1.33").read_text()
     simulation.write_corefile(migrated)
     simulation.settle()
-    line = edits.find(Mode.FORWARD, simulation.text())
+    line = corefile_edits.find(Mode.FORWARD, simulation.text())
     assert line.text.startswith("forward . [fd00::")
-    assert line.outside() == edits.find(Mode.FORWARD, migrated).outside()
+    assert line.outside() == corefile_edits.find(Mode.FORWARD, migrated).outside()
     simulation.delete("DNS64Policy", "default")
     simulation.settle()
     assert simulation.text() == migrated

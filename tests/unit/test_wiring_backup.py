@@ -5,7 +5,7 @@ changed data reaches the sidecars at once.
 from typing import Any
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns.file import File
+from nat64_operator.coredns.observed_corefile import File
 from nat64_operator.reconcile.actions import Announce, Disown
 from nat64_operator.render import names
 from nat64_operator.render.gateway import SAME_NODE_SINCE

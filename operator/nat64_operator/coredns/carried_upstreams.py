@@ -14,7 +14,7 @@ import msgspec
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import Forward, ForwardPolicy, HealthCheck
-from nat64_operator.coredns.line import Line
+from nat64_operator.coredns.forward_line import Line
 from nat64_operator.errors import UnsupportedUpstreamsError
 from nat64_operator.render.forward_stanza import NODE_RESOLVERS, is_askable, named
 

@@ -9,8 +9,9 @@ Pure, as `wiring`.
 from __future__ import annotations
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import edits
-from nat64_operator.coredns.case import (
+from nat64_operator.coredns import corefile_edits
+from nat64_operator.coredns.corefile_edits import Site
+from nat64_operator.coredns.wiring_case import (
     ASK_SECONDS,
     WATCH_SECONDS,
     Answer,
@@ -19,8 +20,7 @@ from nat64_operator.coredns.case import (
     put_back,
     replaced,
 )
-from nat64_operator.coredns.edits import Site
-from nat64_operator.coredns.record import Record, State
+from nat64_operator.coredns.wiring_record import Record, State
 
 WORRIED_SECONDS = 10
 """How often a wired Corefile is asked about while something is wrong."""
@@ -136,7 +136,9 @@ def _undo(case: Case, record: Record, original: Site, answer: Answer) -> Step:
 
 def _roll_back(case: Case, record: Record, original: Site, note: str, *, harmed: bool) -> Step:
     mode, text = record.mode, case.file.text or record.applied
-    restored = edits.find_ours(mode, text, edits.find(mode, record.applied)).replaced(original.text)
+    restored = corefile_edits.find_ours(
+        mode, text, corefile_edits.find(mode, record.applied)
+    ).replaced(original.text)
     back = put_back(case, record, restored, note, harmed=harmed)
     return Step(
         False, State.ROLLED_BACK.value, note, store=back, write=restored, warning=note, wake=1.0

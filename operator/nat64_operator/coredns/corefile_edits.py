@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode, Mode
-from nat64_operator.coredns import line, root
-from nat64_operator.coredns.line import Line
-from nat64_operator.coredns.plugin import (
+from nat64_operator.coredns import forward_line, root_block
+from nat64_operator.coredns.dns64_plugin import (
     PLUGIN,
     Plugin,
     find_plugin,
     plugin_stanza,
     tokens_of_text,
 )
-from nat64_operator.coredns.root import NO_FILES, Files
-from nat64_operator.coredns.sites import Edit, Site
+from nat64_operator.coredns.edit_protocols import Edit, Site
+from nat64_operator.coredns.forward_line import Line
+from nat64_operator.coredns.root_block import NO_FILES, Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 __all__ = ["PLUGIN", "Edit", "Forward", "Import", "Plugin", "Site", "find_plugin"]
@@ -35,7 +35,7 @@ def find(mode: Mode, text: str, files: Files = NO_FILES) -> Site:
         return Whole(text)
     if mode is Mode.PLUGIN:
         return find_plugin(text, files)
-    return line.find(text, files)
+    return forward_line.find(text, files)
 
 
 def find_ours(mode: Mode, text: str, applied: Site, files: Files = NO_FILES) -> Site:
@@ -44,7 +44,7 @@ def find_ours(mode: Mode, text: str, applied: Site, files: Files = NO_FILES) -> 
     """
     if mode is not Mode.FORWARD:
         return find(mode, text, files)
-    return line.find_ours(text, applied.tokens, files)
+    return forward_line.find_ours(text, applied.tokens, files)
 
 
 class Forward(NamedTuple):
@@ -57,7 +57,7 @@ class Forward(NamedTuple):
     def wired(self, original: Site) -> str:
         """The line with the sidecars before its upstreams."""
         assert isinstance(original, Line)
-        return line.wired(original, self.address, self.fail_mode)
+        return forward_line.wired(original, self.address, self.fail_mode)
 
     def cautious(self) -> Forward:
         """With the upstreams behind the sidecars, whatever `fail_mode` says."""
@@ -66,12 +66,12 @@ class Forward(NamedTuple):
     def without(self, current: Site) -> str | None:
         """The file with the sidecars taken out of the line."""
         assert isinstance(current, Line)
-        return line.without(current, self.address)
+        return forward_line.without(current, self.address)
 
     def names_us(self, current: Site) -> bool:
         """Whether the sidecars are among the upstreams."""
         assert isinstance(current, Line)
-        return line.upstream(self.address) in current.upstreams
+        return forward_line.upstream(self.address) in current.upstreams
 
 
 class Whole(NamedTuple):
@@ -136,14 +136,14 @@ def overrides(text: str, key: str, files: Files = NO_FILES) -> bool:
     CoreDNS asks the first of several, and reads files in the order of their names. Raises
     UnsupportedCorefileError where nothing is imported.
     """
-    found = root.root(text, files)
+    found = root_block.root(text, files)
     imports = [s for s in found.block.find("import") if _takes_overrides(s)]
     if not imports:
         raise UnsupportedCorefileError(
             "the Corefile's server block for `.` imports no `*.override` files, as k3s and AKS "
             "do; use the mode Forward"
         )
-    forwards = root.root(text, {**files, key: "forward . ::1\n"}).forwards()
+    forwards = root_block.root(text, {**files, key: "forward . ::1\n"}).forwards()
     return bool(forwards) and forwards[0].stanza.name.file == key
 
 
@@ -151,9 +151,9 @@ def imported(plugin: Plugin, forward: Forward | None, upstreams: tuple[str, ...]
     """The content of our file: the sidecars where that can win, else CoreDNS's own dns64."""
     if forward is None:
         return plugin_stanza(plugin).replace(f"\n{corefile.edit.INDENT}", "\n") + "\n"
-    own = line.upstream(forward.address)
+    own = forward_line.upstream(forward.address)
     behind = upstreams if forward.fail_mode is FailMode.FALLBACK else ()
-    words = [".", own, *(u for u in behind if u != own)][: line.MAX_UPSTREAMS + 1]
+    words = [".", own, *(u for u in behind if u != own)][: forward_line.MAX_UPSTREAMS + 1]
     body = ["policy sequential"] if len(words) > 2 else None
     return corefile.render("forward", words, body) + "\n"
 

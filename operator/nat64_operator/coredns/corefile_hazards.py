@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import root
-from nat64_operator.coredns.root import NO_FILES, Files, Root
+from nat64_operator.coredns import root_block
+from nat64_operator.coredns.root_block import NO_FILES, Files, Root
 from nat64_operator.errors import UnsupportedCorefileError
 
 SAMPLE_NAMES = ("ipv4only.arpa.", "www.example.com.", "a1.b-2.example.net.")
@@ -23,7 +23,7 @@ MANUAL = "or use the mode Manual"
 
 def check(text: str, mode: Mode, files: Files = NO_FILES) -> None:
     """Raise UnsupportedCorefileError with all that is in the way of wiring in this mode."""
-    found = root.root(text, files)
+    found = root_block.root(text, files)
     problems = [problem for look in CHECKS for problem in look(found, mode)]
     problems += _without_reload(text, files)
     if problems:
@@ -141,16 +141,16 @@ CHECKS: tuple[Callable[[Root, Mode], Iterator[str]], ...] = (
 
 def _without_reload(text: str, files: Files) -> list[str]:
     """CoreDNS reads a changed file only with `reload`, which any of its server blocks may have."""
-    tree = root.parse(text)
+    tree = root_block.parse(text)
     for block in tree.blocks:
-        pieces = root.pieces_of(block.stanzas, tree.snippets, files)
+        pieces = root_block.pieces_of(block.stanzas, tree.snippets, files)
         if any(piece.name == "reload" for piece in pieces):
             return []
-    if any(one.find("reload") for one in root.roots(text, files)):
+    if any(one.find("reload") for one in root_block.roots(text, files)):
         return []
-    if root.has_unread_imports(text, files):
+    if root_block.has_unread_imports(text, files):
         return []
-    line = root.root(text, files).block.line
+    line = root_block.root(text, files).block.line
     return [
         f"line {line}: no server block has `reload`, so CoreDNS would not read a changed Corefile; "
         f"add `reload` to the block for `.` and restart CoreDNS once, {MANUAL}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nat64_dataplane import corefile
-from nat64_operator.coredns import line, root
-from nat64_operator.coredns.root import NO_FILES, Files
-from nat64_operator.coredns.sites import Site
+from nat64_operator.coredns import forward_line, root_block
+from nat64_operator.coredns.edit_protocols import Site
+from nat64_operator.coredns.root_block import NO_FILES, Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 PLUGIN = "dns64"
@@ -25,7 +25,7 @@ class PluginSite(NamedTuple):
     @property
     def tokens(self) -> tuple[str, ...]:
         """The stanza's words."""
-        return line.tokens_of(self.stanza) if self.stanza else ()
+        return forward_line.tokens_of(self.stanza) if self.stanza else ()
 
     @property
     def text(self) -> str:
@@ -58,14 +58,14 @@ class PluginSite(NamedTuple):
 
     def outside(self) -> list[str]:
         """Every word but the stanza's."""
-        return line.words_outside(self.tree, self.stanza)
+        return forward_line.words_outside(self.tree, self.stanza)
 
 
 def find_plugin(text: str, files: Files = NO_FILES) -> PluginSite:
     """Find the place of `dns64`: right after the line that forwards, where there is one; CoreDNS
     goes by an order of its own, so any place in the block means the same.
     """
-    found = root.root(text, files)
+    found = root_block.root(text, files)
     own = [piece.stanza for piece in found.find(PLUGIN) if piece.via is None]
     if len(own) > 1:
         raise UnsupportedCorefileError("the Corefile has several `dns64` stanzas for `.`")
@@ -115,4 +115,4 @@ def tokens_of_text(text: str) -> tuple[str, ...]:
     """The words of a stanza, as a site has them."""
     tree = corefile.parse(f".:53 {{\n{text}\n}}\n")
     stanzas = tree.blocks[0].stanzas
-    return line.tokens_of(stanzas[0]) if stanzas else ()
+    return forward_line.tokens_of(stanzas[0]) if stanzas else ()

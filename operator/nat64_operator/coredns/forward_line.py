@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import FailMode
-from nat64_operator.coredns import root
-from nat64_operator.coredns.root import Files
+from nat64_operator.coredns import root_block
+from nat64_operator.coredns.root_block import Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 DNS_PORT = 53
@@ -61,11 +61,11 @@ class Line(NamedTuple):
         return words_outside(self.tree, self.stanza)
 
 
-def find(text: str, files: Files = root.NO_FILES) -> Line:
+def find(text: str, files: Files = root_block.NO_FILES) -> Line:
     """Find the line that sends external names on. Raises UnsupportedCorefileError where none does,
     or where another is asked before it.
     """
-    found = root.root(text, files)
+    found = root_block.root(text, files)
     forwards = found.forwards()
     own = [piece for piece in forwards if piece.via is None]
     if len(own) > 1:
@@ -85,8 +85,8 @@ def find(text: str, files: Files = root.NO_FILES) -> Line:
     raise UnsupportedCorefileError(_no_line(found))
 
 
-def _no_line(found: root.Root) -> str:
-    old = [p for p in found.find("proxy") if p.stanza.args and root.is_root(p.stanza)]
+def _no_line(found: root_block.Root) -> str:
+    old = [p for p in found.find("proxy") if p.stanza.args and root_block.is_root(p.stanza)]
     if old:
         return (
             f"{old[0].where}: `proxy` is of CoreDNS before 1.5; replace `proxy` by `forward`, or "
@@ -100,11 +100,11 @@ def _no_line(found: root.Root) -> str:
     )
 
 
-def find_ours(text: str, tokens: tuple[str, ...], files: Files = root.NO_FILES) -> Line:
+def find_ours(text: str, tokens: tuple[str, ...], files: Files = root_block.NO_FILES) -> Line:
     """Find the line with these words, wherever it stands: what we wrote is ours to put back,
     whatever else the file has got since. Raises UnsupportedCorefileError where it isn't there.
     """
-    tree = root.parse(text)
+    tree = root_block.parse(text)
     found = [
         stanza
         for block in tree.blocks

@@ -6,10 +6,10 @@ we would not edit can still be restored.
 
 from __future__ import annotations
 
-from nat64_operator.coredns import edits
-from nat64_operator.coredns.case import ASK_SECONDS, Case, Step, replaced
-from nat64_operator.coredns.edits import Site
-from nat64_operator.coredns.record import Record, State
+from nat64_operator.coredns import corefile_edits
+from nat64_operator.coredns.corefile_edits import Site
+from nat64_operator.coredns.wiring_case import ASK_SECONDS, Case, Step, replaced
+from nat64_operator.coredns.wiring_record import Record, State
 from nat64_operator.errors import UnsupportedCorefileError
 
 
@@ -27,9 +27,9 @@ def unwire(case: Case) -> Step:
     if file.text == record.applied:
         return Step(False, "Restoring", f"restoring {where}", write=record.original)
     try:
-        original = edits.find(record.mode, record.original)
-        applied = edits.find(record.mode, record.applied)
-        current = edits.find_ours(record.mode, file.text, applied)
+        original = corefile_edits.find(record.mode, record.original)
+        applied = corefile_edits.find(record.mode, record.applied)
+        current = corefile_edits.find_ours(record.mode, file.text, applied)
     except UnsupportedCorefileError as error:
         return done._replace(warning=f"{where} was changed by others and is left as it is: {error}")
     if current.tokens == applied.tokens:
@@ -66,7 +66,7 @@ def _unwire_unrecorded(case: Case) -> Step:
     if not file.exists or edit is None:
         return clean
     try:
-        current = edits.find(file.mode, file.text)
+        current = corefile_edits.find(file.mode, file.text)
     except UnsupportedCorefileError:
         return clean
     if not edit.names_us(current):

@@ -8,8 +8,11 @@ asked as CoreDNS would ask them.
 
 from __future__ import annotations
 
-from nat64_operator.coredns import edits, hazards
-from nat64_operator.coredns.case import (
+from nat64_operator.coredns import corefile_edits, corefile_hazards
+from nat64_operator.coredns.confirmation import WORRIED_SECONDS, confirm, retry_seconds
+from nat64_operator.coredns.corefile_edits import Edit, Site
+from nat64_operator.coredns.unwiring import unwire
+from nat64_operator.coredns.wiring_case import (
     ASK_SECONDS,
     FRESH_SECONDS,
     Answer,
@@ -17,10 +20,7 @@ from nat64_operator.coredns.case import (
     Step,
     replaced,
 )
-from nat64_operator.coredns.confirmation import WORRIED_SECONDS, confirm, retry_seconds
-from nat64_operator.coredns.edits import Edit, Site
-from nat64_operator.coredns.record import Record, State
-from nat64_operator.coredns.unwiring import unwire
+from nat64_operator.coredns.wiring_record import Record, State
 from nat64_operator.errors import UnsupportedCorefileError
 
 __all__ = ["Answer", "Case", "Step", "unwire", "wire"]
@@ -44,11 +44,11 @@ def wire(case: Case) -> Step:
         )
     try:
         if record is not None and record.state is not State.DRAINING:
-            original = edits.find(file.mode, record.original)
-            applied = edits.find(file.mode, record.applied)
-            current = edits.find_ours(file.mode, file.text, applied, case.files)
+            original = corefile_edits.find(file.mode, record.original)
+            applied = corefile_edits.find(file.mode, record.applied)
+            current = corefile_edits.find_ours(file.mode, file.text, applied, case.files)
             return _continue(case, record, current, original, applied)
-        current = edits.find(file.mode, file.text, case.files)
+        current = corefile_edits.find(file.mode, file.text, case.files)
         if case.edit is None:
             return Step(False, "SidecarsNotReady", f"{_no_sidecar(case)} yet")
         return _begin(case, case.edit, current)
@@ -60,7 +60,7 @@ def _begin(case: Case, edit: Edit, current: Site) -> Step:
     file = case.file
     # Should an edit have outlived its record, the place is taken as it would be without us.
     before = edit.without(current) if edit.names_us(current) else None
-    original = current if before is None else edits.find(file.mode, before)
+    original = current if before is None else corefile_edits.find(file.mode, before)
     record = Record(
         namespace=file.namespace,
         config_map=file.name,
@@ -105,7 +105,7 @@ def _keep(case: Case, record: Record, current: Site, original: Site) -> Step:
     if case.edit is not None:
         edit = case.edit if record.confirmed else case.edit.cautious()
         text = current.replaced(edit.wired(original))
-        if edits.find(case.file.mode, text).tokens != current.tokens:
+        if corefile_edits.find(case.file.mode, text).tokens != current.tokens:
             changed = replaced(record, applied=text, state=State.APPLYING, since=case.now)
             return _write(case, changed, current)
     if case.file.text == record.applied:
@@ -192,8 +192,8 @@ def _check(case: Case, record: Record, current: Site) -> None:
     """Nothing may be in the way, and all but our part must read as before."""
     if case.refusal:
         raise UnsupportedCorefileError(case.refusal)
-    hazards.check(case.main or case.file.text, case.file.mode, case.files)
-    written = edits.find(case.file.mode, record.applied)
+    corefile_hazards.check(case.main or case.file.text, case.file.mode, case.files)
+    written = corefile_edits.find(case.file.mode, record.applied)
     if written.outside() != current.outside():
         raise UnsupportedCorefileError("the edit would change more than its own part")
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nat64_operator.coredns.edits import Edit
-from nat64_operator.coredns.file import File
-from nat64_operator.coredns.record import Record, State
-from nat64_operator.coredns.root import NO_FILES, Files
+from nat64_operator.coredns.corefile_edits import Edit
+from nat64_operator.coredns.observed_corefile import File
+from nat64_operator.coredns.root_block import NO_FILES, Files
+from nat64_operator.coredns.wiring_record import Record, State
 from nat64_operator.settings import Settings
 
 ASK_SECONDS = 3

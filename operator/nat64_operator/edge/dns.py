@@ -13,7 +13,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from nat64_operator.coredns.case import Answer
+from nat64_operator.coredns.wiring_case import Answer
 
 NAME = "ipv4only.arpa."
 """It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2): an IPv6 answer

@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from nat64_operator.apiserver import TROUBLE, say
-from nat64_operator.coredns.case import Answer
+from nat64_operator.coredns.wiring_case import Answer
 from nat64_operator.edge import metrics, probe
 from nat64_operator.edge.backoff import wait_after
 from nat64_operator.edge.executor import Executor

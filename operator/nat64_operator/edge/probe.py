@@ -19,7 +19,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from nat64_operator.coredns.case import Answer
+from nat64_operator.coredns.wiring_case import Answer
 from nat64_operator.edge import dns as cluster_dns
 from nat64_operator.reconcile.actions import Question
 

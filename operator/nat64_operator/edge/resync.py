@@ -15,7 +15,7 @@ from kubernetes import client
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.policy import Policy
 from nat64_operator.apiserver import TROUBLE, say
-from nat64_operator.coredns.record import POLICY_LABEL, Record
+from nat64_operator.coredns.wiring_record import POLICY_LABEL, Record
 from nat64_operator.edge import dns
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read

@@ -16,7 +16,7 @@ import msgspec
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
-from nat64_operator.coredns.case import Answer
+from nat64_operator.coredns.wiring_case import Answer
 from nat64_operator.reconcile import Node, Pod, World
 from nat64_operator.reconcile.drift import strip
 from nat64_operator.reconcile.node_warnings import Asked

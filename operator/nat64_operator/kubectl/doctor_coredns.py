@@ -8,8 +8,8 @@ from typing import Any
 
 from nat64_dataplane import corefile
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import edits, line
-from nat64_operator.coredns.root import is_root
+from nat64_operator.coredns import corefile_edits, forward_line
+from nat64_operator.coredns.root_block import is_root
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -110,12 +110,12 @@ def _not_reached(what: str, number: int, where: str) -> Step:
 def forward(text: str, address: str | None, where: str) -> Iterator[Step]:
     """Whether a Corefile's `forward .` line sends names to the sidecars first."""
     try:
-        found = line.find(text)
+        found = forward_line.find(text)
     except UnsupportedCorefileError as error:
         yield _unsupported(where, error)
         return
     first = found.upstreams[0] if found.upstreams else "nothing"
-    if address and first == line.upstream(address):
+    if address and first == forward_line.upstream(address):
         yield ok("wiring", f"{where} forwards to the sidecars at {address} first")
     else:
         yield stop(
@@ -124,7 +124,7 @@ def forward(text: str, address: str | None, where: str) -> Iterator[Step]:
             f"{address or 'any address'}",
             _CONDITIONS,
         )
-    if edits.find_plugin(text).stanza is not None:
+    if corefile_edits.find_plugin(text).stanza is not None:
         yield note(
             "wiring",
             f"{where} has CoreDNS's own dns64 too: both synthesize",
@@ -135,7 +135,7 @@ def forward(text: str, address: str | None, where: str) -> Iterator[Step]:
 def plugin(text: str, prefix: str | None, where: str) -> Iterator[Step]:
     """Whether a Corefile has CoreDNS's own dns64 with the gateway's prefix."""
     try:
-        site = edits.find_plugin(text)
+        site = corefile_edits.find_plugin(text)
     except UnsupportedCorefileError as error:
         yield _unsupported(where, error)
         return
@@ -154,7 +154,7 @@ def plugin(text: str, prefix: str | None, where: str) -> Iterator[Step]:
 
 def _imported(policy: Json, text: str, found: ConfigMaps, where: str) -> Iterator[Step]:
     try:
-        edits.overrides(text, _key_of(policy))
+        corefile_edits.overrides(text, _key_of(policy))
     except UnsupportedCorefileError as error:
         yield _unsupported(where, error)
         return
@@ -178,9 +178,11 @@ def _manual(text: str, address: str | None, where: str) -> Step:
         tree = corefile.parse(text)
     except corefile.CorefileError as error:
         return _unsupported(where, error)
-    ours = line.upstream(address) if address else ""
+    ours = forward_line.upstream(address) if address else ""
     stanzas = [stanza for block in tree.blocks for stanza in block.stanzas]
-    if any(stanza.name.text == edits.PLUGIN or ours in stanza.values for stanza in stanzas):
+    if any(
+        stanza.name.text == corefile_edits.PLUGIN or ours in stanza.values for stanza in stanzas
+    ):
         return ok("wiring", f"{where} names the sidecars, or CoreDNS's own dns64")
     return note("wiring", f"{where} names the sidecars nowhere", _PASTE)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from nat64_operator.api.policy import KIND, Mode, Policy
-from nat64_operator.coredns import edits, line, root, wiring
-from nat64_operator.coredns.case import Case
-from nat64_operator.coredns.edits import Edit
-from nat64_operator.coredns.file import COREFILE, File
-from nat64_operator.coredns.record import Record, State
-from nat64_operator.coredns.root import Files
-from nat64_operator.coredns.upstreams import Upstreams, carried
+from nat64_operator.coredns import corefile_edits, forward_line, root_block, wiring
+from nat64_operator.coredns.carried_upstreams import Upstreams, carried
+from nat64_operator.coredns.corefile_edits import Edit
+from nat64_operator.coredns.observed_corefile import COREFILE, File
+from nat64_operator.coredns.root_block import Files
+from nat64_operator.coredns.wiring_case import Case
+from nat64_operator.coredns.wiring_record import Record, State
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Action, Delete, Disown, Emit, WriteCorefile, WriteKeys
 from nat64_operator.reconcile.drift import repair
@@ -77,21 +77,23 @@ def edit_of(policy: Policy, prefix: str, world: World) -> Edit | None:
 def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
     """The edit that a policy asks for, were the sidecars at this address."""
     spec = policy.spec.core_dns
-    forward = edits.Forward(address, spec.fail_mode)
-    plugin = edits.Plugin(prefix, policy.spec.translate_all, policy.spec.allow_ipv4_clients)
+    forward = corefile_edits.Forward(address, spec.fail_mode)
+    plugin = corefile_edits.Plugin(
+        prefix, policy.spec.translate_all, policy.spec.allow_ipv4_clients
+    )
     if spec.mode is Mode.PLUGIN:
         return plugin
     if spec.mode is not Mode.IMPORT:
         return forward
     own = place_of(policy)[2]
     text, files = _corefile(policy, world), imports_of(policy, world)
-    wins = edits.overrides(text, own, files)
-    forwards = root.root(text, files).forwards()
-    behind = others(line.find(text, files).upstreams, address) if wins and forwards else ()
+    wins = corefile_edits.overrides(text, own, files)
+    forwards = root_block.root(text, files).forwards()
+    behind = others(forward_line.find(text, files).upstreams, address) if wins and forwards else ()
     behind = behind or (NODE_RESOLVERS,)
-    content = edits.imported(plugin, forward if wins else None, behind)
-    cautious = edits.imported(plugin, forward.cautious() if wins else None, behind)
-    return edits.Import(content, own, cautious)
+    content = corefile_edits.imported(plugin, forward if wins else None, behind)
+    cautious = corefile_edits.imported(plugin, forward.cautious() if wins else None, behind)
+    return corefile_edits.Import(content, own, cautious)
 
 
 def upstreams(policy: Policy, world: World) -> Upstreams:
@@ -105,10 +107,10 @@ def upstreams(policy: Policy, world: World) -> Upstreams:
     if not text:
         return Upstreams((), policy.spec.forward)
     address, files = cluster_address(service_of(policy, world)), imports_of(policy, world)
-    if policy.spec.core_dns.mode is Mode.IMPORT and not root.root(text, files).forwards():
+    if policy.spec.core_dns.mode is Mode.IMPORT and not root_block.root(text, files).forwards():
         return Upstreams((), policy.spec.forward)  # it forwards nothing without us
-    found = line.find(text, files)
-    return carried(found, line.upstream(address) if address else "", policy.spec.forward)
+    found = forward_line.find(text, files)
+    return carried(found, forward_line.upstream(address) if address else "", policy.spec.forward)
 
 
 def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
@@ -145,7 +147,9 @@ def imports_of(policy: Policy, world: World) -> Files:
 
 def others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
     """The upstreams but the sidecars."""
-    return tuple(name for name in names_given if name not in (address, line.upstream(address)))
+    return tuple(
+        name for name in names_given if name not in (address, forward_line.upstream(address))
+    )
 
 
 def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
@@ -153,10 +157,10 @@ def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
     text = _corefile(policy, world)
     try:
         edit = edit_at(policy, prefix, address, world)
-        original = edits.find(policy.spec.core_dns.mode, text, imports_of(policy, world))
+        original = corefile_edits.find(policy.spec.core_dns.mode, text, imports_of(policy, world))
     except UnsupportedCorefileError:
-        forward = edits.Forward(address, policy.spec.core_dns.fail_mode)
-        return forward.wired(line.find(".:53 {\n    forward . /etc/resolv.conf\n}\n"))
+        forward = corefile_edits.Forward(address, policy.spec.core_dns.fail_mode)
+        return forward.wired(forward_line.find(".:53 {\n    forward . /etc/resolv.conf\n}\n"))
     return original.text if edit.names_us(original) else edit.wired(original)
 
 

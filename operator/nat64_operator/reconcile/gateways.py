@@ -10,7 +10,7 @@ from nat64_dataplane.corefile import content_hash
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
-from nat64_operator.coredns.upstreams import Upstreams
+from nat64_operator.coredns.carried_upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import degraded, node_cleanup, readiness, removal, status
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers

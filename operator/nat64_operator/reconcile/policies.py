@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.policy import KIND, FailMode, Mode, Policy
 from nat64_operator.coredns import wiring
-from nat64_operator.coredns.case import Case
-from nat64_operator.coredns.record import State
+from nat64_operator.coredns.wiring_case import Case
+from nat64_operator.coredns.wiring_record import State
 from nat64_operator.errors import UnsupportedCorefileError, UnsupportedUpstreamsError
 from nat64_operator.reconcile import corefiles, questions, status
 from nat64_operator.reconcile.actions import Action, Emit, Group, Question, SetFinalizers

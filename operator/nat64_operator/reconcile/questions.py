@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import line
-from nat64_operator.coredns.case import Case, Step
-from nat64_operator.coredns.record import State
+from nat64_operator.coredns import forward_line
+from nat64_operator.coredns.wiring_case import Case, Step
+from nat64_operator.coredns.wiring_record import State
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.actions import Question
 from nat64_operator.reconcile.corefiles import others
@@ -26,7 +26,7 @@ def question(policy: str, case: Case, step: Step, world: World) -> Question | No
     address = cluster_address(world.find("Service", service))
     if not address:
         return Question(policy, case.prefix)
-    asked = (line.upstream(address), *world.sidecars.get(service, ()))
+    asked = (forward_line.upstream(address), *world.sidecars.get(service, ()))
     return Question(policy, case.prefix, asked, _direct_upstreams(case, address), step.probe)
 
 
@@ -34,7 +34,7 @@ def _direct_upstreams(case: Case, address: str) -> tuple[str, ...]:
     """Addresses that CoreDNS asks without us and that anybody can ask."""
     text = case.main or (case.record.original if case.record is not None else case.file.text)
     try:
-        upstreams = line.find(text, case.files).upstreams
+        upstreams = forward_line.find(text, case.files).upstreams
     except UnsupportedCorefileError:
         return ()
     plain = (u.removeprefix("dns://") for u in others(upstreams, address))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from nat64_operator.api.meta import Object
-from nat64_operator.coredns import edits
-from nat64_operator.coredns.case import Answer
-from nat64_operator.coredns.record import POLICY_LABEL, Record
+from nat64_operator.coredns import corefile_edits
+from nat64_operator.coredns.wiring_case import Answer
+from nat64_operator.coredns.wiring_record import POLICY_LABEL, Record
 from nat64_operator.errors import UnsupportedCorefileError
 from nat64_operator.reconcile.cluster_ranges import ClusterRanges
 from nat64_operator.reconcile.node_warnings import Asked
@@ -128,8 +128,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         obj = self.corefiles.get((record.namespace, record.config_map))
         text = ((obj or {}).get("data") or {}).get(record.key) or ""
         try:
-            applied = edits.find(record.mode, record.applied)
-            return edits.find_ours(record.mode, text, applied).tokens == applied.tokens
+            applied = corefile_edits.find(record.mode, record.applied)
+            return corefile_edits.find_ours(record.mode, text, applied).tokens == applied.tokens
         except UnsupportedCorefileError:
             return False
 
