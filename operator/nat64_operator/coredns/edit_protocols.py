@@ -1,4 +1,4 @@
-"""What the ways to change a Corefile have in common: a place in a text, and what it is to say."""
+"""The protocols of every way to change a Corefile: a place in a text, and what to write there."""
 
 from __future__ import annotations
 

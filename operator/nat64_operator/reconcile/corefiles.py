@@ -76,14 +76,12 @@ def edit_of(policy: Policy, prefix: str, world: World) -> Edit | None:
 
 def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
     """The edit that a policy asks for, were the sidecars at this address."""
-    spec = policy.spec.core_dns
-    forward = corefile_edits.Forward(address, spec.fail_mode)
-    plugin = corefile_edits.Plugin(
-        prefix, policy.spec.translate_all, policy.spec.allow_ipv4_clients
-    )
-    if spec.mode is Mode.PLUGIN:
+    spec = policy.spec
+    forward = corefile_edits.Forward(address, spec.core_dns.fail_mode)
+    plugin = corefile_edits.Plugin(prefix, spec.translate_all, spec.allow_ipv4_clients)
+    if spec.core_dns.mode is Mode.PLUGIN:
         return plugin
-    if spec.mode is not Mode.IMPORT:
+    if spec.core_dns.mode is not Mode.IMPORT:
         return forward
     own = place_of(policy)[2]
     text, files = _corefile(policy, world), imports_of(policy, world)
@@ -147,9 +145,8 @@ def imports_of(policy: Policy, world: World) -> Files:
 
 def others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
     """The upstreams but the sidecars."""
-    return tuple(
-        name for name in names_given if name not in (address, forward_line.upstream(address))
-    )
+    ours = (address, forward_line.upstream(address))
+    return tuple(name for name in names_given if name not in ours)
 
 
 def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
