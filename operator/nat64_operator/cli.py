@@ -15,6 +15,7 @@ import urllib3
 from kubernetes import client
 from kubernetes import config as kube_config
 
+from nat64_dataplane.log_format import FORMATS
 from nat64_operator.edge import dns, lifecycle, logs, uninstall, verify
 from nat64_operator.edge.kube import TIMEOUT, Kube
 from nat64_operator.edge.lease import LEASE_TIMEOUT
@@ -93,6 +94,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         dns64_resources=_json("--dns64-resources", options.dns64_resources),
         pod_labels=_json("--pod-labels", options.pod_labels),
         pod_annotations=_json("--pod-annotations", options.pod_annotations),
+        log_format=_one_of("--dataplane-log-format", options.dataplane_log_format, FORMATS),
         selinux_options=_json("--selinux-options", options.selinux_options),
         coredns_namespace=options.coredns_namespace,
         confirm_seconds=options.confirm_seconds,
@@ -101,6 +103,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         drain_seconds=options.drain_seconds,
         retry_seconds=options.retry_seconds,
     )
+
+
+def _one_of(flag: str, text: str, words: Sequence[str]) -> str:
+    if text not in words:
+        raise ValueError(f"{flag} {text!r}: there are {', '.join(words)}")
+    return text
 
 
 def _service_addresses(cluster_dns: str) -> tuple[str, ...]:
@@ -157,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--pod-labels", "{}", "labels of its pods, JSON")
     _flag(runs, "--pod-annotations", "{}", "annotations of its pods, JSON")
     _flag(runs, "--selinux-options", "{}", "seLinuxOptions of the translator, JSON")
+    _flag(runs, "--dataplane-log-format", "text", "of its logs: text or json")
     _flag(runs, "--log-level", "info", "debug, info, warning or error; -v is debug")
     _flag(runs, "--log-format", "text", "text, or json: an object a line")
     _flag(

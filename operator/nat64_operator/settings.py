@@ -28,6 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pod_labels: dict[str, str] = msgspec.field(default_factory=dict)
     """On the data plane's pods, beside the operator's own labels, which win."""
     pod_annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    log_format: str = "text"
+    """Of the data plane's logs: text or json."""
     selinux_options: dict[str, str] = msgspec.field(default_factory=dict)
     """The SELinux context of the containers that write to the node; the runtime's where empty."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +21,14 @@ CHART = REPO / "charts" / "nat64-operator"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
-def helm(*flags: str) -> subprocess.CompletedProcess[str]:
+def helm(*flags: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
     program = str(binaries.ensure("helm")["helm"])
-    argv = [program, "template", "nat64-operator", str(CHART), f"--namespace={NAMESPACE}", *flags]
+    argv = [program, "template", "nat64-operator", str(chart), f"--namespace={NAMESPACE}", *flags]
     return subprocess.run(argv, capture_output=True, text=True)
 
 
-def render(*flags: str) -> dict[tuple[str, str], Any]:
-    done = helm(*flags)
+def render(*flags: str, chart: Path = CHART) -> dict[tuple[str, str], Any]:
+    done = helm(*flags, chart=chart)
     assert done.returncode == 0, done.stderr
     objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
     found = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
@@ -244,6 +245,7 @@ EVERY_KNOB: dict[str, Any] = {
     "dataplane": {
         "podLabels": {"cost": "8"},
         "podAnnotations": {"d/e": "f"},
+        "logFormat": "json",
         "seLinuxOptions": {"type": "spc_t"},
     },
     "monitoring": {"podMonitor": {"enabled": True, "scrapeTimeout": "5s"}},
@@ -273,6 +275,7 @@ def test_every_knob_is_where_it_belongs(knobs: dict[tuple[str, str], Any]) -> No
     assert (env["NAT64_LOG_LEVEL"], env["NAT64_LOG_FORMAT"]) == ("debug", "json")
     assert json.loads(env["NAT64_POD_LABELS"]) == {"cost": "8"}
     assert json.loads(env["NAT64_POD_ANNOTATIONS"]) == {"d/e": "f"}
+    assert env["NAT64_DATAPLANE_LOG_FORMAT"] == "json"
     assert json.loads(env["NAT64_SELINUX_OPTIONS"]) == {"type": "spc_t"}
     account = knobs["ServiceAccount", "nat64-operator"]["metadata"]
     assert account["annotations"] == {"iam/role": "r"}
@@ -306,6 +309,73 @@ def test_the_api_server_takes_every_object_with_every_knob(
             api.control_plane.kubectl(
                 *apply, "--validate=strict", "-f", "-", input=yaml.safe_dump(obj)
             )
+
+
+@pytest.mark.parametrize("value", ["12345678", "007", "1e3", "pull"])
+def test_a_pull_secret_may_be_named_by_a_number(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(f"imagePullSecrets: [{{name: '{value}'}}]")
+    ways = [f"--values={file}"]
+    if value.isdigit() and value[0] != "0":
+        ways.append(f"--set=imagePullSecrets[0].name={value}")
+        unquoted = tmp_path / "unquoted.yaml"
+        unquoted.write_text(f"imagePullSecrets: [{{name: {value}}}]")
+        ways.append(f"--values={unquoted}")
+    for way in ways:
+        chart = render(way)
+        for name, spec in pod_specs(chart):
+            assert spec["imagePullSecrets"] == [{"name": value}], (name, way)
+        assert environment(operator(chart))["NAT64_IMAGE_PULL_SECRETS"] == value
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_umbrella_chart_turns_it_on_and_off(enabled: bool, tmp_path: Path) -> None:
+    (tmp_path / "Chart.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v2",
+                "name": "platform",
+                "version": "1.0.0",
+                "dependencies": [
+                    {
+                        "name": "nat64-operator",
+                        "version": "*",
+                        "repository": "",
+                        "condition": "nat64-operator.enabled",
+                    }
+                ],
+            }
+        )
+    )
+    values = {
+        "global": {"imageRegistry": "registry.example"},
+        "nat64-operator": {"enabled": enabled, "operator": {"logLevel": "debug"}},
+    }
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    shutil.copytree(CHART, tmp_path / "charts" / "nat64-operator")
+    program = str(binaries.ensure("helm")["helm"])
+    argv = [program, "template", "platform", str(tmp_path), f"--namespace={NAMESPACE}"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+    assert bool(objects) == enabled
+    if enabled:
+        found = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
+        assert environment(operator(found))["NAT64_LOG_LEVEL"] == "debug"
+        assert ("CustomResourceDefinition", "nat64gateways.nat64-operator.io") in found
+
+
+def test_another_version_of_the_operator_gives_the_data_plane_the_same(tmp_path: Path) -> None:
+    """Where its image is pinned: nothing of which its pods are made has the chart's version."""
+    newer = tmp_path / "nat64-operator"
+    shutil.copytree(CHART, newer)
+    text = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(text.replace("0.1.0", "0.2.0"))
+    pinned = f"--set=dataplane.image.digest={DIGEST}"
+    given = [environment(operator(render(pinned, chart=chart))) for chart in (CHART, newer)]
+    assert given[0] == given[1]
+    images = [operator(render(pinned, chart=chart))["image"] for chart in (CHART, newer)]
+    assert images[0] != images[1]
 
 
 def test_an_environment_variable_of_ours_is_not_for_users() -> None:

@@ -3,16 +3,26 @@
 import json
 import logging
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from nat64_dataplane.log_format import JsonFormatter
+from nat64_operator.api.gateway import Gateway
 from nat64_operator.edge import logs
 from nat64_operator.reconcile.drift import covers
-from nat64_operator.render import containers
+from nat64_operator.render import containers, gateway
 from nat64_operator.render.daemonset import daemon_set
 from nat64_operator.render.resources import MEBI, add_memory, translator_resources
 from tests.unit.operator_simulation import SETTINGS
+
+DEFAULT = {
+    "kind": "NAT64Gateway",
+    "metadata": {"name": "default", "uid": "1", "resourceVersion": "1", "generation": 1},
+    "spec": {},
+}
+STORED = Path(__file__).parent / "stored" / "pod-template.json"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +90,27 @@ def test_what_writes_to_the_node_gets_the_selinux_context() -> None:
         assert "seLinuxOptions" not in plain["securityContext"]
 
 
+def test_the_log_format_reaches_every_container_and_text_changes_no_pod() -> None:
+    settings = msgspec.structs.replace(SETTINGS, log_format="json")
+    ports = Gateway.parse(DEFAULT).ports
+    for given, env in (
+        (settings, [{"name": "NAT64_LOG_FORMAT", "value": "json"}]),
+        (SETTINGS, None),
+    ):
+        for made in (
+            containers.privileged(given, "prepare"),
+            containers.translator(given, 1, []),
+            containers.dns64(given, ports),
+        ):
+            assert made.get("env") == env
+
+
 def test_a_log_line_as_json_is_one_object_whatever_the_message() -> None:
     try:
         raise ValueError("two\nlines")
     except ValueError:
         record = logging.LogRecord("a", logging.ERROR, "", 0, "x\n%s", ("y",), sys.exc_info())
-    [line] = logs.JsonFormatter().format(record).splitlines()
+    [line] = JsonFormatter().format(record).splitlines()
     found = json.loads(line)
     assert (found["level"], found["logger"], found["message"]) == ("error", "a", "x\ny")
     assert found["error"].endswith("ValueError: two\nlines")
@@ -96,3 +121,13 @@ def test_a_log_line_as_json_is_one_object_whatever_the_message() -> None:
 def test_a_log_setting_that_is_none_is_refused(level: str, form: str) -> None:
     with pytest.raises(ValueError, match="there are"):
         logs.set_up(level, form)
+
+
+def test_an_upgrade_of_the_operator_alone_replaces_no_pod() -> None:
+    """The template is that of the release before, so that the DaemonSet controller sees no change.
+    Where it has to differ, renew the file with this test's text, and say in CHANGELOG.md that an
+    upgrade replaces the data plane's pods.
+    """
+    read = Gateway.parse(DEFAULT)
+    made = gateway.daemon_set(read, read.config(), SETTINGS)["spec"]["template"]
+    assert json.dumps(made, indent=1, sort_keys=True) + "\n" == STORED.read_text()

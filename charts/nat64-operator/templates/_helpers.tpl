@@ -26,6 +26,17 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- end }}
 
+{{- /* The name of a pull secret. YAML reads one of digits as a number, which is no name to Kubernetes. */ -}}
+{{- define "nat64.pullSecret" -}}
+{{- if kindIs "string" .name -}}{{ .name }}{{- else -}}{{ int64 .name }}{{- end -}}
+{{- end }}
+
+{{- define "nat64.pullSecrets" -}}
+{{- range . }}
+- name: {{ include "nat64.pullSecret" . | quote }}
+{{- end }}
+{{- end }}
+
 {{- /* Fails where another release has the cluster's objects, and says which. */ -}}
 {{- define "nat64.onlyRelease" -}}
 {{- with lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "nat64-operator" -}}

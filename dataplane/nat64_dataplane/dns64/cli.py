@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dns.exception
 
+from nat64_dataplane import log_format
 from nat64_dataplane.corefile import CorefileError
 from nat64_dataplane.dns64 import settings as settings_module
 from nat64_dataplane.dns64.app import App
@@ -24,7 +25,11 @@ DEFAULT_COREFILE = Path("/etc/nat64-dns64/Corefile")
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 for a failure, 2 for a refused Corefile."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(stream=sys.stdout, format="[%(levelname)s] %(message)s", level=logging.INFO)
+    try:
+        log_format.set_up(sys.stdout, "[%(levelname)s] %(message)s")
+    except ValueError as error:
+        print(f"nat64-dns64: {error}", file=sys.stderr)
+        return 1
     try:
         settings = settings_module.from_file(arguments.corefile)
     except (CorefileError, OSError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from nat64_dataplane import log_format
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import agent, config_file
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns 0, 1 for a failure, 2 for a bad config or usage, 3 where another agent is in the way.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    try:
+        log_format.set_up(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
+    except ValueError as error:
+        return _fail(error, EXIT_CONFIG)
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

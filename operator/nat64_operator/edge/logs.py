@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import time
-from typing import Any
+
+from nat64_dataplane.log_format import FORMATS, JsonFormatter
 
 LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
-
-
-class JsonFormatter(logging.Formatter):
-    """An object a line: time (RFC 3339), level, logger, message, and error where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write a record as JSON; a message of several lines stays one line."""
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        found: dict[str, Any] = {
-            "time": f"{seconds}.{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            found["error"] = self.formatException(record.exc_info)
-        return json.dumps(found, default=str)
 
 
 def set_up(level: str, form: str) -> int:

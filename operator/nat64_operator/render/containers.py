@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nat64_dataplane import log_format
 from nat64_operator.api.gateway import Ports
 from nat64_operator.render import names
 from nat64_operator.settings import Settings
@@ -33,6 +34,7 @@ def privileged(settings: Settings, command: str) -> dict[str, Any]:
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["nat64-translator", command, "--config", _config_path()],
+        **_log_format(settings),
         "securityContext": {
             "privileged": True,
             "readOnlyRootFilesystem": True,
@@ -56,6 +58,7 @@ def translator(settings: Settings, port: int, command: list[str]) -> dict[str, A
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["nat64-translator", *command, "--config", _config_path()],
+        **_log_format(settings),
         "ports": [_port("metrics", port)],
         "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
         "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
@@ -85,6 +88,7 @@ def dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["nat64-dns64", "run", "--corefile", f"{COREFILE_DIR}/{names.COREFILE}"],
+        **_log_format(settings),
         "ports": [
             _port("dns", ports.dns, "UDP"),
             _port("dns-tcp", ports.dns),
@@ -110,6 +114,13 @@ def dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
             {"name": "run", "mountPath": RUN_DIR, "readOnly": True},
         ],
     }
+
+
+def _log_format(settings: Settings) -> dict[str, Any]:
+    # Text is the programs' own default: without a variable, pods of before are as they should be.
+    if settings.log_format == "text":
+        return {}
+    return {"env": [{"name": log_format.VARIABLE, "value": settings.log_format}]}
 
 
 def _config_path() -> str:
