@@ -173,7 +173,8 @@ struct fragment {
 	__u8 fate;
 	__u8 hairpin;
 	__u8 outside; /* PACKET_FROM_OUTSIDE of the first: the others may come from there too */
-	__u8 pad[5];
+	__u8 refragmented; /* 1: one has gone to the fragmenter, and those after it go there too */
+	__u8 pad[4];
 };
 
 /* Fragments that arrived before the first one, held until it arrives. Long ones take several

@@ -45,7 +45,22 @@ __noinline enum fragment_fate fragment_fate(struct packet *p)
 		return FRAGMENT_DROP;
 	if (known->hairpin)
 		p->flags |= PACKET_HAIRPIN;
+	if (known->refragmented)
+		p->flags |= PACKET_REFRAGMENT;
 	return known->fate;
+}
+
+/* A fragment goes to the fragmenter: have those after it take the same way, so that none overtakes
+ * another. Some receivers want the first one first (Cilium drops what comes before it). */
+static __always_inline void note_refragmented(const struct packet *p)
+{
+	struct fragment_key key;
+	struct fragment *known;
+
+	fragment_key_of(p, &key);
+	known = bpf_map_lookup_elem(&fragments, &key);
+	if (known)
+		known->refragmented = 1;
 }
 
 /* Store for the other fragments what the first one led to. `identification` is for their IPv6

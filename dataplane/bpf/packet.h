@@ -41,6 +41,7 @@ enum packet_flag {
 	PACKET_FROM_OUTSIDE = 1 << 10, /* came in on a link with UPLINK_EXTERNAL */
 	PACKET_NEW_BINDING = 1 << 11,  /* the packet has made its binding */
 	PACKET_STATIC = 1 << 12,       /* its binding is configured */
+	PACKET_REFRAGMENT = 1 << 13,   /* a fragment before it has gone to the fragmenter */
 };
 
 /* The names are the same in both directions. `client` is the IPv6 host, `remote` the IPv4 host

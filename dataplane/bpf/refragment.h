@@ -31,6 +31,8 @@ static __always_inline bool wants_fragmenting(struct __sk_buff *skb, const struc
 		return false;
 	if (p->ttl <= 1)
 		return false; /* it expires later, where the error can be translated */
+	if (p->flags & PACKET_REFRAGMENT)
+		return true;
 	return sizeof(struct ipv6hdr) + header + p->length > config->lowest_ipv6_mtu;
 }
 
@@ -72,6 +74,8 @@ __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 		return STOP_dropped_not_configured;
 	if (!fragmenter_is_routed(skb, config))
 		return GO_ON;
+	if (is_fragment(p))
+		note_refragmented(p);
 	if (!is_later_fragment(p))
 		STEP(transport_to_ipv6(skb, p));
 	/* The packets of all clients have the same destination now, so the sender's identification

@@ -443,6 +443,22 @@ def test_large_fragments_are_fragmented_further(fragmenter: Fragmenter) -> None:
     assert bytes(reassembled6(got)[UDP].payload) == DATA
 
 
+def test_fragments_keep_their_order_whatever_their_size(fragmenter: Fragmenter) -> None:
+    """What goes through the kernel is late: a short last fragment must not overtake it."""
+    nat = fragmenter.nat
+    short, *_ = fragments4(opened(nat), DATA, size=800)
+    assert nat.from_internet(short).translated
+    pieces = fragments4(opened(nat), DATA, size=1480)
+    outs = [nat.from_internet(piece) for piece in pieces]
+    assert len(pieces[-1]) < 1280
+    assert ["fragmented" in out.counted for out in outs] == [True] * len(pieces)
+    again = [packet for out in outs for packet in fragmenter.come_back(out.packet)]
+    assert [piece[IPv6ExtHdrFragment].offset for piece in again] == sorted(
+        piece[IPv6ExtHdrFragment].offset for piece in again
+    )
+    assert nat.from_internet(short).translated, "a first fragment begins anew"
+
+
 def test_fragments_of_one_id_to_two_addresses_of_the_pool_do_not_mix(
     fragmenter: Fragmenter,
 ) -> None:

@@ -20,6 +20,8 @@ class Packet:
     to_ourselves: bool = False
     waiting: int = 0
     released: bool = False
+    in_fragments: bool = False
+    """One was too long: those after it take its way, whatever their size."""
 
     def later(self) -> Any:
         """The end that the first fragment has led to."""

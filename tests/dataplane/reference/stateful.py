@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from tests.dataplane.reference import icmp
-from tests.dataplane.reference.fragments import Packets
+from tests.dataplane.reference.fragments import Packet, Packets
 from tests.dataplane.reference.headers import (
     ICMP,
     ICMPV6,
@@ -251,7 +251,7 @@ class Nat64:
             client = known.later()
             self._check_options(head, packet)
             later = self.stateless.header_to_ipv6(head, hop_limit, source, client, payload)
-            return Outcome(later, in_fragments=self._is_too_long(head, segment))
+            return Outcome(later, in_fragments=self._goes_in_fragments(known, head, segment))
         if len(payload) < SHORTEST[protocol]:
             if head.is_fragment and protocol != ICMP and head.destination in self.policy.pool:
                 known.first()
@@ -277,7 +277,8 @@ class Nat64:
         known.fate, known.end = "translate", client_at[0]
         body = self.stateless.transport_to_ipv6(payload, head, client_at, source, inner=False)
         out = self.stateless.header_to_ipv6(head, hop_limit, source, client_at[0], body)
-        return Outcome(out, in_fragments=self._is_too_long(head, segment))
+        known.in_fragments = False
+        return Outcome(out, in_fragments=self._goes_in_fragments(known, head, segment))
 
     def _open_from_ipv4(self, head: Header4, payload: bytes, from_ourselves: bool) -> Client:
         protocol = head.protocol
@@ -339,10 +340,12 @@ class Nat64:
         if has_unexpired_source_route(packet[20 : head.size]):
             raise Refused("source_route", answerable=answerable and not head.offset)
 
-    def _is_too_long(self, head: Header4, segment: int) -> bool:
+    def _goes_in_fragments(self, known: Packet, head: Header4, segment: int) -> bool:
+        """Where it is too long, and where it must not overtake a fragment that was."""
         if segment or (head.df and not head.is_fragment) or head.ttl <= 1:
             return False
-        return 40 + 8 * head.is_fragment + head.length > self.lowest_ipv6_mtu
+        known.in_fragments |= 40 + 8 * head.is_fragment + head.length > self.lowest_ipv6_mtu
+        return known.in_fragments
 
 
 def _is_syn(payload: bytes) -> bool:

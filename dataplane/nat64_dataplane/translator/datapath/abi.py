@@ -140,7 +140,7 @@ UPLINK = struct.Struct("=II")
 ARP_KEY = struct.Struct("=4sI")
 ARP_ANSWER = struct.Struct("=6sxx")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
-FRAGMENT = struct.Struct("=16s4sII2sHBBB5x")
+FRAGMENT = struct.Struct("=16s4sII2sHBBBB4x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
