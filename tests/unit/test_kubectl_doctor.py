@@ -156,7 +156,7 @@ def workload(image: str, namespace: str = "kube-system") -> dict[str, Any]:
         "example.org/tayga:1",
         "example.org/jool",
         "ghcr.io/ironcore-dev/ebpf-nat64:1",
-        "docker.io/kindest/kindnetd:v2025",
+        "ghcr.io/aojea/kindnetd:v1.8",
         "registry.k8s.io/dns/k8s-dns-node-cache:1.23.0",
     ],
 )
@@ -173,6 +173,7 @@ def test_known_overlapping_components_are_named(image: str) -> None:
         ("example.org/nat64-operator/dataplane:1", "nat64-system"),
         ("example.org/nat64-operator/operator:1", "elsewhere"),
         ("docker.io/coredns/coredns:1", "kube-system"),
+        ("docker.io/kindest/kindnetd:v2025", "kube-system"),
     ],
 )
 def test_others_are_not(image: str, namespace: str) -> None:

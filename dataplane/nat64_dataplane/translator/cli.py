@@ -18,7 +18,7 @@ from nat64_dataplane import log_format
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import agent, config_file
-from nat64_dataplane.translator.node import facts, node_sysctls
+from nat64_dataplane.translator.node import capabilities, facts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
 from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
@@ -169,6 +169,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     config = config_file.load(options.config)
+    capabilities.check()
     if mounted := node_sysctls.mount_bpffs():
         print(mounted)
     with IPRoute(strict_check=True) as ipr:

@@ -24,7 +24,8 @@ _IMAGES = (
     (r"(^|/)(kubernetes-sigs/)?nat64(-agent)?([:@]|$)", "another NAT64", _OTHER_NAT64),
     (r"ebpf-nat64", "another NAT64", _OTHER_NAT64),
     (
-        r"(^|/)kindnetd?\b",
+        # kind's own kindest/kindnetd has no NAT64.
+        r"(^|(?<!kindest)/)kindnetd?\b",
         "kindnet, which may translate 64:ff9b::/96 itself in IPv6 clusters",
         "turn its NAT64 off, or give the NAT64Gateway another prefix",
     ),
