@@ -114,7 +114,7 @@ def test_every_reason_of_a_condition_has_a_row_in_troubleshooting() -> None:
     operator = REPO / "operator" / "nat64_operator"
     modules = [
         operator / "coredns" / "wiring.py",
-        operator / "coredns" / "record.py",
+        operator / "coredns" / "wiring_record.py",
         *(
             operator / "reconcile" / f"{name}.py"
             for name in ("ownership", "gateways", "policies", "removal")
