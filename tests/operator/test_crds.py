@@ -223,6 +223,22 @@ BAD_GATEWAYS: list[Row] = [
         "spec.updateStrategy.maxUnavailable",
         "a percentage from 1% to 100%",
     ),
+    (
+        {"updateStrategy": {"type": "OnDelete", "canary": {"nodeSelector": {"a": "b"}}}},
+        "spec.updateStrategy",
+        "has a canary and the type OnDelete",
+    ),
+    ({"updateStrategy": {"type": "Recreate"}}, "spec.updateStrategy.type", "OnDelete"),
+    (
+        {"updateStrategy": {"canary": {"nodeSelector": {}}}},
+        "spec.updateStrategy.canary.nodeSelector",
+        "at least 1",
+    ),
+    (
+        {"updateStrategy": {"canary": {"nodeSelector": {"a b": "c"}}}},
+        "spec.updateStrategy.canary.nodeSelector",
+        "a key that no label can have",
+    ),
     ({"nodeSelector": {"a": 1}}, "spec.nodeSelector.a", "must be of type string"),
     ({"nodeSelector": {"a b": "x"}}, "spec.nodeSelector", "has a key that no label can have"),
     ({"nodeSelector": {"a/b/c": "x"}}, "spec.nodeSelector", "has a key that no label can have"),
@@ -545,6 +561,8 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
     {"tolerations": [{"key": "a", "value": "b", "effect": "NoSchedule"}]},
     {"updateStrategy": {"maxUnavailable": 3}},
     {"updateStrategy": {"maxUnavailable": "100%"}},
+    {"updateStrategy": {"type": "OnDelete"}},
+    {"updateStrategy": {"maxUnavailable": 1, "canary": {"nodeSelector": {"a/b": "c"}}}},
 ]
 GOOD_POLICIES: list[dict[str, Any]] = [
     {},

@@ -6,6 +6,7 @@ have no default filled in; a test keeps the two equal.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Self
@@ -84,10 +85,25 @@ class HostPorts(Spec, frozen=True, kw_only=True):
     dns_metrics: int | None = None
 
 
+class UpdateType(enum.Enum):
+    """Who replaces pods when something changes."""
+
+    ROLLING_UPDATE = "RollingUpdate"
+    ON_DELETE = "OnDelete"
+
+
+class Canary(Spec, frozen=True, kw_only=True):
+    """The nodes that get a change, while the others wait."""
+
+    node_selector: dict[str, str]
+
+
 class UpdateStrategy(Spec, frozen=True, kw_only=True):
     """How a change reaches the nodes."""
 
+    type: UpdateType = UpdateType.ROLLING_UPDATE
     max_unavailable: int | str = "10%"
+    canary: Canary | None = None
 
 
 class GatewaySpec(Spec, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from nat64_operator.edge import metrics
 from nat64_operator.edge.backoff import Backoffs
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
-from nat64_operator.edge.store import Store
+from nat64_operator.edge.store import WATCHED, Store
 from nat64_operator.reconcile.actions import (
     Action,
     Announce,
@@ -218,7 +218,8 @@ class Executor:
                     self._store.put(result)
             case Delete(ref):
                 log.info("Delete %s", ref)
-                self._store.drop(ref.kind, ref)
+                if ref.kind in WATCHED:
+                    self._store.drop(ref.kind, ref)
                 self._store.corefiles.pop((ref.namespace, ref.name), None)
             case WriteCorefile(namespace, name) | WriteKeys(namespace, name) if result is not None:
                 log.info("%s %s/%s", type(action).__name__, namespace, name)

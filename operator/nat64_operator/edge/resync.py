@@ -22,6 +22,7 @@ from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
 from nat64_operator.reconcile.plan import removing, with_failing_nodes
+from nat64_operator.reconcile.rollout import under_way
 from nat64_operator.render import names
 from nat64_operator.settings import Settings
 
@@ -34,6 +35,8 @@ MISSING_SECONDS = 15
 """How often a kind is listed that the API server no longer serves."""
 PODS_SECONDS = 30
 """How often the pods of a gateway with failing nodes are read."""
+ROLLING_SECONDS = 5
+"""The same, while its canary's pods are replaced."""
 
 
 class Reader:
@@ -51,6 +54,7 @@ class Reader:
         self._fetched: dict[tuple[str, str], tuple[float, Any]] = {}
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
         self._pods_read: dict[str, float] = {}
+        self._every: dict[str, float] = {}
 
     def corefiles_again(self) -> None:
         """Make the next pass read the Corefiles again."""
@@ -89,7 +93,7 @@ class Reader:
         yield self._ranges_read + RESYNC_SECONDS
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
-        yield from (read + PODS_SECONDS for read in self._pods_read.values())
+        yield from (read + self._every[name] for name, read in self._pods_read.items())
 
     def _due(self) -> dict[str, float]:
         return {
@@ -98,21 +102,23 @@ class Reader:
         }
 
     async def pods(self) -> dict[str, tuple[Pod, ...]]:
-        """The pods of gateways that are being removed, or that have failing nodes."""
+        """The pods of gateways that are being removed, have failing nodes, or a canary."""
         world, now = self._store.world(time.time(), {}), time.monotonic()
-        going, failing = removing(world), with_failing_nodes(world)
+        going, failing, rolling = removing(world), with_failing_nodes(world), under_way(world)
+        wanted = going | failing | rolling
 
         def fetch(gateway: str) -> tuple[Pod, ...]:
             selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(gateway).items())
             items = self._kube.items("Pod", self._settings.namespace, selector)
             return tuple(Pod.of(obj) for obj in items)
 
-        for gateway in sorted(going | failing):
+        for gateway in sorted(wanted):
             last = self._pods_read.get(gateway, float("-inf"))
-            if gateway in going or now - last >= PODS_SECONDS:
+            self._every[gateway] = ROLLING_SECONDS if gateway in rolling else PODS_SECONDS
+            if gateway in going or now - last >= self._every[gateway]:
                 self._known_pods[gateway] = await asyncio.to_thread(fetch, gateway)
                 self._pods_read[gateway] = now
-        for gateway in set(self._known_pods) - going - failing:
+        for gateway in set(self._known_pods) - wanted:
             del self._known_pods[gateway], self._pods_read[gateway]
         return dict(self._known_pods)
 

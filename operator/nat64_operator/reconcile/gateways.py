@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from nat64_dataplane import config
 from nat64_dataplane.corefile import content_hash
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
-from nat64_operator.api.gateway import KIND, Gateway
+from nat64_operator.api.gateway import KIND, Gateway, UpdateType
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.carried_upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import degraded, node_cleanup, readiness, removal, status
+from nat64_operator.reconcile import degraded, node_cleanup, readiness, removal, rollout, status
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
@@ -75,7 +75,8 @@ def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
                     gateway.meta.resource_version,
                 )
             )
-        actions += _apply(observed.effective, sidecars, world)
+        changes = _apply(observed.effective, sidecars, world)
+        actions += changes or rollout.step(observed.effective.gateway, world)
     actions += status.write(gateway, observed.conditions, observed.fields, world)
     return Group(subject, tuple(actions))
 
@@ -194,8 +195,20 @@ def _programmed(
         False,
         reason,
         f"{ready} of {desired} nodes translate, {updated} run this config{without}"
+        + _held_back(gateway, updated < living)
         + _troubles(gateway.name, world),
     )
+
+
+def _held_back(gateway: Gateway, rolling: bool) -> str:
+    """What a message adds where pods don't follow a change by themselves."""
+    strategy = gateway.spec.update_strategy
+    if not rolling:
+        return ""
+    if strategy.canary is not None:
+        return "; spec.updateStrategy.canary holds the other nodes back: remove it to go on"
+    on_delete = strategy.type is UpdateType.ON_DELETE
+    return "; spec.updateStrategy.type is OnDelete: delete the others' pods" if on_delete else ""
 
 
 def _troubles(gateway: str, world: World) -> str:

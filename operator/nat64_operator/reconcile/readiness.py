@@ -103,7 +103,7 @@ def ready_condition(gateway: Gateway, counts: Counts, programmed: Condition) -> 
     if programmed.status:
         return Condition(READY, True, "Ready", programmed.message)
     rolling = counts.updated < counts.living
-    allowed = _most_unavailable(gateway, counts.desired) if rolling else 0
+    allowed = most_unavailable(gateway, counts.desired) if rolling else 0
     most = counts.ready * 2 > counts.expected and counts.ready > 0
     if most and counts.ready >= counts.established - allowed and programmed.reason in _UNDER_WAY:
         return Condition(READY, True, "Ready", programmed.message)
@@ -143,7 +143,8 @@ def some(items: Sequence[str], limit: int = 5) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
-def _most_unavailable(gateway: Gateway, desired: int) -> int:
+def most_unavailable(gateway: Gateway, desired: int) -> int:
+    """How many nodes may be without a ready pod because of a change."""
     given = gateway.spec.update_strategy.max_unavailable
     if isinstance(given, int):
         return given

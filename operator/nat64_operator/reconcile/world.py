@@ -31,18 +31,28 @@ class Pod(NamedTuple):
     """Why a container is not ready, as the kubelet reports it."""
     unready: tuple[str, ...] = ()
     """The containers that are not ready."""
+    name: str = ""
+    uid: str = ""
+    template: str = ""
+    """The hash of the template that it was made of."""
+    deleting: bool = False
 
     @classmethod
     def of(cls, obj: Object) -> Self:
         """Read the object."""
         conditions = (obj.get("status") or {}).get("conditions") or ()
+        metadata = obj["metadata"]
         command = obj["spec"]["containers"][0].get("command") or ()
         return cls(
             obj["spec"].get("nodeName") or "",
-            "remove" in command and not obj["metadata"].get("deletionTimestamp"),
+            "remove" in command and not metadata.get("deletionTimestamp"),
             any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
             _trouble(obj),
             tuple(c["name"] for c in _containers(obj) if not c.get("ready")),
+            metadata.get("name", ""),
+            metadata.get("uid", ""),
+            (metadata.get("annotations") or {}).get(names.TEMPLATE, ""),
+            "deletionTimestamp" in metadata,
         )
 
 
@@ -97,7 +107,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
     """What the cluster's DNS last answered, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
-    """Pods of gateways that are being removed, or that have failing nodes."""
+    """Pods of gateways that are being removed, have failing nodes, or a canary."""
     asked: Mapping[str, Asked] = msgspec.field(default_factory=dict)
     """What the nodes of each gateway warn of; nothing before they were asked."""
     refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nat64_operator.render import names
 from nat64_operator.render.containers import BPF_DIR, RUN_DIR
-from nat64_operator.render.manifest import finish
+from nat64_operator.render.manifest import content_of, finish
 from nat64_operator.settings import Settings
 
 DNS64_GRACE_SECONDS = 30
@@ -20,9 +21,17 @@ def daemon_set(
     *,
     match: dict[str, str],
     labels: dict[str, str],
-    max_unavailable: int | str,
+    max_unavailable: int | str | None,
 ) -> dict[str, Any]:
-    """A DaemonSet. `match` selects its pods; `labels` are on it and on them."""
+    """A DaemonSet. `match` selects its pods; `labels` are on it and on them. Without a
+    `max_unavailable` no pod is replaced but those that someone deletes.
+    """
+    more = settings.pod_annotations
+    on_them = {**settings.pod_labels, **labels}
+    strategy: dict[str, Any] = {"type": "OnDelete"}
+    if max_unavailable is not None:
+        limits = {"maxUnavailable": max_unavailable, "maxSurge": 0}
+        strategy = {"type": "RollingUpdate", "rollingUpdate": limits}
     return finish(
         {
             "apiVersion": "apps/v1",
@@ -31,16 +40,16 @@ def daemon_set(
             "spec": {
                 "selector": {"matchLabels": match},
                 "revisionHistoryLimit": 3,
-                "updateStrategy": {
-                    "type": "RollingUpdate",
-                    "rollingUpdate": {"maxUnavailable": max_unavailable, "maxSurge": 0},
-                },
+                "updateStrategy": strategy,
                 "template": {
                     "metadata": {
-                        "labels": {**settings.pod_labels, **labels},
+                        "labels": on_them,
                         "annotations": {
-                            **settings.pod_annotations,
+                            **more,
                             "kubectl.kubernetes.io/default-container": "translator",
+                            names.TEMPLATE: content_of(
+                                {"labels": on_them, "more": more, "spec": pod}
+                            ),
                         },
                     },
                     "spec": pod,

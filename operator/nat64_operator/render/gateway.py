@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from nat64_dataplane import config
-from nat64_operator.api.gateway import Gateway
+from nat64_operator.api.gateway import Gateway, UpdateType
 from nat64_operator.render import containers, names
 from nat64_operator.render import daemonset as pods
 from nat64_operator.render.manifest import config_map, finish
@@ -113,13 +113,15 @@ def daemon_set(
         },
         containers.dns64(settings, gateway.ports),
     ]
+    strategy = gateway.spec.update_strategy
+    by_hand = strategy.type is UpdateType.ON_DELETE or strategy.canary is not None
     return pods.daemon_set(
         names.daemon_set(gateway.name),
         settings,
         pod,
         match=names.pod_labels(gateway.name),
         labels=names.labels(gateway.name),
-        max_unavailable=gateway.spec.update_strategy.max_unavailable,
+        max_unavailable=None if by_hand else strategy.max_unavailable,
     )
 
 

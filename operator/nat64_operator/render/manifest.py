@@ -28,10 +28,15 @@ class Ref(NamedTuple):
         return f"{self.kind} {where}{self.name}"
 
 
+def content_of(value: dict[str, Any]) -> str:
+    """The hash of its content."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def finish(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest with the annotation that names its content."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = content_of(manifest)
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), names.REVISION: digest}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}

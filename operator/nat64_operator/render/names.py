@@ -22,6 +22,8 @@ REVISION = f"{GROUP}/manifest-hash"
 MOUNTED = f"{GROUP}/mounted"
 """An annotation of pods: the hash of the data that is mounted and may change. A changed one makes
 the kubelet look at the pod, and so at its ConfigMaps, at once."""
+TEMPLATE = f"{GROUP}/template-hash"
+"""An annotation of pods: the hash of the template that they were made of."""
 FINALIZER = f"{GROUP}/cleanup"
 OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 

@@ -1,0 +1,64 @@
+"""Canaries: which pods are replaced before the rest of a gateway's nodes get a changed template.
+
+A DaemonSet has no canaries of its own. So it is told to replace a pod only when someone deletes it
+(`OnDelete`), and the pods on the canary's nodes are deleted here, a few at a time. Once the canary
+is taken out of the spec, the DaemonSet controller goes on with the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile.actions import Delete
+from nat64_operator.reconcile.readiness import Counts, most_unavailable
+from nat64_operator.reconcile.world import World, get
+from nat64_operator.render import names
+from nat64_operator.render.manifest import Ref
+
+
+def under_way(world: World) -> set[str]:
+    """Gateways with a canary whose nodes don't all have the DaemonSet's template: to choose the
+    pods, these must be read.
+    """
+    return {
+        name
+        for name, obj in world.gateways.items()
+        if get(obj, "spec", "updateStrategy", "canary") and _is_rolling(_daemon_set(name, world))
+    }
+
+
+def step(gateway: Gateway, world: World) -> list[Delete]:
+    """The pods to delete now. Those that aren't ready lose nothing; of the others so many that no
+    more than `maxUnavailable` of the canary's nodes are without one.
+    """
+    canary, daemon_set = gateway.spec.update_strategy.canary, _daemon_set(gateway.name, world)
+    template = get(daemon_set, "spec", "template", "metadata", "annotations", names.TEMPLATE)
+    if canary is None or template is None or not _is_seen(daemon_set):
+        return []
+    nodes = world.select(canary.node_selector)
+    pods = [pod for pod in world.pods.get(gateway.name, ()) if pod.node in nodes]
+    outdated = [pod for pod in pods if pod.template != template and not pod.deleting]
+    unavailable = sum(not pod.ready or pod.deleting for pod in pods)
+    free = most_unavailable(gateway, Counts.of(daemon_set).desired) - unavailable
+    ready = sorted(pod.name for pod in outdated if pod.ready)[: max(free, 0)]
+    return [
+        Delete(Ref("Pod", pod.name, world.settings.namespace), pod.uid)
+        for pod in outdated
+        if not pod.ready or pod.name in ready
+    ]
+
+
+def _daemon_set(gateway: str, world: World) -> Any:
+    return world.find("DaemonSet", names.daemon_set(gateway))
+
+
+def _is_seen(daemon_set: Any) -> bool:
+    """Whether a pod that is deleted now comes back by this template."""
+    seen = get(daemon_set, "status", "observedGeneration")
+    return seen is not None and seen == get(daemon_set, "metadata", "generation")
+
+
+def _is_rolling(daemon_set: Any) -> bool:
+    counts = Counts.of(daemon_set)
+    return not _is_seen(daemon_set) or counts.updated < counts.desired
