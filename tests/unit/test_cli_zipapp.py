@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -55,6 +56,32 @@ def test_krews_manifest_has_the_archives_hash(folder: Path) -> None:
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == platform["sha256"]
     with tarfile.open(archive) as tar:
         assert {member.name: member.mode for member in tar.getmembers()}[platform["bin"]] == 0o755
+
+
+def test_krews_manifest_is_as_krew_wants_it(folder: Path) -> None:
+    """By its validation (krew, pkg/index/validation) and its guide for plugin developers."""
+    manifest = yaml.safe_load((folder / "nat64.yaml").read_text())
+    assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
+    assert manifest["apiVersion"] == "krew.googlecontainertools.github.com/v1alpha2"
+    assert manifest["kind"] == "Plugin"
+    # `kubectl krew install --manifest` wants the file to be named as the plugin.
+    assert manifest["metadata"] == {"name": "nat64"}
+    spec = manifest["spec"]
+    known = {"version", "homepage", "shortDescription", "description", "caveats", "platforms"}
+    assert set(spec) == known
+    assert re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", spec["version"])
+    assert spec["version"] == f"v{cli_zipapp.own_version()}"
+    assert len(spec["shortDescription"]) <= 50
+    assert not spec["shortDescription"].endswith(".")
+    [platform] = spec["platforms"]
+    assert set(platform) == {"selector", "uri", "sha256", "bin"}
+    labels = platform["selector"]["matchLabels"]
+    assert labels["os"] in ("linux", "darwin", "windows")
+    assert labels["arch"] in ("amd64", "arm64")
+    assert platform["uri"].startswith("https://")
+    assert platform["uri"].endswith((".tar.gz", ".zip"))
+    assert re.fullmatch("[0-9a-f]{64}", platform["sha256"])
+    assert not Path(platform["bin"]).is_absolute()
 
 
 def test_another_python_is_told_so(folder: Path, tmp_path: Path) -> None:

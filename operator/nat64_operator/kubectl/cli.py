@@ -41,6 +41,8 @@ and create pods/exec in the operator's namespace. What you may not read is said,
 `test` also creates and deletes pods there.
 """
 
+DEBUG = "NAT64_DEBUG"
+"""A variable of the environment: a program's fault then shows its trace."""
 Command = Callable[[Cluster, argparse.Namespace], int]
 
 
@@ -67,6 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OperatorError as error:
         print(f"kubectl nat64: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(
+            "kubectl nat64: an answer of the cluster can't be read "
+            f"({type(error).__name__}: {error}). Are the operator and its agents of another "
+            "version than this program? `kubectl nat64 version` shows them. "
+            f"{DEBUG}=1 shows where it failed",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -80,7 +93,9 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     policies = facts.some(partial(facts.policies, cluster))
     unread: dict[str, str] = {}
     find = partial(agents.find, cluster, options.operator_namespace)
-    reports = facts.statuses(cluster, facts.some(find, "agents", unread))
+    found = facts.some(find, "agents", unread)
+    _asking(options, found)
+    reports = facts.statuses(cluster, found)
     unread |= {report.agent.node: report.error for report in reports if report.forbidden}
     # What the operator says about the objects is there for all who may read them.
     for what, why in unread.items():
@@ -88,6 +103,11 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     built = status.build(gateways, policies, [r for r in reports if not r.forbidden])
     show(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
+
+
+def _asking(options: argparse.Namespace, found: Sequence[agents.Agent]) -> None:
+    if found:
+        progress(options, f"asking {len(found)} agents")
 
 
 def _sessions(cluster: Cluster, options: argparse.Namespace) -> int:
@@ -117,6 +137,7 @@ def _flows(
         if command == "sessions":
             argv += ["--remote", str(remote)]
     found = agents.find(cluster, options.operator_namespace, node)
+    _asking(options, found)
     reports = agents.ask_all(cluster, found, lambda a: (*argv, "--name", a.gateway))
     rows = sessions.merge(reports, sessions.owners(facts.pods(cluster, node)))
     if remote is not None and command == "bib":
@@ -140,6 +161,7 @@ def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
     namespace, pod = pod_name(options.pod, options.namespace or cluster.namespace)
     host, port = split_target(options.target)
     target = facts.Target(namespace, pod, host, port, options.dns_server)
+    progress(options, f"walking the way of {namespace}/{pod} to {host}")
     walked = trace.judge(facts.for_trace(cluster, options.operator_namespace, target))
     last = checks.end(walked)
     plain = {
@@ -155,6 +177,7 @@ def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
 
 
 def _doctor(cluster: Cluster, options: argparse.Namespace) -> int:
+    progress(options, "reading the cluster and asking its nodes")
     sections = doctor.judge(facts.for_doctor(cluster, options.operator_namespace))
     show(options, doctor.plain(sections), lambda paint: doctor.text(sections, paint))
     return EXIT_OK if doctor.is_well(sections) else EXIT_UNWELL

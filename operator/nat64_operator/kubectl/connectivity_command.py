@@ -87,6 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls", action="store_true", help="HTTPS on a port other than 443 or 8443")
 
 
+def hint_at_target(options: argparse.Namespace) -> None:
+    """Where nobody named a target: the failure may be that of a cluster without the internet."""
+    if not options.target:
+        say(
+            f"no --target is given, so it was {PUBLIC}, which is on the internet. Where the "
+            "cluster does not reach that, name one of yours that has IPv4 only: --target HOST:PORT"
+        )
+
+
 def run(cluster: Cluster, options: argparse.Namespace) -> int:
     """Test; the exit code is 1 where something failed. Raises ClusterError."""
     host, port = split_target(options.target or PUBLIC)
@@ -107,7 +116,11 @@ def run(cluster: Cluster, options: argparse.Namespace) -> int:
             given = disruption.flows(connectivity.absolute(host), port, options.flows, tls)
             pods.start(names, given, seconds=int(options.duration) or 86400)
             _wait(pods, options)
-            return disruption_command.run(pods, options)
+            try:
+                return disruption_command.run(pods, options)
+            except ClusterError:
+                hint_at_target(options)
+                raise
         pods.start(names)
         _wait(pods, options)
         wish = _wish(options, host, port, skip)
@@ -194,9 +207,12 @@ def _connectivity(
         steps = list(connectivity_verdicts.judge(node, wish, answers, explain))
         return doctor.Section(f"node {node.name}", steps)
 
+    progress(options, f"testing from {len(nodes)} nodes")
     sections = agents.together(test, nodes)
     plain = {"passed": doctor.is_well(sections), "checks": doctor.plain(sections)}
     show(options, plain, lambda paint: doctor.text(sections, paint))
+    if not plain["passed"]:
+        hint_at_target(options)
     return EXIT_OK if plain["passed"] else EXIT_UNWELL
 
 

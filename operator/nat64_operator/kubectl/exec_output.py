@@ -28,11 +28,19 @@ class Output(NamedTuple):
     code: int
 
 
+_UNKNOWN_TO_ARGPARSE = ("unrecognized arguments", "invalid choice")
+
+
 def parse_output(pod: str, argv: Iterable[str], output: Output) -> Any:
     """The JSON that a command printed, whatever its exit code. Raises ClusterError."""
     try:
         return json.loads(output.stdout)
     except ValueError:
         said = (output.stderr or output.stdout).strip().splitlines()
+        if said and any(word in said[-1] for word in _UNKNOWN_TO_ARGPARSE):
+            raise ClusterError(
+                f"pod {pod}: its agent does not know `{' '.join(argv)}`: it is of another version "
+                "than this program; `kubectl nat64 version` shows both"
+            ) from None
         what = said[-1] if said else f"it printed nothing (exit code {output.code})"
         raise ClusterError(f"pod {pod}: {' '.join(argv)}: {what}") from None
