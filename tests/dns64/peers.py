@@ -1,4 +1,4 @@
-"""Real servers that others wrote: CoreDNS from its Go module, NSD from Debian."""
+"""Real servers that others wrote: CoreDNS from its Go module, NSD and Unbound from Debian."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -70,14 +71,22 @@ class CoreDNS(Program):
         super().__init__([program, "-conf", corefile], directory, port, PORT=str(port))
 
 
-class Nsd(Program):
-    """An authoritative server for one zone."""
+def _debians(name: str) -> str:
+    program = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert program is not None, f"{name} is missing: scripts/apt-install tests/cluster/apt.txt"
+    return program
 
-    def __init__(self, directory: Path, zone: str, text: str) -> None:
-        program = shutil.which("nsd", path="/usr/sbin:/usr/bin:/sbin:/bin")
-        assert program is not None, "nsd is missing: scripts/apt-install tests/cluster/apt.txt"
+
+class Nsd(Program):
+    """An authoritative server for some zones, by their names."""
+
+    def __init__(self, directory: Path, zones: Mapping[str, str]) -> None:
+        program = _debians("nsd")
         port = free_port()
-        (directory / "zone").write_text(text)
+        served = ""
+        for number, (zone, text) in enumerate(zones.items()):
+            (directory / f"zone{number}").write_text(text)
+            served += f'zone:\n  name: "{zone}"\n  zonefile: zone{number}\n'
         config = directory / "nsd.conf"
         config.write_text(
             f"""server:
@@ -95,12 +104,52 @@ class Nsd(Program):
   verbosity: 1
 remote-control:
   control-enable: no
-zone:
-  name: {zone}
-  zonefile: zone
-"""
+{served}"""
         )
         super().__init__([program, "-d", "-c", str(config)], directory, port)
+
+
+class Unbound(Program):
+    """A resolver that validates by its own trust anchor, and asks one server for everything."""
+
+    def __init__(self, directory: Path, anchor: Path, server: int) -> None:
+        port = free_port()
+        config = directory / "unbound.conf"
+        config.write_text(
+            f"""server:
+  directory: "{directory}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: ""
+  interface: ::1@{port}
+  access-control: ::1 allow
+  do-not-query-localhost: no
+  num-threads: 1
+  module-config: "validator iterator"
+  trust-anchor-file: "{anchor}"
+  val-log-level: 2
+remote-control:
+  control-enable: no
+forward-zone:
+  name: "."
+  forward-addr: ::1@{server}
+"""
+        )
+        super().__init__([_debians("unbound"), "-d", "-c", str(config)], directory, port)
+
+
+def signed(directory: Path, zone: str, text: str) -> tuple[str, Path]:
+    """A zone signed by a key made for it, and the file with the key's DS."""
+    (directory / "unsigned").write_text(text)
+    keygen = [_debians("ldns-keygen"), "-a", "ECDSAP256SHA256", "-k", zone]
+    key = subprocess.run(keygen, cwd=directory, check=True, capture_output=True, text=True)
+    name = key.stdout.strip()
+    earlier = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() - 3600))
+    sign = [_debians("ldns-signzone"), "-i", earlier, "-o", zone, "-f", "signed", "unsigned", name]
+    subprocess.run(sign, cwd=directory, check=True, capture_output=True)
+    return (directory / "signed").read_text(), directory / f"{name}.ds"
 
 
 def is_listening(port: int) -> bool:

@@ -189,7 +189,7 @@ def test_answers_are_right_and_corednss_save_for_the_documented_differences(
 
     made = Generated(SEED)
     zone = ZONE_TEXT + "\n".join(made.lines) + "\n"
-    with Nsd(tmp_path, ZONE, zone) as nsd:
+    with Nsd(tmp_path, {ZONE: zone}) as nsd:
         go_on = partial(go, forward=f"forward . [::1]:{nsd.port}", reference=from_nsd(nsd.port))
         for name, dns64 in VARIANTS.items():
             go_on(Run(name, dns64, [*cases(NAMES), *made.cases(500)]))
