@@ -72,7 +72,7 @@ struct bib4 {
 	__u32 generation;
 	union binding_life life;
 	__u32 created; /* second */
-	__u32 needed;  /* second: the latest `expires` of its sessions, as a sweep has seen them */
+	__u32 needed;  /* second: until when sessions have asked for it since a sweep looked */
 };
 
 struct session_key {

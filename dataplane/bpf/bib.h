@@ -10,7 +10,9 @@
 
 #include "ports.h"
 
-#define LIFE_TRIES 8 /* each lost try means that another CPU has won */
+#define LIFE_TRIES   8		  /* each lost try means that another CPU has won */
+#define USES_BINDING (1ULL << 32) /* one of binding_life.sessions, in its word */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "USES_BINDING is the upper half");
 
 /* Raise `expires` of an entry that has nothing else to update with it. False if it is being
  * removed. */
@@ -55,24 +57,46 @@ static __always_inline bool change_life(struct bib4 *binding, union binding_life
 	return __sync_val_compare_and_swap(&binding->life.word, from.word, to.word) == from.word;
 }
 
-/* Raise a binding's `expires`, and count `sessions` more that use it. False if it is being removed.
- */
-static __always_inline bool binding_lives(struct bib4 *binding, __u32 expires, __u32 sessions)
+/* Have the next sweep know that a session needs the binding until `expires`: see
+ * follow_sessions(). */
+static __always_inline void note_need(struct bib4 *binding, __u32 expires)
 {
 	int i;
 
 	for (i = 0; i < LIFE_TRIES; i++) {
-		union binding_life seen = life_of(binding), next = seen;
+		__u32 seen = *(volatile __u32 *)&binding->needed;
 
+		if (seen >= expires ||
+		    __sync_val_compare_and_swap(&binding->needed, seen, expires) == seen)
+			return;
+	}
+}
+
+/* Raise a binding's `expires`, and count `sessions` more that use it. False if it is being removed.
+ */
+static __always_inline bool binding_lives(struct bib4 *binding, __u32 expires, __u32 sessions)
+{
+	union binding_life seen;
+	int i;
+
+	note_need(binding, expires);
+	seen.word = sessions ? __sync_fetch_and_add(&binding->life.word, sessions * USES_BINDING)
+			     : life_of(binding).word;
+	if (!seen.expires)
+		return false;
+	for (i = 0; i < LIFE_TRIES; i++) {
+		union binding_life next;
+
+		next = seen = life_of(binding);
 		if (!seen.expires)
 			return false;
-		if (next.expires < expires)
-			next.expires = expires;
-		next.sessions += sessions;
-		if (next.word == seen.word || change_life(binding, seen, next))
+		if (seen.expires >= expires)
+			return true;
+		next.expires = expires;
+		if (change_life(binding, seen, next))
 			return true;
 	}
-	return !sessions; /* otherwise other CPUs keep raising it */
+	return true; /* other CPUs keep raising it */
 }
 
 /* Claim the removal of a binding, likewise. */
@@ -135,27 +159,56 @@ static __noinline __u32 bib4_expires(const struct packet *p)
 	return binding && is_binding_of(binding, p) ? binding->life.expires : 0;
 }
 
+/* Pool address and port of a bib6 entry, with the port that shares their word. */
+union way_word {
+	struct {
+		__be32 pool;
+		__be16 pool_port, recent_port;
+	};
+	__u64 word;
+};
+_Static_assert(__builtin_offsetof(struct bib6, recent_port) ==
+		       __builtin_offsetof(union way_word, recent_port),
+	       "a bib6 entry begins with what drop_way compares");
+
+/* Remove the bib6 entry that leads to binding `name`. An entry that leads to another binding stays:
+ * another CPU has given the client another port meanwhile. The CPU that clears the word deletes the
+ * entry. Until it has done so, nobody can insert another one, so it can't delete that. */
+static __noinline void drop_way(const struct bib6_key *owner, const struct bib4_key *name)
+{
+	struct bib6 *entry = bpf_map_lookup_elem(&bib6, owner);
+	int i;
+
+	for (i = 0; entry && i < LIFE_TRIES; i++) {
+		__u64 *where = (__u64 *)entry;
+		union way_word seen = {.word = *(volatile __u64 *)where};
+
+		if (seen.pool != name->pool || seen.pool_port != name->pool_port)
+			return;
+		if (__sync_val_compare_and_swap(where, seen.word, 0) != seen.word)
+			continue;
+		bpf_map_delete_elem(&bib6, owner);
+		return;
+	}
+}
+
 /* Remove a binding and everything that it holds: its bib6 entry, the port's bit and the client's
- * count. Only the CPU that owns it may call this: it has just claimed the port, or has claimed the
- * removal. The bit goes last: until then nobody searches for this port. */
+ * count. Only the CPU that has claimed its removal may call this. The bit goes last: until then
+ * nobody searches for this port. */
 static __noinline void release_binding(const struct bib4_key *name, const struct bib6_key *owner)
 {
 	struct port_block_key block_key = {
 		.address = name->pool, .kind = PORTS_TAKEN, .protocol = name->protocol};
 	__u32 port = bpf_ntohs(name->pool_port);
-	struct bib6 *entry = bpf_map_lookup_elem(&bib6, owner);
 	struct port_block *taken;
 
-	/* another CPU may have given the client another port in the meantime */
-	if (entry && entry->pool == name->pool && entry->pool_port == name->pool_port)
-		bpf_map_delete_elem(&bib6, owner);
+	drop_way(owner, name);
 	bpf_map_delete_elem(&bib4, name);
 	block_key.block = port / PORTS_PER_BLOCK;
 	taken = bpf_map_lookup_elem(&ports, &block_key);
 	if (taken)
-		mark_port(taken, index_below(port, PORTS_PER_BLOCK), false);
-	count_port(&owner->client, name->protocol, false);
-	client_gives(&owner->client, HOLDS_PORT);
+		free_taken_port(taken, index_below(port, PORTS_PER_BLOCK));
+	client_port_freed(&owner->client, name->protocol);
 }
 
 /* Remove a binding that was in use. The caller has claimed its removal. */
@@ -176,32 +229,29 @@ static __noinline bool bib4_leave(const struct bib4_key *which, __u32 generation
 {
 	struct bib4_key name = *which;
 	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
-	int i;
+	union binding_life seen, gone = {};
 
-	if (!binding || binding->generation != generation)
+	if (!binding || binding->generation != generation || !life_of(binding).expires)
 		return false;
-	for (i = 0; i < LIFE_TRIES; i++) {
-		union binding_life seen = life_of(binding), next = seen;
-		bool last = unused && seen.sessions <= 1 && !(binding->flags & BIB_STATIC);
-
-		if (!seen.expires || !seen.sessions)
-			return false;
-		next.sessions--;
-		if (last)
-			next.word = 0;
-		if (!change_life(binding, seen, next))
-			continue;
-		if (last)
-			close_binding(&name, binding);
-		return last;
+	seen.word = __sync_fetch_and_add(&binding->life.word, -USES_BINDING);
+	if (!seen.sessions) {
+		__sync_fetch_and_add(&binding->life.word, USES_BINDING);
+		return false;
 	}
-	return false;
+	if (!unused || seen.sessions > 1 || binding->flags & BIB_STATIC)
+		return false;
+	seen = life_of(binding);
+	if (!seen.expires || seen.sessions || !change_life(binding, seen, gone))
+		return false;
+	close_binding(&name, binding);
+	return true;
 }
 
 /* Find the binding of p->client and p->client_port, if it can be used. */
 static __noinline bool find_binding(struct packet *p, __u32 expires, __u32 sessions)
 {
 	struct bib6_key key;
+	struct bib4_key name;
 	struct bib6 *entry;
 
 	bib6_key_of(p, &key);
@@ -212,6 +262,7 @@ static __noinline bool find_binding(struct packet *p, __u32 expires, __u32 sessi
 	p->pool_port = entry->pool_port;
 	if (bib4_extend(p, expires, sessions))
 		return true;
-	bpf_map_delete_elem(&bib6, &key); /* its binding is gone */
+	bib4_key_of(p, &name);
+	drop_way(&key, &name); /* its binding is gone */
 	return false;
 }

@@ -36,17 +36,12 @@ static __always_inline struct shared *all_shared(void)
 	return bpf_map_lookup_elem(&shared, &zero);
 }
 
-/* Decrement, but not below zero. */
+/* Decrement, but not below zero. No try of this can be lost, so the count stays true however many
+ * CPUs change it at once. */
 static __always_inline void count_down(__u32 *where)
 {
-	int i;
-
-	for (i = 0; i < COUNT_TRIES; i++) {
-		__u32 seen = *(volatile __u32 *)where;
-
-		if (!seen || __sync_val_compare_and_swap(where, seen, seen - 1) == seen)
-			return;
-	}
+	if (!__sync_fetch_and_add(where, -1))
+		__sync_fetch_and_add(where, 1);
 }
 
 static __always_inline struct client *client_of(const union addr6 *which)
@@ -86,16 +81,13 @@ static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
 static __noinline void client_gives(const union addr6 *which, __u64 unit)
 {
 	struct client *client = client_of(which);
-	int i;
+	__u64 before;
 
-	for (i = 0; client && i < COUNT_TRIES; i++) {
-		__u64 seen = *(volatile __u64 *)&client->holds;
-
-		if (unit == HOLDS_PORT ? !PORTS_OF(seen) : !SESSIONS_OF(seen))
-			return;
-		if (__sync_val_compare_and_swap(&client->holds, seen, seen - unit) == seen)
-			return;
-	}
+	if (!client)
+		return;
+	before = __sync_fetch_and_add(&client->holds, -unit);
+	if (unit == HOLDS_PORT ? !PORTS_OF(before) : !SESSIONS_OF(before))
+		__sync_fetch_and_add(&client->holds, unit);
 }
 
 /* Count a session that the client opens, if its limit allows another one (RFC 6888 REQ-5). */
@@ -138,8 +130,35 @@ static __always_inline bool is_fair(const struct client *client, const struct co
 	return mine < FAIR_PORTS || mine + taken < config->pool_ports;
 }
 
+/* Count a port as taken or given back, for the client and for all clients together. */
+static __always_inline void count_port(const union addr6 *which, __u8 protocol, bool taken)
+{
+	struct client *client = client_of(which);
+	struct shared *all = all_shared();
+	__u32 index = protocol_index(protocol);
+
+	if (exceeds(index, PROTOCOL_COUNT - 1))
+		return;
+	if (client && taken)
+		__sync_fetch_and_add(&client->ports[index], 1);
+	else if (client)
+		count_down(&client->ports[index]);
+	if (all && taken)
+		__sync_fetch_and_add(&all->ports_taken[index], 1);
+	else if (all)
+		count_down(&all->ports_taken[index]);
+}
+
+/* Undo client_port_taken. */
+static __noinline void client_port_freed(const union addr6 *which, __u8 protocol)
+{
+	count_port(which, protocol, false);
+	client_gives(which, HOLDS_PORT);
+}
+
 /* Count a port that the client takes, if its limit and its share allow another one (RFC 6888
- * REQ-4). */
+ * REQ-4). The port is counted before it is claimed: another CPU that removes the binding at once
+ * must find it counted. */
 static __noinline enum verdict client_port_taken(const struct packet *p,
 						 const struct config *config)
 {
@@ -158,26 +177,8 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 		client_gives(&p->client, HOLDS_PORT);
 		return STOP_dropped_client_port_share;
 	}
+	count_port(&p->client, p->protocol, true);
 	return GO_ON;
-}
-
-/* Count a port as taken or given back, for the client and for all clients together. */
-static __always_inline void count_port(const union addr6 *which, __u8 protocol, bool taken)
-{
-	struct client *client = client_of(which);
-	struct shared *all = all_shared();
-	__u32 index = protocol_index(protocol);
-
-	if (exceeds(index, PROTOCOL_COUNT - 1))
-		return;
-	if (client && taken)
-		__sync_fetch_and_add(&client->ports[index], 1);
-	else if (client)
-		count_down(&client->ports[index]);
-	if (all && taken)
-		__sync_fetch_and_add(&all->ports_taken[index], 1);
-	else if (all)
-		count_down(&all->ports_taken[index]);
 }
 
 /* Likewise, count a session as closed or no longer closed. */

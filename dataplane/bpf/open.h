@@ -6,6 +6,8 @@
 #include "overload.h"
 #include "policy.h"
 
+#define BIB6_TRIES 4 /* another entry may be there that is being removed, or has no binding */
+
 /* Anybody can send to a mapped port, from as many addresses as they can forge. The number of
  * sessions opened from IPv4 is limited, so that clients can always open theirs. */
 static __noinline enum verdict stranger_may_open(const struct packet *p,
@@ -32,21 +34,64 @@ static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet
 	return GO_ON;
 }
 
+/* Remove a binding that this packet has just made. A session that another CPU has opened under it
+ * meanwhile is lost. */
+static __noinline void unclaim(const struct claim *claim)
+{
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &claim->name);
+	int i;
+
+	for (i = 0; i < LIFE_TRIES && binding && binding->generation == claim->generation; i++) {
+		if (!take_over_binding(binding, 0, true))
+			continue;
+		close_binding(&claim->name, binding);
+		return;
+	}
+}
+
+/* Insert the bib6 entry of the new binding of `p`. If another CPU was first with a packet of this
+ * client and port, use its binding instead. */
+inline_step enum verdict insert_bib6(struct packet *p, struct claim *claim, __u32 expires)
+{
+	bool found = false;
+	int error = 0;
+	int i;
+
+	__builtin_memset(claim, 0, sizeof(*claim));
+	bib6_key_of(p, &claim->from_ipv6);
+	bib4_key_of(p, &claim->name);
+	claim->way.pool = p->pool;
+	claim->way.pool_port = p->pool_port;
+	claim->generation = p->generation;
+	for (i = 0; i < BIB6_TRIES && !found; i++) {
+		error = bpf_map_update_elem(&bib6, &claim->from_ipv6, &claim->way, BPF_NOEXIST);
+		if (!error) {
+			p->pool = claim->name.pool;
+			p->pool_port = claim->name.pool_port;
+			p->generation = claim->generation;
+			return GO_ON;
+		}
+		if (error != -EEXIST)
+			break;
+		found = find_binding(p, expires, 1);
+	}
+	unclaim(claim);
+	p->flags &= ~PACKET_NEW_BINDING;
+	return found ? GO_ON : refused_insertion(error);
+}
+
 /* Find or make the binding (RFC 6146 section 3.5.1). It is endpoint-independent: the remote end has
  * no influence on it. It already counts the session that the caller is about to make. */
 __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u32 expires,
 				    __u32 now)
 {
+	struct open_work *work = open_work_here();
 	struct config *config;
-	struct bib6_key key;
-	struct bib4_key name;
-	struct bib6 entry = {};
 	enum verdict refusal;
-	int error;
 
 	REQUIRE(p, STOP_dropped_internal);
 	config = config_of(p);
-	if (!config)
+	if (!config || !work)
 		return STOP_dropped_not_configured;
 	/* the caller has looked in bib6: without a pool address, `p` has no binding */
 	if (p->pool && find_binding(p, expires, 1))
@@ -54,23 +99,11 @@ __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u
 	STEP(client_port_taken(p, config));
 	refusal = claim_port(skb, p, expires, now);
 	if (refusal) {
-		client_gives(&p->client, HOLDS_PORT);
+		client_port_freed(&p->client, p->protocol);
 		return refusal;
 	}
-	count_port(&p->client, p->protocol, true);
-	bib6_key_of(p, &key);
-	entry.pool = p->pool;
-	entry.pool_port = p->pool_port;
-	error = bpf_map_update_elem(&bib6, &key, &entry, BPF_NOEXIST);
-	if (!error) {
-		count(DIR_6TO4, COUNT_bindings_opened);
-		return GO_ON;
-	}
-	/* another CPU was first with a packet of this client and port, or the table is full */
-	bib4_key_of(p, &name);
-	release_binding(&name, &key);
-	p->flags &= ~PACKET_NEW_BINDING;
-	return find_binding(p, expires, 1) ? GO_ON : refused_insertion(error);
+	count(DIR_6TO4, COUNT_bindings_opened);
+	return insert_bib6(p, &work->claim, expires);
 }
 
 /* Make the binding and the session, or neither. */

@@ -14,6 +14,21 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
 	key->remote_port = p->remote_port;
 }
 
+/* What open_overloaded has set up, if anything: pool address and port. */
+static __noinline bool find_overloaded(struct packet *p)
+{
+	struct overload_key key;
+	struct overload *entry;
+
+	overload_key_of(p, &key);
+	entry = bpf_map_lookup_elem(&overloads, &key);
+	if (!entry)
+		return false;
+	p->pool = entry->pool;
+	p->pool_port = entry->pool_port;
+	return true;
+}
+
 static __always_inline bool is_taken(const struct packet *p)
 {
 	struct port_block_key key = {.kind = PORTS_TAKEN};
@@ -50,10 +65,51 @@ __noinline enum verdict pick_taken_port(struct packet *p)
 	return is_taken(p) ? GO_ON : AGAIN;
 }
 
-/* Store where the session that borrows a port is found. */
-__noinline enum verdict note_overload(struct packet *p)
+/* Remove what an earlier lending to the same flow has left. AGAIN: it is in use. */
+__noinline enum verdict end_lending(struct packet *p, __u32 now)
 {
 	struct session_key session_key;
+	struct overload_key key;
+	struct session *session;
+
+	REQUIRE(p, STOP_dropped_internal);
+	if (!find_overloaded(p))
+		return GO_ON;
+	session_key_of(p, &session_key);
+	session = bpf_map_lookup_elem(&sessions, &session_key);
+	if (session && is_client_of(session, p) && session->flags & SESSION_OVERLOAD)
+		return make_way(p, now);
+	overload_key_of(p, &key);
+	drop_lent(&key, p->pool, p->pool_port);
+	return GO_ON;
+}
+
+/* Remove the session that `p` has just opened: no packet would find it. */
+static __noinline void unlend(const struct packet *p)
+{
+	union session_life seen, gone = {};
+	struct session_key key;
+	struct session *session;
+	int i;
+
+	session_key_of(p, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	for (i = 0; i < LIFE_TRIES && session && session->generation == p->generation; i++) {
+		seen = session_life_of(session);
+		if (!seen.expires)
+			return;
+		if (!change_session(session, seen, gone))
+			continue;
+		bpf_map_delete_elem(&sessions, &key);
+		count(DIR_6TO4, COUNT_sessions_closed);
+		return;
+	}
+}
+
+/* Store where the session that borrows a port is found. AGAIN: another CPU has lent a port to the
+ * same flow, and `p` has that one now. */
+__noinline enum verdict note_overload(struct packet *p)
+{
 	struct overload_key key;
 	struct overload entry = {};
 	int error;
@@ -62,15 +118,13 @@ __noinline enum verdict note_overload(struct packet *p)
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
-	error = bpf_map_update_elem(&overloads, &key, &entry, BPF_ANY);
-	if (error) {
-		session_key_of(p, &session_key);
-		bpf_map_delete_elem(&sessions, &session_key);
-		count(DIR_6TO4, COUNT_sessions_closed);
-		return refused_insertion(error);
+	error = bpf_map_update_elem(&overloads, &key, &entry, BPF_NOEXIST);
+	if (!error) {
+		count(DIR_6TO4, COUNT_ports_lent);
+		return GO_ON;
 	}
-	count(DIR_6TO4, COUNT_ports_lent);
-	return GO_ON;
+	unlend(p);
+	return error == -EEXIST && find_overloaded(p) ? AGAIN : refused_insertion(error);
 }
 
 /* The pool is out of ports: share one that is taken, if nobody uses it towards the same remote end.
@@ -82,6 +136,7 @@ inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 
 	int i;
 
 	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	STEP(end_lending(p, now));
 	if (p->flags & PACKET_FROM_OUTSIDE)
 		p->session_flags |= SESSION_OUTSIDE;
 	p->generation = bpf_get_prandom_u32();
@@ -94,19 +149,4 @@ inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 
 	if (result)
 		return result == AGAIN ? STOP_dropped_ports_exhausted : result;
 	return note_overload(p);
-}
-
-/* Find the pool address and port that open_overloaded has lent to `p`, if any. */
-static __noinline bool find_overloaded(struct packet *p)
-{
-	struct overload_key key;
-	struct overload *entry;
-
-	overload_key_of(p, &key);
-	entry = bpf_map_lookup_elem(&overloads, &key);
-	if (!entry)
-		return false;
-	p->pool = entry->pool;
-	p->pool_port = entry->pool_port;
-	return true;
 }

@@ -58,15 +58,18 @@ __noinline int free_port(const struct port_block *usable, const struct port_bloc
 	return -1;
 }
 
-static __always_inline void mark_port(struct port_block *taken, __u32 port, bool is_taken)
+/* Take a port's bit. False where another CPU was first: whoever has the bit may bind the port. */
+static __always_inline bool take_port(struct port_block *taken, __u32 port)
 {
-	__u64 *word = &taken->bits[index_below(port / 64, PORT_WORDS)];
 	__u64 bit = 1ULL << (port & 63);
 
-	if (is_taken)
-		__sync_fetch_and_or(word, bit);
-	else
-		__sync_fetch_and_and(word, ~bit);
+	return !(__sync_fetch_and_or(&taken->bits[index_below(port / 64, PORT_WORDS)], bit) & bit);
+}
+
+static __always_inline void free_taken_port(struct port_block *taken, __u32 port)
+{
+	__sync_fetch_and_and(&taken->bits[index_below(port / 64, PORT_WORDS)],
+			     ~(1ULL << (port & 63)));
 }
 
 /* A hash that spreads clients over pool ranges and is the same for all flows of a client (paired
@@ -190,13 +193,16 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	binding->life.expires = search->expires;
 	binding->life.sessions = 1; /* the session that the caller makes */
 	binding->created = search->now;
-	error = bpf_map_update_elem(&bib4, &name, binding, BPF_NOEXIST);
-	if (error && error != -EEXIST)
-		return refused_insertion(error);
-	mark_port(taken, offset, true);
-	if (error) {
+	binding->needed = search->expires;
+	if (!take_port(taken, offset)) {
 		count(DIR_6TO4, COUNT_port_claims_lost);
 		return AGAIN;
+	}
+	error = bpf_map_update_elem(&bib4, &name, binding, BPF_NOEXIST);
+	if (error) {
+		free_taken_port(taken, offset);
+		search->start = offset + 1;
+		return error == -EEXIST ? AGAIN : refused_insertion(error);
 	}
 	p->pool = name.pool;
 	p->pool_port = name.pool_port;

@@ -61,14 +61,17 @@ static __noinline void note_contact(const struct packet *p, __u32 expires)
 		extend(&contact->life.expires, expires);
 		return;
 	}
-	if (contact && !contact->life.expires)
-		return;
+	if (contact) { /* another binding's, of before */
+		if (!take_over(&contact->life.expires, 0, true))
+			return;
+		bpf_map_delete_elem(&sessions, &key);
+	}
 	fresh.client = p->client;
 	fresh.client_port = p->client_port;
 	fresh.flags = SESSION_CONTACT;
 	fresh.generation = p->generation;
 	fresh.life.expires = expires;
-	bpf_map_update_elem(&sessions, &key, &fresh, contact ? BPF_ANY : BPF_NOEXIST);
+	bpf_map_update_elem(&sessions, &key, &fresh, BPF_NOEXIST);
 }
 
 static __always_inline bool keeps_contacts(const struct config *config, const struct packet *p)
@@ -96,6 +99,21 @@ static __always_inline bool is_of_client_limit(__u8 flags)
 	return !(flags & (SESSION_INBOUND | SESSION_CONTACT));
 }
 
+_Static_assert(sizeof(struct overload) == sizeof(__u64), "drop_lent compares it as one word");
+
+/* Remove an entry of `overloads`, unless it tells of another port by now: see drop_way. */
+static __noinline void drop_lent(const struct overload_key *name, __be32 pool, __be16 pool_port)
+{
+	__u64 *entry = bpf_map_lookup_elem(&overloads, name);
+	union {
+		struct overload told;
+		__u64 word;
+	} old = {.told = {.pool = pool, .pool_port = pool_port}};
+
+	if (entry && __sync_val_compare_and_swap(entry, old.word, 0) == old.word)
+		bpf_map_delete_elem(&overloads, name);
+}
+
 static __always_inline void drop_overload(const struct session_key *key,
 					  const struct session *session)
 {
@@ -105,10 +123,8 @@ static __always_inline void drop_overload(const struct session_key *key,
 		.client_port = session->client_port,
 		.remote_port = key->remote_port,
 	};
-	struct overload *entry = bpf_map_lookup_elem(&overloads, &name);
 
-	if (entry && entry->pool == key->pool && entry->pool_port == key->pool_port)
-		bpf_map_delete_elem(&overloads, &name);
+	drop_lent(&name, key->pool, key->pool_port);
 }
 
 /* Take a session out of all counts. The caller has claimed its removal; `state` is the state in

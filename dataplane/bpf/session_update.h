@@ -166,8 +166,10 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 		STEP(check_policy(skb, p));
 		session->epoch = config->epoch;
 	}
-	if (p->direction == DIR_6TO4 && !(session->flags & SESSION_CONFIRMED))
-		session->flags |= SESSION_CONFIRMED;
+	if (p->direction == DIR_6TO4 && !(session->flags & SESSION_CONFIRMED)) {
+		session->flags |= SESSION_CONFIRMED; /* from now on its binding lives as long */
+		keep_binding(session, p, seen.expires);
+	}
 	if (is_unconfirmed(p)) {
 		if (session->flags & SESSION_PENDING)
 			return STOP_dropped_filtered;

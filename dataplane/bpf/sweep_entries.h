@@ -36,20 +36,27 @@ static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 
 /* A binding ends with its last session (RFC 6146 section 3.5.2.2), but packets only ever raise its
  * `expires`: what an established session has asked for would hold the port for hours after it. So
- * each sweep notes what the sessions of a binding need, and the next sweep lowers `expires` to
- * that. A session that was opened in between may have found `expires` high enough and not raised
- * it. LINGER keeps its binding until a sweep has noted that session too, and then `expires` is
- * raised again. After a sweep that was cut short, some bindings have no note, so nothing is
- * lowered. */
+ * each sweep notes what the sessions of a binding need, and packets note what they ask for in
+ * between. The next sweep lowers `expires` to that. A session that was about to be inserted
+ * meanwhile has no note: LINGER keeps its binding until a sweep has noted that session too, and
+ * then `expires` is raised again. After a sweep that was cut short, some bindings have no note, so
+ * nothing is lowered. */
 static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, __u32 now)
 {
 	union binding_life seen = life_of(binding), next = seen;
 	__u32 lowest = needed > now + LINGER ? needed : now + LINGER;
 
 	next.expires = lowest;
-	if (seen.expires > lowest)
-		change_life(binding, seen, next);
-	else if (seen.expires < needed)
+	if (seen.expires <= lowest) {
+		if (seen.expires < needed)
+			binding_lives(binding, needed, 0);
+		return;
+	}
+	if (!change_life(binding, seen, next))
+		return;
+	/* a packet that asked for more meanwhile may have seen the higher `expires` */
+	needed = *(volatile __u32 *)&binding->needed;
+	if (needed > lowest)
 		binding_lives(binding, needed, 0);
 }
 
@@ -60,8 +67,7 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 	__u32 needed, before;
 	bool purged, dead;
 
-	needed = binding->needed;
-	binding->needed = 0;
+	needed = __sync_lock_test_and_set(&binding->needed, 0);
 	if (binding->flags & BIB_STATIC) {
 		run->left++;
 		return;
@@ -97,7 +103,8 @@ static __noinline bool binding_is_lost(const struct session_key *key, const stru
 	return !binding || binding->generation != session->generation;
 }
 
-static __always_inline void note_need(const struct session_key *key, const struct session *session)
+static __always_inline void note_need_of(const struct session_key *key,
+					 const struct session *session)
 {
 	struct bib4_key name = {
 		.pool = key->pool, .pool_port = key->pool_port, .protocol = key->protocol};
@@ -106,9 +113,8 @@ static __always_inline void note_need(const struct session_key *key, const struc
 	if (session->flags & SESSION_OVERLOAD || !(session->flags & SESSION_CONFIRMED))
 		return;
 	binding = bpf_map_lookup_elem(&bib4, &name);
-	if (binding && binding->generation == session->generation &&
-	    binding->needed < session->life.expires)
-		binding->needed = session->life.expires;
+	if (binding && binding->generation == session->generation)
+		note_need(binding, session->life.expires);
 }
 
 static __always_inline void sweep_session(const struct session_key *key, struct session *session,
@@ -118,7 +124,7 @@ static __always_inline void sweep_session(const struct session_key *key, struct 
 		    binding_is_lost(key, session, run->slot);
 
 	if (!take_over_session(key, session, ago(run, GRACE), lost)) {
-		note_need(key, session);
+		note_need_of(key, session);
 		run->left++;
 		if (session->flags & SESSION_INBOUND)
 			run->inbound++;
@@ -141,7 +147,7 @@ static __always_inline void sweep_bib6(const struct bib6_key *key, struct bib6 *
 	(void)run;
 	if (!binding || binding->client_port != key->client_port ||
 	    !addr6_equal(&binding->client, &key->client))
-		bpf_map_delete_elem(&bib6, key);
+		drop_way(key, &name);
 }
 
 static __always_inline void sweep_overload(const struct overload_key *key, struct overload *entry,
@@ -159,7 +165,7 @@ static __always_inline void sweep_overload(const struct overload_key *key, struc
 	(void)run;
 	if (!session || session->client_port != key->client_port ||
 	    !addr6_equal(&session->client, &key->client))
-		bpf_map_delete_elem(&overloads, key);
+		drop_lent(key, entry->pool, entry->pool_port);
 }
 
 static __always_inline void sweep_client(const union addr6 *address, struct client *client,

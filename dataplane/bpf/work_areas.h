@@ -67,9 +67,18 @@ struct search {
 	__be32 address;
 };
 
+/* A binding that is being made, as both tables name it. */
+struct claim {
+	struct bib6_key from_ipv6;
+	struct bib6 way;
+	struct bib4_key name;
+	__u32 generation;
+};
+
 /* The binding and the session that a packet is about to open. */
 struct open_work {
 	struct search search;
+	struct claim claim;
 	struct bib4 binding;
 	struct session session;
 };

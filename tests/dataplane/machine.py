@@ -146,6 +146,8 @@ class Machine:
             table = self.datapath.map(name)
             for key, _ in list(table.items()):
                 table.delete(key)
+        shared = self.datapath.map("shared")
+        shared.set(bytes(4), bytes(shared.layout.value_size))
         return self.configure(pool, **config)
 
     def configure(self, pool: tuple[PoolRange, ...] = (POOL_RANGE,), **config: Any) -> Config:

@@ -140,8 +140,6 @@ class Datapath:
         writer.drop_uplinks_but(built)
         if self._has_state():
             self._sweep(state=True, purge=True)
-        else:
-            self._maps["shared"].set(ZERO, bytes(self._maps["shared"].layout.value_size))
         # What clients held of the static mappings' ports is purged now.
         writer.add_statics(config.static_mappings, self.now())
         writer.drop_idle_blocks()
