@@ -131,6 +131,27 @@ static __always_inline bool is_binding_of(const struct bib4 *binding, const stru
 	return binding->client_port == p->client_port && addr6_equal(&binding->client, &p->client);
 }
 
+/* Pool address and port of a bib6 entry, with the port that shares their word. */
+union way_word {
+	struct {
+		__be32 pool;
+		__be16 pool_port, recent_port;
+	};
+	__u64 word;
+};
+_Static_assert(__builtin_offsetof(struct bib6, recent_port) ==
+		       __builtin_offsetof(union way_word, recent_port),
+	       "a bib6 entry begins with this word");
+
+/* Read both in one load: an entry that is being removed has neither. */
+static __always_inline void use_bib6(const struct bib6 *entry, struct packet *p)
+{
+	union way_word seen = {.word = *(volatile __u64 *)entry};
+
+	p->pool = seen.pool;
+	p->pool_port = seen.pool_port;
+}
+
 /* Keep the binding of `p` alive until `expires`, and count `sessions` more that use it. False if it
  * is gone or another client's; otherwise `p` gets its generation. */
 static __noinline bool bib4_extend(struct packet *p, __u32 expires, __u32 sessions)
@@ -159,18 +180,6 @@ static __noinline __u32 bib4_expires(const struct packet *p)
 	return binding && is_binding_of(binding, p) ? binding->life.expires : 0;
 }
 
-/* Pool address and port of a bib6 entry, with the port that shares their word. */
-union way_word {
-	struct {
-		__be32 pool;
-		__be16 pool_port, recent_port;
-	};
-	__u64 word;
-};
-_Static_assert(__builtin_offsetof(struct bib6, recent_port) ==
-		       __builtin_offsetof(union way_word, recent_port),
-	       "a bib6 entry begins with what drop_way compares");
-
 /* Remove the bib6 entry that leads to binding `name`. An entry that leads to another binding stays:
  * another CPU has given the client another port meanwhile. The CPU that clears the word deletes the
  * entry. Until it has done so, nobody can insert another one, so it can't delete that. */
@@ -179,7 +188,7 @@ static __noinline void drop_way(const struct bib6_key *owner, const struct bib4_
 	struct bib6 *entry = bpf_map_lookup_elem(&bib6, owner);
 	int i;
 
-	for (i = 0; entry && i < LIFE_TRIES; i++) {
+	for (i = 0; entry && name->pool && i < LIFE_TRIES; i++) {
 		__u64 *where = (__u64 *)entry;
 		union way_word seen = {.word = *(volatile __u64 *)where};
 
@@ -258,8 +267,7 @@ static __noinline bool find_binding(struct packet *p, __u32 expires, __u32 sessi
 	entry = bpf_map_lookup_elem(&bib6, &key);
 	if (!entry)
 		return false;
-	p->pool = entry->pool;
-	p->pool_port = entry->pool_port;
+	use_bib6(entry, p);
 	if (bib4_extend(p, expires, sessions))
 		return true;
 	bib4_key_of(p, &name);

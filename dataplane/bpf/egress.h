@@ -39,9 +39,8 @@ inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struc
 	if (binding) {
 		struct session_key session_key;
 
-		p->pool = binding->pool;
-		p->pool_port = binding->pool_port;
-		if (recall_recent(p, config, binding, now))
+		use_bib6(binding, p);
+		if (p->pool && recall_recent(p, config, binding, now))
 			return GO_ON;
 		session_key_of(p, &session_key);
 		session = bpf_map_lookup_elem(&sessions, &session_key);

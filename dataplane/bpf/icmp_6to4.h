@@ -69,8 +69,7 @@ static __noinline enum verdict find_inner_session_6to4(struct packet *inner)
 	bib6_key_of(inner, &key);
 	binding = bpf_map_lookup_elem(&bib6, &key);
 	if (binding) {
-		inner->pool = binding->pool;
-		inner->pool_port = binding->pool_port;
+		use_bib6(binding, inner);
 		if (inner_session_is_live(inner))
 			return GO_ON;
 	}

@@ -110,7 +110,7 @@ static __noinline void drop_lent(const struct overload_key *name, __be32 pool, _
 		__u64 word;
 	} old = {.told = {.pool = pool, .pool_port = pool_port}};
 
-	if (entry && __sync_val_compare_and_swap(entry, old.word, 0) == old.word)
+	if (entry && pool && __sync_val_compare_and_swap(entry, old.word, 0) == old.word)
 		bpf_map_delete_elem(&overloads, name);
 }
 
