@@ -2,7 +2,7 @@
 /* What the agent and nat64_sweep tell each other. See abi.h. */
 #pragma once
 
-#include <linux/types.h>
+#include "abi_state.h"
 
 /* What one run of nat64_sweep visits: a chunk of one table, or all of a small table. */
 enum sweep_table {
@@ -32,6 +32,21 @@ struct sweep_keys {
 	__u8 bytes[SWEEP_CHUNK * SWEEP_KEY_BYTES];
 };
 
+/* What one run of nat64_adopt is given in sweep_keys: entries of other maps. `table` is
+ * SWEEP_BINDINGS or SWEEP_SESSIONS, and `keys` the number of entries. */
+struct adopt_binding {
+	struct bib4_key key;
+	struct bib4 value;
+};
+
+struct adopt_session {
+	struct session_key key;
+	struct session value;
+};
+
+#define ADOPT_BINDINGS (sizeof(struct sweep_keys) / sizeof(struct adopt_binding))
+#define ADOPT_SESSIONS (sizeof(struct sweep_keys) / sizeof(struct adopt_session))
+
 /* Input of the runs of one sweep, and their results so far. */
 struct sweep {
 	__u32 table;   /* in: enum sweep_table */
@@ -40,6 +55,8 @@ struct sweep {
 	__u32 hold;    /* in: seconds that a port rests before another client may have it */
 	__u32 noted;   /* kept by the agent: the last sweep was completed */
 	__u32 inbound; /* out: sessions opened from IPv4 */
+	__u32 since;   /* in, of nat64_adopt: insert only what was created from this second on */
+	__u32 pad;
 	__u64 sessions, bindings, fragments, held; /* out: entries that are left */
 	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
 };

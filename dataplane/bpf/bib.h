@@ -204,13 +204,22 @@ static __noinline void drop_way(const struct bib6_key *owner, const struct bib4_
 /* Remove a binding and everything that it holds: its bib6 entry, the port's bit and the client's
  * count. Only the CPU that has claimed its removal may call this. The bit goes last: until then
  * nobody searches for this port. */
-static __noinline void release_binding(const struct bib4_key *name, const struct bib6_key *owner)
+static __noinline void release_binding(const struct bib4_key *name, const struct bib4 *binding)
 {
+	struct open_work *work = open_work_here();
 	struct port_block_key block_key = {
 		.address = name->pool, .kind = PORTS_TAKEN, .protocol = name->protocol};
 	__u32 port = bpf_ntohs(name->pool_port);
+	struct bib6_key *owner;
 	struct port_block *taken;
 
+	if (!work)
+		return;
+	owner = &work->owner;
+	__builtin_memset(owner, 0, sizeof(*owner));
+	owner->client = binding->client;
+	owner->client_port = binding->client_port;
+	owner->protocol = name->protocol;
 	drop_way(owner, name);
 	bpf_map_delete_elem(&bib4, name);
 	block_key.block = port / PORTS_PER_BLOCK;
@@ -223,12 +232,7 @@ static __noinline void release_binding(const struct bib4_key *name, const struct
 /* Remove a binding that was in use. The caller has claimed its removal. */
 static __always_inline void close_binding(const struct bib4_key *name, const struct bib4 *binding)
 {
-	struct bib6_key owner = {};
-
-	owner.client = binding->client;
-	owner.client_port = binding->client_port;
-	owner.protocol = name->protocol;
-	release_binding(name, &owner);
+	release_binding(name, binding);
 	count(DIR_6TO4, COUNT_bindings_closed);
 }
 

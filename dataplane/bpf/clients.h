@@ -150,7 +150,7 @@ static __always_inline void count_port(const union addr6 *which, __u8 protocol, 
 }
 
 /* Undo client_port_taken. */
-static __noinline void client_port_freed(const union addr6 *which, __u8 protocol)
+static __always_inline void client_port_freed(const union addr6 *which, __u8 protocol)
 {
 	count_port(which, protocol, false);
 	client_gives(which, HOLDS_PORT);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The translator's programs. The included header of the same name has the code of each. */
+#include "adopt.h"
 #include "arp.h"
 #include "egress.h"
 #include "ingress.h"
@@ -22,7 +23,13 @@ SEC("tc") int nat64_sweep(struct __sk_buff *skb)
 	return sweep_once();
 }
 
-/* Not for packets either: see arp.h. */
+/* Not for packets either, nor is the next one: see adopt.h and arp.h. */
+SEC("tc") int nat64_adopt(struct __sk_buff *skb)
+{
+	(void)skb;
+	return adopt();
+}
+
 SEC("tc") int nat64_announce(struct __sk_buff *skb)
 {
 	return announce(skb);

@@ -65,23 +65,23 @@ __noinline enum verdict pick_taken_port(struct packet *p)
 	return is_taken(p) ? GO_ON : AGAIN;
 }
 
-/* Remove what an earlier lending to the same flow has left. AGAIN: it is in use. */
-__noinline enum verdict end_lending(struct packet *p, __u32 now)
+/* Whether a port has been lent to the flow of `p` before; `p` gets that port. An entry that has no
+ * session is removed. */
+static __noinline bool was_lent(struct packet *p)
 {
 	struct session_key session_key;
 	struct overload_key key;
 	struct session *session;
 
-	REQUIRE(p, STOP_dropped_internal);
 	if (!find_overloaded(p))
-		return GO_ON;
+		return false;
 	session_key_of(p, &session_key);
 	session = bpf_map_lookup_elem(&sessions, &session_key);
 	if (session && is_client_of(session, p) && session->flags & SESSION_OVERLOAD)
-		return make_way(p, now);
+		return true;
 	overload_key_of(p, &key);
 	drop_lent(&key, p->pool, p->pool_port);
-	return GO_ON;
+	return false;
 }
 
 /* Remove the session that `p` has just opened: no packet would find it. */
@@ -136,7 +136,8 @@ inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 
 	int i;
 
 	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
-	STEP(end_lending(p, now));
+	if (was_lent(p))
+		STEP(make_way(p, now)); /* AGAIN: it is in use */
 	if (p->flags & PACKET_FROM_OUTSIDE)
 		p->session_flags |= SESSION_OUTSIDE;
 	p->generation = bpf_get_prandom_u32();

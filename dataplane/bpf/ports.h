@@ -88,20 +88,18 @@ static __always_inline __u32 client_hash(const union addr6 *client)
  * later doesn't get the packets of exact sessions that exist already; under the default filtering
  * it gets all others. */
 static __always_inline bool has_socket(struct __sk_buff *skb, const struct packet *p,
-				       const struct bib4_key *name)
+				       struct bpf_sock_tuple *ends, const struct bib4_key *name)
 {
-	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
 
-	tuple.ipv4.saddr = p->remote;
-	tuple.ipv4.sport = p->remote_port;
-	tuple.ipv4.daddr = name->pool;
-	tuple.ipv4.dport = name->pool_port;
+	ends->ipv4.saddr = p->remote;
+	ends->ipv4.sport = p->remote_port;
+	ends->ipv4.daddr = name->pool;
+	ends->ipv4.dport = name->pool_port;
 	if (p->protocol == IPPROTO_TCP)
-		socket =
-			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_skc_lookup_tcp(skb, ends, sizeof(ends->ipv4), BPF_F_CURRENT_NETNS, 0);
 	else if (p->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_udp(skb, ends, sizeof(ends->ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
 		return false; /* the kernel has no such lookup for ping sockets */
 	if (!socket)
@@ -179,7 +177,7 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 		return AGAIN;
 	}
 	name.pool_port = bpf_htons(search->block * PORTS_PER_BLOCK + offset);
-	if (has_socket(skb, p, &name)) {
+	if (has_socket(skb, p, &search->ends, &name)) {
 		search->start = offset + 1;
 		if (++search->sockets % SOCKETS_PER_BLOCK == 0)
 			next_block(search);

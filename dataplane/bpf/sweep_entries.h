@@ -63,7 +63,6 @@ static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, 
 static __always_inline void sweep_binding(const struct bib4_key *name, struct bib4 *binding,
 					  struct sweep_run *run)
 {
-	struct bib6_key owner = {};
 	__u32 needed, before;
 	bool purged, dead;
 
@@ -81,10 +80,7 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 		run->left++;
 		return;
 	}
-	owner.client = binding->client;
-	owner.client_port = binding->client_port;
-	owner.protocol = name->protocol;
-	release_binding(name, &owner);
+	release_binding(name, binding);
 	run->removed++;
 }
 

@@ -65,6 +65,7 @@ struct search {
 	__u32 sockets; /* ports met that a socket of the node uses */
 	__u32 expires, now;
 	__be32 address;
+	struct bpf_sock_tuple ends; /* of the socket that is asked for */
 };
 
 /* A binding that is being made, as both tables name it. */
@@ -79,6 +80,7 @@ struct claim {
 struct open_work {
 	struct search search;
 	struct claim claim;
+	struct bib6_key owner; /* of a binding that is being removed */
 	struct bib4 binding;
 	struct session session;
 };

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,15 @@ def nat(shared: Machine) -> Machine:
     """The same without any state, and with the usual config."""
     shared.reset()
     return shared
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Where to pin, in a BPF file system of the test's own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    where = str(tmp_path).encode()
+    assert libc.mount(b"bpf", where, b"bpf", 0, None) == 0
+    try:
+        yield tmp_path / "nat64-operator"
+    finally:
+        assert libc.umount2(where, 2) == 0

@@ -100,16 +100,13 @@ def _counts(datapath: Datapath) -> Iterator[str]:
     """What is counted of each client and of all is what there is."""
     holds: dict[bytes, Counter[str | int]] = {}
     sessions = bindings = 0
-    owners = {}
     for key, value in datapath.map("bib4").items():
-        client, _, flags, generation, *_ = abi.BIB4.unpack(value)
-        owners[key] = generation
+        client, _, flags, *_ = abi.BIB4.unpack(value)
         if not flags & abi.BIB_STATIC:
             bindings += 1
             index = _INDEX[abi.BIB4_KEY.unpack(key)[2]]
             holds.setdefault(client, Counter()).update(["ports", index])
-    for key, value in datapath.map("sessions").items():
-        pool, _, pool_port, _, protocol = abi.SESSION_KEY.unpack(key)
+    for _, value in datapath.map("sessions").items():
         client, _, flags, _, _, state, *_ = abi.SESSION.unpack(value)
         if flags & SessionFlag.CONTACT:
             continue

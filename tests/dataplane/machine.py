@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -119,11 +120,11 @@ class Machine:
 
     node: Node
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, pins: Path | None = None) -> None:
         self.interface = _index("nat64-t")
         self.uplink = _index("up0")
         self.pod_link = _index("pod0")
-        self.datapath = Datapath.open(None, "t", limits or Limits(sessions=65536))
+        self.datapath = Datapath.open(pins, "t", limits or Limits(sessions=65536))
         self.config = Config(name="t", prefix=PREFIX)
         self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
         self.far_link = _index("far0")
@@ -286,7 +287,7 @@ def right_checksums(packet: Packet) -> bool:
 
 
 @contextlib.contextmanager
-def machine(limits: Limits | None = None) -> Iterator[Machine]:
+def machine(limits: Limits | None = None, pins: Path | None = None) -> Iterator[Machine]:
     """A Machine in a network namespace of its own, in which the caller is meanwhile."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     node = Node("bench")
@@ -299,7 +300,7 @@ def machine(limits: Limits | None = None) -> Iterator[Machine]:
         inside = os.open(f"/proc/{node.pid}/ns/net", os.O_RDONLY)
         assert libc.setns(inside, _CLONE_NEWNET) == 0
         os.close(inside)
-        built = Machine(limits)
+        built = Machine(limits, pins)
         built.node = node
         try:
             yield built

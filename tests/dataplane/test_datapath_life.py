@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
@@ -32,18 +30,6 @@ HOST = HostView(
 )
 OTHER_POD = IPv6Address("fd64:1::77")
 OUT = IPv6(src="fd64:1::10", dst=at("203.0.113.10")) / UDP(sport=4000, dport=53)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    """Where to pin, in a BPF file system of the test's own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    where = str(tmp_path).encode()
-    assert libc.mount(b"bpf", where, b"bpf", 0, None) == 0
-    try:
-        yield tmp_path / "nat64-operator"
-    finally:
-        assert libc.umount2(where, 2) == 0
 
 
 def send(datapath: Datapath) -> IP:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
 from nat64_dataplane.config import Limits
 from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.carry_over import Carrier
+from nat64_dataplane.translator.datapath.datapath import Datapath
 from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.invariants import broken
 from tests.dataplane.machine import OTHER, POD, POD2, POOL, SERVER, Machine, at, machine
@@ -122,8 +126,8 @@ def disturb(nat: Machine, dice: random.Random) -> None:
         configure(nat, dice)
 
 
-def play(nat: Machine, traffic: list[list[Frame]], dice: random.Random) -> None:
-    """Each list in a process of its own, held to one CPU; the agent's doings beside them."""
+def play(datapath: Datapath, traffic: list[list[Frame]], beside: Callable[[], None]) -> None:
+    """Each list in a process of its own, held to one CPU; `beside` again and again meanwhile."""
     cpus = sorted(os.sched_getaffinity(0))
     workers = []
     for place, frames_ in enumerate(traffic):
@@ -133,7 +137,7 @@ def play(nat: Machine, traffic: list[list[Frame]], dice: random.Random) -> None:
         try:
             os.sched_setaffinity(0, {cpus[place % len(cpus)]})
             for one in frames_:
-                nat.datapath.program(one.program).run(
+                datapath.program(one.program).run(
                     one.bytes, ifindex=one.ifindex, ingress_ifindex=one.ingress_ifindex
                 )
         except BaseException:
@@ -141,11 +145,17 @@ def play(nat: Machine, traffic: list[list[Frame]], dice: random.Random) -> None:
             os._exit(1)
         os._exit(0)
     while workers:
-        disturb(nat, dice)
+        beside()
         worker, status = os.waitpid(workers[0], os.WNOHANG)
         if worker:
             workers.remove(worker)
             assert status == 0
+
+
+def some(pool: list[Frame], dice: random.Random) -> list[list[Frame]]:
+    """Of four lists, two are the same each, for different CPUs: they meet."""
+    one, two = ([dice.choice(pool) for _ in range(PACKETS)] for _ in range(2))
+    return [one, one, two, two]
 
 
 def check(nat: Machine, *where: object) -> None:
@@ -160,8 +170,7 @@ def test_random_traffic_on_several_cpus_leaves_all_tables_in_agreement(
     dice = random.Random(seed)
     pool = frames(own, dice, 2000)
     for round_ in range(ROUNDS):
-        one, two = ([dice.choice(pool) for _ in range(PACKETS)] for _ in range(2))
-        play(own, [one, one, two, two], dice)  # the same on two CPUs: they meet
+        play(own.datapath, some(pool, dice), lambda: disturb(own, dice))
         check(own, seed, round_)
         configure(own, dice)
         check(own, seed, round_, "configured")
@@ -176,3 +185,41 @@ def test_random_traffic_on_several_cpus_leaves_all_tables_in_agreement(
     check(own, seed, "end")
     assert not list(own.datapath.sessions())
     assert not [entry for entry in own.datapath.bib() if not entry.static]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_maps_of_another_size_take_over_in_the_middle_of_traffic(root: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    with machine(Limits(sessions=4096), root) as nat:
+        nat.configure((PoolRange(POOL, FIRST, FIRST + PORTS - 1),), filtering="AddressDependent")
+        pool = frames(nat, dice, 2000)
+        old = nat.datapath
+        for round_ in range(ROUNDS // 2):
+            play(old, some(pool, dice), lambda: None)
+            limits = Limits(sessions=4096 + 1024 * (round_ + 1))
+            assert old.directory
+            with Datapath.open(root, "t", limits) as new:
+                new.map("control").set(bytes(4), old.map("control").get(bytes(4)) or b"")
+                carrier = Carrier(old.directory, new)
+                play(old, some(pool, dice), once(functools.partial(carry_all, carrier)))
+                counted = old.session_count(), new.session_count()
+                nat.datapath = new
+                nat.configure(nat.pool, filtering="AddressDependent")
+                play(new, some(pool, dice), once(carrier.copy_rest))
+                check(nat, seed, round_, counted)
+                new.prune()
+                old.close()
+                old = nat.datapath = Datapath.open(root, "t", limits)
+            check(nat, seed, round_, "opened again")
+            assert len(list(nat.datapath.sessions())) >= counted[1] // 2
+        old.close()
+
+
+def carry_all(carrier: Carrier) -> None:
+    assert carrier.copy_all() == ""
+
+
+def once(call: Callable[[], object]) -> Callable[[], None]:
+    """Call it the first time only."""
+    left = [call]
+    return lambda: left.pop()() and None if left else None

@@ -144,11 +144,14 @@ FRAGMENT = struct.Struct("=16s4sII2sHBBBB4x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
-SWEEP = struct.Struct("=6I8Q")
+SWEEP = struct.Struct("=7I4x8Q")
 SWEEP_NOTED = 4
 """Where `noted` is in SWEEP."""
 SWEEP_CHUNK, SWEEP_KEY_BYTES, SWEEP_MOST = 256, 24, 256
 SWEEP_KEYS_BYTES = SWEEP_CHUNK * SWEEP_KEY_BYTES
+ADOPT_BINDINGS = SWEEP_KEYS_BYTES // (BIB4_KEY.size + BIB4.size)
+ADOPT_SESSIONS = SWEEP_KEYS_BYTES // (SESSION_KEY.size + SESSION.size)
+"""How many entries one run of nat64_adopt is given."""
 PORT_WORD = struct.Struct("=Q")
 PORT_BLOCK_SIZE = PORT_WORDS * 8
 

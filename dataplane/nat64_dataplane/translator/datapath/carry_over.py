@@ -1,21 +1,31 @@
 """Take sessions along when maps must be made anew: another size, or another version of them.
 
 Maps keep the size they were made with, so a changed `limits.sessions` means new ones. What is in
-the old ones is copied twice: all of it before the new programs run, and what was opened in the
-meantime once they do. Maps of another layout can't be copied; then the reason is said.
+the old ones is given to nat64_adopt twice: all of it before the new programs run, and what was
+opened or moved on in the meantime once they do. Maps of another layout can't be read; then the
+reason is said.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 from nat64_dataplane.bpf import Map
-from nat64_dataplane.translator.datapath import abi, pinned_maps, port_bitmap
-from nat64_dataplane.translator.datapath.datapath import PROGRAMS, Datapath
+from nat64_dataplane.translator.datapath import abi, counters, pinned_maps, port_bitmap
+from nat64_dataplane.translator.datapath.abi import SweepTable
+from nat64_dataplane.translator.datapath.datapath import ADOPT, PROGRAMS, Datapath
 
-_TABLES = ("bib4", "bib6", "overloads", "clients", "sessions")
-_BOUNDED = ("bib4", "sessions")
+_TABLES = {
+    SweepTable.BINDINGS: ("bib4", abi.ADOPT_BINDINGS),
+    SweepTable.SESSIONS: ("sessions", abi.ADOPT_SESSIONS),
+}
+"""In this order: a session is counted by its binding."""
+_NEEDED = ("bib4", "sessions", "ports", "counters")
+_ZERO = abi.U32.pack(0)
+_PACKET = bytes(64)
 
 
 class Carrier:
@@ -28,9 +38,8 @@ class Carrier:
 
     def copy_all(self) -> str:
         """Copy every entry; return why not, or an empty text. Raises BpfError."""
-        names = (*_TABLES, "ports", "counters", "shared")
         with ExitStack() as stack:
-            if missing := [name for name in names if not (self.source / name).exists()]:
+            if missing := [name for name in _NEEDED if not (self.source / name).exists()]:
                 return f"maps {', '.join(missing)} are missing there"
             old = {
                 path.name: stack.enter_context(Map.open_pinned(path))
@@ -41,79 +50,57 @@ class Carrier:
                 self.source.name
             ):
                 return "their layout is of another version"
-            for name in _BOUNDED:
+            for name, _ in _TABLES.values():
                 used = sum(len(keys) for keys, _ in old[name].batches())
                 used //= old[name].layout.key_size
                 if used > (most := self._target.map(name).layout.max_entries):
                     return f"they hold {used} entries of {name}, and limits.sessions is {most}"
             self._started = self._target.now()
-            for name in _TABLES:
-                for keys, values in old[name].batches():
-                    fresh = _without_notes(values) if name == "bib6" else values
-                    self._target.map(name).set_batch(keys, fresh)
-            for key, value in old["ports"].items():
+            for key in old["ports"].keys():  # noqa: SIM118  a Map isn't a dict
                 if port_bitmap.split_key(key)[1] == abi.PORTS_TAKEN:
-                    self._target.map("ports").set(key, value)
-            for name in ("counters", "shared"):
-                if counted := old[name].get(abi.U32.pack(0)):
-                    self._target.map(name).set(abi.U32.pack(0), counted)
+                    self._target.map("ports").add(key, bytes(abi.PORT_BLOCK_SIZE))
+            self._adopt(old, since=0)
+            self._go_on_counting(old["counters"])
         return ""
 
     def copy_rest(self) -> None:
-        """Copy what was opened since `copy_all` began, unless the new programs have it already."""
-        with Map.open_pinned(self.source / "bib4") as bib4:
-            for key, value in bib4.items():
-                client, port, *_, created, _ = abi.BIB4.unpack(value)
-                if created < self._started or not self._target.map("bib4").add(key, value):
-                    continue
-                address, pool_port, protocol = abi.BIB4_KEY.unpack(key)
-                self._target.map("bib6").add(
-                    abi.BIB6_KEY.pack(client, port, protocol),
-                    abi.bib6(address, pool_port),
-                )
-        with Map.open_pinned(self.source / "sessions") as sessions:
-            for key, value in sessions.items():
-                self._carry_session(key, value)
+        """Copy what was opened or moved on since `copy_all` began. Raises BpfError.
 
-    def _carry_session(self, key: bytes, value: bytes) -> None:
-        """Take one along that was opened or moved on meanwhile: the later state wins."""
-        table = self._target.map("sessions")
-        copied = table.get(key)
-        if copied is None:
-            if abi.SESSION.unpack(value)[-1] >= self._started:
-                table.add(key, value)
-        elif _same_owner(value, copied) and _progress(value) > _progress(copied):
-            table.set(key, value)
+        What the new programs have made meanwhile stays; of a session that both have, the later
+        state wins.
+        """
+        with ExitStack() as stack:
+            old = {
+                name: stack.enter_context(Map.open_pinned(self.source / name))
+                for name, _ in _TABLES.values()
+            }
+            self._adopt(old, since=self._started)
 
+    def _adopt(self, old: dict[str, Map], *, since: int) -> None:
+        program = self._target.program(ADOPT)
+        for table, (name, most) in _TABLES.items():
+            for count, chunk in _chunks(old[name].items(), most):
+                order = abi.SWEEP.pack(table, 0, count, 0, 0, 0, since, *[0] * 8)
+                self._target.map("sweep_keys").set(_ZERO, chunk)
+                self._target.map("sweep").set(_ZERO, order)
+                program.run(_PACKET)
 
-_ORDER = {
-    state: place
-    for place, state in enumerate(
-        (
-            abi.TcpState.CLOSED,
-            abi.TcpState.V4_INIT,
-            abi.TcpState.V6_INIT,
-            abi.TcpState.ESTABLISHED,
-            abi.TcpState.TRANS,
-            abi.TcpState.V4_FIN,
-            abi.TcpState.V6_FIN,
-            abi.TcpState.BOTH_FIN,
-        )
-    )
-}
+    def _go_on_counting(self, old: Map) -> None:
+        """Counters go on from the old ones'. What had no place here counts as closed."""
+        adopted, before = self._target.counters(), old.get(_ZERO)
+        assert before is not None, "an array has every entry"
+        extra: dict[str, int] = {}
+        totals = counters.read(before)
+        for what in ("sessions", "bindings"):
+            opened = sum(totals[f"{what}_opened_{way}"] for way in ("6to4", "4to6"))
+            closed = sum(totals[f"{what}_closed_{way}"] for way in ("6to4", "4to6"))
+            left = opened - closed - adopted[f"{what}_opened_6to4"]
+            extra[f"{what}_{'closed' if left > 0 else 'opened'}_6to4"] = abs(left)
+        self._target.map("counters").set(_ZERO, counters.added(before, extra))
 
 
-def _progress(session: bytes) -> tuple[int, int]:
-    """How far a session has come: its state, and until when it lives."""
-    _, _, _, _, expires, state, *_ = abi.SESSION.unpack(session)
-    return _ORDER[abi.TcpState(state & ~abi.TCP_SHUT)], expires
-
-
-def _same_owner(one: bytes, other: bytes) -> bool:
-    """Whether both are of one binding's life."""
-    return bool(abi.SESSION.unpack(one)[3] == abi.SESSION.unpack(other)[3])
-
-
-def _without_notes(values: bytes) -> bytes:
-    """Values of bib6 without what they remember, which is true of the old config."""
-    return b"".join(abi.bib6(*value[:2]) for value in abi.BIB6.iter_unpack(values))
+def _chunks(items: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[tuple[int, bytes]]:
+    """Keys with their values, `most` at a time, as `sweep_keys` holds them."""
+    entries = (key + value for key, value in items)
+    while chunk := list(islice(entries, most)):
+        yield len(chunk), b"".join(chunk).ljust(abi.SWEEP_KEYS_BYTES, b"\0")

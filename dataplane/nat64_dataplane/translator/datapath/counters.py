@@ -103,3 +103,12 @@ def read(value: bytes) -> dict[str, int]:
         for name, total in zip(names, totals, strict=True)
         if not name.startswith("none_")
     }
+
+
+def added(value: bytes, extra: Mapping[str, int]) -> bytes:
+    """A per-CPU value of the counters map with so many more, none of them below 0."""
+    counts = list(_VALUES.unpack_from(value))
+    for name, more in extra.items():
+        what, _, direction = name.rpartition("_")
+        counts[DIRECTIONS.index(direction) * len(NAMES) + NAMES.index(what)] += more
+    return _VALUES.pack(*counts) + value[_VALUES.size :]

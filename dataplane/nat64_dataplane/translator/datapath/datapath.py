@@ -31,8 +31,8 @@ from nat64_dataplane.translator.host_view import ArpAnswer, HostView, PoolRange,
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
 HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
-SWEEP, ANNOUNCE = "nat64_sweep", "nat64_announce"
-PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE)
+SWEEP, ANNOUNCE, ADOPT = "nat64_sweep", "nat64_announce", "nat64_adopt"
+PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE, ADOPT)
 
 ZERO = abi.U32.pack(0)
 _U32 = 0xFFFFFFFF

@@ -46,7 +46,7 @@ class Sweeper:
         if purge:
             how |= SweepHow.PURGE
         # From the first binding to the last session, notes are not complete.
-        values = [0, how, 0, hold, 0 if state else noted, *[0] * 9]
+        values = [0, how, 0, hold, 0 if state else noted, *[0] * 10]
         self._maps["sweep"].set(_ZERO, abi.SWEEP.pack(*values))
         for table in _WHOLE:
             self._look_through(table)

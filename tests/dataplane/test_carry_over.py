@@ -1,0 +1,104 @@
+"""Sessions that are taken along to other maps, while packets use both the old and the new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+
+from nat64_dataplane.config import Limits
+from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath.carry_over import Carrier
+from nat64_dataplane.translator.datapath.datapath import Datapath
+from tests.dataplane.invariants import broken
+from tests.dataplane.machine import POD, POOL, SERVER, Machine, Out, at, machine
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def moving(root: Path) -> Iterator[Machine]:
+    with machine(Limits(sessions=1024), root) as nat:
+        nat.configure()
+        yield nat
+
+
+def six(nat: Machine, port: int, flags: str) -> Out:
+    return nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=port, dport=80, flags=flags))
+
+
+def four(nat: Machine, port: int, flags: str) -> Out:
+    segment = TCP(sport=80, dport=port, flags=flags)
+    return nat.from_internet(IP(src=str(SERVER), dst=str(POOL)) / segment)
+
+
+def states(nat: Machine) -> dict[int, str]:
+    return {session.client_port: session.state for session in nat.datapath.sessions()}
+
+
+def test_later_state_wins_and_all_that_is_added_is_counted(moving: Machine, root: Path) -> None:
+    nat, old = moving, moving.datapath
+    assert old.directory
+    ports = {port: six(nat, port, "S").packet.sport for port in range(4000, 4006)}
+    for port in (4001, 4002, 4003, 4004):
+        assert four(nat, ports[port], "SA").translated
+    with Datapath.open(root, "t", Limits(sessions=2048)) as new:
+        carrier = Carrier(old.directory, new)
+        assert carrier.copy_all() == ""
+        # meanwhile, under the old programs:
+        nat.datapath.travel(1)
+        new.travel(1)
+        four(nat, ports[4000], "SA")  # an answer
+        for port in (4002, 4003):
+            six(nat, port, "FA")  # one end, then both
+        four(nat, ports[4003], "FA")
+        ports[5000] = six(nat, 5000, "S").packet.sport  # a new connection
+        four(nat, ports[5000], "SA")
+        nat.datapath = new
+        nat.configure()
+        # under the new ones, before the rest has come:
+        six(nat, 4004, "FA")
+        four(nat, ports[4004], "FA")
+        carrier.copy_rest()
+        assert states(nat) == {
+            4000: "ESTABLISHED",
+            4001: "ESTABLISHED",
+            4002: "V6_FIN",
+            4003: "BOTH_FIN",
+            4004: "BOTH_FIN",
+            4005: "V6_INIT",
+            5000: "ESTABLISHED",
+        }
+        assert broken(new) == []
+        assert new.session_count() == 7
+        assert six(nat, 5000, "A").packet.sport == ports[5000]
+        client = abi.CLIENT.unpack(new.map("clients").get(POD.packed) or b"")
+        assert (client[0] & 0xFFFFFFFF, client[0] >> 32, client[4]) == (5, 7, 2)
+        old.close()
+        nat.datapath = Datapath.open(root, "t", Limits(sessions=2048))
+
+
+def test_closed_connections_that_came_along_give_their_ports_back(
+    moving: Machine, root: Path
+) -> None:
+    nat, old = moving, moving.datapath
+    assert old.directory
+    one = (type(nat.pool[0])(POOL, 61000, 61000),)
+    nat.configure(one, overloadTcpPorts=False)
+    six(nat, 4000, "S")
+    for flags in ("SA", "FA"):
+        four(nat, 61000, flags)
+    six(nat, 4000, "FA")
+    with Datapath.open(root, "t", Limits(sessions=2048)) as new:
+        assert Carrier(old.directory, new).copy_all() == ""
+        nat.datapath = new
+        nat.configure(one, overloadTcpPorts=False)
+        assert six(nat, 5000, "S").counted.get("dropped_ports_exhausted")
+        nat.datapath.travel(5)
+        assert six(nat, 5000, "S").packet.sport == 61000
+        assert broken(new) == []
+        old.close()
+        nat.datapath = Datapath.open(root, "t", Limits(sessions=2048))
