@@ -222,4 +222,9 @@ def carry_all(carrier: Carrier) -> None:
 def once(call: Callable[[], object]) -> Callable[[], None]:
     """Call it the first time only."""
     left = [call]
-    return lambda: left.pop()() and None if left else None
+
+    def beside() -> None:
+        if left:
+            left.pop()()
+
+    return beside
