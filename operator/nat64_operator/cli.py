@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--namespace", "nat64-system", "where the DaemonSets and the operator are")
     _flag(runs, "--dataplane-image", None, "the image of translator and sidecar")
     _flag(runs, "--image-pull-policy", "IfNotPresent", "when that image is pulled")
-    _flag(runs, "--image-pull-secrets", "", "names of Secrets to pull it with, by commas")
+    _flag(runs, "--image-pull-secrets", "", "names of Secrets to pull it with, comma-separated")
     _flag(runs, "--priority-class", "system-node-critical", "priority of its pods")
     _flag(runs, "--dataplane-service-account", "nat64-dataplane", "ServiceAccount of its pods")
     _flag(runs, "--translator-resources", "{}", "resources of the translator, JSON")
@@ -184,23 +184,28 @@ def _parser() -> argparse.ArgumentParser:
         runs,
         "--sidecar-dns",
         "",
-        "where the sidecars are asked in place of their Service's and their own addresses, for an "
-        "operator outside of the cluster; which doesn't ask them when empty",
+        "for an operator outside of the cluster: where it asks the sidecars, instead of the "
+        "addresses of their Service and pods; when empty, it doesn't ask them",
     )
     _flag(
         runs,
         "--probe-zones",
         "invalid",
-        "zones, by commas, whose resolver answers for any name in them: what tells whether names "
-        "resolve",
+        "comma-separated zones whose resolver answers for any name in them: random names there "
+        "show whether names resolve",
     )
     _flag(
         runs, "--health", "[::]:8080", "address of /healthz, /readyz and /metrics; empty for none"
     )
     _flag(runs, "--confirm-seconds", 300, "how long CoreDNS has to answer through the sidecars")
     _flag(runs, "--corefile-seconds", 10, "how often CoreDNS's configuration is read again")
-    _flag(runs, "--drain-seconds", 120, "how long CoreDNS has to forget sidecars before they go")
-    _flag(runs, "--retry-seconds", 900, "how long a Corefile that was put back is left alone")
+    _flag(
+        runs,
+        "--drain-seconds",
+        120,
+        "how long CoreDNS has to stop asking sidecars before they are removed",
+    )
+    _flag(runs, "--retry-seconds", 900, "how long a restored Corefile is left alone")
     _flag(runs, "--removal-seconds", 300, "how long nodes have to remove a gateway's traces")
     _flag(runs, "--label-namespace", "false", "true: label the namespace for Pod Security")
     leaves = commands.add_parser(
@@ -209,14 +214,14 @@ def _parser() -> argparse.ArgumentParser:
     leaves.add_argument("-v", "--verbose", action="store_true", help="log every step")
     leaves.add_argument("--timeout", type=int, default=600, help="seconds to wait [600]")
     _flag(leaves, "--namespace", "nat64-system", "where the operator is")
-    _flag(leaves, "--label-namespace", "false", "true: take back the labels that `run` set there")
+    _flag(leaves, "--label-namespace", "false", "true: remove the labels that `run` set there")
     checks = commands.add_parser(
-        "verify", help="in a pod: resolve and connect through NAT64, and say what was seen"
+        "verify", help="in a pod: resolve and connect through NAT64, and report the result"
     )
     checks.add_argument("-v", "--verbose", action="store_true", help="log every step")
     _flag(checks, "--prefix", "64:ff9b::/96", "the gateway's prefix")
     _flag(checks, "--connect", "", "HOST:PORT of a server with IPv4 only")
-    _flag(checks, "--patience", 60, "seconds to go on trying what may yet come right")
+    _flag(checks, "--patience", 60, "for how many seconds to retry what fails")
     return parser
 
 

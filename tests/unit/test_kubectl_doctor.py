@@ -91,7 +91,7 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
         ({"links": DOWN}, Result.STOP, "eth0 is down"),
         ({"uplinks": SMALL}, Result.NOTE, "MTU of 1200"),
         ({"links": NODE["links"][:1]}, Result.STOP, "nat64-default is not there"),
-        ({"prefixRoutes": []}, Result.STOP, "no route of ours"),
+        ({"prefixRoutes": []}, Result.STOP, "has no route for"),
         (
             {"prefixRoutes": [*NODE["prefixRoutes"], OTHER_ROUTE]},
             Result.NOTE,
@@ -302,7 +302,7 @@ OVERRIDE = {"nat64-default.override": "forward . [fd00::53]:53\n"}
         ("Import", PLAIN, OVERRIDE, "stop", "imports no `*.override`"),
         ("Manual", COREFILE.format(upstreams="192.0.2.1 [fd00::53]:53"), None, "ok", "names the"),
         ("Manual", OURS, None, "ok", "names the sidecars, or"),
-        ("Manual", PLAIN, None, "note", "names the sidecars nowhere"),
+        ("Manual", PLAIN, None, "note", "doesn't name the sidecars"),
     ],
 )
 def test_each_mode_is_judged_by_what_it_does(

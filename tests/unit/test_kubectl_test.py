@@ -89,7 +89,7 @@ def test_every_check_can_be_left_out_and_an_unknown_one_is_refused() -> None:
         ("dns64", {"six": ["2001:db8::9"], "four": [], "error": None}, "dns64", "IPv6 of its own"),
         ("dns64", {"error": "the name does not resolve: x"}, "dns64", "does not resolve"),
         ("tcp", {"error": "no answer"}, "tcp", "no connection to v4.example port 80: no answer"),
-        ("tcp", {"peer": "2001:db8::9", "error": None}, "tcp", "under no prefix"),
+        ("tcp", {"peer": "2001:db8::9", "error": None}, "tcp", "not under a prefix"),
         ("udp", {"error": "Network is unreachable"}, "udp", "unreachable"),
         ("ping", {"error": "no answer"}, "ping", "no answer"),
         ("pmtu", {"error": "no answer", "size": 1500}, "pmtu", "1500 octets are lost"),

@@ -324,7 +324,7 @@ def test_text_is_for_people() -> None:
     shown = render(trace.judge(facts(("destinations.0.verdict", "DENIED"))), Paint(False))
     assert "✓ pod " in shown
     assert "✗ policy " in shown
-    assert "try: take the range" in " ".join(shown.split())
+    assert "try: remove the range" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 100
 
 

@@ -227,7 +227,7 @@ def test_the_sidecars_stay_until_coredns_has_read_its_corefile() -> None:
     assert simulation.text() == COREFILE
     assert simulation.custom["DNS64Policy"] == {}
     message = simulation.condition("NAT64Gateway", "default", "Ready")[2]
-    assert message == "waiting for CoreDNS to be pointed elsewhere"
+    assert message == "waiting until CoreDNS no longer asks the sidecars"
     assert "remove" not in str(simulation.owned[DAEMON_SET])
     simulation.lags = False
     for _ in range(10):

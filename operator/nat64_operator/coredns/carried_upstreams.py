@@ -52,13 +52,13 @@ def _unaskable(upstream: str) -> Iterator[str]:
     if "{$" in upstream or "{%" in upstream:
         yield f"{upstream} is a variable of CoreDNS's own environment"
     elif given and scheme not in ("dns", "tls"):
-        yield f"{upstream} is asked by {scheme}, which the sidecars don't speak"
+        yield f"{upstream} needs {scheme}, which the sidecars don't support"
     elif upstream.startswith("/"):
         yield f"{upstream} is a file in CoreDNS's own pod"
     elif _is_loopback(rest if given else upstream):
         yield f"{upstream} is a resolver in CoreDNS's own pod"
     elif not is_askable(upstream):
-        yield f"{upstream} is no address that a sidecar can ask"
+        yield f"{upstream} is not an address that a sidecar can ask"
 
 
 def _is_loopback(text: str) -> bool:

@@ -1,9 +1,9 @@
-"""What CoreDNS answers by a Corefile that has our part: confirmed, watched, or put back.
+"""What CoreDNS answers with a Corefile that has our part: the edit is confirmed, watched or undone.
 
-Harm, which is names that no longer resolve, puts the original back at once; where it has worked
-before, once a second answer says the same a few seconds later. A lack of synthesis, which leaves
-everything as it was without us, does so after `confirm_seconds`, and only if there never was any.
-Pure, as `wiring`.
+Harm means that names no longer resolve. It restores the original at once; if the edit has worked
+before, only when a second answer a few seconds later shows the same. A lack of synthesis leaves
+everything as it was without us. It restores the original after `confirm_seconds`, and only if
+CoreDNS has never synthesized. Pure, like `wiring`.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def confirm(case: Case, record: Record, original: Site) -> Step:
     said = f"; {case.answer.detail}" if case.answer is not None else ""
     if fresh is not None and fresh.unknowable and record.mode is not Mode.FORWARD:
         # CoreDNS's own dns64 asks upstream, and this upstream doesn't know the name to ask for.
-        note = f"{where} is written, and whether CoreDNS goes by it can't be asked{said}"
+        note = f"{where} is written, but CoreDNS can't be asked whether it uses it{said}"
         return Step(True, "Wired", note, store=replaced(confirmed, note=note))
     note = (
-        f"CoreDNS did not synthesize within {limit} seconds, so {where} was put back{said}. Does "
-        "what its Corefile imports answer before its `forward .` line, and do NetworkPolicies let "
-        f"its pods ask the sidecars? {_again(case, record)}"
+        f"CoreDNS did not synthesize within {limit} seconds, so {where} was restored{said}. Check "
+        "that nothing that its Corefile imports answers before its `forward .` line, and that "
+        f"NetworkPolicies let its pods ask the sidecars. {_again(case, record)}"
     )
     return _roll_back(case, record, original, note, harmed=False)
 
@@ -128,8 +128,8 @@ def _undo(case: Case, record: Record, original: Site, answer: Answer) -> Step:
     """Names that resolved before no longer do."""
     note = (
         f"names that resolved before did not with our part in {case.file.where} "
-        f"({answer.failure}), so it was put back at once. May CoreDNS's pods ask the sidecars, "
-        f"and do these reach their upstreams? {_again(case, record)}"
+        f"({answer.failure}), so it was restored at once. Check that CoreDNS's pods may ask the "
+        f"sidecars, and that these reach their upstreams. {_again(case, record)}"
     )
     return _roll_back(case, record, original, note, harmed=True)
 
@@ -158,7 +158,7 @@ def _span(seconds: float) -> str:
 
 
 def _works(case: Case) -> str:
-    return f"CoreDNS synthesizes as told in {case.file.where}"
+    return f"CoreDNS synthesizes as {case.file.where} says"
 
 
 def _waiting(case: Case, record: Record) -> str:
@@ -166,6 +166,6 @@ def _waiting(case: Case, record: Record) -> str:
     since = round(case.since(record))
     return (
         f"{case.file.where} was written {since} s ago, and the sidecars are ready for it; waiting "
-        "for the kubelet to hand it to CoreDNS's pods, up to two minutes, and for CoreDNS's "
-        "`reload`, 45 s by default"
+        "for the kubelet to update the file in CoreDNS's pods (up to two minutes), and for "
+        "CoreDNS's `reload` (45 s by default)"
     )

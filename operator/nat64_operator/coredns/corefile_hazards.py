@@ -34,8 +34,8 @@ def _views(found: Root, mode: Mode) -> Iterator[str]:
     del mode
     for piece in found.find("view"):
         yield (
-            f"{piece.where}: `view` keeps the server block for `.` to some queries, so that others "
-            f"would not be synthesized; take it out, {MANUAL}"
+            f"{piece.where}: `view` restricts the server block for `.` to some queries, so others "
+            f"would not be synthesized; remove it, {MANUAL}"
         )
 
 
@@ -45,8 +45,8 @@ def _second_dns64(found: Root, mode: Mode) -> Iterator[str]:
             continue  # it is replaced, and comes back
         way = "" if piece.via is not None else ", or use the mode Plugin, which replaces it"
         yield (
-            f"{piece.where}: CoreDNS's own `dns64` is there, and both would synthesize; take it "
-            f"out{way}"
+            f"{piece.where}: CoreDNS's own `dns64` is there, and both would synthesize; "
+            f"remove it{way}"
         )
 
 
@@ -56,7 +56,7 @@ def _template(found: Root, mode: Mode) -> Iterator[str]:
         if _takes_aaaa(piece.stanza):
             yield (
                 f"{piece.where}: `template {' '.join(piece.stanza.values)}` answers questions for "
-                "AAAA, so that none would be synthesized; take it out, or restrict it by zone or "
+                "AAAA, so none would be synthesized; remove it, or restrict it by zone or "
                 f"`match` with `fallthrough`, {MANUAL}"
             )
 
@@ -93,8 +93,8 @@ def _rewrite(found: Root, mode: Mode) -> Iterator[str]:
                 to = words[at + 2]
                 if to != "AAAA":
                     yield (
-                        f"{piece.where}: `rewrite type AAAA {to}` makes every question for AAAA "
-                        f"one for {to}, so that none would be synthesized; take it out, {MANUAL}"
+                        f"{piece.where}: `rewrite type AAAA {to}` turns every AAAA question into "
+                        f"one for {to}, so none would be synthesized; remove it, {MANUAL}"
                     )
 
 
@@ -107,12 +107,12 @@ def _acl(found: Root, mode: Mode) -> Iterator[str]:
             types, nets = _sections(rule)
             aaaa = "AAAA" in types
             if rule.name.text.lower() == "allow" and (aaaa or not types or "*" in types):
-                return  # whom it lets through, nothing below is for
+                return  # the rules below it no longer match these clients
             if aaaa and (not nets or any(net == "*" or ":" in net for net in nets)):
                 written = " ".join([rule.name.text, *rule.values])
                 yield (
-                    f"{piece.where}: `acl` has `{written}` (line {rule.line}), which keeps AAAA "
-                    f"from clients with IPv6; take it out, {MANUAL}"
+                    f"{piece.where}: `acl` has `{written}` (line {rule.line}), which withholds "
+                    f"AAAA records from clients with IPv6; remove it, {MANUAL}"
                 )
 
 

@@ -71,14 +71,13 @@ def find(text: str, files: Files = root_block.NO_FILES) -> Line:
     if len(own) > 1:
         numbers = ", ".join(str(piece.stanza.line) for piece in own)
         raise UnsupportedCorefileError(
-            f"the Corefile has several `forward .` lines ({numbers}): which one answers for "
-            "external names can't be told; use the mode Manual"
+            f"the Corefile has several `forward .` lines ({numbers}), and it isn't clear which one "
+            "answers for external names; use the mode Manual"
         )
     if forwards and forwards[0].via is not None:
         raise UnsupportedCorefileError(
-            f"the import at {forwards[0].where} brings a `forward .` that is the one that is "
-            "asked; put it into the server block for `.` in the import's place, or use the mode "
-            "Manual"
+            f"the import at {forwards[0].where} brings the `forward .` that CoreDNS uses; put it "
+            "into the server block for `.` in the import's place, or use the mode Manual"
         )
     if own:
         return Line(found.tree, own[0].stanza)

@@ -123,8 +123,8 @@ def root(text: str, files: Files = NO_FILES) -> Root:
     if len(forwarding) > 1:
         places = ", ".join(one.where for one in forwarding)
         raise UnsupportedCorefileError(
-            f"the Corefile has several server blocks for `.` ({places}): which one answers the "
-            "pods can't be told; join them into one, or use the mode Manual"
+            f"the Corefile has several server blocks for `.` ({places}), and it isn't clear which "
+            "one answers the pods; join them into one, or use the mode Manual"
         )
     if forwarding[0].imported:
         raise UnsupportedCorefileError(

@@ -74,10 +74,10 @@ def _unwire_unrecorded(case: Case) -> Step:
     restored = edit.without(current)
     if restored is None:
         return clean._replace(
-            warning=f"the record of what {edit.what} of {file.where} was is lost, and it names no "
-            "other upstream than the sidecars: set it by hand"
+            warning=f"there is no record of what {edit.what} of {file.where} was before, and it "
+            "names no other upstream than the sidecars: set it by hand"
         )
-    return Step(False, "Restoring", f"taking our part out of {file.where}", write=restored)
+    return Step(False, "Restoring", f"removing our part from {file.where}", write=restored)
 
 
 def _short(site: Site) -> str:

@@ -129,7 +129,7 @@ def _write_again(case: Case, edit: Edit, record: Record, current: Site, original
         minutes = round(retry_seconds(case, waits) / 60)
         note = (
             f"{file.writer} keeps undoing the edit of {file.where}: it is left alone for "
-            f"{minutes} minutes; use the mode Manual, or stop the other"
+            f"{minutes} minutes; use the mode Manual, or stop the other writer"
         )
         stepped = replaced(
             waits,

@@ -140,6 +140,6 @@ async def _watch(store: Store, namespace: str) -> int:
             standalone=True,
         )
     except Exception as error:
-        log.error("a watch ended, so the operator ends, to start anew: %s", error)
+        log.error("a watch ended, so the operator exits, to be restarted: %s", error)
         return 1
     return 0

@@ -19,13 +19,13 @@ REGISTRY = CollectorRegistry()
 
 RECONCILE = Histogram(
     "nat64_operator_reconcile_seconds",
-    "Time that one pass took to decide what is to be done.",
+    "Time that one pass took to decide what to do.",
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0),
     registry=REGISTRY,
 )
 REQUESTS = Counter(
     "nat64_operator_api_requests_total",
-    "Requests to the API server, watches not included, by method and status code; `error` where "
+    "Requests to the API server, without watches, by method and status code; `error` where "
     "no answer came.",
     ["method", "code"],
     registry=REGISTRY,
@@ -33,7 +33,7 @@ REQUESTS = Counter(
 FAILURES = Counter(
     "nat64_operator_failures_total",
     "What failed: a `pass` that could not read the cluster, an `action` that could not be carried "
-    "out, a `decision` that a defect kept from being made.",
+    "out, a `decision` that a defect prevented.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -51,7 +51,7 @@ for _reason in PUT_BACK:
     WARNINGS.labels(policy_api.KIND, _reason)
 LAST_PASS = Gauge(
     "nat64_operator_last_pass_timestamp_seconds",
-    "When a pass last came to its end.",
+    "When a pass was last completed.",
     registry=REGISTRY,
 )
 ProcessCollector(registry=REGISTRY)

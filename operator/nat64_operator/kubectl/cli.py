@@ -37,8 +37,8 @@ lacks something; 2 the question could not be answered, or the command line is wr
 interrupted.
 
 It reads with your own rights: list nat64gateways and dns64policies, get and list pods, and get
-and create pods/exec in the operator's namespace. What you may not read is said, and left out.
-`test` also creates and deletes pods there.
+and create pods/exec in the operator's namespace. The output says what you may not read, and leaves
+it out. `test` also creates and deletes pods there.
 """
 
 DEBUG = "NAT64_DEBUG"
@@ -161,7 +161,7 @@ def _trace(cluster: Cluster, options: argparse.Namespace) -> int:
     namespace, pod = pod_name(options.pod, options.namespace or cluster.namespace)
     host, port = split_target(options.target)
     target = facts.Target(namespace, pod, host, port, options.dns_server)
-    progress(options, f"walking the way of {namespace}/{pod} to {host}")
+    progress(options, f"following the path of {namespace}/{pod} to {host}")
     walked = trace.judge(facts.for_trace(cluster, options.operator_namespace, target))
     last = checks.end(walked)
     plain = {
@@ -244,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--pod", default="", metavar="[NAMESPACE/]POD", help="of this pod only")
         one.add_argument("--node", default="", help="on this node only")
         one.add_argument("--destination", default="", metavar="ADDRESS|RANGE", help="to there only")
-    way = add("trace", _trace, "Walk a pod's way to a host, and say where it stops.")
+    way = add("trace", _trace, "Follow a pod's path to a host, and say where it stops.")
     way.add_argument("pod", metavar="[NAMESPACE/]POD")
     way.add_argument("target", metavar="HOST[:PORT]", help=f"TCP port {DEFAULT_PORT} if not given")
     way.add_argument("--dns-server", default="", help="ask this resolver, not the cluster's DNS")

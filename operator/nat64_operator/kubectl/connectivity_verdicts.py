@@ -11,7 +11,7 @@ from nat64_operator.kubectl.exec_output import Json
 Explain = Callable[[], tuple[str, str]]
 """Why the target can't be reached, and a remedy, as `trace` finds them."""
 _ALLOWED = (
-    "look at the NAT64Gateway's spec.policy.allowedDestinations; where it does not list the "
+    "look at the NAT64Gateway's spec.policy.allowedDestinations; if it does not list the "
     "address, report this as a vulnerability (SECURITY.md)"
 )
 
@@ -47,8 +47,8 @@ def _pod(answer: Json) -> Step:
     if answer.get("four"):
         return note(
             "pod",
-            f"it has IPv4 {answer['four']} too: its programs may use that and not NAT64; what "
-            "follows goes over IPv6",
+            f"it has IPv4 {answer['four']} too: its programs may use that and not NAT64; the "
+            "checks below use IPv6",
         )
     if not answer.get("six"):
         return stop("pod", "it has no IPv6 address", "NAT64 is for pods with IPv6")
@@ -77,7 +77,7 @@ def _tcp(node: Node, wish: Wish, answer: Json, explain: Explain) -> Step:
     if not node.translates(answer["peer"]):
         return stop(
             "tcp",
-            f"{target} was reached at {answer['peer']}, which is under no prefix of this node",
+            f"{target} was reached at {answer['peer']}, which is not under a prefix of this node",
             "name a host that has IPv4 only: --target HOST:PORT",
         )
     return ok("tcp", f"{target} in {answer['milliseconds']} ms, at {answer['peer']}")
@@ -105,7 +105,7 @@ def _ping(wish: Wish, answer: Json) -> Step:
     return stop(
         "ping",
         f"{wish.host}: {answer['error']}",
-        "where tcp works, the host or a firewall before it drops pings: name another host, or "
+        "if tcp works, the host or a firewall in front of it drops pings: name another host, or "
         "leave this out by --skip ping --skip pmtu",
     )
 
@@ -120,7 +120,7 @@ def _pmtu(answer: Json, small: Json | None) -> Step:
         return note("pmtu", "not known: the host answers no pings at all")
     return stop(
         "pmtu",
-        f"packets of {answer.get('size', '?')} octets are lost, and nothing tells the pod so",
+        f"packets of {answer.get('size', '?')} octets are lost, and no error tells the pod so",
         "a link on the way has a smaller MTU, and ICMP errors about it are dropped: let ICMP "
         "type 3 code 4 come in, or lower the uplink's MTU",
     )

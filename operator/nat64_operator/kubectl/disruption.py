@@ -101,7 +101,7 @@ def _steps(node: Mapping[str, Any]) -> Iterable[Step]:
         if node["closedByServer"]:
             yield note(
                 "flows",
-                f"the server ended {_count(node['closedByServer'], 'connection')} in good order: "
+                f"the server closed {_count(node['closedByServer'], 'connection')} normally: "
                 "those were opened again",
             )
     opened = _count(node["newConnections"], "new connection")
@@ -109,7 +109,7 @@ def _steps(node: Mapping[str, Any]) -> Iterable[Step]:
         yield stop(
             "new",
             f"{opened}; {len(node['failed'])} more failed",
-            "where names did not resolve, look at the DNS64 sidecars' rollout",
+            "if names did not resolve, look at the DNS64 sidecars' rollout",
             _listed(node["failed"]),
         )
     else:

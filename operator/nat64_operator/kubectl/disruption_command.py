@@ -50,7 +50,7 @@ def _while_open(options: argparse.Namespace) -> int | None:
         progress(options, f"flows are open for {options.duration:g} s")
         time.sleep(options.duration)
         return None
-    say("flows are open; press Ctrl-C when what they are to outlive is done")
+    say("flows are open; press Ctrl-C when the disruption is over")
     try:
         while True:
             time.sleep(3600)

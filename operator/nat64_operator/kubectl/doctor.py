@@ -104,7 +104,7 @@ def _uncovered(facts: Facts) -> Iterator[Step]:
         yield note(
             "nodes",
             f"no translator on {named}: pods there are given addresses that lead nowhere",
-            "fit the gateway's nodeSelector and tolerations to them, or keep pods away",
+            "make the gateway's nodeSelector and tolerations match them, or keep pods off them",
         )
 
 

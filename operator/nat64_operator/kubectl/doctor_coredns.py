@@ -184,7 +184,7 @@ def _manual(text: str, address: str | None, where: str) -> Step:
         stanza.name.text == corefile_edits.PLUGIN or ours in stanza.values for stanza in stanzas
     ):
         return ok("wiring", f"{where} names the sidecars, or CoreDNS's own dns64")
-    return note("wiring", f"{where} names the sidecars nowhere", _PASTE)
+    return note("wiring", f"{where} doesn't name the sidecars", _PASTE)
 
 
 def _unsupported(where: str, error: Exception) -> Step:

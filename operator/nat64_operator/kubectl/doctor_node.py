@@ -119,8 +119,8 @@ def _sysctls(found: dict[str, Any], sysctls: dict[str, str | None]) -> Iterator[
     if sysctls.get("net.ipv6.conf.all.forwarding") != "1":
         yield stop(
             "sysctls",
-            "net.ipv6.conf.all.forwarding is "
-            f"{sysctls.get('net.ipv6.conf.all.forwarding')}: the node forwards no pod's packets",
+            f"net.ipv6.conf.all.forwarding is {sysctls.get('net.ipv6.conf.all.forwarding')}: "
+            "the node doesn't forward the pods' packets",
             "something turned it off after the translator's init container had set it: find that, "
             "then delete the translator's pod so that the init container runs again",
         )
@@ -177,7 +177,7 @@ def _routes(found: dict[str, Any], log: str) -> Iterator[Step]:
     if ours:
         yield ok("routes", f"{found['prefix']} leads to {found['interface']}")
     else:
-        yield stop("routes", f"no route of ours for {found['prefix']}", log)
+        yield stop("routes", f"the translator has no route for {found['prefix']}", log)
     for route in found["prefixRoutes"]:
         if not route["ours"]:
             yield note(

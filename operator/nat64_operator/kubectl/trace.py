@@ -148,7 +148,8 @@ def _names(facts: Facts, found: dict[str, Any]) -> Step:
         return stop(
             "DNS",
             "the pod does not ask the cluster's DNS (dnsPolicy "
-            f"{facts.pod['spec'].get('dnsPolicy', 'ClusterFirst')}), so nobody synthesizes for it",
+            f"{facts.pod['spec'].get('dnsPolicy', 'ClusterFirst')}), so nothing is synthesized "
+            "for it",
             "dnsPolicy ClusterFirst (ClusterFirstWithHostNet on the host network)",
         )
     six, four = dns["AAAA"], dns["A"]

@@ -9,8 +9,8 @@ from nat64_operator.kubectl.checks import Step, note, ok, stop
 
 _VERDICTS = {
     "DENIED": (
-        "spec.policy.deniedDestinations holds it",
-        "take the range out of the NAT64Gateway's deniedDestinations",
+        "spec.policy.deniedDestinations contains it",
+        "remove the range from the NAT64Gateway's deniedDestinations",
     ),
     "NOT_GLOBAL": (
         "it is not globally reachable, and 64:ff9b::/96 must not stand for such addresses "
@@ -89,7 +89,7 @@ def _decision(node: str, way: dict[str, Any]) -> Step:
     decision = way["decision"]
     packet = f"a TCP packet of the pod that comes in on {decision['link'] or 'no link'}"
     if decision["outcome"] == "translated":
-        how = {"fast": "straight to the next link", "kernel": "by way of the node's kernel"}
+        how = {"fast": "straight to the next link", "kernel": "through the node's kernel"}
         return ok(
             "program",
             f"{node} translates {packet}: it leaves from {decision['source']}, "

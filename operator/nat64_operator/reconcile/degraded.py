@@ -30,7 +30,7 @@ def warnings(
             NodeWarning(
                 "PrefixOverlapsCluster",
                 f"{running.prefix} overlaps {found}: packets for it are translated",
-                "use a prefix that nothing in the cluster has",
+                "use a prefix that nothing else in the cluster uses",
             )
         )
     if kept_off:

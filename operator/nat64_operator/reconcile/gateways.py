@@ -126,7 +126,7 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
         reason, message = refusal or Refusal("Invalid", "the spec can't be carried out")
         why = "nothing runs for this gateway: its spec is not accepted"
         if daemon_set is not None:
-            why = "the nodes go on with the last accepted config"
+            why = "the nodes keep the last accepted config"
         conditions = [
             Condition(ACCEPTED, False, reason, message),
             Condition(PROGRAMMED, False, reason, why),
@@ -155,7 +155,7 @@ def check_prefix(translator: config.Config, world: World) -> None:
     if running is None or running.prefix != translator.prefix:
         raise InvalidObjectError(
             f"spec.prefix: {translator.prefix} overlaps {range_of_cluster}: packets for it would "
-            "be translated; use a prefix that nothing in the cluster has"
+            "be translated; use a prefix that nothing else in the cluster uses"
         )
 
 

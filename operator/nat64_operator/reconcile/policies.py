@@ -128,7 +128,7 @@ def _wire(policy: Policy, prefix: str, world: World) -> tuple[Case, wiring.Step]
 
 def _left_alone(policy: Policy, world: World) -> Outcome:
     """Its gateway is there and can't be read: whatever works now goes on as it is."""
-    why = f"NAT64Gateway {policy.spec.gateway_ref.name!r} can't be read: all is left as it is"
+    why = f"NAT64Gateway {policy.spec.gateway_ref.name!r} can't be read: nothing is changed"
     conditions = [
         Condition(ACCEPTED, True, "Accepted", why),
         Condition(PROGRAMMED, None, "GatewayInvalid", why),
@@ -155,7 +155,7 @@ def _remove(policy: Policy, world: World) -> Outcome:
         if step.status:
             actions.append(finalizers)
         else:
-            note = f"let go although the Corefile could not be restored: {step.message}"
+            note = f"removed although the Corefile could not be restored: {step.message}"
             event = Emit(subject, policy.meta.uid, True, "CorefileNotRestored", note)
             actions = [finalizers, event]
     return Outcome(Group(subject, tuple(actions)), wake=world.settings.node_wait_seconds)

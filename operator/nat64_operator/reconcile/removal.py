@@ -41,7 +41,7 @@ class Step(NamedTuple):
                 uid,
                 True,
                 "NodesNotCleaned",
-                "removed without having seen these nodes clean: "
+                "removed before these nodes were known to be clean: "
                 f"{', '.join(self.unseen[:20])}. Once one is back, run there: "
                 "nat64-translator remove --name NAME, or restart it",
             )
@@ -54,7 +54,7 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     limit = world.settings.drain_seconds + world.settings.removal_seconds
     overdue = world.now - since > limit
     if wired and not overdue:
-        return Step((), "waiting for CoreDNS to be pointed elsewhere")
+        return Step((), "waiting until CoreDNS no longer asks the sidecars")
     owned = world.owned_by(gateway)
     live = world.find("DaemonSet", names.daemon_set(gateway))
     cleaning = world.find("DaemonSet", names.leaving(gateway))
@@ -149,4 +149,4 @@ def _delete(owned: dict[Ref, Any], unseen: tuple[str, ...]) -> Step:
         for ref in refs
         if not owned[ref]["metadata"].get("deletionTimestamp")
     )
-    return Step(deletions, "deleting what was made", done=True, unseen=unseen)
+    return Step(deletions, "deleting the objects that were made for it", done=True, unseen=unseen)
