@@ -28,6 +28,9 @@ NODE_ADDRESS = "node"
 
 MAX_POOLS = 64
 MAX_POLICY_RANGES = 256
+MAX_PER_NODE = 64
+MAX_SHARED = 1 << 16
+"""Addresses in a range that nodes share."""
 
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
 
@@ -77,18 +80,33 @@ class Pool(_Section, frozen=True, kw_only=True):
     """IPv4 addresses and the ports on each that mappings may take.
 
     `addresses` is `node`, or an address or range as in `192.0.2.8/29`. The default ports stay
-    clear of what Linux hands out to the node's own sockets (32768-60999).
+    clear of what Linux hands out to the node's own sockets (32768-60999). Where the range is
+    shared between nodes, `addresses_per_node` says how many each has; which ones, the node file
+    says.
     """
 
     addresses: str = NODE_ADDRESS
     ports: str = "61001-65535"
+    addresses_per_node: Annotated[int, msgspec.Meta(ge=0, le=MAX_PER_NODE)] = 0
+    """0: this node has all of the addresses."""
 
     def __post_init__(self) -> None:
         PortRange.from_text(self.ports)
         network = self.network
-        if network and network.num_addresses > 256:
+        shared = self.addresses_per_node > 0
+        if shared and network is None:
             raise ValueError(
-                f"addresses {self.addresses!r} is too large: at most a /24 in one pool"
+                f"addressesPerNode {self.addresses_per_node} needs a range in addresses: a node "
+                "has one address of its own"
+            )
+        if shared and network and self.addresses_per_node > network.num_addresses:
+            raise ValueError(
+                f"addressesPerNode {self.addresses_per_node} is more than {self.addresses} has"
+            )
+        if network and network.num_addresses > (MAX_SHARED if shared else 256):
+            raise ValueError(
+                f"addresses {self.addresses!r} is too large: at most a "
+                f"{'/16 shared between nodes' if shared else '/24 in one pool'}"
             )
         if network and not _translatable(network):
             raise ValueError(

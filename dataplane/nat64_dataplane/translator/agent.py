@@ -15,17 +15,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
 
 from msgspec.structs import replace
+from pyroute2 import IPRoute
 
-from nat64_dataplane.config import Config, parse
+from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
-from nat64_dataplane.translator import config_file
+from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.instance import Instance
-from nat64_dataplane.translator.node import netlink_monitor
+from nat64_dataplane.translator.node import facts, netlink_monitor, uplinks_and_pools
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
@@ -58,6 +60,9 @@ class Options:
     pins: Path = DEFAULT_PINS
     run_dir: Path = DEFAULT_RUN_DIR
     attach_by: AttachBy = "auto"
+    node_file: Path | None = None
+    node: str = ""
+    """This node, as the node file names it."""
 
 
 class Agent:
@@ -65,12 +70,14 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._content = config_file.read(options.config)
-        config = parse(self._content)
+        self._source = ConfigSource(options.config, options.node_file, options.node)
+        config = self._source.current
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status still holds: what it set up translates whether we run or not.
         status = self.run_dir.read_status() or _starting(config)
         self.state = AgentState(config, status, warnings=status.warnings)
+        if self._source.error:
+            self._refuse(self._source.error)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -128,7 +135,8 @@ class Agent:
             self._wake.clear()
             config = self.state.config
             try:
-                await self._in_kernel(self.run_dir.claim, config)
+                self._check_pools(config)
+                await self._in_kernel(self.run_dir.claim, config, _node_address)
                 settled = await self._in_kernel(instance.reconcile, config)
             except DataplaneError as error:
                 self.state.failures += 1
@@ -143,6 +151,14 @@ class Agent:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
                 await asyncio.sleep(_SETTLE_SECONDS)
+
+    def _check_pools(self, config: Config) -> None:
+        if not config.pools:
+            raise HostError(
+                "NoAddress",
+                f"no address of the pools' ranges is allocated to node {self.options.node!r} yet; "
+                "the NAT64Gateway's status says whether there are enough",
+            )
 
     def _settled(self, settled: Settled) -> None:
         if self.state.settled:
@@ -215,11 +231,10 @@ class Agent:
         while True:
             await asyncio.sleep(_CONFIG_POLL_SECONDS)
             try:
-                content = config_file.read(self.options.config)
-                if content == self._content:
-                    continue
-                self._content = content
-                self._adopt(parse(content))
+                if self._source.changed():
+                    self._adopt(self._source.current)
+                    if self._source.error:
+                        self._refuse(self._source.error)
             except ConfigError as error:
                 self._refuse(str(error))
 
@@ -233,7 +248,8 @@ class Agent:
             raise ConfigError(f"listen: {config.listen!r}: needs a restart of the agent")
         if config != self.state.config:
             try:
-                self.run_dir.claim(config)
+                if config.pools:
+                    self.run_dir.claim(config, _node_address)
             except HostError as error:
                 raise ConfigError(str(error)) from error
         self.state.config_error = ""
@@ -252,6 +268,13 @@ class Agent:
 def pause_after(took: float) -> float:
     """Seconds to rest after a sweep of `took` seconds."""
     return min(max(_SWEEP_SECONDS, took / _SWEEP_SHARE), LONGEST_PAUSE)
+
+
+def _node_address() -> list[IPv4Address]:
+    """The address that the pool `node` stands for, if there is one."""
+    with contextlib.suppress(HostError), IPRoute(strict_check=True) as ipr:
+        return [uplinks_and_pools.node_address(facts.read(ipr))]
+    return []
 
 
 def _starting(config: Config) -> Status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
 
+NODE_NAME, NODE_FILE = "NODE_NAME", "NAT64_NODE_FILE"
+"""From the environment, so that commands that are run in the pod see what its agent sees."""
 _DEFAULT_LISTEN = "[::]:9464"
 
 
@@ -88,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "Translate as the config file says, and repair what others change.")
     run.add_argument("--config", type=Path, required=True)
+    _add_node_file(run)
     run.add_argument(
         "--prepare", action="store_true", help="set the node's sysctls first, as `prepare` does"
     )
@@ -135,12 +139,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_node_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--node-file",
+        type=Path,
+        default=os.environ.get(NODE_FILE),
+        help="what differs by node: its addresses of ranges that nodes share, and pod ranges "
+        f"(default: the environment's {NODE_FILE})",
+    )
+    parser.add_argument(
+        "--node",
+        default=os.environ.get(NODE_NAME, ""),
+        help=f"this node's name there (default: the environment's {NODE_NAME})",
+    )
+
+
 def _add_diagnosis(add: Callable[..., argparse.ArgumentParser]) -> None:
     """What `kubectl nat64 doctor` and `trace` run on a node; JSON only."""
     look = add("inspect", node_inspection.run, "Print what this node looks like to its translator.")
     way = add("trace", trace.run, "Print a client's way to a destination, as this node sees it.")
     for one in (look, way):
         one.add_argument("--config", type=Path, default=node_inspection.DEFAULT_CONFIG)
+        _add_node_file(one)
     way.add_argument("--client", type=IPv6Address, required=True, help="who sends")
     way.add_argument("--destination", type=IPv6Address, action="append", default=[])
     way.add_argument("--host", help="a name to resolve, whose addresses are destinations")
@@ -161,6 +181,8 @@ def _run(options: argparse.Namespace) -> int:
                 pins=options.pins,
                 run_dir=options.run_dir,
                 attach_by=options.attach,
+                node_file=options.node_file,
+                node=options.node,
             )
         ).run()
     )

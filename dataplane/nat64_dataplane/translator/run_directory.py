@@ -10,12 +10,19 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import msgspec
 
-from nat64_dataplane.claims import Claim, clash_anywhere, clash_on_a_node
+from nat64_dataplane.claims import (
+    Claim,
+    clash_anywhere,
+    clash_at,
+    clash_on_a_node,
+    written_blocks,
+)
 from nat64_dataplane.config import Config, parse, render
 from nat64_dataplane.errors import BusyError, ConfigError, HostError
 from nat64_dataplane.translator.node_warning import NodeWarning
@@ -72,17 +79,20 @@ class RunDir:
             lock.flush()
             yield
 
-    def claim(self, config: Config) -> None:
+    def claim(
+        self, config: Config, node_address: Callable[[], Iterable[IPv4Address]] = tuple
+    ) -> None:
         """Note what the instance takes on this node, before it takes it. Raises HostError where
         another instance has some of it, also one whose agent doesn't run: what it set up is still
-        there. OSError where the note can't be written.
+        there. OSError where the note can't be written. `node_address` says what the pool `node`
+        stands for; it is asked only where one instance has that and the other a written address.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         content = render(config)
         with _exclusively(self.path.parent):
             for other in sorted(self.path.parent.glob(f"*/{_CLAIM}")):
                 if other.parent != self.path:
-                    _check_apart(config, other)
+                    _check_apart(config, other, node_address)
             path = self.path / _CLAIM
             if not path.exists() or path.read_bytes() != content:
                 new = path.with_suffix(".new")
@@ -112,13 +122,18 @@ class RunDir:
             self.path.parent.rmdir()
 
 
-def _check_apart(config: Config, claimed: Path) -> None:
+def _check_apart(
+    config: Config, claimed: Path, node_address: Callable[[], Iterable[IPv4Address]]
+) -> None:
     try:
         theirs = parse(claimed.read_bytes())
     except (OSError, ConfigError):  # it has just been removed, or is of another version
         return
     ours, others = Claim.of(config), Claim.of(theirs)
-    if found := clash_on_a_node(ours, others) or clash_anywhere(ours, others):
+    found = clash_on_a_node(ours, others) or clash_anywhere(ours, others)
+    if not found and (written_blocks(ours, others) or written_blocks(others, ours)):
+        found = clash_at(ours, others, node_address())
+    if found:
         raise HostError(
             "TakenOnNode",
             f"{found.field}: translator {theirs.name!r} has {found.what} on this node already; "

@@ -19,7 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator import config_file
+from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.node import facts, node_sysctls, uplinks_and_pools
 from nat64_dataplane.translator.node.facts import Facts
 
@@ -39,7 +39,7 @@ _MOUNTS = Path("/proc/self/mounts")
 
 def run(options: argparse.Namespace) -> int:
     """Print it all as JSON."""
-    config = config_file.load(options.config)
+    config = ConfigSource(options.config, options.node_file, options.node).current
     with IPRoute(strict_check=True) as ipr:
         found = facts.read(ipr)
         routes = prefix_routes(ipr, config)

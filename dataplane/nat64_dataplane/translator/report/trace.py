@@ -25,7 +25,7 @@ from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
 from nat64_dataplane.errors import ConfigError
-from nat64_dataplane.translator import config_file
+from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.datapath import abi
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, Verdict
 from nat64_dataplane.translator.datapath.counters import DROP_REASONS
@@ -43,7 +43,7 @@ _FLAGS = 5
 
 def run(options: argparse.Namespace) -> int:
     """Print the trace as JSON."""
-    config = config_file.load(options.config)
+    config = ConfigSource(options.config, options.node_file, options.node).current
     options.name = config.name
     status = RunDir(options.run_dir, config.name).read_status()
     found: dict[str, Any] = {
