@@ -13,13 +13,14 @@ import enum
 import hashlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any
 
 import msgspec
 import yaml
 
 from nat64_dataplane import pref64
 from nat64_dataplane.errors import ConfigError
+from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.special_purpose import NEVER_FORWARDED
 
 SCHEMA_VERSION = 1
@@ -41,33 +42,6 @@ class Filtering(enum.Enum):
     ADDRESS_AND_PORT_DEPENDENT = "AddressAndPortDependent"
     ENDPOINT_INDEPENDENT = "EndpointIndependent"
     ADDRESS_DEPENDENT = "AddressDependent"
-
-
-class PortRange(NamedTuple):
-    """An inclusive range of transport ports or ICMP query identifiers, both within 1-65535."""
-
-    first: int
-    last: int
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """Read `61001-65535`, or `4000` for a single port. Raises ValueError."""
-        first, dash, last = text.partition("-")
-        if not first.isascii() or not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(
-                f"ports {text!r} is not a port range: write FIRST-LAST, as in 61001-65535"
-            )
-        low, high = int(first), int(last or first)
-        if not 1 <= low <= high <= 65535:
-            raise ValueError(f"ports {text!r} is not a port range: 1 <= FIRST <= LAST <= 65535")
-        return cls(low, high)
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    def overlaps(self, other: PortRange) -> bool:
-        """Whether any port is in both."""
-        return self.first <= other.last and other.first <= self.last
 
 
 class _Section(

@@ -27,13 +27,22 @@ IPV4_RANGE = "must be an IPv4 range"
 
 Row = tuple[dict[str, Any], str, str]
 
-OVERLAPS: list[list[dict[str, str]]] = [
+
+def span(first: int, last: int) -> dict[str, int]:
+    return {"from": first, "to": last}
+
+
+def shared(network: str, **more: Any) -> dict[str, Any]:
+    return {"source": "Range", "range": network, **more}
+
+
+OVERLAPS: list[list[dict[str, Any]]] = [
     [{}, {}],
-    [{"ports": "100-200"}, {"ports": "200"}],
-    [{"addresses": "203.0.113.0/28"}, {"addresses": "203.0.113.8/29"}],
-    [{"addresses": "203.0.113.8/29"}, {"addresses": "203.0.113.0/28"}],
-    [{"addresses": "203.0.113.9"}, {"addresses": "203.0.113.8/29", "ports": "1-65535"}],
-    [{}, {"addresses": "203.0.113.1"}, {"addresses": "203.0.113.1"}],
+    [{"ports": span(100, 200)}, {"ports": span(200, 200)}],
+    [shared("203.0.113.0/28"), shared("203.0.113.8/29")],
+    [shared("203.0.113.8/29"), shared("203.0.113.0/28")],
+    [shared("203.0.113.8/29", ports=span(1, 9)), shared("203.0.113.8/29", ports=span(10, 19))],
+    [{}, shared("203.0.113.1/32"), shared("203.0.113.1/32")],
 ]
 STATIC = {
     "protocol": "TCP",
@@ -62,20 +71,39 @@ BAD_GATEWAYS: list[Row] = [
     ({"prefix": "2" * 60}, "spec.prefix", "may not be more than 43"),
     ({"prefix": 64}, "spec.prefix", "must be of type string"),
     ({"pools": []}, "spec.pools", "should have at least 1 items"),
-    ({"pools": [{"addresses": "nodes"}]}, "spec.pools[0].addresses", "must be `node`"),
-    ({"pools": [{"addresses": "2001:db8::1"}]}, "spec.pools[0].addresses", "must be `node`"),
-    ({"pools": [{"addresses": "203.0.113.9/29"}]}, "spec.pools[0].addresses", BEYOND),
-    ({"pools": [{"addresses": "10.0.0.0/16"}]}, "spec.pools[0].addresses", "at most a /24"),
-    ({"pools": [{"addresses": "127.0.0.1"}]}, "spec.pools[0].addresses", "never leave a node"),
-    ({"pools": [{"addresses": "169.254.1.0/24"}]}, "spec.pools[0].addresses", "never leave"),
-    ({"pools": [{"addresses": "224.0.0.1"}]}, "spec.pools[0].addresses", "never leave a node"),
-    ({"pools": [{"addresses": "0.0.0.0"}]}, "spec.pools[0].addresses", "never leave a node"),
-    ({"pools": [{"ports": "all"}]}, "spec.pools[0].ports", "FIRST-LAST, as in 61001-65535"),
-    ({"pools": [{"ports": "1-2-3"}]}, "spec.pools[0].ports", "FIRST-LAST"),
-    ({"pools": [{"ports": "5-4"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
-    ({"pools": [{"ports": "0-10"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
-    ({"pools": [{"ports": "1-65536"}]}, "spec.pools[0].ports", "1 <= FIRST <= LAST <= 65535"),
-    ({"pools": [{"adresses": "node"}]}, "spec.pools[0].adresses", "unknown field"),
+    ({"pools": [{"source": "Nodes"}]}, "spec.pools[0].source", 'supported values: "Node", "Range"'),
+    ({"pools": [{"source": "Range"}]}, "spec.pools[0]", "a range goes with the source Range"),
+    ({"pools": [{"range": "192.0.2.0/24"}]}, "spec.pools[0]", "a range goes with the source Range"),
+    ({"pools": [{"addressesPerNode": 2}]}, "spec.pools[0]", "goes with the source Range"),
+    ({"pools": [shared("2001:db8::/64")]}, "spec.pools[0].range", IPV4_RANGE),
+    ({"pools": [shared("203.0.113.9")]}, "spec.pools[0].range", IPV4_RANGE),
+    ({"pools": [shared("203.0.113.9/29")]}, "spec.pools[0].range", BEYOND),
+    ({"pools": [shared("10.0.0.0/15")]}, "spec.pools[0].range", "at most a /16"),
+    ({"pools": [shared("127.0.0.0/24")]}, "spec.pools[0].range", "never leave a node"),
+    ({"pools": [shared("169.254.1.0/24")]}, "spec.pools[0].range", "never leave a node"),
+    ({"pools": [shared("224.0.0.1/32")]}, "spec.pools[0].range", "never leave a node"),
+    ({"pools": [shared("0.0.0.0/24")]}, "spec.pools[0].range", "never leave a node"),
+    (
+        {"pools": [shared("203.0.113.0/30", addressesPerNode=5)]},
+        "spec.pools[0]",
+        "addressesPerNode is more than the range has",
+    ),
+    (
+        {"pools": [shared("203.0.113.0/24", addressesPerNode=65)]},
+        "spec.pools[0].addressesPerNode",
+        "less than or equal to 64",
+    ),
+    (
+        {"pools": [shared("203.0.113.0/24", addressesPerNode=0)]},
+        "spec.pools[0].addressesPerNode",
+        "greater than or equal to 1",
+    ),
+    ({"pools": [{"ports": "100-200"}]}, "spec.pools[0].ports", "must be of type object"),
+    ({"pools": [{"ports": {"from": 5}}]}, "spec.pools[0].ports.to", "Required value"),
+    ({"pools": [{"ports": span(5, 4)}]}, "spec.pools[0].ports", "from must be at most to"),
+    ({"pools": [{"ports": span(0, 4)}]}, "spec.pools[0].ports.from", "equal to 1"),
+    ({"pools": [{"ports": span(1, 65536)}]}, "spec.pools[0].ports.to", "equal to 65535"),
+    ({"pools": [{"sources": "Node"}]}, "spec.pools[0].sources", "unknown field"),
     ({"pools": [{}] * 65}, "spec.pools", "must have at most 64 items"),
     ({"uplinks": ["eth 0"]}, "spec.uplinks[0]", "is not an interface name"),
     ({"uplinks": ["a-very-long-interface"]}, "spec.uplinks[0]", "may not be more than 15"),
@@ -194,10 +222,10 @@ BAD_GATEWAYS: list[Row] = [
         "spec.limits.newSessionsPerSecondPerClient",
         "equal to 1000000",
     ),
-    *(({"pools": pools}, "spec.pools", "a port of an address may be in one") for pools in OVERLAPS),
+    *(({"pools": pools}, "spec.pools", "two pools overlap") for pools in OVERLAPS),
     ({"hostPorts": {"dns": 99, "dnsReady": 99}}, "spec.hostPorts", "two are the same"),
     (
-        {"hostPorts": {"translator": 6500}, "pools": [{"ports": "6000-7000"}]},
+        {"hostPorts": {"translator": 6500}, "pools": [{"ports": span(6000, 7000)}]},
         "spec.hostPorts",
         "a pool of the node's own address has one of these ports too",
     ),
@@ -551,10 +579,11 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
     {"prefix": "2001:db8:1:2::/64"},
     {"prefix": "2001:db8:1:2:3:5::/96"},
     {"prefix": "2001:db8:1:2:ff:5::/96"},
-    {"pools": [{"addresses": "203.0.113.8/29", "ports": "4000"}, {}]},
-    {"pools": [{"ports": "100-200"}, {"ports": "201-300"}, {"addresses": "203.0.113.1"}]},
-    {"pools": [{"addresses": f"203.0.113.{n}"} for n in range(64)]},
-    {"hostPorts": {"dns": 6464, "dnsReady": 6466}, "pools": [{"ports": "6467-6500"}]},
+    {"pools": [shared("203.0.113.8/29", addressesPerNode=8, ports=span(4000, 4000)), {}]},
+    {"pools": [{"ports": span(100, 200)}, {"ports": span(201, 300)}, shared("203.0.113.1/32")]},
+    {"pools": [shared(f"203.0.113.{n}/32") for n in range(64)]},
+    {"pools": [shared("10.0.0.0/16", addressesPerNode=64)]},
+    {"hostPorts": {"dns": 6464, "dnsReady": 6466}, "pools": [{"ports": span(6467, 6500)}]},
     {"staticMappings": [STATIC, {**STATIC, "protocol": "UDP"}, {**STATIC, "port": 444}]},
     {"uplinks": ["eth0.100", "bond0"]},
     {"tolerations": []},

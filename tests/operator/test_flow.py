@@ -611,7 +611,9 @@ def test_conflicts_name_the_older_object_which_keeps_working(
     eventually(lambda: accepted("dns64policy", "lost")[1] == "GatewayNotFound")
     assert "'nobody'" in accepted("dns64policy", "lost")[2]
     cluster.patch("nat64gateway/second", body={"spec": {"prefix": "64:ff9b:1:1::/96"}})
-    cluster.patch("nat64gateway/second", body={"spec": {"pools": [{"ports": "50000-50999"}]}})
+    cluster.patch(
+        "nat64gateway/second", body={"spec": {"pools": [{"ports": {"from": 50000, "to": 50999}}]}}
+    )
     eventually(lambda: cluster.get("daemonset", "nat64-second"), about="the second runs")
 
 

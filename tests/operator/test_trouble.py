@@ -41,7 +41,9 @@ CRDS = ("nat64gateways.nat64-operator.io", "dns64policies.nat64-operator.io")
 
 def second() -> dict[str, Any]:
     """A gateway that stands beside the default one."""
-    return gateway("second", prefix="64:ff9b:1:1::/96", pools=[{"ports": "50000-50999"}])
+    return gateway(
+        "second", prefix="64:ff9b:1:1::/96", pools=[{"ports": {"from": 50000, "to": 50999}}]
+    )
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
 
-from nat64_dataplane import claims, config
+from nat64_dataplane import claims, config, node_file
 from nat64_dataplane.claims import Claim
+from nat64_dataplane.node_file import NodeFile
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 
@@ -25,17 +26,33 @@ def gateway_of(daemon_set: Object) -> str:
     return name
 
 
+KUBELET_SECONDS = 100.0
+"""How old a mounted file may be."""
+OUTLIVES_SECONDS = 200.0
+"""How long a machine may go on whose Node was deleted."""
+
+
 class Machines:
     """What is in the kernels of the nodes. A pod that ends leaves it there."""
 
     def __init__(self, *, agents_refuse: bool) -> None:
         self.held: dict[str, dict[str, config.Config]] = {}
+        """What translates, by node and gateway."""
+        self.runs: dict[tuple[str, str], config.Config] = {}
+        """The config that each agent has read."""
+        self._files: dict[tuple[str, str], tuple[float, NodeFile]] = {}
+        self._gone: dict[str, float] = {}
         self._agents_refuse = agents_refuse
 
     def act(self, simulation: Any, rng: random.Random) -> None:
         """Every pod does its work, in any order."""
-        for gone in self.held.keys() - simulation.nodes.keys():
-            del self.held[gone]
+        self._gone = {
+            name: self._gone.get(name, simulation.now)
+            for name in self.held.keys() - simulation.nodes.keys()
+        }
+        for gone, since in self._gone.items():
+            if rng.random() < 0.2 or simulation.now - since > OUTLIVES_SECONDS:
+                self.power_off(gone)
         pods = [
             (obj, node)
             for obj in simulation.owned.values()
@@ -47,21 +64,57 @@ class Machines:
             held, name = self.held.setdefault(node, {}), gateway_of(daemon_set)
             if removes(daemon_set):
                 held.pop(name, None)
+                self.runs.pop((node, name), None)
             elif (wanted := mounted(simulation, daemon_set)) is not None:
                 others = (theirs for other, theirs in held.items() if other != name)
                 addresses = simulation.nodes[node].ipv4
+                file = self._mounted_file(simulation, node, wanted, rng)
+                self.runs[node, name] = wanted
+                wanted = node_file.resolve(wanted, file, node)
+                if not wanted.pools:
+                    continue  # the agent leaves everything as it is
                 if not (self._agents_refuse and any(clash(wanted, o, addresses) for o in others)):
                     held[name] = wanted
+
+    def power_off(self, node: str) -> None:
+        """Nothing is left of it, but for what the API server knows."""
+        self.held.pop(node, None)
+        self.runs = {key: found for key, found in self.runs.items() if key[0] != node}
+
+    def _mounted_file(
+        self, simulation: Any, node: str, wanted: config.Config, rng: random.Random
+    ) -> NodeFile:
+        """The node file as the pod sees it, which may be an older one unless the pod is new."""
+        ref = Ref("ConfigMap", names.node_file(wanted.name), simulation.settings.namespace)
+        found = simulation.owned.get(ref)
+        at, file = self._files.get((node, wanted.name), (0.0, NodeFile()))
+        new = self.runs.get((node, wanted.name)) != wanted
+        if found and (new or rng.random() < 0.3 or simulation.now - at > KUBELET_SECONDS):
+            file = node_file.parse(found["data"][names.NODE_FILE].encode())
+            self._files[node, wanted.name] = simulation.now, file
+        return file
 
     def is_done(self, simulation: Any, daemon_set: Object, node: str) -> bool:
         """Whether a pod is ready."""
         holds = self.held.get(node, {}).get(gateway_of(daemon_set))
         if removes(daemon_set):
             return holds is None
-        return holds is not None and holds == mounted(simulation, daemon_set)
+        runs = self.runs.get((node, gateway_of(daemon_set)))
+        return holds is not None and runs == mounted(simulation, daemon_set)
 
     def double_owners(self, simulation: Any) -> Iterator[str]:
-        """Each address, port, prefix or interface that two translators hold on one node."""
+        """Each prefix or interface that two translators hold on one node, and each address and port
+        that two hold anywhere.
+        """
+        everywhere = [(node, held) for node, of in self.held.items() for held in of.values()]
+        for (node, a), (other, b) in itertools.combinations(everywhere, 2):
+            for pool, theirs in itertools.product(a.pools, b.pools):
+                if not pool.network or not theirs.network:
+                    continue
+                if pool.network.overlaps(theirs.network) and pool.port_range.overlaps(
+                    theirs.port_range
+                ):
+                    yield f"{a.name} on {node} and {b.name} on {other}: {pool} {theirs}"
         for node, held in self.held.items():
             addresses = simulation.nodes[node].ipv4 if node in simulation.nodes else ()
             for a, b in itertools.combinations(held.values(), 2):

@@ -236,7 +236,8 @@ class Simulation:
         owned = {
             ref: {k: v for k, v in obj.items() if k in ("spec", "data", "immutable")}
             for ref, obj in self.owned.items()
-            if not ref.name.startswith("nat64.wiring.")
+            # Which node has which address of a range depends on the way.
+            if not ref.name.startswith("nat64.wiring.") and not ref.name.endswith(".nodes")
         }
         return owned, self.corefile and self.text()
 
@@ -261,7 +262,10 @@ class Simulation:
         return self.machines is None or self.machines.is_done(self, daemon_set, node)
 
     def _is_late(self, action: Any) -> bool:
-        """Whether a Corefile was written since it was looked at, which is a conflict."""
+        """Whether something was written since it was looked at, which is a conflict."""
+        if isinstance(action, Apply) and action.resource_version:
+            there = self.owned.get(Ref.of(action.manifest))
+            return not there or there["metadata"]["resourceVersion"] != action.resource_version
         if isinstance(action, WriteKeys):
             return action.exists != (self.backup is not None)
         if not isinstance(action, WriteCorefile) or not action.resource_version:
@@ -272,7 +276,7 @@ class Simulation:
     def _perform(self, action: Any) -> None:
         version = str(next(self._numbers))
         match action:
-            case Apply(manifest):
+            case Apply(manifest):  # a late one is not performed
                 ref = Ref.of(manifest)
                 new = copy.deepcopy(manifest)
                 old = self.owned.get(ref)
@@ -318,8 +322,8 @@ class Simulation:
             case Disown(ref, managed_fields, _):
                 assert (ref.namespace, ref.name) == COREDNS
                 self.corefile["metadata"]["managedFields"] = list(managed_fields)
-            case Announce(_, gateway, content):
-                self.announced[gateway] = content
+            case Announce():
+                self.announced[action.gateway] = action.whole
             case Delete(ref, uid):
                 if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
                     del self.owned[ref]

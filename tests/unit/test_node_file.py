@@ -62,7 +62,10 @@ def test_what_is_rendered_is_read_back() -> None:
         ('{"version": 2}', "version 2 is not known"),
         ('{"podRanges": ["10.0.0.0/8"]}', r"podRanges\[0\]: .*10.0.0.0/8"),
         ('{"podRanges": [7]}', r"podRanges\[0\]: 7"),
-        ('{"nodes": {"a": {"allocated": ["192.0.2.1/24"]}}}', r"nodes.a: allocated\[0\]: .*192.0.2.1/24"),
+        (
+            '{"nodes": {"a": {"allocated": ["192.0.2.1/24"]}}}',
+            r"nodes.a: allocated\[0\]: .*192.0.2.1/24",
+        ),
         ('{"nodes": {"a": {"more": 1}}}', "nodes.a: .*unknown field `more`"),
         ('{"nodes": {"' + "x" * node_file.MAX_BYTES + '": {}}}', "at most 900000"),
     ],

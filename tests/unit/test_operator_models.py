@@ -76,7 +76,14 @@ def test_an_empty_gateway_is_the_translators_default() -> None:
 def test_every_option_of_the_translator_can_be_set() -> None:
     made = gateway(
         prefix="64:ff9b:1::/96",
-        pools=[{"addresses": "203.0.113.8/29", "ports": "1024-65535"}],
+        pools=[
+            {
+                "source": "Range",
+                "range": "203.0.113.8/29",
+                "addressesPerNode": 2,
+                "ports": {"from": 1024, "to": 65535},
+            }
+        ],
         uplinks=["eth0"],
         interfaceName="nat",
         staticMappings=[
@@ -131,18 +138,19 @@ def test_every_option_of_the_translator_can_be_set() -> None:
 
 
 @given(
-    pools=st.lists(st.sampled_from(["node", "203.0.113.1", "203.0.113.0/24"]), max_size=3),
+    pools=st.lists(st.sampled_from(["", "203.0.113.1/32", "203.0.113.0/24"]), max_size=3),
     ports=st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted),
     prefix=st.sampled_from(["64:ff9b::/96", "2001:db8::/32", "2001:db8:100::/40", "fd00::/64"]),
 )
 def test_what_becomes_a_config_reads_back_in_the_agent(
     pools: list[str], ports: list[int], prefix: str
 ) -> None:
+    span = {"from": ports[0], "to": ports[1]}
     spread = [
-        {"addresses": address, "ports": f"{ports[0]}-{ports[1]}"}
-        for address in dict.fromkeys(pools)
+        {"ports": span, **({"source": "Range", "range": pool} if pool else {})}
+        for pool in dict.fromkeys(pools)
     ]
-    overlapping = len({"203.0.113.1", "203.0.113.0/24"} & set(pools)) == 2
+    overlapping = len({"203.0.113.1/32", "203.0.113.0/24"} & set(pools)) == 2
     made = gateway(prefix=prefix, **({"pools": spread} if spread else {}))
     if overlapping:
         return
@@ -187,9 +195,9 @@ def test_a_gateway_stored_by_the_first_release_reads_the_same() -> None:
     read = Gateway.parse(stored)
     made = read.config()
     assert str(made.prefix) == "64:ff9b:1::/96"
-    assert [(p.addresses, p.ports) for p in made.pools] == [
-        ("node", "61001-65535"),
-        ("203.0.113.8/29", "1024-65535"),
+    assert [(p.addresses, p.ports, p.addresses_per_node) for p in made.pools] == [
+        ("node", "61001-65535", 0),
+        ("203.0.113.8/29", "1024-65535", 2),
     ]
     assert (made.interface, made.uplinks, made.lowest_ipv6_mtu) == ("nat64-edge", ("eth0",), 1400)
     assert made.filtering is config.Filtering.ADDRESS_DEPENDENT

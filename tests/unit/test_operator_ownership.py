@@ -17,15 +17,24 @@ NAMES = ("a", "b", "c")
 ZONES = "xyz"
 
 
+def span(first: int, last: int) -> dict[str, int]:
+    return {"from": first, "to": last}
+
+
+def shared(network: str, ports: dict[str, int], per_node: int = 1) -> dict[str, Any]:
+    return {"source": "Range", "range": network, "addressesPerNode": per_node, "ports": ports}
+
+
 def spec(rng: random.Random) -> dict[str, Any]:
     """One that may want what another has."""
     pools: list[list[dict[str, Any]]] = [
-        [{"ports": "40000-40999"}],
-        [{"ports": "40500-41999"}],
-        [{"ports": "50000-50999"}],
-        [{"addresses": "192.0.2.0/30", "ports": "1024-65535"}],
-        [{"addresses": "192.0.2.3", "ports": "1024-2000"}, {"ports": "51000-51999"}],
-        [{"addresses": "198.51.100.1", "ports": "40000-40999"}],
+        [{"ports": span(40000, 40999)}],
+        [{"ports": span(40500, 41999)}],
+        [{"ports": span(50000, 50999)}],
+        [shared("192.0.2.0/30", span(1024, 65535))],
+        [shared("192.0.2.0/29", span(1024, 65535), rng.choice([1, 2]))],
+        [shared("192.0.2.3/32", span(1024, 2000)), {"ports": span(51000, 51999)}],
+        [shared("198.51.100.0/30", span(40000, 40999))],
     ]
     return {
         "prefix": f"64:ff9b:1:{rng.randrange(3)}::/96",
@@ -46,7 +55,7 @@ def happen(made: Simulation, rng: random.Random) -> None:
     """Something that people, nodes or bad luck do."""
     known = made.custom["NAT64Gateway"]
     name = rng.choice(NAMES)
-    match rng.randrange(7):
+    match rng.randrange(8):
         case 0 | 1 if name in known and not known[name]["metadata"].get("deletionTimestamp"):
             made.edit("NAT64Gateway", name, **spec(rng))
         case 0 | 1 | 2 if name not in known:
@@ -63,7 +72,9 @@ def happen(made: Simulation, rng: random.Random) -> None:
                 made.nodes[other] = node(other, rng)
         case 6:  # a node restarts
             assert made.machines is not None
-            made.machines.held.pop(f"n{rng.randrange(3)}", None)
+            made.machines.power_off(f"n{rng.randrange(3)}")
+        case 7:
+            made.now += rng.choice([30, 120, 400])
 
 
 def cluster(rng: random.Random, *, agents_refuse: bool) -> Simulation:
@@ -134,7 +145,7 @@ def assert_it_ends_well(made: Simulation, rng: random.Random, *, all_is_heard: b
             for name in made.scheduled(obj):
                 gateway = obj["metadata"]["name"].removeprefix("nat64-")
                 wanted[name].add(gateway)
-                assert made.machines.held[name].get(gateway) == mounted(made, obj), (name, gateway)
+                assert made.machines.runs.get((name, gateway)) == mounted(made, obj)
     for name, held in made.machines.held.items():
         assert not all_is_heard or held.keys() <= wanted.get(name, set()), f"{name}: leftovers"
 

@@ -29,17 +29,21 @@ class Wish(NamedTuple):
 GATEWAYS = ("a", "b", "default")
 
 
+def span(first: int, last: int) -> dict[str, int]:
+    return {"from": first, "to": last}
+
+
 def good_gateway(number: int, rng: random.Random) -> Spec:
     """One that stands beside others of other numbers."""
     spec: Spec = {
         "prefix": f"64:ff9b:1:{number:x}::/96",
-        "pools": [{"ports": f"{40000 + 1000 * number}-{40999 + 1000 * number}"}],
+        "pools": [{"ports": span(40000 + 1000 * number, 40999 + 1000 * number)}],
         "nodeSelector": rng.choice([{}, {"zone": "x"}, {"zone": "y"}, {"zone": "nowhere"}]),
         "timeouts": {"udpSeconds": rng.choice([300, 301, 302])},
     }
     if rng.random() < 0.3:
-        pool = {"addresses": f"192.0.2.{number * 8}/29", "ports": "1024-65535"}
-        spec["pools"] = [pool]
+        network = f"192.0.2.{number * 8}/29"
+        spec["pools"] = [{"source": "Range", "range": network, "ports": span(1024, 65535)}]
         spec["staticMappings"] = [
             {
                 "protocol": "TCP",
@@ -59,7 +63,7 @@ def any_gateway(number: int, rng: random.Random) -> Spec:
         good_gateway(number, rng),
         good_gateway(rng.randrange(3), rng),
         {},
-        {"pools": [{"ports": "100-200"}, {"ports": "150-160"}]},
+        {"pools": [{"ports": span(100, 200)}, {"ports": span(150, 160)}]},
         {"hostPorts": {"dns": 6464, "dnsReady": 6464}},
         {"prefix": ["not", "of", "this", "version"]},
     ]

@@ -53,7 +53,7 @@ def test_configs_come_before_the_daemonset_that_mounts_them() -> None:
     clients, group = reconcile(simulation.world()).groups
     assert clients.subject.name == "nat64-clients"
     applied = [Ref.of(a.manifest).kind for a in group.actions if isinstance(a, Apply)]
-    assert applied == ["ConfigMap", "ConfigMap", "Service", "ConfigMap", "DaemonSet"]
+    assert applied == [*["ConfigMap"] * 3, "Service", "ConfigMap", "DaemonSet"]
 
 
 def test_the_corefile_is_written_only_after_its_record() -> None:
@@ -273,7 +273,7 @@ def test_a_policy_whose_corefile_is_gone_is_let_go() -> None:
 def test_a_refused_change_keeps_the_last_good_config() -> None:
     simulation = settled()
     before = simulation.everything()
-    pools = [{"ports": "100-200"}, {"ports": "150-160"}]
+    pools = [{"ports": {"from": 100, "to": 200}}, {"ports": {"from": 150, "to": 160}}]
     simulation.edit("NAT64Gateway", "default", pools=pools)
     simulation.settle()
     status, reason, message = simulation.condition("NAT64Gateway", "default", "Accepted")
@@ -306,15 +306,18 @@ def test_a_policy_of_another_version_leaves_the_sidecars_as_they_are() -> None:
 
 
 CONFLICTS: list[tuple[str, dict[str, Any]]] = [
-    ("PrefixConflict", {"pools": [{"ports": "100-200"}]}),
+    ("PrefixConflict", {"pools": [{"ports": {"from": 100, "to": 200}}]}),
     ("PrefixConflict", {"prefix": "64:ff9b::/96", "nodeSelector": {"a": "b"}}),
     ("PoolConflict", {"prefix": "2001:db8::/96"}),
-    ("PoolConflict", {"prefix": "2001:db8::/96", "pools": [{"ports": "65000-65100"}]}),
+    (
+        "PoolConflict",
+        {"prefix": "2001:db8::/96", "pools": [{"ports": {"from": 65000, "to": 65100}}]},
+    ),
     (
         "InterfaceConflict",
         {
             "prefix": "2001:db8::/96",
-            "pools": [{"ports": "100-200"}],
+            "pools": [{"ports": {"from": 100, "to": 200}}],
             "interfaceName": "nat64-default",
         },
     ),
@@ -322,7 +325,7 @@ CONFLICTS: list[tuple[str, dict[str, Any]]] = [
         "HostPortConflict",
         {
             "prefix": "2001:db8::/96",
-            "pools": [{"ports": "100-200"}],
+            "pools": [{"ports": {"from": 100, "to": 200}}],
             "hostPorts": {"dnsMetrics": 6464},
         },
     ),
@@ -346,7 +349,9 @@ def test_the_younger_of_two_gateways_in_conflict_says_so(reason: str, spec: dict
 def test_an_edit_never_takes_a_corefile_away_from_a_policy_that_runs() -> None:
     simulation = Simulation()
     simulation.create("NAT64Gateway", "default")
-    simulation.create("NAT64Gateway", "b", prefix="2001:db8::/96", pools=[{"ports": "100-200"}])
+    simulation.create(
+        "NAT64Gateway", "b", prefix="2001:db8::/96", pools=[{"ports": {"from": 100, "to": 200}}]
+    )
     simulation.create("DNS64Policy", "older", gatewayRef={"name": "nobody"})
     simulation.create("DNS64Policy", "running", coreDNS={"mode": "Plugin"})
     simulation.settle()
@@ -429,7 +434,9 @@ def test_a_refused_prefix_never_reaches_coredns() -> None:
     simulation = settled(wired=False)
     simulation.create("DNS64Policy", "default", coreDNS={"mode": "Plugin"})
     simulation.settle()
-    simulation.create("NAT64Gateway", "older", prefix="2001:db8::/96", pools=[{"ports": "100-200"}])
+    simulation.create(
+        "NAT64Gateway", "older", prefix="2001:db8::/96", pools=[{"ports": {"from": 100, "to": 200}}]
+    )
     older = simulation.custom["NAT64Gateway"]["older"]["metadata"]
     older["creationTimestamp"] = "2020-01-01T00:00:00Z"
     simulation.settle()
@@ -448,7 +455,7 @@ def test_a_refused_prefix_never_reaches_coredns() -> None:
 
 def test_a_prefix_that_was_never_accepted_is_not_wired() -> None:
     simulation = settled(wired=False)
-    simulation.create("NAT64Gateway", "second", pools=[{"ports": "100-200"}])
+    simulation.create("NAT64Gateway", "second", pools=[{"ports": {"from": 100, "to": 200}}])
     spec = {"gatewayRef": {"name": "second"}, "coreDNS": {"mode": "Plugin"}}
     simulation.create("DNS64Policy", "default", **spec)
     simulation.settle()

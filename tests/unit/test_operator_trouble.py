@@ -112,7 +112,7 @@ def test_a_defect_with_one_object_is_its_condition_and_holds_up_no_other(
 ) -> None:
     simulation = Simulation()
     for n, name in enumerate(("bad", "good")):
-        pools = [{"ports": f"{50000 + n * 100}-{50099 + n * 100}"}]
+        pools = [{"ports": {"from": 50000 + n * 100, "to": 50099 + n * 100}}]
         simulation.create("NAT64Gateway", name, prefix=f"64:ff9b:1:{n}::/96", pools=pools)
         spec = {"gatewayRef": {"name": name}, "coreDNS": {"configMapName": f"coredns-{name}"}}
         simulation.create("DNS64Policy", name, **spec)
@@ -327,7 +327,9 @@ def test_import_leaves_a_configmap_that_holds_more(theirs: dict[str, Any]) -> No
 def test_two_policies_can_t_have_one_coredns(mode: str, other: str) -> None:
     simulation = Simulation()
     simulation.create("NAT64Gateway", "default")
-    simulation.create("NAT64Gateway", "second", prefix="64:ff9b:1::/96", pools=[{"ports": "9-10"}])
+    simulation.create(
+        "NAT64Gateway", "second", prefix="64:ff9b:1::/96", pools=[{"ports": {"from": 9, "to": 10}}]
+    )
     simulation.create("DNS64Policy", "a", coreDNS={"mode": mode})
     second = {"mode": other, "customConfigMapName": "another"}
     simulation.create("DNS64Policy", "b", gatewayRef={"name": "second"}, coreDNS=second)
@@ -361,8 +363,8 @@ STATIC = {
     "address": "192.0.2.9",
     "port": 443,
 }
-POOL = [{"addresses": "192.0.2.8/29", "ports": "1000-2000"}]
-WORD = [{"ports": "400-500"}]
+POOL = [{"source": "Range", "range": "192.0.2.8/29", "ports": {"from": 1000, "to": 2000}}]
+WORD = [{"ports": {"from": 400, "to": 500}}]
 
 
 @pytest.mark.parametrize(
@@ -371,14 +373,36 @@ WORD = [{"ports": "400-500"}]
         ({"pools": POOL, "staticMappings": [STATIC]}, {"pools": WORD, "staticMappings": [STATIC]}),
         (
             {"pools": POOL, "staticMappings": [STATIC]},
-            {"pools": [{"addresses": "192.0.2.9", "ports": "400-500"}]},
+            {
+                "pools": [
+                    {"source": "Range", "range": "192.0.2.9/32", "ports": {"from": 400, "to": 500}}
+                ]
+            },
         ),
         (
-            {"pools": [{"addresses": "192.0.2.9", "ports": "400-500"}]},
+            {
+                "pools": [
+                    {"source": "Range", "range": "192.0.2.9/32", "ports": {"from": 400, "to": 500}}
+                ]
+            },
             {"pools": WORD, "staticMappings": [STATIC]},
         ),
-        ({"pools": WORD}, {"pools": [{"addresses": "192.0.2.11", "ports": "500-600"}]}),
-        ({"pools": [{"addresses": "192.0.2.11", "ports": "500-600"}]}, {"pools": WORD}),
+        (
+            {"pools": WORD},
+            {
+                "pools": [
+                    {"source": "Range", "range": "192.0.2.11/32", "ports": {"from": 500, "to": 600}}
+                ]
+            },
+        ),
+        (
+            {
+                "pools": [
+                    {"source": "Range", "range": "192.0.2.11/32", "ports": {"from": 500, "to": 600}}
+                ]
+            },
+            {"pools": WORD},
+        ),
         ({"pools": WORD}, {"pools": POOL, "staticMappings": [{**STATIC, "address": "192.0.2.11"}]}),
     ],
 )
@@ -402,7 +426,10 @@ def test_a_port_of_an_address_is_one_gateways_however_it_is_written(
     ("spec", "says"),
     [
         ({"hostPorts": {"dns": 6465}}, "dns and dnsHealth are both 6465"),
-        ({"pools": [{"ports": "6000-7000"}]}, "hold 6464, which is spec.hostPorts.dns"),
+        (
+            {"pools": [{"ports": {"from": 6000, "to": 7000}}]},
+            "hold 6464, which is spec.hostPorts.dns",
+        ),
         ({"staticMappings": [STATIC, STATIC]}, "TCP 192.0.2.9 port 443 is there twice"),
     ],
 )

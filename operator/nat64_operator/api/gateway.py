@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import itertools
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Self
 
@@ -29,11 +30,39 @@ DERIVED_PORTS = 21000
 DERIVED_SLOTS = 1000
 
 
+class PortSpan(Spec, frozen=True, kw_only=True):
+    """Ports from one to another, both included."""
+
+    first: int = msgspec.field(name="from")
+    last: int = msgspec.field(name="to")
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+class Source(enum.Enum):
+    """Whose addresses a pool has."""
+
+    NODE = "Node"
+    RANGE = "Range"
+
+
 class Pool(Spec, frozen=True, kw_only=True):
     """IPv4 addresses and the ports on each."""
 
-    addresses: str = config.NODE_ADDRESS
-    ports: str = "61001-65535"
+    source: Source = Source.NODE
+    range: str | None = None
+    addresses_per_node: int | None = None
+    ports: PortSpan = PortSpan(first=61001, last=65535)
+
+    def config(self) -> config.Pool:
+        """The pool as the translator's config has it. Raises ValueError."""
+        if self.source is Source.NODE:
+            return config.Pool(ports=str(self.ports))
+        if self.range is None:
+            raise ValueError("pools: the source Range needs a range, as in 203.0.113.0/24")
+        per_node = 1 if self.addresses_per_node is None else self.addresses_per_node
+        return config.Pool(addresses=self.range, ports=str(self.ports), addresses_per_node=per_node)
 
 
 class StaticMapping(Spec, frozen=True, kw_only=True):
@@ -172,7 +201,7 @@ class Gateway(Resource, frozen=True):
                 name=self.name,
                 interface=spec.interface_name or "",
                 prefix=IPv6Network(spec.prefix),
-                pools=tuple(config.Pool(addresses=p.addresses, ports=p.ports) for p in spec.pools),
+                pools=tuple(pool.config() for pool in spec.pools),
                 uplinks=spec.uplinks,
                 static_mappings=tuple(_static_mapping(m) for m in spec.static_mappings),
                 policy=config.Policy(
@@ -204,6 +233,7 @@ def check(gateway: Gateway, translator: config.Config) -> None:
     that were not given are derived. Raises InvalidObjectError.
     """
     _check_ports(gateway.ports, translator)
+    _check_ranges(translator)
     _check_static_mappings(translator)
 
 
@@ -221,6 +251,15 @@ def _check_ports(ports: Ports, translator: config.Config) -> None:
                     f"spec.pools: ports {pool.ports} of the node's own address hold {port}, which "
                     f"is spec.hostPorts.{field}: a port may be in one only"
                 )
+
+
+def _check_ranges(translator: config.Config) -> None:
+    ranges = [pool.network for pool in translator.pools if pool.network]
+    for one, other in itertools.combinations(ranges, 2):
+        if one.overlaps(other):
+            raise InvalidObjectError(
+                f"spec.pools: {one} and {other} overlap: an address may be in one range only"
+            )
 
 
 def _check_static_mappings(translator: config.Config) -> None:

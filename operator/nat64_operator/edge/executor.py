@@ -164,7 +164,7 @@ class Executor:
                 return
             if error := done.exception():
                 log.warning("NAT64Gateway %s: its pods can't be patched: %s", action.gateway, error)
-            self._store.announced[action.gateway] = action.content
+            self._store.announced[action.gateway] = action.whole
             self._store.changed.set()
 
         running = asyncio.get_running_loop()

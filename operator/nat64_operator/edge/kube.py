@@ -83,7 +83,10 @@ class Kube:
     def perform(self, action: Action) -> Json | None:
         """Carry one action out. Returns the object as it is now, or None."""
         match action:
-            case Apply(manifest):
+            case Apply(manifest, version):
+                if version:
+                    meta = {**manifest["metadata"], "resourceVersion": version}
+                    manifest = {**manifest, "metadata": meta}
                 query = {"fieldManager": FIELD_MANAGER, "force": "true"}
                 return self._call("PATCH", Ref.of(manifest), query, manifest, _APPLY)
             case Replace(manifest, version):
@@ -218,11 +221,12 @@ class Kube:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         for pod in self.items("Pod", action.namespace, selector):
             metadata = pod["metadata"]
-            if (metadata.get("annotations") or {}).get(names.MOUNTED) == action.content:
+            content = action.of_node(pod["spec"].get("nodeName") or "")
+            if (metadata.get("annotations") or {}).get(names.MOUNTED) == content:
                 continue
             ref = Ref("Pod", metadata["name"], action.namespace)
             try:
-                self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: action.content}}})
+                self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: content}}})
             except client.ApiException as error:
                 if error.status != 404:  # it is gone
                     raise

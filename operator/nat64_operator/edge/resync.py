@@ -202,9 +202,8 @@ class Reader:
     async def _read_dns_clients(self, namespaces: set[str]) -> None:
         """Whom the sidecars must answer although no Node may say so: CoreDNS's pods, and us."""
 
-        def fetch() -> set[str]:
-            own = dns.own_address(self._cluster_dns)
-            found = {own} if own else set()
+        def fetch() -> set[tuple[str, str]]:
+            found: set[tuple[str, str]] = set()
             for namespace in sorted(namespaces):
                 try:
                     slices = list(self._kube.items("EndpointSlice", namespace, ""))
@@ -215,17 +214,21 @@ class Reader:
                         log.warning("CoreDNS's pods are unknown to the sidecars: %s", say(error))
                     self._unreadable.add(namespace)
                     continue
-                found.update(address for obj in slices for address in dns_endpoints(obj))
+                found.update(pod for obj in slices for pod in dns_endpoints(obj))
             return found
 
-        clients = frozenset(await asyncio.to_thread(fetch))
-        if clients != self._store.dns_clients:
-            self._store.dns_clients = clients
+        pods = frozenset(await asyncio.to_thread(fetch))
+        own = await asyncio.to_thread(dns.own_address, self._cluster_dns)
+        clients = frozenset(address for address, _ in pods) | ({own} if own else set())
+        if (clients, pods) != (self._store.dns_clients, self._store.dns_pods):
+            self._store.dns_clients, self._store.dns_pods = clients, pods
             self._store.changed.set()
 
 
-def dns_endpoints(endpoint_slice: Any) -> set[str]:
-    """The addresses of a DNS server's pods, ready or not; none for other EndpointSlices."""
+def dns_endpoints(endpoint_slice: Any) -> set[tuple[str, str]]:
+    """The addresses of a DNS server's pods, ready or not, each with its node; none for other
+    EndpointSlices.
+    """
     ports = endpoint_slice.get("ports") or ()
     if not any(str(p.get("name") or "").startswith("dns") or p.get("port") == 53 for p in ports):
         return set()
@@ -235,7 +238,7 @@ def dns_endpoints(endpoint_slice: Any) -> set[str]:
             with contextlib.suppress(ValueError):
                 address = ip_address(text)
                 if not (address.is_loopback or address.is_link_local or address.is_multicast):
-                    found.add(str(address))
+                    found.add((str(address), str(endpoint.get("nodeName") or "")))
     return found
 
 

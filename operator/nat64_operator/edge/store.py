@@ -69,6 +69,7 @@ class Store:
         self.service_ranges: tuple[str, ...] = ()
         self.api_version = (0, 0)
         self.dns_clients: frozenset[str] = frozenset()
+        self.dns_pods: frozenset[tuple[str, str]] = frozenset()
         self.announced: dict[str, str] = {}
         """By gateway, the hash of mounted data that its pods were last told of."""
         self.answers: dict[str, Answer] = {}
@@ -147,6 +148,7 @@ class Store:
             endpoints=endpoints,
             sidecars=sidecars,
             dns_clients=self.dns_clients,
+            dns_pods=self.dns_pods,
             announced=dict(self.announced),
             corefiles=dict(self.corefiles),
             answers=dict(self.answers),

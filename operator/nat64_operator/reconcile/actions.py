@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ class Apply(msgspec.Struct, frozen=True):
     """Server-side apply."""
 
     manifest: dict[str, Any]
+    resource_version: str = ""
+    """If given, the object must not have changed since it was observed."""
 
 
 class Replace(msgspec.Struct, frozen=True):
@@ -86,7 +89,18 @@ class Announce(msgspec.Struct, frozen=True):
     namespace: str
     gateway: str
     content: str
-    """The hash of the data."""
+    """The hash of the data that all of them have."""
+    by_node: dict[str, str]
+    """A hash of what is one node's, by the node's name."""
+
+    def of_node(self, node: str) -> str:
+        """What is noted on a pod."""
+        return "-".join(filter(None, (self.content, self.by_node.get(node))))
+
+    @property
+    def whole(self) -> str:
+        """What changes with any of it."""
+        return json.dumps([self.content, self.by_node], sort_keys=True)
 
 
 class Emit(msgspec.Struct, frozen=True):

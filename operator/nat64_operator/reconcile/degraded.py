@@ -19,12 +19,13 @@ def warnings(
     world: World,
     kept_off: Mapping[str, str],
     failing: Sequence[Condition] = (),
+    short: Sequence[NodeWarning] = (),
 ) -> Iterator[Condition]:
     """What is wrong, or will be, although the gateway translates; nothing before its nodes were
-    asked. `failing`: conditions that say which nodes fail.
+    asked. `failing`: conditions that say which nodes fail. `short`: what their ranges lack.
     """
     found = world.cluster_ranges.overlap(running.prefix) if running else None
-    more = []
+    more = list(short)
     if running and found is not None:
         more.append(
             NodeWarning(

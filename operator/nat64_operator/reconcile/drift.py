@@ -23,15 +23,18 @@ from nat64_operator.settings import FIELD_MANAGER
 _CONTENT = ("f:spec", "f:data", "f:binaryData")
 
 
-def repair(wanted: dict[str, Any], live: Object | None) -> list[Action]:
-    """The actions that repair an object; none where it is as wanted."""
+def repair(wanted: dict[str, Any], live: Object | None, *, guarded: bool = False) -> list[Action]:
+    """The actions that repair an object; none where it is as wanted. Those that are `guarded` fail
+    where it has changed since it was observed.
+    """
     if live is None:
         return [Apply(wanted)]
     if live.get("immutable") and live.get("data") != wanted.get("data"):
         return [Delete(Ref.of(live), live["metadata"]["uid"]), Apply(wanted)]
     if has_foreign_parts(wanted, live):
         return [Replace(wanted, live["metadata"]["resourceVersion"])]
-    return [Apply(wanted)] if differs(wanted, live) else []
+    version = live["metadata"]["resourceVersion"] if guarded else ""
+    return [Apply(wanted, version)] if differs(wanted, live) else []
 
 
 def strip(obj: dict[str, Any]) -> None:

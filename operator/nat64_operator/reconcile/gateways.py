@@ -12,12 +12,21 @@ from nat64_operator.api.gateway import KIND, Gateway, UpdateType
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.carried_upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import degraded, node_cleanup, readiness, removal, rollout, status
+from nat64_operator.reconcile import (
+    degraded,
+    node_cleanup,
+    readiness,
+    removal,
+    rollout,
+    shares,
+    status,
+)
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.holders import config_in
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.readiness import Counts, some
+from nat64_operator.reconcile.shares import Shares
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
@@ -37,6 +46,8 @@ class Observed(NamedTuple):
     """What the nodes translate: while the spec is refused, what it last was; empty for nothing."""
     conditions: list[Condition]
     fields: dict[str, Any]
+    shares: Shares | None = None
+    """What the nodes have of ranges that they share, and know of the pods."""
 
     @property
     def ready(self) -> Condition:
@@ -75,7 +86,8 @@ def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
                     gateway.meta.resource_version,
                 )
             )
-        changes = _apply(observed.effective, sidecars, world)
+        assert observed.shares is not None
+        changes = _apply(observed.effective, observed.shares, sidecars, world)
         actions += changes or rollout.step(observed.effective.gateway, world)
     actions += status.write(gateway, observed.conditions, observed.fields, world)
     return Group(subject, tuple(actions))
@@ -122,6 +134,9 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     prefix = str(running.prefix) if running else ""
     if running:
         fields |= {"prefix": prefix, "configHash": running.content_hash}
+    decided = _shares(effective, daemon_set, world) if effective else None
+    if decided is not None and decided.demands:
+        fields["pools"] = decided.fields()
     if effective is None or refusal is not None:
         reason, message = refusal or Refusal("Invalid", "the spec can't be carried out")
         why = "nothing runs for this gateway: its spec is not accepted"
@@ -133,15 +148,19 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
             Condition(READY, False, reason, why),
             *degraded.warnings(gateway, running, world, kept_off),
         ]
-        return Observed(gateway, effective, refusal, prefix, conditions, fields)
+        return Observed(gateway, effective, refusal, prefix, conditions, fields, decided)
     translator = effective.translator
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
+    short = decided.shortages() if decided else []
     programmed = _programmed(gateway, daemon_set, translator, counts, world)
+    if short and not programmed.status and programmed.reason in ("NodesNotReady", "RollingOut"):
+        what = f"{short[0].message}; {programmed.message}"
+        programmed = programmed._replace(reason="RangeTooSmall", message=what)
     ready = readiness.ready_condition(gateway, counts, programmed)
     conditions = [accepted, programmed, ready]
     failing = [programmed] if programmed.reason == "NodesNotReady" else []
-    conditions += degraded.warnings(gateway, translator, world, kept_off, failing)
-    return Observed(gateway, effective, None, prefix, conditions, fields)
+    conditions += degraded.warnings(gateway, translator, world, kept_off, failing, short)
+    return Observed(gateway, effective, None, prefix, conditions, fields, decided)
 
 
 def check_prefix(translator: config.Config, world: World) -> None:
@@ -226,7 +245,15 @@ def _is_starting(gateway: Gateway, now: float) -> bool:
     return True
 
 
-def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Action]:
+def _shares(effective: Effective, daemon_set: Any, world: World) -> Shares:
+    translator = effective.translator
+    current = names.translator_config(translator.name, translator.content_hash)
+    settled = rolled_out(daemon_set) and _mounted_config(daemon_set) == current
+    left = frozenset(node_cleanup.of(effective, world).nodes)
+    return shares.of(effective, left, settled or daemon_set is None, world)
+
+
+def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: World) -> list[Action]:
     gateway, translator, kept_off = effective
     corefile = sidecars.corefile or sidecar_corefile.render_corefile(
         translator,
@@ -247,11 +274,13 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
         *node_cleanup.of(effective, world).manifests,
         render.daemon_set(gateway, translator, world.settings, kept_off.keys()),
     ]
-    actions: list[Action] = []
     owned = world.owned_by(gateway.name)
+    record = decided.manifest(world)
+    # First: nothing runs that is not recorded. And only if nobody else wrote it meanwhile.
+    actions = repair(record, owned.get(Ref.of(record)), guarded=True)
     for manifest in wanted:
         actions += repair(manifest, owned.get(Ref.of(manifest)))
-    keep = {Ref.of(manifest) for manifest in wanted}
+    keep = {Ref.of(manifest) for manifest in (record, *wanted)}
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     if not actions and rolled_out(daemon_set):
         for ref, obj in sorted(owned.items()):
@@ -260,8 +289,10 @@ def _apply(effective: Effective, sidecars: Sidecars, world: World) -> list[Actio
     # Of the clients only those that come and go by themselves: a node that joins a thousand others
     # is no reason to touch a thousand pods.
     mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients)]))[:16]
-    if world.announced.get(gateway.name) != mounted:
-        actions.append(Announce(world.settings.namespace, gateway.name, mounted))
+    by_node = {name: content_hash(text)[:8] for name, text in decided.by_node.items()}
+    news = Announce(world.settings.namespace, gateway.name, mounted, by_node)
+    if world.announced.get(gateway.name) != news.whole:
+        actions.append(news)
     return actions
 
 

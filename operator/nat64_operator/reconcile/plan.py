@@ -68,6 +68,10 @@ class _Decisions:
         if group.actions:
             self._groups.append(group)
 
+    def wake(self, seconds: float | None) -> None:
+        """Look again after so many seconds, if not before."""
+        self._wakes.extend([] if seconds is None else [seconds])
+
     def outcome(self, subject: Ref, decide: Callable[[], policies.Outcome]) -> None:
         """Decide about a policy, and add the outcome."""
         outcome = self.attempt(subject, decide)
@@ -75,7 +79,7 @@ class _Decisions:
             return
         self.group(outcome.group)
         self._questions.extend([outcome.question] if outcome.question else [])
-        self._wakes.extend([outcome.wake] if outcome.wake is not None else [])
+        self.wake(outcome.wake)
 
     def leaving(self, subject: Ref, decide: Callable[[], Group]) -> None:
         """Decide about a gateway that is being removed. It is looked at again in any case."""
@@ -127,6 +131,8 @@ def reconcile(world: World) -> Plan:
         keep = partial(_keep, seen, serving.get(name), as_it_is, world)
         if group := made.attempt(subject, keep):
             made.group(group)
+        if seen.shares is not None:
+            made.wake(seen.shares.allocation.wake)
     for name in sorted(world.gateways_left_behind()):
         made.leaving(Ref(gateway_api.KIND, name), partial(_forget_gateway, name, world))
     return made.plan()

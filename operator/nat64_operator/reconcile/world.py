@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from ipaddress import IPv6Network
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -13,6 +14,7 @@ from nat64_operator.coredns import corefile_edits
 from nat64_operator.coredns.wiring_case import Answer
 from nat64_operator.coredns.wiring_record import POLICY_LABEL, Record
 from nat64_operator.errors import UnsupportedCorefileError
+from nat64_operator.reconcile import pod_ranges
 from nat64_operator.reconcile.cluster_ranges import ClusterRanges
 from nat64_operator.reconcile.node_warnings import Asked
 from nat64_operator.reconcile.nodes import Node, NodeIndex
@@ -100,6 +102,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     dns_clients: frozenset[str] = frozenset()
     """Addresses of CoreDNS's own pods and of the operator, which ask the sidecars: a CNI with its
     own IPAM has them outside of what the Nodes say."""
+    dns_pods: frozenset[tuple[str, str]] = frozenset()
+    """Addresses of CoreDNS's own pods, each with the name of its node."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
     """CoreDNS's ConfigMaps by namespace and name. Those that could not be read are absent."""
     announced: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -167,6 +171,11 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         services = (obj["spec"].get("clusterIP") for r, obj in self.owned.items() if _is_service(r))
         known = (*self.service_ranges, *self.settings.service_addresses, *filter(None, services))
         return ClusterRanges.of(self.nodes.values(), known)
+
+    @cached_property
+    def pod_ranges(self) -> tuple[IPv6Network, ...]:
+        """The cluster's pod ranges, where they are truly known."""
+        return pod_ranges.known(self.nodes.values(), self.dns_pods, self.now)
 
     @cached_property
     def unready_nodes(self) -> Sequence[Node]:

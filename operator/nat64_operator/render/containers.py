@@ -10,6 +10,7 @@ from nat64_operator.render import names
 from nat64_operator.settings import Settings
 
 CONFIG_DIR = "/etc/nat64"
+NODE_FILE_DIR = "/etc/nat64-nodes"
 COREFILE_DIR = "/etc/nat64-dns64"
 RUN_DIR = "/run/nat64-operator"
 BPF_DIR = "/sys/fs/bpf"
@@ -78,6 +79,21 @@ def translator(settings: Settings, port: int, command: list[str]) -> dict[str, A
             {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
             {"name": "run", "mountPath": RUN_DIR},
         ],
+    }
+
+
+def with_node_file(container: dict[str, Any]) -> dict[str, Any]:
+    """The translator's container, told which node it is on, and where what differs by node is."""
+    where = {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}
+    # A folder, not a single file: a file's mount never sees a changed ConfigMap.
+    mount = {"name": "node-file", "mountPath": NODE_FILE_DIR, "readOnly": True}
+    return {
+        **container,
+        "env": [
+            {"name": "NODE_NAME", "valueFrom": where},
+            {"name": "NAT64_NODE_FILE", "value": f"{NODE_FILE_DIR}/{names.NODE_FILE}"},
+        ],
+        "volumeMounts": [*container["volumeMounts"], mount],
     }
 
 

@@ -93,6 +93,8 @@ def daemon_set(
             },
         }
     )
+    nodes = {"name": names.node_file(gateway.name), "defaultMode": 0o444}
+    pod["volumes"].append({"name": "node-file", "configMap": nodes})
     if kept_off:
         # A field takes one value only. All of them must hold.
         others = [
@@ -106,7 +108,9 @@ def daemon_set(
     pod["initContainers"] = [containers.privileged(settings, "prepare")]
     pod["containers"] = [
         {
-            **containers.translator(settings, gateway.ports.translator, ["run"]),
+            **containers.with_node_file(
+                containers.translator(settings, gateway.ports.translator, ["run"])
+            ),
             "resources": translator_resources(
                 settings.translator_resources, translator.limits.sessions
             ),

@@ -28,6 +28,7 @@ FINALIZER = f"{GROUP}/cleanup"
 OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
 TRANSLATOR_FILE = "translator.yaml"
+NODE_FILE = "nodes.json"
 COREFILE = "Corefile"
 DNS64 = "dns64"
 """The container of the sidecar."""
@@ -58,6 +59,11 @@ def sidecar_config(gateway: str, image: str) -> str:
 def nodes_record(gateway: str) -> str:
     """The ConfigMap that remembers a gateway's nodes and its accepted spec."""
     return f"nat64-{gateway}-nodes"
+
+
+def node_file(gateway: str) -> str:
+    """The ConfigMap with what differs by node; it is also the record of who has which addresses."""
+    return f"nat64-{gateway}.nodes"
 
 
 def leaving(gateway: str) -> str:

@@ -28,7 +28,7 @@ from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 from pyroute2.nftables.expressions import genex, verdict
 
-from nat64_dataplane.config import PortRange
+from nat64_dataplane.port_range import PortRange
 
 _RAW_PRIORITY = -300
 _NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3

@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 from pyroute2 import IPRoute
 
-from nat64_dataplane.config import Config, PortRange
+from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
+from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.translator.node import facts
 from nat64_dataplane.translator.node.facts import Facts
 

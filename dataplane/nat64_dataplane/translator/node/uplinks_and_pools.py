@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from nat64_dataplane.config import Config, Pool, PortRange
+from nat64_dataplane.config import Config, Pool
 from nat64_dataplane.errors import HostError
+from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.translator.host_view import (
     DUMMY_ADDRESS,
     ArpAnswer,
