@@ -22,8 +22,8 @@ from nat64_operator.reconcile import (
     status,
 )
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
+from nat64_operator.reconcile.deployed import mounted_config, rolled_out, running_config
 from nat64_operator.reconcile.drift import repair
-from nat64_operator.reconcile.holders import config_in
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.readiness import Counts, some
 from nat64_operator.reconcile.shares import Shares
@@ -130,7 +130,7 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
         fields["nodes"]["failing"] = found
     if address := cluster_address(service):
         fields["dnsAddress"] = address
-    running = effective.translator if effective else _running(daemon_set, world)
+    running = effective.translator if effective else running_config(daemon_set, world)
     prefix = str(running.prefix) if running else ""
     if running:
         fields |= {"prefix": prefix, "configHash": running.content_hash}
@@ -170,7 +170,7 @@ def check_prefix(translator: config.Config, world: World) -> None:
     range_of_cluster = world.cluster_ranges.overlap(translator.prefix)
     if range_of_cluster is None:
         return
-    running = _running(world.find("DaemonSet", names.daemon_set(translator.name)), world)
+    running = running_config(world.find("DaemonSet", names.daemon_set(translator.name)), world)
     if running is None or running.prefix != translator.prefix:
         raise InvalidObjectError(
             f"spec.prefix: {translator.prefix} overlaps {range_of_cluster}: packets for it would "
@@ -195,7 +195,7 @@ def _programmed(
     current = daemon_set is not None and get(daemon_set, "status", "observedGeneration") == get(
         daemon_set, "metadata", "generation"
     )
-    mounted = _mounted_config(daemon_set)
+    mounted = mounted_config(daemon_set)
     if not current or mounted != names.translator_config(translator.name, translator.content_hash):
         return Condition(PROGRAMMED, False, "RollingOut", "the config is on its way to the nodes")
     desired, ready, updated = counts.desired, counts.ready, counts.updated
@@ -248,7 +248,7 @@ def _is_starting(gateway: Gateway, now: float) -> bool:
 def _shares(effective: Effective, daemon_set: Any, world: World) -> Shares:
     translator = effective.translator
     current = names.translator_config(translator.name, translator.content_hash)
-    settled = rolled_out(daemon_set) and _mounted_config(daemon_set) == current
+    settled = rolled_out(daemon_set) and mounted_config(daemon_set) == current
     left = frozenset(node_cleanup.of(effective, world).nodes)
     return shares.of(effective, left, settled or daemon_set is None, world)
 
@@ -294,28 +294,3 @@ def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: Wor
     if world.announced.get(gateway.name) != news.whole:
         actions.append(news)
     return actions
-
-
-def rolled_out(daemon_set: Any) -> bool:
-    """Whether no pod of an earlier revision can be left that mounts an earlier ConfigMap."""
-    counts = Counts.of(daemon_set)
-    seen = get(daemon_set, "status", "observedGeneration")
-    return (
-        seen is not None
-        and seen == get(daemon_set, "metadata", "generation")
-        and counts.updated == counts.desired
-    )
-
-
-def _running(daemon_set: Any, world: World) -> config.Config | None:
-    """The config that the nodes were last told to run."""
-    mounted = _mounted_config(daemon_set)
-    return config_in(world.find("ConfigMap", mounted)) if mounted else None
-
-
-def _mounted_config(daemon_set: Any) -> str | None:
-    for volume in get(daemon_set, "spec", "template", "spec", "volumes") or ():
-        if volume["name"] == "config":
-            name: str | None = get(volume, "configMap", "name")
-            return name
-    return None

@@ -90,6 +90,7 @@ def with_node_file(container: dict[str, Any]) -> dict[str, Any]:
     return {
         **container,
         "env": [
+            *container.get("env", ()),
             {"name": "NODE_NAME", "valueFrom": where},
             {"name": "NAT64_NODE_FILE", "value": f"{NODE_FILE_DIR}/{names.NODE_FILE}"},
         ],
