@@ -1,10 +1,12 @@
 """The packages keep to their layout: what each is for is written in it, and imports go one way."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -13,6 +15,10 @@ ROOTS = {
     "nat64_operator": REPO / "operator" / "nat64_operator",
     "nat64_dataplane": REPO / "dataplane" / "nat64_dataplane",
 }
+SMALL = 5
+"""Files that a package may have before its own imports need layers."""
+BUILT = {"dataplane/nat64_dataplane/bpf/nat64.bpf.o"}
+"""What `make` writes."""
 LINES = 2
 """The docstring of a package says its job, what it may import and what it must never know."""
 
@@ -28,8 +34,8 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of the same package that a module imports when it is loaded."""
-    for node in ast.parse(path.read_text()).body:
+    """The modules of the same package that a module imports, also inside its functions."""
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -91,6 +97,62 @@ def test_imports_keep_to_the_layers() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_every_package_of_some_size_has_layers() -> None:
+    contracts = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layered = {
+        container
+        for contract in contracts["contracts"]
+        if contract["type"] == "layers"
+        for container in contract["containers"]
+    }
+    files = [(n, path) for package in ROOTS for n, path in modules(package).items()]
+    packages = {
+        n
+        for n, path in files
+        if path.name == "__init__.py" and len([*path.parent.glob("*.py")]) > SMALL
+    }
+    assert len(packages) > 10
+    assert packages <= layered
+
+
+def tracked() -> set[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    return set(listed.stdout.splitlines())
+
+
+def texts_that_name_paths(files: set[str]) -> Iterator[tuple[str, str]]:
+    """Docs, the Makefile and all that builds, checks and releases: name and text."""
+    for name in sorted(files):
+        path = PurePosixPath(name)
+        of_builds = path.name in {"Makefile", "Dockerfile", "pyproject.toml", ".dockerignore"}
+        if of_builds or path.suffix in {".md", ".mk"} or path.parts[0] in {".ci", "scripts"}:
+            yield name, (REPO / name).read_text()
+
+
+def test_docs_makefile_and_hooks_name_no_path_that_is_not_there() -> None:
+    files = tracked()
+    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
+    top = "|".join(re.escape(folder) for folder in sorted(folders) if "/" not in folder[1:])
+    whole = re.compile(rf"(?<![\w/.~-])((?:{top})/[\w./*-]*\w)")
+    code = re.compile(r"`([\w/*-]+(?:/[\w*.-]+)*\.(?:py|h|c|mk))`")
+    tails = {"/".join(PurePosixPath(f).parts[-n:]) for f in files for n in range(1, 5)}
+    lost = []
+    for name, text in texts_that_name_paths(files):
+        for found in whole.findall(text):
+            known = found in files | folders | BUILT or ("*" in found and any(REPO.glob(found)))
+            lost += [] if known else [f"{name}: {found}"]
+        for found in code.findall(text):
+            pattern = re.compile(re.escape(found).replace(r"\*", "[^/]*"))
+            lost += [] if any(map(pattern.fullmatch, tails)) else [f"{name}: {found}"]
+        for found in re.findall(r"python3? -m ((?:scripts|tests|nat64)[\w.]*)", text):
+            path = found.replace(".", "/")
+            known = bool({f"{path}.py", f"{path}/__main__.py"} & tails)
+            lost += [] if known else [f"{name}: python -m {found}"]
+    assert lost == []
 
 
 def parse(path: Path) -> ast.Module:

@@ -268,5 +268,10 @@ def _completion(_: Cluster, __: argparse.Namespace) -> int:
     raise AssertionError
 
 
+def complete() -> int:
+    """The command `kubectl_complete-nat64`, which kubectl finds in the user's PATH."""
+    return main(["__complete", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
     sys.exit(main())

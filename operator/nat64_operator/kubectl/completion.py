@@ -6,7 +6,6 @@ The answer is in cobra's form: a candidate a line, then `:` and a number; 4 is "
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 
 NO_FILES = ":4"
@@ -59,10 +58,3 @@ def _values(parser: argparse.ArgumentParser, option: str) -> list[str]:
         if option in action.option_strings and action.choices:
             return [str(choice) for choice in action.choices]
     return []
-
-
-def main() -> int:
-    """The command `kubectl_complete-nat64`, which kubectl finds in the user's PATH."""
-    from nat64_operator.kubectl.cli import main as run  # noqa: PLC0415 - cli imports this module
-
-    return run(["__complete", *sys.argv[1:]])
