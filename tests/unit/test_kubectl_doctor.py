@@ -187,6 +187,25 @@ def test_ciliums_own_nat64_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "result", "says"),
+    [
+        ({"enable-host-firewall": "true", "enable-ipv4": "false"}, Result.STOP, "drops every IPv4"),
+        ({"enable-bpf-masquerade": "true", "enable-ipv4": "true"}, Result.NOTE, "32768-65535"),
+    ],
+)
+def test_what_cilium_does_to_our_ipv4_is_named(
+    data: dict[str, str], result: Result, says: str
+) -> None:
+    [found] = doctor_overlap.cilium({"data": data})
+    assert (found.result, says in found.text, bool(found.remedy)) == (result, True, True)
+
+
+def test_cilium_without_ipv4_masquerades_none() -> None:
+    data = {"enable-bpf-masquerade": "true", "enable-ipv4": "false"}
+    assert list(doctor_overlap.cilium({"data": data})) == []
+
+
+@pytest.mark.parametrize(
     ("text", "results"),
     [
         (COREFILE.format(upstreams="[fd00::53]:53 /etc/resolv.conf"), ["ok"]),

@@ -304,6 +304,16 @@ def test_policies_that_may_not_be_read_do_not_end_the_way() -> None:
     assert steps[3].result is Result.NOTE
 
 
+def test_policies_of_other_kinds_are_named_as_not_evaluated() -> None:
+    others = {"CiliumNetworkPolicy": ["deny-world"], "AdminNetworkPolicy": None, "X": []}
+    steps = trace.judge(facts(other_policies=others))
+    named = {step.name: step for step in steps}
+    assert named["CiliumNetworkPolicy"].result is Result.NOTE
+    assert "deny-world" in named["CiliumNetworkPolicy"].text
+    assert "unread" in named["AdminNetworkPolicy"].text
+    assert "X" not in named
+
+
 def test_sessions_are_shown_and_unanswered_ones_noted() -> None:
     session = {
         "protocol": "tcp",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from nat64_operator.kubectl.checks import Step, note
+from nat64_operator.kubectl.checks import Step, note, stop
 from nat64_operator.kubectl.exec_output import Json
 
 MODULES = {
@@ -60,4 +60,20 @@ def cilium(config: Json | None) -> Iterator[Step]:
             "overlap",
             "Cilium has enable-nat46x64-gateway: it translates 64:ff9b::/96 itself",
             "turn it off, or give the NAT64Gateway another prefix",
+        )
+    ipv4 = data.get("enable-ipv4", "true") == "true"
+    if data.get("enable-host-firewall") == "true" and not ipv4:
+        yield stop(
+            "overlap",
+            "Cilium's host firewall is on and its IPv4 is off: it drops every IPv4 packet and ARP "
+            "on the nodes' uplinks, so no answer comes back",
+            "turn on Cilium's IPv4 (ipv4.enabled), or turn its host firewall off",
+        )
+    if ipv4 and data.get("enable-bpf-masquerade") == "true":
+        yield note(
+            "overlap",
+            "Cilium masquerades IPv4 by BPF with ports 32768-65535 of the node's address, and does "
+            "not know which of them are ours: where both use one port towards one server and port, "
+            "one of the two connections stalls",
+            "give the gateway an address of its own, or ports below 32768 (spec.pools)",
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
-from nat64_operator.kubectl import agents, doctor, doctor_coredns, trace
+from nat64_operator.kubectl import agents, doctor, doctor_coredns, network_policies, trace
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError, Json
@@ -82,6 +82,7 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
         report=report,
         policies=maybe(partial(policies, cluster)),
         network_policies=maybe(partial(cluster.items, path)),
+        other_policies=_other_policies(cluster, target.namespace),
         explained=_explained(cluster, report, target.host, found),
     )
 
@@ -154,6 +155,28 @@ def _objects(cluster: Cluster, path: str, kind: str) -> list[Json]:
                 f"the API server does not know {kind}: the chart's CRDs are not installed", 404
             ) from error
         raise
+
+
+def _other_policies(cluster: Cluster, namespace: str) -> dict[str, list[str] | None]:
+    """Names by kind, None where they can't be read, without the kinds that aren't installed."""
+    found: dict[str, list[str] | None] = {}
+    served: dict[str, bool] = {}
+    for kind, path in network_policies.OTHER_KINDS.items():
+        # Who may not list a kind is refused before it is looked up, so discovery says first
+        # whether the cluster has it at all.
+        group = "/".join(path.split("/")[:4])
+        if group not in served:
+            served[group] = maybe(partial(cluster.get, group)) is not None
+        if not served[group]:
+            continue
+        try:
+            items = cluster.items(path.format(namespace=namespace))
+        except ClusterError as error:
+            if error.status != 404:
+                found[kind] = None
+        else:
+            found[kind] = sorted(item["metadata"]["name"] for item in items)
+    return found
 
 
 def _server_of(cluster: Cluster, found: Json) -> str:

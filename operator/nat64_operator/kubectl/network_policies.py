@@ -11,6 +11,24 @@ from typing import Any
 
 from nat64_operator.kubectl.exec_output import Json
 
+OTHER_KINDS = {
+    "CiliumNetworkPolicy": "/apis/cilium.io/v2/namespaces/{namespace}/ciliumnetworkpolicies",
+    "CiliumClusterwideNetworkPolicy": "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies",
+    "Calico NetworkPolicy": (
+        "/apis/crd.projectcalico.org/v1/namespaces/{namespace}/networkpolicies"
+    ),
+    "Calico GlobalNetworkPolicy": "/apis/crd.projectcalico.org/v1/globalnetworkpolicies",
+    "AdminNetworkPolicy": "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies",
+    "BaselineAdminNetworkPolicy": (
+        "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies"
+    ),
+    "ClusterNetworkPolicy": "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+}
+"""Kinds that may restrict a pod too and that nobody here evaluates, with the path of their list.
+
+Calico's are read where it stores them, not through its own API server.
+"""
+
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Whether a label selector matches; the empty one matches all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ class Facts(NamedTuple):
     """DNS64Policies."""
     network_policies: list[Json] | None
     """Those of the pod's namespace."""
+    other_policies: Mapping[str, list[str] | None] = {}
+    """Names of objects of OTHER_KINDS by kind, without the kinds that the cluster doesn't know."""
     explained: tuple[str, ...] = ()
     """How the sidecar on the pod's node answers the name, where that matters."""
 
@@ -74,6 +76,7 @@ def _walk(facts: Facts) -> Iterator[Step]:
         )
         return
     yield _network_policy(facts, IPv6Address(way["address"]))
+    yield from _other_policies(facts)
     yield from trace_egress.walk(facts.report.agent.node, found, way)
 
 
@@ -199,13 +202,27 @@ def _why_unsynthesized(policies: Iterable[Json] | None) -> str:
     )
 
 
+def _other_policies(facts: Facts) -> Iterator[Step]:
+    """Policies that aren't Kubernetes' own are named, since nothing here evaluates them."""
+    for kind, names in facts.other_policies.items():
+        if names == []:
+            continue
+        what = ", ".join(names[:5]) + (", ..." if names[5:] else "") if names else "unread"
+        yield note(
+            kind,
+            f"not evaluated: {what}",
+            "the CNI's own tools say whether it drops the packet: with Cilium `cilium-dbg monitor "
+            "--type drop` on the pod's node, with Calico a rule with action Log",
+        )
+
+
 def _network_policy(facts: Facts, address: IPv6Address) -> Step:
     if facts.network_policies is None:
         return note("NetworkPolicy", "not looked at: you may not list NetworkPolicies here")
     labels = facts.pod["metadata"].get("labels") or {}
     restricting = network_policies.restricting(facts.network_policies, labels)
     if not restricting:
-        return ok("NetworkPolicy", "none restricts what the pod sends")
+        return ok("NetworkPolicy", "no NetworkPolicy restricts what the pod sends")
     names = ", ".join(policy["metadata"]["name"] for policy in restricting)
     allowing = network_policies.allowing(restricting, address, facts.port)
     if allowing:
