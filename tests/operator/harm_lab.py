@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from nat64_operator.render import names
+from nat64_operator.render.containers import READY_TIMING
 from tests.cluster import ControlPlane, binaries
 from tests.cluster.run import run
 from tests.lab.node import Lab, Node
@@ -62,6 +63,7 @@ example. 1 IN SOA ns.example. admin.example. 1 60 60 60 1
 example. 1 IN NS ns.example.
 ns.example. 1 IN AAAA fd00:53::53
 v4only.example. 1 IN A 198.51.100.80
+*.v4only.example. 1 IN A 198.51.100.80
 dual.example. 1 IN A 198.51.100.80
 dual.example. 1 IN AAAA 2001:db8:64::80
 """
@@ -133,6 +135,9 @@ class HarmLab:
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.kubelet_holds_coredns = False
         """Whether CoreDNS's pod goes on with the file that it has."""
+        self.coredns_on = ""
+        """CoreDNS's node, where kube-proxy is to know it; it then goes by the Service."""
+        self._failed: dict[str, list[float]] = {}
         self.served: tuple[str, ...] = ()
         """The sidecars that the Service leads to."""
         self._playing = threading.Event()
@@ -300,11 +305,23 @@ class HarmLab:
         if served == self.served:
             return
         self._slice(NAMESPACE, "nat64-default-dns", list(served), 6464)
-        self._proxy(service["spec"]["clusterIP"], served)
+        own = SIDECARS.get(self.coredns_on, "")
+        near = service["spec"].get("trafficDistribution") == "PreferSameNode" and own in served
+        self._proxy(service["spec"]["clusterIP"], (own,) if near else served)
         self.served = served
 
     def _is_ready(self, name: str, address: str) -> bool:
-        del name
+        """As the kubelet finds it: by a probe every second, of which two fail."""
+        if self._answers(address):
+            self._failed.pop(name, None)
+            return True
+        failed = self._failed.setdefault(name, [])
+        now = time.monotonic()
+        if not failed or now - failed[-1] >= READY_TIMING["periodSeconds"]:
+            failed.append(now)
+        return address in self.served and len(failed) < READY_TIMING["failureThreshold"]
+
+    def _answers(self, address: str) -> bool:
         url = f"http://[{address}]:6466/ready"
         code = self.hub.run(
             *("curl", "-s", "-o", "/dev/null", "-m", "1", "-w", "%{http_code}", url), check=False

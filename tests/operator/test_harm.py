@@ -134,6 +134,56 @@ def test_dead_sidecars_lose_nothing_that_resolved_without_them(lab: HarmLab, how
     assert Harm.of(answers()).share == 0
 
 
+NAMES, NAMES_SECONDS = 120, 12.0
+"""IPv4-only names, none asked twice, and how long it takes to ask for all."""
+NOTICED_SECONDS = 2.0 + 3.0
+"""The kubelet's two probes, and what the control plane that is played here takes for the rest."""
+
+
+@pytest.mark.parametrize(
+    ("coredns_on", "dead", "most"),
+    [
+        pytest.param("n1", "n2", 0.0, id="another-nodes-sidecar"),
+        pytest.param("n1", "n1", NOTICED_SECONDS / NAMES_SECONDS, id="its-own-nodes-sidecar"),
+        pytest.param("", "n1", NOTICED_SECONDS / NAMES_SECONDS, id="no-PreferSameNode"),
+    ],
+)
+def test_a_dead_sidecar_costs_few_ipv4_only_names_their_address(
+    lab: HarmLab, coredns_on: str, dead: str, most: float
+) -> None:
+    """How many of 120 names come back empty while one of two sidecars dies."""
+    lab.coredns_on = coredns_on
+    lab.start()
+    lab.apply()
+    wired(lab)
+    eventually(lambda: len(lab.served) == len(SIDECARS), about="both are in the Service")
+    ask = (
+        "import sys, time, dns.message, dns.query\n"
+        f"for number in range({NAMES}):\n"
+        "    began = time.time()\n"
+        "    query = dns.message.make_query(f'n{number}.v4only.example', 'AAAA')\n"
+        f"    reply = dns.query.udp(query, {POD!r}, timeout=5)\n"
+        "    print(began, len(reply.answer), reply.rcode(), flush=True)\n"
+        f"    time.sleep(max(0, {NAMES_SECONDS / NAMES} - (time.time() - began)))\n"
+    )
+    log = lab.folder / "names.log"
+    with log.open("w") as output:
+        process = lab.hub.start(sys.executable, "-c", ask, stdout=output)
+        time.sleep(2)
+        lab.dead = frozenset([dead])
+        lab.kill(dead)
+        died = time.time()
+        assert process.wait(90) == 0
+    rows = [row.split() for row in log.read_text().splitlines()]
+    assert len(rows) == NAMES
+    assert {row[2] for row in rows} == {"0"}, "NOERROR, all of them"
+    empty = [float(row[0]) for row in rows if row[1] == "0"]
+    last = max(empty, default=died) - died
+    print(f"harm: {len(empty)} of {NAMES} IPv4-only names empty, the last after {last:.1f} s")
+    assert len(empty) / NAMES <= most
+    assert last < NOTICED_SECONDS
+
+
 def test_a_sidecar_that_hangs_loses_nothing(lab: HarmLab) -> None:
     lab.start()
     lab.apply()

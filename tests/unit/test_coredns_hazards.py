@@ -142,12 +142,45 @@ def test_an_imported_file_that_forwards_first_is_named_and_one_that_comes_later_
     assert refusal(block("import custom/*.override"), files={"x.server": "a {\n}\n"}) == ""
 
 
+@pytest.mark.parametrize(
+    ("files", "line", "says"),
+    [
+        ({}, "import /etc/coredns/up.conf", ("`import /etc/coredns/up.conf`", "doesn't see that")),
+        ({"a.override": "forward . {\n"}, "import custom/*.override", ("a.override", "mend it")),
+        (
+            {root_block.UNREAD: "dns/custom"},
+            "import custom/*.override",
+            ("may not read ConfigMap dns/custom", "coreDNS values"),
+        ),
+    ],
+)
+def test_what_is_imported_first_and_can_not_be_read_is_refused_with_line_and_remedy(
+    files: dict[str, str], line: str, says: tuple[str, ...]
+) -> None:
+    for mode in (Mode.FORWARD, Mode.IMPORT):
+        text = block(line, "import custom/*.override" if mode is Mode.IMPORT else "")
+        found = refusal(text, mode, files)
+        for words in ("line 3", *says, "move the `import` behind `forward .`", "mode Manual"):
+            assert words in found, (mode, words)
+    assert refusal(block(line), Mode.PLUGIN, files) == "", "it puts no `forward .` in"
+    late = block().replace("    reload\n", f"    {line}\n    reload\n")
+    assert refusal(late, files=files) == "", "what comes later isn't asked"
+
+
+def test_a_pattern_that_fits_nothing_and_a_readable_map_are_no_reason_to_refuse() -> None:
+    for files in ({}, {"other.server": "a {\n}\n"}, {"a.override": "log\n"}):
+        assert refusal(block("import custom/*.override"), files=files) == ""
+    unread = {root_block.UNREAD: "dns/custom", "a.override": "log\n"}
+    assert refusal(block("import custom/*.override"), files=unread) == ""
+
+
 def test_reload_may_come_from_an_import_or_stand_in_another_block() -> None:
     without = block().replace("    reload\n", "")
     assert refusal(without + "corp.example {\n    reload\n}\n") == ""
     imports = block("import x").replace("    reload\n", "")
     assert refusal("(x) {\n    reload\n}\n" + imports) == ""
-    assert refusal(imports) == "", "what it names can't be known"
+    later = block().replace("reload\n", "import x\n")
+    assert refusal(later) == "", "what it names can't be known"
 
 
 def test_imports_that_import_each_other_end() -> None:

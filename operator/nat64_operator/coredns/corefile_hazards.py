@@ -26,6 +26,7 @@ def check(text: str, mode: Mode, files: Files = NO_FILES) -> None:
     found = root_block.root(text, files)
     problems = [problem for look in CHECKS for problem in look(found, mode)]
     problems += _without_reload(text, files)
+    problems += _unread_imports(found, mode, files)
     if problems:
         raise UnsupportedCorefileError("; ".join(problems))
 
@@ -137,6 +138,40 @@ CHECKS: tuple[Callable[[Root, Mode], Iterator[str]], ...] = (
     _rewrite,
     _acl,
 )
+
+
+def _unread_imports(found: Root, mode: Mode, files: Files) -> Iterator[str]:
+    """What is imported before `forward .` may bring one of its own, which would be the one asked.
+    A pattern that nothing known fits is taken to fit nothing: so it is on most clusters.
+    """
+    if mode is Mode.PLUGIN:
+        return
+    remedy = f"move the `import` behind `forward .`, {MANUAL}"
+    forwards = {id(piece.stanza) for piece in found.forwards()}
+    for stanza in found.block.stanzas:
+        if id(stanza) in forwards:
+            return
+        if stanza.name.text != "import" or not stanza.values:
+            continue
+        name = stanza.values[0]
+        if name in found.snippets:
+            continue
+        where = f"line {stanza.line}, `import {name}`"
+        brought = root_block.matching(stanza, files)
+        for file, text in brought:
+            if problem := root_block.problem_of(file, text):
+                yield f"{where}: {problem}, and may have a `forward .`; mend it, or {remedy}"
+        if not brought and not any(sign in name for sign in "*?["):
+            yield (
+                f"{where}: the operator doesn't see that file, and it may have a `forward .`; put "
+                f"it into the ConfigMap that spec.coreDNS.customConfigMapName names, or {remedy}"
+            )
+        elif not brought and (unread := files.get(root_block.UNREAD)):
+            yield (
+                f"{where}: the operator may not read ConfigMap {unread}, and what is imported "
+                "from it may have a `forward .`; give it the right by the chart's coreDNS values, "
+                f"or {remedy}"
+            )
 
 
 def _without_reload(text: str, files: Files) -> list[str]:

@@ -52,6 +52,8 @@ class Root(NamedTuple):
     block: corefile.ServerBlock
     pieces: tuple[Piece, ...]
     imported: bool
+    snippets: frozenset[str] = frozenset()
+    """The names of the snippets that it may import."""
     """Whether the block itself stands in another file than the Corefile."""
 
     @property
@@ -134,10 +136,24 @@ def root(text: str, files: Files = NO_FILES) -> Root:
     return forwarding[0]
 
 
+UNREAD = "\0"
+"""Among the files: names a ConfigMap with imported files that the operator may not read."""
+
+
+def problem_of(file: str, text: str) -> str:
+    """Why an imported file can't be read; empty where it can."""
+    try:
+        parse_fragment(text, file)
+    except corefile.CorefileError as error:
+        return str(error)
+    return ""
+
+
 def matching(stanza: corefile.Stanza, files: Files) -> list[tuple[str, str]]:
     """The files that an import names, in the order in which CoreDNS reads them."""
     pattern = stanza.values[0].rpartition("/")[2] if stanza.values else ""
-    return [(name, files[name]) for name in sorted(files) if fnmatchcase(name, pattern)]
+    known = (name for name in sorted(files) if name != UNREAD)
+    return [(name, files[name]) for name in known if fnmatchcase(name, pattern)]
 
 
 def has_unread_imports(text: str, files: Files = NO_FILES) -> bool:
@@ -160,7 +176,7 @@ def _of(
     for block in tree.blocks:
         if block.serves(".", None):
             pieces = tuple(pieces_of(block.stanzas, snippets, files))
-            yield Root(tree, block, pieces, imported)
+            yield Root(tree, block, pieces, imported, frozenset(snippets))
 
 
 def pieces_of(

@@ -59,6 +59,10 @@ _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 
+FORBIDDEN: Json = {}
+"""Stands for an object that may not be read."""
+
+
 class Kube:
     """The API server, for the operator."""
 
@@ -148,12 +152,12 @@ class Kube:
                 return None
 
     def config_map(self, namespace: str, name: str) -> Json | None:
-        """A ConfigMap; None where it does not exist or may not be read."""
+        """A ConfigMap; None where it does not exist, FORBIDDEN where it may not be read."""
         try:
             return self.get(Ref("ConfigMap", name, namespace))
         except client.ApiException as error:
             if error.status == 403:
-                return None
+                return FORBIDDEN
             raise
 
     def get(self, ref: Ref) -> Json | None:

@@ -17,7 +17,7 @@ from nat64_operator.api.policy import Policy
 from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.coredns.wiring_record import POLICY_LABEL, Record
 from nat64_operator.edge import dns
-from nat64_operator.edge.kube import Kube
+from nat64_operator.edge.kube import FORBIDDEN, Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
@@ -194,7 +194,8 @@ class Reader:
 
         found = await asyncio.to_thread(fetch)
         await self._read_dns_clients({namespace for namespace, _ in wanted})
-        self._store.corefiles = {key: obj for key, obj in found.items() if obj is not None}
+        self._store.corefiles = {key: obj for key, obj in found.items() if obj}
+        self._store.unreadable = frozenset(key for key, obj in found.items() if obj is FORBIDDEN)
         self._corefiles_known = wanted
         self._fetched.clear()
         self._corefiles_read = time.monotonic()

@@ -66,6 +66,7 @@ class Store:
         self._known: dict[str, dict[Ref, Any]] = {kind: {} for kind in WATCHED}
         self._reported: dict[str, set[Ref]] = {}
         self.corefiles: dict[tuple[str, str], Object] = {}
+        self.unreadable: frozenset[tuple[str, str]] = frozenset()
         self.service_ranges: tuple[str, ...] = ()
         self.api_version = (0, 0)
         self.dns_clients: frozenset[str] = frozenset()
@@ -151,6 +152,7 @@ class Store:
             dns_pods=self.dns_pods,
             announced=dict(self.announced),
             corefiles=dict(self.corefiles),
+            unreadable=self.unreadable,
             answers=dict(self.answers),
             pods=pods,
             asked=dict(self.asked),

@@ -120,9 +120,7 @@ def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
 
 
 def refusal_of(policy: Policy, world: World) -> str:
-    """Why the sidecars can't ask in CoreDNS's place; empty where they can, or where the mode has
-    CoreDNS ask for itself.
-    """
+    """Why the sidecars can't ask in CoreDNS's place; empty where they can, or need not."""
     if policy.spec.core_dns.mode is Mode.PLUGIN:
         return ""
     try:
@@ -137,8 +135,9 @@ def imports_of(policy: Policy, world: World) -> Files:
     core_dns = policy.spec.core_dns
     found: dict[str, str] = {}
     for name in (core_dns.config_map_name, core_dns.custom_config_map_name):
-        data = get(world.corefiles.get((core_dns.namespace, name)), "data") or {}
-        found.update(data)
+        place = core_dns.namespace, name
+        found.update(get(world.corefiles.get(place), "data") or {})
+        found.update({root_block.UNREAD: "/".join(place)} if place in world.unreadable else {})
     ours = {record.key for record in world.records.values()} | {place_of(policy)[2], COREFILE}
     return {key: str(text) for key, text in found.items() if key not in ours}
 

@@ -106,6 +106,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Addresses of CoreDNS's own pods, each with the name of its node."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
     """CoreDNS's ConfigMaps by namespace and name. Those that could not be read are absent."""
+    unreadable: frozenset[tuple[str, str]] = frozenset()
+    """Those that the operator has no right to read, by namespace and name."""
     announced: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By gateway, the hash of mounted data that its pods were last told of."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
