@@ -32,6 +32,10 @@ def span(first: int, last: int) -> dict[str, int]:
     return {"from": first, "to": last}
 
 
+def at(address: str, **more: Any) -> dict[str, Any]:
+    return {"address": address, **more}
+
+
 def shared(network: str, **more: Any) -> dict[str, Any]:
     return {"source": "Range", "range": network, **more}
 
@@ -308,30 +312,39 @@ BAD_POLICIES: list[Row] = [
         'supported values: "Fallback", "Fail"',
     ),
     ({"coreDNS": {"configMap": "x"}}, "spec.coreDNS.configMap", "unknown field"),
-    ({"upstreams": ["dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["2001:db8::1:53 "]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["192.0.2.1:0"]}, "spec.upstreams[0]", "the port must be within 1-65535"),
-    ({"upstreams": ["[2001:db8::1]:70000"]}, "spec.upstreams[0]", "port must be within 1-65535"),
-    ({"upstreams": ["192.0.2.256"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["192.0.2.1"] * 2}, "spec.upstreams[1]", "Duplicate value"),
+    ({"upstreams": ["192.0.2.1"]}, "spec.upstreams[0]", "must be of type object"),
+    ({"upstreams": [at("dns.example")]}, "spec.upstreams[0].address", "must be an IP address"),
+    ({"upstreams": [at("2001:db8::1 ")]}, "spec.upstreams[0].address", "must be an IP address"),
+    ({"upstreams": [at("192.0.2.256")]}, "spec.upstreams[0].address", "must be an IP address"),
+    ({"upstreams": [at("192.0.2.1", port=0)]}, "spec.upstreams[0].port", "equal to 1"),
+    ({"upstreams": [at("192.0.2.1", port=65536)]}, "spec.upstreams[0].port", "equal to 65535"),
+    ({"upstreams": [{}]}, "spec.upstreams[0]", "an address goes with the source Address"),
     (
-        {"upstreams": [f"192.0.2.{n}" for n in range(16)]},
+        {"upstreams": [at("192.0.2.1", source="Node")]},
+        "spec.upstreams[0]",
+        "an address goes with the source Address",
+    ),
+    (
+        {"upstreams": [{"source": "Node", "tls": {}}]},
+        "spec.upstreams[0]",
+        "port and tls go with the source Address",
+    ),
+    (
+        {"upstreams": [at("192.0.2.1", tls={"serverName": "*.example"})]},
+        "spec.upstreams[0].tls.serverName",
+        "must be a domain name",
+    ),
+    (
+        {"upstreams": [at(f"192.0.2.{n}") for n in range(16)]},
         "spec.upstreams",
         "must have at most 15 items",
     ),
     (
-        {"upstreams": ["/etc/resolv.conf", *(f"192.0.2.{n}" for n in range(12))]},
+        {"upstreams": [{"source": "Node"}, *(at(f"192.0.2.{n}") for n in range(12))]},
         "spec.upstreams",
-        "must have at most 12 items where one is /etc/resolv.conf, which stands for up to 3",
+        "must have at most 12 items where one has the source Node, which stands for up to 3",
     ),
-    ({"upstreams": ["tls://dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["tls://2001:db8::53"]}, "spec.upstreams[0]", "tls://[2001:db8::53%dns"),
-    ({"upstreams": ["tls://192.0.2.1%"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["tls://192.0.2.999%x"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["tls://192.0.2.1:0"]}, "spec.upstreams[0]", "port must be within 1-65535"),
-    ({"upstreams": ["192.0.2.1%dns.example"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"upstreams": ["https://192.0.2.1"]}, "spec.upstreams[0]", "must be an IP address"),
-    ({"zones": [{"upstreams": ["192.0.2.1"]}]}, "spec.zones[0].name", "Required value"),
+    ({"zones": [{"upstreams": [at("192.0.2.1")]}]}, "spec.zones[0].name", "Required value"),
     ({"zones": [{"name": "corp.example"}]}, "spec.zones[0].upstreams", "Required value"),
     (
         {"zones": [{"name": "corp.example", "upstreams": []}]},
@@ -339,22 +352,22 @@ BAD_POLICIES: list[Row] = [
         "should have at least 1 items",
     ),
     (
-        {"zones": [{"name": ".", "upstreams": ["192.0.2.1"]}]},
+        {"zones": [{"name": ".", "upstreams": [at("192.0.2.1")]}]},
         "spec.zones[0].name",
         "must be a domain name",
     ),
     (
-        {"zones": [{"name": "corp.example", "upstreams": ["x"]}]},
-        "spec.zones[0].upstreams[0]",
+        {"zones": [{"name": "corp.example", "upstreams": [at("x")]}]},
+        "spec.zones[0].upstreams[0].address",
         "must be an IP address",
     ),
     (
-        {"zones": [{"name": "corp.example", "upstreams": ["192.0.2.1"]}] * 2},
+        {"zones": [{"name": "corp.example", "upstreams": [at("192.0.2.1")]}] * 2},
         "spec.zones[1]",
         "Duplicate value",
     ),
     (
-        {"zones": [{"name": "a.example", "upstreams": ["192.0.2.1"], "passOn": ["NOERROR"]}]},
+        {"zones": [{"name": "a.example", "upstreams": [at("192.0.2.1")], "passOn": ["NOERROR"]}]},
         "spec.zones[0].passOn[0]",
         'supported values: "NODATA", "NXDOMAIN"',
     ),
@@ -389,11 +402,6 @@ BAD_POLICIES: list[Row] = [
     ),
     ({"forward": {"forceTCP": "yes"}}, "spec.forward.forceTCP", "must be of type boolean"),
     ({"forward": {"failover": ["NOERROR"]}}, "spec.forward.failover[0]", "supported values"),
-    (
-        {"forward": {"tlsServerName": "*.example"}},
-        "spec.forward.tlsServerName",
-        "must be a domain name",
-    ),
     ({"forward": {"timeout": 1}}, "spec.forward.timeout", "unknown field"),
     ({"allowedClients": ["2001:db8::1"]}, "spec.allowedClients[0]", "must be a range"),
     ({"deniedClients": ["10.0.0.0"]}, "spec.deniedClients[0]", "must be a range"),
@@ -436,9 +444,9 @@ BAD_POLICIES: list[Row] = [
     ),
     ({"ptr": "No"}, "spec.ptr", 'supported values: "CNAME", "Local", "Upstream"'),
     ({"coreDNS": {"mode": "Plugin", "failMode": "Fail"}}, "spec.coreDNS.failMode", PLUGIN),
-    ({"coreDNS": {"mode": "Plugin"}, "upstreams": ["192.0.2.1"]}, "spec.upstreams", PLUGIN),
+    ({"coreDNS": {"mode": "Plugin"}, "upstreams": [at("192.0.2.1")]}, "spec.upstreams", PLUGIN),
     (
-        {"coreDNS": {"mode": "Plugin"}, "zones": [{"name": "a", "upstreams": ["192.0.2.1"]}]},
+        {"coreDNS": {"mode": "Plugin"}, "zones": [{"name": "a", "upstreams": [at("192.0.2.1")]}]},
         "spec.zones",
         PLUGIN,
     ),
@@ -595,20 +603,13 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
 ]
 GOOD_POLICIES: list[dict[str, Any]] = [
     {},
-    {"upstreams": ["/etc/resolv.conf", "192.0.2.1:5353", "[2001:db8::1]:53", "2001:db8::2"]},
-    {"upstreams": ["tls://192.0.2.1", "tls://192.0.2.1:853", "tls://192.0.2.2%dns.example:853"]},
-    {
-        "upstreams": [
-            "tls://[2001:db8::1]",
-            "tls://[2001:db8::2%dns.example]:853",
-            "192.0.2.9:00053",
-        ]
-    },
-    {"upstreams": ["/etc/resolv.conf", *(f"192.0.2.{n}" for n in range(11))]},
-    {"upstreams": [f"192.0.2.{n}" for n in range(15)]},
-    {"zones": [{"name": "corp.example", "upstreams": ["192.0.2.1"], "passOn": ["NODATA"]}]},
+    {"upstreams": [{"source": "Node"}, at("192.0.2.1", port=5353), at("2001:db8::2")]},
+    {"upstreams": [at("192.0.2.1", tls={}), at("2001:db8::1", port=853, tls={"serverName": "a."})]},
+    {"upstreams": [{"source": "Node"}, *(at(f"192.0.2.{n}") for n in range(11))]},
+    {"upstreams": [at(f"192.0.2.{n}") for n in range(15)]},
+    {"zones": [{"name": "corp.example", "upstreams": [at("192.0.2.1")], "passOn": ["NODATA"]}]},
     {"forward": {"maxAgeSeconds": 10, "healthCheck": {"domain": "."}}},
-    {"forward": {"tlsServerName": "dns.example.", "failover": ["SERVFAIL"]}},
+    {"forward": {"failover": ["SERVFAIL"]}},
     {"ptr": "Local", "ptrName": "nat64.example"},
     {"cache": {"prefetch": {"queries": 10}, "serveStale": {"maxSeconds": 86400}}},
     {"log": {"classes": ["Denial"], "names": ["corp.example"]}},

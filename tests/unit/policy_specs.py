@@ -112,7 +112,7 @@ upstreams = (
 )
 
 BY_MESSAGE: dict[str, Strings] = {
-    "must be an IP address, an address with a port": upstreams,
+    "must be an IP address": addresses,
     "must be a range": ipv4_ranges | ipv6_ranges,
     "must be an IPv6 range": ipv6_ranges | st.just("::ffff:0:0/96"),
     "must be an IPv4 range": ipv4_ranges,
@@ -121,8 +121,14 @@ BY_MESSAGE: dict[str, Strings] = {
 """The strategy for a string, by how the message of its first rule begins."""
 
 
-def _few_beside_resolv_conf(found: list[str]) -> list[str]:
-    return found[:12] if "/etc/resolv.conf" in found else found
+def _few_beside_the_nodes(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return found[:12] if {"source": "Node"} in found else found
+
+
+def _one_source(found: dict[str, Any]) -> dict[str, Any]:
+    if "address" in found:
+        return {k: v for k, v in found.items() if k != "source"}
+    return {"source": "Node"}
 
 
 def _name_for_local(found: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +153,9 @@ def _old_enough(found: dict[str, Any]) -> dict[str, Any]:
 
 
 REPAIRS: dict[str, Callable[[Any], Any]] = {
-    "must have at most 12 items where one is /etc/resolv.conf": _few_beside_resolv_conf,
+    "must have at most 12 items where one has the source Node": _few_beside_the_nodes,
+    "an address goes with the source Address": _one_source,
+    "port and tls go with the source Address": _one_source,
     "is needed where ptr is Local": _name_for_local,
     "has no meaning unless ptr is Local": _name_for_local,
     "has no meaning with the mode Plugin": _with_sidecars,
@@ -209,7 +217,7 @@ def _list(field: Schema, path: str, full: str, leave: frozenset[str]) -> Any:
         items,
         min_size=least,
         max_size=most if path == full else max(least, min(most, 4)),
-        unique_by=(lambda item: tuple(item[key] for key in keys)) if keys else (lambda item: item),
+        unique_by=(lambda item: tuple(item[key] for key in keys)) if keys else repr,
     )
 
 

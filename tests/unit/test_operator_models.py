@@ -18,7 +18,7 @@ from nat64_operator.api.gateway import (
     Pool,
     derived_ports,
 )
-from nat64_operator.api.policy import Policy, PolicySpec
+from nat64_operator.api.policy import Policy, PolicySpec, words
 from nat64_operator.render.sidecar_corefile import render_corefile
 from tests.unit.policy_specs import defaulted, fields, fields_set, schema
 
@@ -217,7 +217,7 @@ def test_a_policy_stored_by_the_first_release_reads_the_same() -> None:
     stored = yaml.safe_load((STORED / "dns64policy-v1alpha1.yaml").read_text())
     read = Policy.parse(stored)
     made = gateway()
-    text = render_corefile(made.config(), made.ports, read.spec, read.spec.upstreams)
+    text = render_corefile(made.config(), made.ports, read.spec, words(read.spec.upstreams))
     for line in (
         "translate_all",
         "allow_ipv4",
@@ -229,12 +229,12 @@ def test_a_policy_stored_by_the_first_release_reads_the_same() -> None:
         "break_dnssec off",
         "translator /run/nat64-operator/default/status.json servfail",
         "success 2048 60 0",
-        "forward corp.example tls://192.0.2.99%dns.example {",
+        "forward corp.example tls://192.0.2.99%dns.example:853 {",
         "health_check 1000ms no_rec domain health.example",
         "serve_stale 86400s verify 1800ms 30s 5s",
         "log corp.example {combined} {",
         "block net 2001:db8:7:1::/64",
-        "forward . 2001:db8::53 192.0.2.53:5353 {",
+        "forward . 2001:db8::53 tls://192.0.2.53%dns.example:5353 {",
         "allow net 2001:db8:7::/48",
     ):
         assert line in text

@@ -18,7 +18,8 @@ from nat64_dataplane.dns64.settings import (
 )
 from nat64_dataplane.dns64.settings.corefile_settings import FORMS
 from nat64_operator.api.gateway import Gateway
-from nat64_operator.api.policy import Forward, Policy, PolicySpec
+from nat64_operator.api.policy import Policy, PolicySpec, words
+from nat64_operator.errors import InvalidObjectError
 from nat64_operator.render import names
 from nat64_operator.render.forward_stanza import named
 from nat64_operator.render.manifest import Ref
@@ -63,7 +64,7 @@ def test_whatever_a_policy_can_say_the_sidecar_accepts(
     spec: dict[str, Any], clients: list[str]
 ) -> None:
     policy = msgspec.convert(defaulted(schema("dns64policies"), spec), PolicySpec)
-    server = accepted(policy, policy.upstreams, clients)
+    server = accepted(policy, words(policy.upstreams), clients)
     assert server.port == 6464
     assert server.dns64 is not None
     assert server.dns64.translate_all == policy.translate_all
@@ -91,7 +92,7 @@ def test_whatever_a_policy_can_say_the_sidecar_accepts(
 def test_the_sidecar_accepts_lists_as_long_as_they_may_be(full: str, data: st.DataObject) -> None:
     spec = data.draw(specs("dns64policies", full, LEAVE))
     policy = msgspec.convert(defaulted(schema("dns64policies"), spec), PolicySpec)
-    accepted(policy, policy.upstreams)
+    accepted(policy, words(policy.upstreams))
 
 
 corednss = st.sampled_from(
@@ -102,8 +103,7 @@ corednss = st.sampled_from(
 @settings(deadline=None)
 @given(found=st.lists(upstreams | corednss | st.text(max_size=20), max_size=20))
 def test_whatever_coredns_asks_the_sidecar_accepts_what_is_made_of_it(found: list[str]) -> None:
-    policy = PolicySpec(forward=Forward(tls_server_name="dns.example"))
-    server = accepted(policy, found)
+    server = accepted(PolicySpec(), found)
     assert 1 <= len(server.forwards[0].upstreams) <= 15
 
 
@@ -131,8 +131,7 @@ def test_a_server_name_goes_with_the_tls_upstreams_that_have_none(
     upstream: str, expected: str
 ) -> None:
     assert named(upstream, "x.example") == expected
-    policy = PolicySpec(forward=Forward(tls_server_name="x.example"))
-    [found] = accepted(policy, [upstream]).forwards
+    [found] = accepted(PolicySpec(), [expected]).forwards
     [made] = found.upstreams
     assert made.server_name == expected.partition("%")[2].partition("]")[0].partition(":")[0]
 
@@ -140,7 +139,17 @@ def test_a_server_name_goes_with_the_tls_upstreams_that_have_none(
 Exposed = tuple[dict[str, Any], str]
 """A spec, and the line that it becomes."""
 
-ZONE = {"name": "corp.example", "upstreams": ["192.0.2.9"], "passOn": ["NXDOMAIN", "NODATA"]}
+ZONE = {
+    "name": "corp.example",
+    "upstreams": [{"address": "192.0.2.9"}],
+    "passOn": ["NXDOMAIN", "NODATA"],
+}
+ENCRYPTED = {
+    "source": "Address",
+    "address": "192.0.2.1",
+    "port": 8853,
+    "tls": {"serverName": "x.example"},
+}
 MAPPING = {"range": "10.0.0.0/8", "prefix": "2001:db8::/96", "additionalPrefixes": ["fd00::/96"]}
 STALE = {
     "maxSeconds": 86400,
@@ -204,8 +213,8 @@ OPTIONS: dict[str, dict[str, Exposed | str]] = {
         "max_connect_attempts": ({"forward": {"maxConnectAttempts": 4}}, "max_connect_attempts 4"),
         "tls": "names files in the pod, keys among them, and the operator reads no Secrets",
         "tls_servername": (
-            {"forward": {"tlsServerName": "x.example"}, "upstreams": ["tls://192.0.2.1"]},
-            "forward . tls://192.0.2.1%x.example {",
+            {"upstreams": [ENCRYPTED], "zones": [{"name": "a.example", "upstreams": [ENCRYPTED]}]},
+            "forward . tls://192.0.2.1%x.example:8853 {",
         ),
         "policy": ({"forward": {"policy": "RoundRobin"}}, "policy round_robin"),
         "health_check": (
@@ -266,7 +275,7 @@ ROWS = [
 @pytest.mark.parametrize(("spec", "line"), [row[:2] for row in ROWS], ids=[row[2] for row in ROWS])
 def test_what_a_policy_says_is_a_line_of_the_corefile(spec: dict[str, Any], line: str) -> None:
     policy = Policy.parse({"metadata": {"name": "x"}, "spec": spec}).spec
-    text = rendered(policy, policy.upstreams)
+    text = rendered(policy, words(policy.upstreams))
     assert line in [found.strip() for found in text.splitlines()]
 
 
@@ -302,3 +311,32 @@ def test_tls_upstreams_of_coredns_keep_the_name_that_is_checked() -> None:
     assert expected in sidecars["data"]["Corefile"]
     assert f"]:53 {asked} {{" in simulation.text()
     assert "tls_servername x.example" in simulation.text()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "word"),
+    [
+        ({"source": "Node"}, "/etc/resolv.conf"),
+        ({"address": "192.0.2.1"}, "192.0.2.1"),
+        ({"address": "2001:db8::1"}, "2001:db8::1"),
+        ({"address": "2001:db8::1", "port": 5353}, "[2001:db8::1]:5353"),
+        ({"address": "192.0.2.1", "tls": {}}, "tls://192.0.2.1"),
+        ({"address": "2001:db8::1", "tls": {}}, "tls://[2001:db8::1]"),
+        (
+            {"address": "2001:db8::1", "port": 8853, "tls": {"serverName": "a.example"}},
+            "tls://[2001:db8::1%a.example]:8853",
+        ),
+    ],
+)
+def test_an_upstream_is_a_word_of_the_corefile(upstream: dict[str, Any], word: str) -> None:
+    spec = {"upstreams": [upstream, upstream]}
+    read = Policy.parse({"metadata": {"name": "x"}, "spec": spec}).spec
+    assert words(read.upstreams) == (word,)
+    [found] = accepted(read, [word]).forwards
+    assert len(found.upstreams) >= 1
+
+
+@pytest.mark.parametrize("upstream", [{}, {"source": "Node", "address": "192.0.2.1"}, "192.0.2.1"])
+def test_an_upstream_of_another_shape_is_refused(upstream: Any) -> None:
+    with pytest.raises(InvalidObjectError, match="upstreams"):
+        Policy.parse({"metadata": {"name": "x"}, "spec": {"upstreams": [upstream]}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Self
 
 import msgspec
@@ -12,6 +13,9 @@ from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 
 KIND = "DNS64Policy"
 PLURAL = "dns64policies"
+
+NODE_RESOLVERS = "/etc/resolv.conf"
+"""What stands for the node's own resolvers in a Corefile."""
 
 
 class Mode(enum.Enum):
@@ -107,11 +111,54 @@ class Mapping(Spec, frozen=True, kw_only=True):
     additional_prefixes: tuple[str, ...] = ()
 
 
+class UpstreamSource(enum.Enum):
+    """Whose resolver an upstream is."""
+
+    ADDRESS = "Address"
+    NODE = "Node"
+
+
+class TLS(Spec, frozen=True, kw_only=True):
+    """DNS over TLS (RFC 7858)."""
+
+    server_name: str = ""
+
+
+class Upstream(Spec, frozen=True, kw_only=True):
+    """A resolver that the sidecars ask."""
+
+    source: UpstreamSource = UpstreamSource.ADDRESS
+    address: str | None = None
+    port: int | None = None
+    tls: TLS | None = None
+
+    def __post_init__(self) -> None:
+        if (self.source is UpstreamSource.ADDRESS) != bool(self.address):
+            raise ValueError("an address goes with the source Address, and with no other")
+
+    @property
+    def word(self) -> str:
+        """The upstream as a Corefile writes it."""
+        if self.address is None:
+            return NODE_RESOLVERS
+        name = f"%{self.tls.server_name}" if self.tls and self.tls.server_name else ""
+        port = f":{self.port}" if self.port else ""
+        is_plain = self.tls is None and not port
+        if ":" in self.address and not is_plain:
+            return f"{'tls://' if self.tls else ''}[{self.address}{name}]{port}"
+        return f"{'tls://' if self.tls else ''}{self.address}{name}{port}"
+
+
+def words(upstreams: Iterable[Upstream]) -> tuple[str, ...]:
+    """Upstreams as a Corefile writes them, each once."""
+    return tuple(dict.fromkeys(upstream.word for upstream in upstreams))
+
+
 class Zone(Spec, frozen=True, kw_only=True):
     """Names that other upstreams are asked for."""
 
     name: str
-    upstreams: tuple[str, ...]
+    upstreams: tuple[Upstream, ...]
     pass_on: tuple[str, ...] = ()
 
 
@@ -138,7 +185,6 @@ class Forward(Spec, frozen=True, kw_only=True):
     force_tcp: bool = msgspec.field(default=False, name="forceTCP")
     fail_fast: bool = False
     failover: tuple[str, ...] = ()
-    tls_server_name: str = ""
 
 
 class Prefetch(Spec, frozen=True, kw_only=True):
@@ -198,7 +244,7 @@ class PolicySpec(Spec, frozen=True, kw_only=True):
 
     gateway_ref: GatewayRef = GatewayRef()
     core_dns: CoreDNS = msgspec.field(default=CoreDNS(), name="coreDNS")
-    upstreams: tuple[str, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
     zones: tuple[Zone, ...] = ()
     forward: Forward = Forward()
     allowed_clients: tuple[str, ...] = ()

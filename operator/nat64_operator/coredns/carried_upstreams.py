@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from nat64_dataplane import corefile
-from nat64_operator.api.policy import Forward, ForwardPolicy, HealthCheck
+from nat64_operator.api.policy import NODE_RESOLVERS, Forward, ForwardPolicy, HealthCheck
 from nat64_operator.coredns.forward_line import Line
 from nat64_operator.errors import UnsupportedUpstreamsError
-from nat64_operator.render.forward_stanza import NODE_RESOLVERS, is_askable, named
+from nat64_operator.render.forward_stanza import is_askable, named
 
 REMEDY = "set spec.upstreams to resolvers that the nodes can ask, or use the mode Plugin or Manual"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nat64_operator.api.policy import KIND, Mode, Policy
+from nat64_operator.api.policy import KIND, NODE_RESOLVERS, Mode, Policy, words
 from nat64_operator.coredns import corefile_edits, forward_line, root_block, wiring
 from nat64_operator.coredns.carried_upstreams import Upstreams, carried
 from nat64_operator.coredns.corefile_edits import Edit
@@ -19,7 +19,6 @@ from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.gateways import cluster_address
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
-from nat64_operator.render.forward_stanza import NODE_RESOLVERS
 from nat64_operator.render.manifest import Ref
 
 Place = tuple[str, str, str]
@@ -100,7 +99,7 @@ def upstreams(policy: Policy, world: World) -> Upstreams:
     Raises UnsupportedCorefileError where they can't ask as CoreDNS does.
     """
     if policy.spec.upstreams:
-        return Upstreams(policy.spec.upstreams, policy.spec.forward)
+        return Upstreams(words(policy.spec.upstreams), policy.spec.forward)
     text = _corefile(policy, world)
     if not text:
         return Upstreams((), policy.spec.forward)

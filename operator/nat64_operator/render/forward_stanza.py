@@ -7,9 +7,16 @@ from functools import lru_cache
 
 from nat64_dataplane import corefile
 from nat64_dataplane.dns64 import settings
-from nat64_operator.api.policy import Forward, ForwardPolicy, HealthCheck, PolicySpec, Zone
+from nat64_operator.api.policy import (
+    NODE_RESOLVERS,
+    Forward,
+    ForwardPolicy,
+    HealthCheck,
+    PolicySpec,
+    Zone,
+    words,
+)
 
-NODE_RESOLVERS = "/etc/resolv.conf"
 MAX_UPSTREAMS = 15
 MAX_BESIDE_NODE_RESOLVERS = 12
 """A resolv.conf stands for up to 3 (resolv.conf(5))."""
@@ -24,7 +31,7 @@ def stanzas(
     `forward` is how `upstreams` are asked, where that isn't how the policy's zones are.
     """
     for zone in sorted(policy.zones, key=lambda z: -z.name.rstrip(".").count(".")):
-        yield _stanza(zone.name, zone.upstreams, policy.forward, _passing_on(zone))
+        yield _stanza(zone.name, words(zone.upstreams), policy.forward, _passing_on(zone))
     yield _stanza(".", askable(upstreams) or (NODE_RESOLVERS,), forward or policy.forward)
 
 
@@ -69,8 +76,7 @@ def _no_file(path: str) -> str:
 
 
 def _stanza(zone: str, upstreams: Iterable[str], forward: Forward, more: Iterable[str] = ()) -> str:
-    words = [zone, *(named(upstream, forward.tls_server_name) for upstream in upstreams)]
-    return corefile.render("forward", words, [*_options(forward), *more])
+    return corefile.render("forward", [zone, *upstreams], [*_options(forward), *more])
 
 
 def _passing_on(zone: Zone) -> Iterator[str]:
