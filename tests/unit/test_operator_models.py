@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat64_dataplane import config
-from nat64_operator.api.gateway import (
-    DERIVED_PORTS,
-    Gateway,
-    GatewaySpec,
-    Pool,
-    derived_ports,
-)
+from nat64_operator.api.gateway import Gateway, GatewaySpec, Pool
+from nat64_operator.api.host_ports import DERIVED_PORTS, derived_ports
 from nat64_operator.api.policy import Policy, PolicySpec, words
 from nat64_operator.render.sidecar_corefile import render_corefile
 from tests.unit.policy_specs import defaulted, fields, fields_set, schema

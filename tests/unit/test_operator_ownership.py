@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nat64_operator.api.host_ports import slot_of
 from nat64_operator.reconcile import Node
 from nat64_operator.render.manifest import Ref
 from tests.unit.node_simulation import Machines, mounted, removes
@@ -259,3 +260,32 @@ def test_what_is_not_clean_yet_is_still_anothers() -> None:
         machines.act(made, rng)
         assert_no_double_owner(made)
     assert made.condition("NAT64Gateway", "next", "Ready")[0] == "True"
+
+
+def test_gateways_have_host_ports_of_their_own_and_keep_them() -> None:
+    """By a hash alone, 20 gateways are in conflict in one cluster of six."""
+    made = Simulation()
+    # Of these, some have the same hash.
+    names = [f"g{n}" for n in range(60)]
+    slots = [slot_of(name) for name in names]
+    assert len(set(slots)) < len(slots)
+    for n, name in enumerate(names):
+        pools = [{"ports": span(40000 + 10 * n, 40009 + 10 * n)}]
+        made.create("NAT64Gateway", name, prefix=f"64:ff9b:1:{n:x}::/96", pools=pools)
+    made.create("NAT64Gateway", "given", prefix="2001:db8::/96", hostPorts={"dns": 21003})
+    made.settle(limit=80)
+
+    def ports() -> dict[str, set[int]]:
+        objects = made.custom["NAT64Gateway"].items()
+        return {name: set(obj["status"]["hostPorts"].values()) for name, obj in objects}
+
+    before = ports()
+    for name in names:
+        assert made.condition("NAT64Gateway", name, "Accepted")[0] == "True"
+    assert len(set().union(*before.values())) == 5 * len(before)
+    # A gateway that was there first in another cluster comes: those that are there keep theirs.
+    made.custom["NAT64Gateway"]["g7"]["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    for obj in made.custom["NAT64Gateway"].values():
+        del obj["status"]
+    made.settle(limit=80)
+    assert ports() == before

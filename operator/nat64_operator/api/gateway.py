@@ -7,7 +7,6 @@ have no default filled in; a test keeps the two equal.
 from __future__ import annotations
 
 import enum
-import hashlib
 import itertools
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Self
@@ -16,18 +15,12 @@ import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
+from nat64_operator.api.host_ports import Ports, derived_ports, slot_ports
 from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 from nat64_operator.errors import InvalidObjectError
 
 KIND = "NAT64Gateway"
 PLURAL = "nat64gateways"
-
-DEFAULT_NAME = "default"
-# Ports of the gateway named `default`, and where those of the others start: below NodePorts
-# (30000) and what Linux hands out (32768).
-WELL_KNOWN_PORTS = (9464, 6464, 6465, 6466, 6467)
-DERIVED_PORTS = 21000
-DERIVED_SLOTS = 1000
 
 
 class PortSpan(Spec, frozen=True, kw_only=True):
@@ -157,30 +150,12 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     update_strategy: UpdateStrategy = UpdateStrategy()
 
 
-class Ports(msgspec.Struct, frozen=True):
-    """The ports that a gateway's agents listen on, each on every node of the gateway."""
-
-    translator: int
-    dns: int
-    dns_health: int
-    dns_ready: int
-    dns_metrics: int
-
-    def all(self) -> dict[str, int]:
-        """By the name that the field has in `spec.hostPorts`."""
-        return {
-            "translator": self.translator,
-            "dns": self.dns,
-            "dnsHealth": self.dns_health,
-            "dnsReady": self.dns_ready,
-            "dnsMetrics": self.dns_metrics,
-        }
-
-
 class Gateway(Resource, frozen=True):
     """A NAT64Gateway."""
 
     spec: GatewaySpec
+    slot: int | None = None
+    """The ports that it was given; None for those that its name stands for."""
 
     @classmethod
     def parse(cls, obj: Object) -> Self:
@@ -189,9 +164,10 @@ class Gateway(Resource, frozen=True):
 
     @property
     def ports(self) -> Ports:
-        """The ports of its agents: the given ones, else those that its name stands for."""
+        """The ports of its agents: the given ones, else those of its slot."""
         given = msgspec.structs.astuple(self.spec.host_ports)
-        return Ports(*(g or d for g, d in zip(given, derived_ports(self.name), strict=True)))
+        others = derived_ports(self.name) if self.slot is None else slot_ports(self.slot)
+        return Ports(*(g or d for g, d in zip(given, others, strict=True)))
 
     def config(self) -> config.Config:
         """The translator's config. Raises InvalidObjectError with field, value and rule."""
@@ -272,15 +248,6 @@ def _check_static_mappings(translator: config.Config) -> None:
                 f"{mapping.port} is there twice: it can lead to one client only"
             )
         seen.add(place)
-
-
-def derived_ports(name: str) -> tuple[int, ...]:
-    """The ports that a gateway of this name has when its spec gives none."""
-    if name == DEFAULT_NAME:
-        return WELL_KNOWN_PORTS
-    count = len(WELL_KNOWN_PORTS)
-    slot = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % DERIVED_SLOTS
-    return tuple(range(DERIVED_PORTS + slot * count, DERIVED_PORTS + (slot + 1) * count))
 
 
 def _static_mapping(mapping: StaticMapping) -> config.StaticMapping:

@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from nat64_operator.api.gateway import DEFAULT_NAME
+from nat64_operator.api.host_ports import DEFAULT_NAME
 from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 
 KIND = "DNS64Policy"

@@ -67,9 +67,10 @@ class AgentStatus:
                 gateway = Gateway.parse(obj)
             except InvalidObjectError:
                 continue
+            given = (gateway.status.get("hostPorts") or {}).get("translator")
             nodes = (known[name] for name in sorted(index.select(gateway.spec.node_selector)))
             targets[gateway.name] = {
-                node.name: _url(node.addresses[0], gateway.ports.translator)
+                node.name: _url(node.addresses[0], given or gateway.ports.translator)
                 for node in nodes
                 if node.ready and node.addresses
             }

@@ -134,6 +134,8 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     prefix = str(running.prefix) if running else ""
     if running:
         fields |= {"prefix": prefix, "configHash": running.content_hash}
+    if effective is not None:
+        fields["hostPorts"] = effective.gateway.ports.all()
     decided = _shares(effective, daemon_set, world) if effective else None
     if decided is not None and decided.demands:
         fields["pools"] = decided.fields()

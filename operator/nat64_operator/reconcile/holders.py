@@ -122,14 +122,15 @@ def config_of(gateway: Gateway | None) -> config.Config | None:
 def accepted_spec(gateway: Gateway, world: World) -> Gateway | None:
     """The gateway with the spec that was last accepted; None where there is none."""
     spec = node_record.read(gateway.name, world).spec
-    return None if spec is None else Gateway(gateway.meta, gateway.status, gateway.kind, spec)
+    return None if spec is None else msgspec.structs.replace(gateway, spec=spec)
 
 
 def _unread(name: str, world: World) -> Gateway:
     """A gateway that is gone or can't be read, as far as it is known."""
     obj = world.gateways.get(name)
     meta = Meta.of(obj) if obj else Meta(name=name)
-    return Gateway(meta, {}, gateway_api.KIND, GatewaySpec())
+    slot = node_record.read(name, world).slot
+    return Gateway(meta, {}, gateway_api.KIND, GatewaySpec(), slot)
 
 
 def config_in(config_map: object) -> config.Config | None:

@@ -45,7 +45,7 @@ def of(effective: Effective, world: World) -> Leaving:
         )
         if is_clean(cleaning, left) and not scheduled(daemon_set, world) & set(left):
             left, wanted = [], None
-    record = node_record.manifest(gateway.name, selected, left, gateway.spec, world.settings)
+    record = node_record.manifest(gateway, selected, left, world.settings)
     return Leaving([record, *([wanted] if wanted else [])], tuple(left))
 
 

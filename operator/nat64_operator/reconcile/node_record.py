@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nat64_operator.api.gateway import GatewaySpec
+from nat64_operator.api.gateway import Gateway, GatewaySpec
+from nat64_operator.api.host_ports import DERIVED_SLOTS
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render.manifest import config_map
 from nat64_operator.settings import Settings
 
-NODES_KEY, LEAVING_KEY, SPEC_KEY = "nodes", "leaving", "spec"
+NODES_KEY, LEAVING_KEY, SPEC_KEY, SLOT_KEY = "nodes", "leaving", "spec", "hostPortSlot"
 
 
 class NodeRecord(NamedTuple):
@@ -29,6 +30,8 @@ class NodeRecord(NamedTuple):
     """Nodes that it has left, or was kept off, and that are not clean yet."""
     spec: GatewaySpec | None = None
     """The spec that was last accepted."""
+    slot: int | None = None
+    """The host ports that it was given."""
 
     @property
     def all(self) -> frozenset[str]:
@@ -43,27 +46,33 @@ def read(gateway: str, world: World) -> NodeRecord:
         frozenset(str(data.get(NODES_KEY) or "").split()),
         frozenset(str(data.get(LEAVING_KEY) or "").split()),
         _spec(data.get(SPEC_KEY)),
+        _slot(data.get(SLOT_KEY)),
     )
 
 
 def manifest(
-    gateway: str,
+    gateway: Gateway,
     on: Iterable[str],
     leaving: Iterable[str],
-    spec: GatewaySpec,
     settings: Settings,
 ) -> dict[str, Any]:
     """The ConfigMap."""
     return config_map(
-        names.nodes_record(gateway),
+        names.nodes_record(gateway.name),
         settings.namespace,
-        names.labels(gateway),
+        names.labels(gateway.name),
         {
             NODES_KEY: "\n".join(sorted(on)),
             LEAVING_KEY: "\n".join(sorted(leaving)),
-            SPEC_KEY: msgspec.json.encode(spec, order="deterministic").decode(),
+            SPEC_KEY: msgspec.json.encode(gateway.spec, order="deterministic").decode(),
+            **({} if gateway.slot is None else {SLOT_KEY: str(gateway.slot)}),
         },
     )
+
+
+def _slot(text: Any) -> int | None:
+    known = isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 4
+    return int(text) if known and int(text) < DERIVED_SLOTS else None
 
 
 def _spec(text: Any) -> GatewaySpec | None:

@@ -14,7 +14,8 @@ from nat64_dataplane import config
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
-from nat64_operator.api.gateway import DEFAULT_NAME, Gateway
+from nat64_operator.api.gateway import Gateway
+from nat64_operator.api.host_ports import DEFAULT_NAME
 from nat64_operator.api.meta import Meta, Object, Resource
 from nat64_operator.api.policy import Policy, PolicySpec
 from nat64_operator.coredns import wiring
@@ -22,6 +23,7 @@ from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import (
     corefiles,
     gateways,
+    host_ports,
     ownership,
     policies,
     questions,
@@ -140,7 +142,8 @@ def reconcile(world: World) -> Plan:
 
 def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
     """All gateways that can be read, with the state of their nodes."""
-    known = _parse(made, gateway_api.KIND, world.gateways, Gateway.parse, world)
+    read = _parse(made, gateway_api.KIND, world.gateways, Gateway.parse, world)
+    known = host_ports.assign(read, world)
     decisions = ownership.decide(_configs(known, world), world)
     seen = (
         made.attempt(

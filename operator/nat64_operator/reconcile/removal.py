@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nat64_dataplane import config
-from nat64_operator.api.gateway import derived_ports
+from nat64_operator.api.host_ports import derived_ports
 from nat64_operator.reconcile import node_record
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nat64_dataplane import log_format
-from nat64_operator.api.gateway import Ports
+from nat64_operator.api.host_ports import Ports
 from nat64_operator.render import names
 from nat64_operator.settings import Settings
 

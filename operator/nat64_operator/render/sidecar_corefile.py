@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
 from nat64_dataplane import config, corefile
-from nat64_operator.api.gateway import Ports
+from nat64_operator.api.host_ports import Ports
 from nat64_operator.api.policy import (
     Cache,
     Forward,
