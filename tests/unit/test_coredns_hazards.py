@@ -183,6 +183,24 @@ def test_reload_may_come_from_an_import_or_stand_in_another_block() -> None:
     assert refusal(later) == "", "what it names can't be known"
 
 
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("", 45),
+        (" 2s 1s", 3),
+        (" 10s", 15),
+        (" 1m30s 500ms", 91),
+        (" 1m", 75),
+        (" often", 45),
+        (" 1h 1h", 5400),
+    ],
+)
+def test_how_long_reload_takes_is_read_from_the_corefile(words: str, seconds: int) -> None:
+    text = block().replace("reload\n", f"reload{words}\n")
+    assert corefile_hazards.reload_seconds(text) == seconds
+    assert corefile_hazards.reload_seconds("{") == 45
+
+
 def test_imports_that_import_each_other_end() -> None:
     text = "(a) {\n    import b\n}\n(b) {\n    import a\n}\n" + block("import a")
     assert refusal(text) == ""

@@ -101,6 +101,21 @@ def test_harm_after_a_write_ends_within_seconds(mode: str) -> None:
     assert names.WITHDRAWN_LABEL not in simulation.owned[SERVICE]["spec"]["selector"]
 
 
+def test_status_says_whether_the_kubelet_or_reload_is_waited_for() -> None:
+    simulation = made()
+    simulation.write_corefile(COREFILE.replace("reload", "reload 20s 4s"))
+    simulation.synthesizes = False
+    run(simulation, 15)
+    assert wired(simulation)
+    assert "waiting for the kubelet" in programmed(simulation)[2]
+    assert "reads it within 24 s" in programmed(simulation)[2]
+    simulation.now += 121
+    run(simulation, 1)
+    assert programmed(simulation)[1] == "Confirming"
+    assert "waiting for CoreDNS's `reload`, which looks every 24 s" in programmed(simulation)[2]
+    assert "waiting for the kubelet" not in programmed(simulation)[2]
+
+
 def test_retries_take_twice_as_long_each_time_up_to_a_day() -> None:
     simulation = made()
     simulation.harms = True

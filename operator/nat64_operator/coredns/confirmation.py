@@ -9,7 +9,7 @@ CoreDNS has never synthesized. Pure, like `wiring`.
 from __future__ import annotations
 
 from nat64_operator.api.policy import Mode
-from nat64_operator.coredns import corefile_edits
+from nat64_operator.coredns import corefile_edits, corefile_hazards
 from nat64_operator.coredns.corefile_edits import Site
 from nat64_operator.coredns.wiring_case import (
     ASK_SECONDS,
@@ -24,6 +24,8 @@ from nat64_operator.coredns.wiring_record import Record, State
 
 WORRIED_SECONDS = 10
 """How often a wired Corefile is asked about while something is wrong."""
+KUBELET_SECONDS = 120
+"""A kubelet updates a mounted ConfigMap within its sync of a minute and a cache's of another."""
 MOST_RETRY_SECONDS = 86_400
 RELAPSE_SECONDS = 60
 """How long a Corefile that worked is left alone after its first harm: a node that was down for a
@@ -162,10 +164,19 @@ def _works(case: Case) -> str:
 
 
 def _waiting(case: Case, record: Record) -> str:
-    """The sidecars have what they need before anything is written, so this is CoreDNS's time."""
+    """The sidecars have what they need before anything is written, so this is CoreDNS's time: first
+    the kubelet's, which has a limit, and then that of `reload`.
+    """
     since = round(case.since(record))
-    return (
-        f"{case.file.where} was written {since} s ago, and the sidecars are ready for it; waiting "
-        "for the kubelet to update the file in CoreDNS's pods (up to two minutes), and for "
-        "CoreDNS's `reload` (45 s by default)"
+    reload = corefile_hazards.reload_seconds(case.main or case.file.text, case.files)
+    said = f"{case.file.where} was written {since} s ago, and the sidecars are ready for it; "
+    if since <= KUBELET_SECONDS:
+        return said + (
+            "waiting for the kubelet to update the file in CoreDNS's pods, which takes up to two "
+            f"minutes; CoreDNS's `reload` then reads it within {reload} s"
+        )
+    return said + (
+        "the kubelet has had the two minutes in which it updates the file in CoreDNS's pods; "
+        f"waiting for CoreDNS's `reload`, which looks every {reload} s at most. If this goes on, "
+        "CoreDNS's log says whether it refused the file"
     )

@@ -6,6 +6,8 @@ known from the text is left to the questions that are asked before and after a w
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
 
@@ -190,6 +192,28 @@ def _without_reload(text: str, files: Files) -> list[str]:
         f"line {line}: no server block has `reload`, so CoreDNS would not read a changed Corefile; "
         f"add `reload` to the block for `.` and restart CoreDNS once, {MANUAL}"
     ]
+
+
+def reload_seconds(text: str, files: Files = NO_FILES) -> int:
+    """How long CoreDNS's `reload` may take to see a changed file: its interval and its jitter."""
+    found = [30.0, 15.0]
+    with contextlib.suppress(UnsupportedCorefileError):
+        for piece in root_block.root(text, files).find("reload")[:1]:
+            for at, value in enumerate(piece.stanza.values[:2]):
+                seconds = _duration(value)
+                found[at] = found[at] if seconds is None else seconds
+    return math.ceil(found[0] + min(found[1], found[0] / 2))  # so CoreDNS limits the jitter
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def _duration(text: str) -> float | None:
+    """A duration as Go writes it, 1m30s, in seconds; None where it is none."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _is_for_root(zones: tuple[corefile.Token, ...]) -> bool:
