@@ -49,17 +49,10 @@ __noinline enum verdict give_back_expired(struct packet *p, __u32 at, __u32 now)
 {
 	struct bib4_key name = {};
 	struct pool_range *range;
-	struct config *config;
 	struct bib4 *binding;
-	__u32 index;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = config_of(p);
-	if (!config || !config->pool_ranges)
-		return STOP_dropped_ports_exhausted;
-	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
-		client_hash(&p->client) % config->pool_ranges;
-	range = bpf_map_lookup_elem(&pool, &index);
+	range = client_range(p);
 	if (!range)
 		return STOP_dropped_ports_exhausted;
 	name.pool = range->address;

@@ -29,40 +29,20 @@ static __noinline bool find_overloaded(struct packet *p)
 	return true;
 }
 
-static __always_inline bool is_taken(const struct packet *p)
-{
-	struct port_block_key key = {.kind = PORTS_TAKEN};
-	__u32 port = bpf_ntohs(p->pool_port);
-	struct port_block *taken;
-
-	key.address = p->pool;
-	key.protocol = p->protocol;
-	key.block = port / PORTS_PER_BLOCK;
-	taken = bpf_map_lookup_elem(&ports, &key);
-	return taken && taken->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
-}
-
 /* Pick a port to share: one that is taken. Free ports are for clients that may have a port of their
  * own. */
 __noinline enum verdict pick_taken_port(struct packet *p)
 {
 	struct pool_range *range;
-	struct config *config;
-	__u32 index;
 
 	REQUIRE(p, STOP_dropped_internal);
-	config = config_of(p);
-	if (!config || !config->pool_ranges)
-		return STOP_dropped_ports_exhausted;
-	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
-		client_hash(&p->client) % config->pool_ranges;
-	range = bpf_map_lookup_elem(&pool, &index);
+	range = client_range(p);
 	if (!range)
 		return STOP_dropped_ports_exhausted;
 	p->pool = range->address;
 	p->pool_port =
 		bpf_htons(range->first + bpf_get_prandom_u32() % (range->last - range->first + 1));
-	return is_taken(p) ? GO_ON : AGAIN;
+	return port_is_marked(p->pool, p->pool_port, PORTS_TAKEN, p->protocol) ? GO_ON : AGAIN;
 }
 
 /* Whether a port has been lent to the flow of `p` before; `p` gets that port. An entry that has no

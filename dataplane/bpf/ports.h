@@ -83,6 +83,32 @@ static __always_inline __u32 client_hash(const union addr6 *client)
 	return mixed >> 32;
 }
 
+/* The pool range that the client of `p` belongs to; NULL where there is none. */
+static __always_inline struct pool_range *client_range(const struct packet *p)
+{
+	struct config *config = config_of(p);
+	__u32 index;
+
+	if (!config || !config->pool_ranges)
+		return NULL;
+	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
+		client_hash(&p->client) % config->pool_ranges;
+	return bpf_map_lookup_elem(&pool, &index);
+}
+
+/* Whether a port is marked in the bitmap of this kind and protocol. */
+static __always_inline bool port_is_marked(__be32 address, __be16 pool_port, __u8 kind,
+					   __u8 protocol)
+{
+	struct port_block_key key = {.address = address, .kind = kind, .protocol = protocol};
+	__u32 port = bpf_ntohs(pool_port);
+	struct port_block *block;
+
+	key.block = port / PORTS_PER_BLOCK;
+	block = bpf_map_lookup_elem(&ports, &key);
+	return block && block->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
+}
+
 /* Whether one of the node's own sockets would receive what p's remote end sends to this port: those
  * packets belong to the node. The kernel is asked when a port is claimed. A socket that is opened
  * later doesn't get the packets of exact sessions that exist already; under the default filtering

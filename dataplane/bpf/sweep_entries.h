@@ -25,13 +25,7 @@ static __always_inline __u32 ago(const struct sweep_run *run, __u32 seconds)
 
 static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
 {
-	struct port_block_key key = {.address = name->pool, .kind = PORTS_USABLE + slot};
-	__u32 port = bpf_ntohs(name->pool_port);
-	struct port_block *usable;
-
-	key.block = port / PORTS_PER_BLOCK;
-	usable = bpf_map_lookup_elem(&ports, &key);
-	return usable && usable->bits[index_below(port / 64, PORT_WORDS)] & 1ULL << (port & 63);
+	return port_is_marked(name->pool, name->pool_port, PORTS_USABLE + slot, 0);
 }
 
 /* A binding ends with its last session (RFC 6146 section 3.5.2.2), but packets only ever raise its

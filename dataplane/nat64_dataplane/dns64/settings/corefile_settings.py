@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nat64_dataplane import corefile
@@ -16,7 +16,7 @@ from nat64_dataplane.corefile import CorefileError, Loaded, ServerBlock
 from nat64_dataplane.dns64.settings import cache_stanza, dns64_stanza, forward_stanza, small_stanzas
 from nat64_dataplane.dns64.settings.forward_stanza import ReadFile
 from nat64_dataplane.dns64.settings.stanza_line import Line, zone_problem
-from nat64_dataplane.dns64.settings.typed_settings import Listen, Reload, Server, Settings
+from nat64_dataplane.dns64.settings.typed_settings import Server, Settings
 
 FORMS = {
     **small_stanzas.FORMS,
@@ -53,14 +53,9 @@ def from_loaded(loaded: Loaded, read_file: ReadFile | None = None) -> Settings:
     for block in loaded.blocks:
         reader.block(block)
     text = "".join(text for _, text in loaded.files)
-    return Settings(
+    return replace(
+        reader.process,
         servers=tuple(reader.servers),
-        health=reader.health,
-        lameduck=reader.lameduck,
-        ready=reader.ready,
-        prometheus=reader.prometheus,
-        runtime_metrics=reader.runtime_metrics,
-        reload=reader.reload,
         content_hash=hashlib.sha512(text.encode()).hexdigest(),
     )
 
@@ -73,12 +68,8 @@ def _read_text(path: str) -> str:
 class _Reader:
     read_file: ReadFile
     servers: list[Server] = field(default_factory=list)
-    health: Listen | None = None
-    lameduck: float = 0.0
-    ready: Listen | None = None
-    prometheus: Listen | None = None
-    runtime_metrics: bool = False
-    reload: Reload | None = None
+    process: Settings = field(default_factory=lambda: Settings(servers=()))
+    """What has been read that is one for the process."""
     claimed: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def block(self, block: ServerBlock) -> None:
@@ -116,14 +107,16 @@ class _Reader:
     def server(self, block: ServerBlock, zones: tuple[str, ...], port: int) -> Server:
         found = {name: [Line(stanza, FORMS[name]) for stanza in block.find(name)] for name in FORMS}
         for line in found["health"]:
-            self.health, self.lameduck = small_stanzas.read_health(line)
+            health, lameduck = small_stanzas.read_health(line)
+            self.process = replace(self.process, health=health, lameduck=lameduck)
         for line in found["ready"]:
-            self.ready = small_stanzas.read_ready(line)
+            self.process = replace(self.process, ready=small_stanzas.read_ready(line))
         for line in found["prometheus"]:
-            self.prometheus, runtime = small_stanzas.read_prometheus(line)
-            self.runtime_metrics |= runtime
+            prometheus, runtime = small_stanzas.read_prometheus(line)
+            runtime |= self.process.runtime_metrics
+            self.process = replace(self.process, prometheus=prometheus, runtime_metrics=runtime)
         for line in found["reload"]:
-            self.reload = small_stanzas.read_reload(line)
+            self.process = replace(self.process, reload=small_stanzas.read_reload(line))
         for line in found["loop"]:
             line.flag()
         return Server(
