@@ -15,6 +15,7 @@ import dns.message
 import dns.query
 
 from tests.cluster import binaries
+from tests.dns64.peers import nsd_config
 from tests.dns64.sidecar import free_port
 
 PREFIX = "64:ff9b:1::/96"
@@ -61,26 +62,6 @@ remote-control:
 forward-zone:
   name: "."
   forward-addr: ::1@{upstream}
-"""
-
-NSD = """\
-server:
-  ip-address: ::1@{port}
-  username: ""
-  chroot: ""
-  database: ""
-  zonesdir: "{directory}"
-  pidfile: "{directory}/nsd.pid"
-  xfrdfile: "{directory}/xfrd.state"
-  zonelistfile: "{directory}/zone.list"
-  xfrdir: "{directory}"
-  server-count: 1
-  rrl-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: {zone}
-  zonefile: zone
 """
 
 RECORDS = """\
@@ -143,8 +124,7 @@ def upstream(directory: Path) -> Process:
     """The authoritative server, on the load's core: every name below the zone has one A."""
     port = free_port()
     (directory / "zone").write_text(RECORDS)
-    config = directory / "nsd.conf"
-    config.write_text(NSD.format(port=port, directory=directory, zone=ZONE))
+    config = nsd_config(directory, port, {ZONE: "zone"})
     command = ["/usr/sbin/nsd", "-d", "-c", str(config)]
     return Process("nsd", command, port, LOAD_CPU, directory / "nsd.log")
 

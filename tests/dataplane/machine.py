@@ -11,7 +11,6 @@ import ctypes
 import functools
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -262,16 +261,6 @@ def at(address: IPv4Address | str, prefix: IPv6Network = PREFIX) -> str:
 def spare(timeout: int) -> int:
     """For how many seconds at most a session in use outlives its timer (session_update.h)."""
     return min(timeout // 8, 60)
-
-
-def checksum(data: bytes) -> int:
-    """The internet checksum (RFC 1071); 0 over data that holds its own."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
 
 
 def right_checksums(packet: Packet) -> bool:

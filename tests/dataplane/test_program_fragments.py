@@ -24,9 +24,9 @@ from tests.dataplane.machine import (
     SERVER,
     Machine,
     at,
-    checksum,
     dissect,
 )
+from tests.lab.ways.taps import checksum
 
 pytestmark = pytest.mark.root
 

@@ -29,9 +29,9 @@ from tests.dataplane.machine import (
     SHOT,
     Machine,
     at,
-    checksum,
     machine,
 )
+from tests.lab.ways.taps import checksum
 
 pytestmark = pytest.mark.root
 

@@ -25,8 +25,8 @@ from tests.dataplane.machine import (
     Machine,
     Out,
     at,
-    checksum,
 )
+from tests.lab.ways.taps import checksum
 
 pytestmark = pytest.mark.root
 

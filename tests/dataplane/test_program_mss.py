@@ -17,10 +17,10 @@ from tests.dataplane.machine import (
     SERVER,
     Machine,
     at,
-    checksum,
     machine,
     right_checksums,
 )
+from tests.lab.ways.taps import checksum
 
 pytestmark = pytest.mark.root
 

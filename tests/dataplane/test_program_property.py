@@ -26,11 +26,11 @@ from tests.dataplane.reference.headers import (
     Header4,
     Header6,
     Refused,
-    checksum,
 )
 from tests.dataplane.reference.policy import Policy
 from tests.dataplane.reference.stateful import Nat64
 from tests.dataplane.reference.stateless import Client, Outcome, Public
+from tests.lab.ways.taps import checksum
 
 pytestmark = pytest.mark.root
 

@@ -77,19 +77,14 @@ def _debians(name: str) -> str:
     return program
 
 
-class Nsd(Program):
-    """An authoritative server for some zones, by their names."""
-
-    def __init__(self, directory: Path, zones: Mapping[str, str]) -> None:
-        program = _debians("nsd")
-        port = free_port()
-        served = ""
-        for number, (zone, text) in enumerate(zones.items()):
-            (directory / f"zone{number}").write_text(text)
-            served += f'zone:\n  name: "{zone}"\n  zonefile: zone{number}\n'
-        config = directory / "nsd.conf"
-        config.write_text(
-            f"""server:
+def nsd_config(directory: Path, port: int, zones: Mapping[str, str]) -> Path:
+    """The config of an NSD that serves these zone files, by the names of their zones."""
+    served = "".join(
+        f'zone:\n  name: "{zone}"\n  zonefile: {file}\n' for zone, file in zones.items()
+    )
+    config = directory / "nsd.conf"
+    config.write_text(
+        f"""server:
   ip-address: ::1@{port}
   username: ""
   chroot: ""
@@ -105,7 +100,20 @@ class Nsd(Program):
 remote-control:
   control-enable: no
 {served}"""
-        )
+    )
+    return config
+
+
+class Nsd(Program):
+    """An authoritative server for some zones, by their names."""
+
+    def __init__(self, directory: Path, zones: Mapping[str, str]) -> None:
+        program = _debians("nsd")
+        port = free_port()
+        files = {zone: f"zone{number}" for number, zone in enumerate(zones)}
+        for zone, file in files.items():
+            (directory / file).write_text(zones[zone])
+        config = nsd_config(directory, port, files)
         super().__init__([program, "-d", "-c", str(config)], directory, port)
 
 

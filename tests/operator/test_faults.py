@@ -18,6 +18,7 @@ from tests.operator.conftest import (
 )
 from tests.operator.faults import FaultProxy
 from tests.operator.test_flow import (
+    bring_up,
     events_of,
     is_ready,
     roll_out,
@@ -36,13 +37,7 @@ def running(
     cluster: Api, operator: Operator, proxy: FaultProxy, cluster_dns: ClusterDns
 ) -> tuple[Api, Operator, FaultProxy]:
     """All is well, through the proxy."""
-    cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
-    roll_out(cluster)
-    sidecars_ready(cluster)
-    cluster_dns.synthesizes = True
-    eventually(lambda: is_ready(cluster, "dns64policy"), about="policy Ready")
+    bring_up(cluster, operator, cluster_dns)
     return cluster, operator, proxy
 
 

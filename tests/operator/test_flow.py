@@ -125,19 +125,33 @@ def service_address(api: Api) -> str:
     return found
 
 
+def bring_up(api: Api, operator: Operator, dns: ClusterDns, *flags: str) -> None:
+    """Both resources applied and Ready, CoreDNS wired."""
+    api.apply(gateway(prefix=PREFIX), policy())
+    operator.start(*flags)
+    eventually(lambda: api.get("daemonset", "nat64-default"), about="the DaemonSet")
+    roll_out(api)
+    sidecars_ready(api)
+    dns.synthesizes = True
+    eventually(lambda: is_ready(api, "nat64gateway"), about="gateway Ready")
+    eventually(lambda: is_ready(api, "dns64policy"), about="policy Ready")
+
+
+def lose_the_sidecars_twice(api: Api) -> None:
+    """So that the operator has the same to tell twice."""
+    for _ in range(2):
+        sidecars_ready(api, ready=False)
+        eventually(lambda: not is_ready(api, "dns64policy"), about="not Ready")
+        sidecars_ready(api)
+        eventually(lambda: is_ready(api, "dns64policy"), about="Ready again")
+
+
 @pytest.fixture
 def running(
     cluster: Api, operator: Operator, cluster_dns: ClusterDns
 ) -> tuple[Api, Operator, ClusterDns]:
-    """Both resources applied and Ready, CoreDNS wired."""
-    cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
-    roll_out(cluster)
-    sidecars_ready(cluster)
-    cluster_dns.synthesizes = True
-    eventually(lambda: is_ready(cluster, "nat64gateway"), about="gateway Ready")
-    eventually(lambda: is_ready(cluster, "dns64policy"), about="policy Ready")
+    """All is well."""
+    bring_up(cluster, operator, cluster_dns)
     return cluster, operator, cluster_dns
 
 

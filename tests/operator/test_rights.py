@@ -17,23 +17,20 @@ import pytest
 
 from tests.operator.conftest import (
     NAMESPACE,
-    PREFIX,
     SAMPLE,
     Api,
     ClusterDns,
     Operator,
     apply_chart,
     eventually,
-    gateway,
-    policy,
 )
 from tests.operator.test_flow import (
     agent_pod,
+    bring_up,
     events_of,
-    is_ready,
     is_removing,
+    lose_the_sidecars_twice,
     roll_out,
-    sidecars_ready,
     the_corefile,
 )
 
@@ -136,19 +133,9 @@ def test_what_is_granted_is_what_is_used(
     audit = cluster.control_plane.audit_log
     assert audit is not None
     before = len(audit.read_text().splitlines())
-    cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start("--label-namespace=true")
-    eventually(lambda: cluster.get("daemonset", "nat64-default"))
-    roll_out(cluster)
-    sidecars_ready(cluster)
-    cluster_dns.synthesizes = True
-    eventually(lambda: is_ready(cluster, "dns64policy"), about="Forward")
+    bring_up(cluster, operator, cluster_dns, "--label-namespace=true")
     uid = cluster.get("dns64policy", "default")["metadata"]["uid"]
-    for _ in range(2):
-        sidecars_ready(cluster, ready=False)
-        eventually(lambda: not is_ready(cluster, "dns64policy"), about="not Ready")
-        sidecars_ready(cluster)
-        eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready again")
+    lose_the_sidecars_twice(cluster)
 
     def counted() -> bool:
         return any(event["count"] > 1 for event in events_of(cluster, uid, "SidecarsNotReady"))

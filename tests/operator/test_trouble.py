@@ -27,11 +27,12 @@ from tests.operator.conftest import (
 from tests.operator.faults import FaultProxy
 from tests.operator.test_flow import (
     agent_pod,
+    bring_up,
     events_of,
     is_ready,
     is_removing,
+    lose_the_sidecars_twice,
     roll_out,
-    sidecars_ready,
 )
 
 pytestmark = pytest.mark.apiserver
@@ -212,19 +213,9 @@ def test_conditions_of_others_are_theirs(cluster: Api, operator: Operator) -> No
 def test_an_event_that_happens_again_is_counted(
     cluster: Api, operator: Operator, cluster_dns: ClusterDns
 ) -> None:
-    cluster.apply(gateway(prefix=PREFIX), policy())
-    operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
-    roll_out(cluster)
-    sidecars_ready(cluster)
-    cluster_dns.synthesizes = True
-    eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready")
+    bring_up(cluster, operator, cluster_dns)
     uid = cluster.get("dns64policy", "default")["metadata"]["uid"]
-    for _ in range(2):
-        sidecars_ready(cluster, ready=False)
-        eventually(lambda: not is_ready(cluster, "dns64policy"), about="not Ready")
-        sidecars_ready(cluster)
-        eventually(lambda: is_ready(cluster, "dns64policy"), about="Ready again")
+    lose_the_sidecars_twice(cluster)
 
     def counted() -> bool:
         events = events_of(cluster, uid, "SidecarsNotReady")

@@ -168,6 +168,20 @@ def apart() -> Simulation:
     return made
 
 
+def apart_by_labels() -> Simulation:
+    """The same, on nodes that labels bring to a gateway: `x` to the older one, `y` to the other."""
+    made = Simulation()
+    made.nodes = {"a": labelled("a", "x"), "b": labelled("b", "y")}
+    made.create("NAT64Gateway", "older", nodeSelector={"x": "yes"})
+    made.create("NAT64Gateway", "younger", nodeSelector={"y": "yes"})
+    made.settle()
+    return made
+
+
+def labelled(name: str, *labels: str) -> Node:
+    return Node(name, {"kubernetes.io/os": "linux", **dict.fromkeys(labels, "yes")}, True, ())
+
+
 def on(made: Simulation, name: str) -> list[str]:
     return made.scheduled(made.owned[DAEMON_SETS[name]])
 
@@ -204,16 +218,8 @@ def test_a_label_never_brings_a_gateway_to_a_node_where_another_translates() -> 
 
 
 def test_a_gateway_whose_labels_bring_it_to_anothers_node_is_kept_off() -> None:
-    made = Simulation()
-    linux = {"kubernetes.io/os": "linux"}
-    made.nodes = {
-        "a": Node("a", {**linux, "x": "yes"}, True, ()),
-        "b": Node("b", {**linux, "y": "yes"}, True, ()),
-    }
-    made.create("NAT64Gateway", "older", nodeSelector={"x": "yes"})
-    made.create("NAT64Gateway", "younger", nodeSelector={"y": "yes"})
-    made.settle()
-    made.nodes["b"] = Node("b", {**linux, "x": "yes", "y": "yes"}, True, ())
+    made = apart_by_labels()
+    made.nodes["b"] = labelled("b", "x", "y")
     made.settle()
     assert on(made, "older") == ["a"]
     assert on(made, "younger") == ["b"], "it was there first"
@@ -227,16 +233,8 @@ def test_a_gateway_whose_labels_bring_it_to_anothers_node_is_kept_off() -> None:
 
 
 def test_a_node_that_is_new_to_two_gateways_goes_to_the_older_one() -> None:
-    made = Simulation()
-    linux = {"kubernetes.io/os": "linux"}
-    made.nodes = {
-        "a": Node("a", {**linux, "x": "yes"}, True, ()),
-        "b": Node("b", {**linux, "y": "yes"}, True, ()),
-    }
-    made.create("NAT64Gateway", "older", nodeSelector={"x": "yes"})
-    made.create("NAT64Gateway", "younger", nodeSelector={"y": "yes"})
-    made.settle()
-    made.nodes["c"] = Node("c", {**linux, "x": "yes", "y": "yes"}, True, ())
+    made = apart_by_labels()
+    made.nodes["c"] = labelled("c", "x", "y")
     made.settle()
     assert on(made, "older") == ["a", "c"]
     assert on(made, "younger") == ["b"]
