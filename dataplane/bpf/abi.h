@@ -10,4 +10,4 @@
 #include "abi_state.h"
 #include "abi_sweep.h"
 
-#define NAT64_ABI 6
+#define NAT64_ABI 7

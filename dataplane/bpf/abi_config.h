@@ -26,6 +26,7 @@ enum config_flag {
 	CONFIG_PODS_KNOWN = 1 << 6,	/* allow only listed sources and the pods' ranges */
 	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
 	CONFIG_PORT_DEPENDENT = 1 << 8, /* filter by remote address and port: exact sessions only */
+	CONFIG_ZONES = 1 << 9,		/* there are several */
 };
 
 #define CONFIG_SLOTS	2
@@ -33,6 +34,21 @@ enum config_flag {
 #define MAX_UPLINKS	256
 #define MAX_POD_LINKS	4096
 #define OUTSIDE_LINKS	4
+#define MAX_ZONES	16 /* a power of two */
+#define MAX_MARKS	4
+#define MANY_LINKS	0xffffffffU
+
+/* The pool of one way out: see zones.h. */
+struct zone {
+	__u32 first, ranges; /* in `pool`; no ranges: there is no such zone */
+	__u32 ports;	     /* in these, for each protocol */
+	__u32 link;	     /* by which it leaves, or MANY_LINKS; 0: by uplinks only */
+};
+
+/* A mark of packets that a policy rule asks for. */
+struct mark {
+	__u32 value, mask;
+};
 
 /* One complete configuration. Packets read the slot that control.active names. */
 struct config {
@@ -40,7 +56,7 @@ struct config {
 	__u64 mask_high, mask_low;
 	__u32 prefix_shift; /* 96 - prefix length: where RFC 6052 puts the IPv4 address */
 	__u32 flags;
-	__u32 pool_ranges;
+	__u32 zone;		    /* an index of `zones`: of the way to the rest of the world */
 	__u32 interface;	    /* nat64-NAME */
 	__u32 inbound_sessions;	    /* limit of those opened from IPv4 */
 	__u32 timeout[TIMER_SLOTS]; /* seconds */
@@ -48,12 +64,14 @@ struct config {
 	__u32 ports_per_client;		 /* 0: no limit */
 	__u32 session_rate_per_client;	 /* new ones a second; 0: no limit */
 	__u32 sessions_per_client;	 /* open ones that the client has opened; 0: no limit */
-	__u32 pool_ports;		 /* in all pools, per protocol */
+	__u32 marks_used;		 /* of `marks` */
 	__u16 epoch;			 /* sessions opened under another one are checked again */
 	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
 	__u8 mac[6];			 /* of nat64-NAME */
 	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
 	__u32 pad;
+	struct zone zones[MAX_ZONES];
+	struct mark marks[MAX_MARKS];
 	char hash[16]; /* of the config file: tells which config is active */
 };
 
@@ -102,11 +120,13 @@ struct destination {
 
 #define UPLINK_ETHERNET (1 << 0)
 #define UPLINK_EXTERNAL (1 << 1) /* sources behind it are strangers */
+#define UPLINK_LAN	(1 << 2) /* only its own subnets are behind it */
 
 /* Also for links that are no uplinks; of their flags, only UPLINK_EXTERNAL has a meaning. */
 struct uplink {
 	__u32 flags;
 	__u32 mtu;
+	__u32 zone; /* of the address that the node itself uses there */
 };
 
 /* Addresses whose ARP requests the program answers. */

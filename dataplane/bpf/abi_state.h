@@ -33,8 +33,8 @@ struct bib6_key {
 	union addr6 client;
 	__be16 client_port;
 	__u8 protocol;
-	__u8 pad;
-	__u32 pad2; /* the union aligns this to 8 bytes, and a key must have no unnamed bytes */
+	__u8 zone;
+	__u32 pad; /* the union aligns this to 8 bytes, and a key must have no unnamed bytes */
 };
 
 /* `recent`, `recent_port` and `stamp` are the cache of recent.h, all 0 at first. */
@@ -68,7 +68,8 @@ union binding_life {
 struct bib4 {
 	union addr6 client;
 	__be16 client_port;
-	__u16 flags;
+	__u8 flags;
+	__u8 zone;
 	__u32 generation;
 	union binding_life life;
 	__u32 created; /* second */
@@ -105,7 +106,7 @@ struct session {
 	union addr6 client;
 	__be16 client_port;
 	__u8 flags;
-	__u8 pad;
+	__u8 zone;
 	__u32 generation;
 	union session_life life;
 	__u16 epoch;

@@ -52,6 +52,7 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	client.client = value.client;
 	client.client_port = value.client_port;
 	client.protocol = name.protocol;
+	client.zone = value.zone;
 	entry.pool = name.pool;
 	entry.pool_port = name.pool_port;
 	value.life.sessions = 0;
@@ -67,7 +68,7 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	taken = bpf_map_lookup_elem(&ports, &block);
 	if (!taken || client_takes(&client.client, HOLDS_PORT) & HOLDS_REMOVED)
 		return;
-	count_port(&client.client, name.protocol, true);
+	count_port(&client.client, value.zone, name.protocol, true);
 	port = index_below(port, PORTS_PER_BLOCK);
 	if (take_port(taken, port)) {
 		if (!bpf_map_update_elem(&bib4, &name, &value, BPF_NOEXIST)) {
@@ -78,7 +79,7 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 		}
 		free_taken_port(taken, port);
 	}
-	client_port_freed(&client.client, name.protocol);
+	client_port_freed(&client.client, value.zone, name.protocol);
 }
 
 /* Move a session on to the state that it has reached under the old programs. */
@@ -115,7 +116,7 @@ static __noinline bool adopt_counts(struct packet *p, const struct session *valu
 		return false;
 	}
 	if (value->life.state & TCP_SHUT)
-		count_closed(&p->client, true);
+		count_closed(&p->client, p->zone, true);
 	else if (is_of_client_limit(value->flags))
 		client_takes(&p->client, HOLDS_SESSION);
 	return true;
@@ -137,6 +138,7 @@ static __always_inline void adopt_session(const struct adopt_session *old,
 	p.client_port = value.client_port;
 	p.session_flags = value.flags;
 	p.generation = value.generation;
+	p.zone = value.zone;
 	p.pool = key.pool;
 	p.pool_port = key.pool_port;
 	p.remote = key.remote;

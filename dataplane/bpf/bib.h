@@ -114,8 +114,8 @@ static __always_inline void bib6_key_of(const struct packet *p, struct bib6_key 
 	key->client = p->client;
 	key->client_port = p->client_port;
 	key->protocol = p->protocol;
+	key->zone = p->zone;
 	key->pad = 0;
-	key->pad2 = 0;
 }
 
 static __always_inline void bib4_key_of(const struct packet *p, struct bib4_key *key)
@@ -220,13 +220,14 @@ static __noinline void release_binding(const struct bib4_key *name, const struct
 	owner->client = binding->client;
 	owner->client_port = binding->client_port;
 	owner->protocol = name->protocol;
+	owner->zone = binding->zone;
 	drop_way(owner, name);
 	bpf_map_delete_elem(&bib4, name);
 	block_key.block = port / PORTS_PER_BLOCK;
 	taken = bpf_map_lookup_elem(&ports, &block_key);
 	if (taken)
 		free_taken_port(taken, index_below(port, PORTS_PER_BLOCK));
-	client_port_freed(&owner->client, name->protocol);
+	client_port_freed(&owner->client, owner->zone, name->protocol);
 }
 
 /* Remove a binding that was in use. The caller has claimed its removal. */

@@ -109,7 +109,7 @@ static __always_inline enum verdict client_session_taken(const struct packet *p,
  * plenty. Ports at rest count as free, because they are given back when another client needs one.
  */
 static __always_inline bool is_fair(const struct client *client, const struct config *config,
-				    __u32 protocol)
+				    __u32 protocol, __u32 zone)
 {
 	struct shared *all = all_shared();
 	__u32 taken, resting, mine;
@@ -119,19 +119,21 @@ static __always_inline bool is_fair(const struct client *client, const struct co
 	protocol = index_below(protocol, 4);
 	if (protocol >= PROTOCOL_COUNT)
 		return true;
-	taken = all->ports_taken[protocol];
+	zone = index_below(zone, MAX_ZONES);
+	taken = all->ports_taken[zone][protocol];
 	mine = client->ports[protocol];
 	if (protocol == INDEX_TCP) {
-		resting = all->closed;
+		resting = all->closed[zone];
 		taken = taken > resting ? taken - resting : 0;
 		resting = client->closed;
 		mine = mine > resting ? mine - resting : 0;
 	}
-	return mine < FAIR_PORTS || mine + taken < config->pool_ports;
+	return mine < FAIR_PORTS || mine + taken < config->zones[zone].ports;
 }
 
-/* Count a port as taken or given back, for the client and for all clients together. */
-static __always_inline void count_port(const union addr6 *which, __u8 protocol, bool taken)
+/* Count a port as taken or given back, for the client and for all clients of the zone. */
+static __always_inline void count_port(const union addr6 *which, __u8 zone, __u8 protocol,
+				       bool taken)
 {
 	struct client *client = client_of(which);
 	struct shared *all = all_shared();
@@ -144,15 +146,15 @@ static __always_inline void count_port(const union addr6 *which, __u8 protocol, 
 	else if (client)
 		count_down(&client->ports[index]);
 	if (all && taken)
-		__sync_fetch_and_add(&all->ports_taken[index], 1);
+		__sync_fetch_and_add(&all->ports_taken[index_below(zone, MAX_ZONES)][index], 1);
 	else if (all)
-		count_down(&all->ports_taken[index]);
+		count_down(&all->ports_taken[index_below(zone, MAX_ZONES)][index]);
 }
 
 /* Undo client_port_taken. */
-static __always_inline void client_port_freed(const union addr6 *which, __u8 protocol)
+static __always_inline void client_port_freed(const union addr6 *which, __u8 zone, __u8 protocol)
 {
-	count_port(which, protocol, false);
+	count_port(which, zone, protocol, false);
 	client_gives(which, HOLDS_PORT);
 }
 
@@ -173,16 +175,16 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 		return STOP_dropped_client_port_limit;
 	}
 	client = client_of(&p->client);
-	if (client && !is_fair(client, config, protocol_index(p->protocol))) {
+	if (client && !is_fair(client, config, protocol_index(p->protocol), p->zone)) {
 		client_gives(&p->client, HOLDS_PORT);
 		return STOP_dropped_client_port_share;
 	}
-	count_port(&p->client, p->protocol, true);
+	count_port(&p->client, p->zone, p->protocol, true);
 	return GO_ON;
 }
 
 /* Likewise, count a session as closed or no longer closed. */
-static __always_inline void count_closed(const union addr6 *which, bool closed)
+static __always_inline void count_closed(const union addr6 *which, __u8 zone, bool closed)
 {
 	struct client *client = client_of(which);
 	struct shared *all = all_shared();
@@ -192,9 +194,9 @@ static __always_inline void count_closed(const union addr6 *which, bool closed)
 	else if (client)
 		count_down(&client->closed);
 	if (all && closed)
-		__sync_fetch_and_add(&all->closed, 1);
+		__sync_fetch_and_add(&all->closed[index_below(zone, MAX_ZONES)], 1);
 	else if (all)
-		count_down(&all->closed);
+		count_down(&all->closed[index_below(zone, MAX_ZONES)]);
 }
 
 /* Limit new sessions per second (RFC 6888 REQ-8): a token bucket that is full again each second.

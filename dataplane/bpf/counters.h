@@ -51,6 +51,9 @@
 	X(dropped_destination_special)                                                             \
 	X(dropped_destination_local)                                                               \
 	X(dropped_destination_without_route)                                                       \
+	X(dropped_destination_unreachable)                                                         \
+	X(dropped_destination_prohibited)                                                          \
+	X(dropped_destination_blackhole)                                                           \
 	X(dropped_unknown_transport)                                                               \
 	X(dropped_routing_header)                                                                  \
 	X(dropped_extension_chain)                                                                 \

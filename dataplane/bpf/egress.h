@@ -12,6 +12,21 @@
 #include "session_update.h"
 #include "translate.h"
 
+/* Whether a policy rule treats the packet otherwise than one without a mark. */
+static __always_inline bool is_marked(struct __sk_buff *skb, const struct config *config)
+{
+	__u32 mark = skb->mark, i;
+
+#pragma unroll
+	for (i = 0; i < MAX_MARKS; i++) {
+		const struct mark *rule = &config->marks[i];
+
+		if (i < config->marks_used && ((mark & rule->mask) == rule->value) != !rule->value)
+			return true;
+	}
+	return false;
+}
+
 static __always_inline struct session *overloaded_session(struct packet *p, __u32 now)
 {
 	struct session_key key;
@@ -34,6 +49,8 @@ inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struc
 
 	if (recall_flow(p, config, now))
 		return GO_ON;
+	if (config->flags & CONFIG_ZONES)
+		find_zone(p);
 	bib6_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib6, &key);
 	if (binding) {
@@ -145,6 +162,9 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	config = active_config(&slot);
 	p.slot = slot;
 	if (config && config->interface) {
+		p.zone = p.way = config->zone;
+		if (skb->mark && config->marks_used && is_marked(skb, config))
+			p.flags |= PACKET_MARKED;
 		if (skb->protocol == bpf_htons(ETH_P_IP))
 			return egress_ipv4(skb, config, &p, here);
 		stop = skb->protocol == bpf_htons(ETH_P_IPV6) ? translate_6to4(skb, config, &p)

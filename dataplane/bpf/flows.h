@@ -65,8 +65,10 @@ static __always_inline bool recall_flow(struct packet *p, const struct config *c
 	struct flow *flow;
 	__u32 *moved;
 
-	p->flow = flow_slot(p);
 	p->second = now;
+	if (p->flags & PACKET_MARKED) /* the note doesn't tell the mark */
+		return false;
+	p->flow = flow_slot(p);
 	p->flags |= PACKET_NOTABLE;
 	flow = flow_at(p);
 	if (!flow || flow->second != now || flow->epoch != config->epoch ||

@@ -54,6 +54,7 @@ static __noinline enum verdict find_inner_session_4to6(struct packet *inner)
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (!session || session->flags & SESSION_CONTACT || session->life.expires <= now_seconds())
 		return STOP_passed;
+	inner->zone = session->zone;
 	inner->client = session->client;
 	inner->client_port = session->client_port;
 	return GO_ON;
@@ -156,6 +157,8 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	inner = &work->inner;
 	STEP(parse_inner_ipv4(skb, p, inner));
 	STEP(find_inner_session_4to6(inner));
+	if (!is_way_in(skb, config, inner->zone))
+		return STOP_passed;
 	if (p->pool != inner->pool)
 		return STOP_dropped_icmp_ends_differ; /* not where its inner packet is from */
 	if (source_is_illegal(p->remote))

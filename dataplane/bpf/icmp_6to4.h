@@ -47,34 +47,17 @@ inline_step enum verdict parse_inner_ipv6(struct __sk_buff *skb, const struct co
 	return is_query_v6(inner->icmp_type) ? GO_ON : STOP_dropped_icmp_inner_malformed;
 }
 
-static __noinline bool inner_session_is_live(struct packet *inner)
+static __noinline bool overloaded_is_live(struct packet *inner)
 {
-	struct session_key key;
-	struct session *session;
-
-	session_key_of(inner, &key);
-	session = bpf_map_lookup_elem(&sessions, &key);
-	if (!session || !is_client_of(session, inner) || session->life.expires <= now_seconds())
-		return false;
-	inner->session_flags = session->flags;
-	return true;
+	return find_overloaded(inner) && session_is_live(inner);
 }
 
 /* Find the session of the inner packet. It is only read. */
-static __noinline enum verdict find_inner_session_6to4(struct packet *inner)
+static __always_inline enum verdict find_inner_session_6to4(struct packet *inner)
 {
-	struct bib6_key key;
-	struct bib6 *binding;
-
-	bib6_key_of(inner, &key);
-	binding = bpf_map_lookup_elem(&bib6, &key);
-	if (binding) {
-		use_bib6(binding, inner);
-		if (inner_session_is_live(inner))
-			return GO_ON;
-	}
-	if (inner->protocol == IPPROTO_TCP && find_overloaded(inner) &&
-	    inner_session_is_live(inner))
+	if (find_zone(inner))
+		return GO_ON;
+	if (inner->protocol == IPPROTO_TCP && overloaded_is_live(inner))
 		return GO_ON;
 	return STOP_dropped_icmp_without_session;
 }
@@ -139,6 +122,7 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	if (!work->meaning.known)
 		return STOP_dropped_icmp_type;
 	STEP(parse_inner_ipv6(skb, config, p, inner));
+	inner->slot = p->slot;
 	STEP(read_error(skb, p, work));
 	if (!addr6_equal(&p->remote6, &inner->remote6))
 		return STOP_dropped_icmp_ends_differ; /* not where its inner packet is from */

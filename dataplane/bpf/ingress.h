@@ -20,10 +20,13 @@ inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struc
 	struct session_key key;
 	struct session *session;
 
-	if (recall_flow(p, config, now))
+	/* a note doesn't tell the zone */
+	if (!comes_by_lan(skb, config) && recall_flow(p, config, now))
 		return GO_ON;
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
+	if (session && !is_way_in(skb, config, session->zone))
+		return STOP_passed;
 	if (session && session->life.expires > now && !(session->flags & SESSION_CONTACT)) {
 		p->client = session->client;
 		p->client_port = session->client_port;

@@ -29,6 +29,9 @@ MAP(BPF_MAP_TYPE_ARRAY, control, __u32, struct control, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, config, __u32, struct config, CONFIG_SLOTS, 0);
 MAP(BPF_MAP_TYPE_ARRAY, pool, __u32, struct pool_range, CONFIG_SLOTS *MAX_POOL_RANGES, 0);
 MAP(BPF_MAP_TYPE_HASH, uplinks, __u32, struct uplink, MAX_UPLINKS, BPF_F_NO_PREALLOC);
+/* The zone of each address that the node itself uses as a source. Not by config slot: a zone keeps
+ * its number for as long as its address is there. */
+MAP(BPF_MAP_TYPE_HASH, zones, __be32, __u32, 4 * MAX_ZONES, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, arp_answers, struct arp_key, struct arp_answer, MAX_ARP_ANSWERS,
     BPF_F_NO_PREALLOC);
 /* Links that lead to one pod each, by ifindex. The agent follows the node's links, whatever the
@@ -63,12 +66,14 @@ MAP(BPF_MAP_TYPE_HASH, held, struct held_key, struct held, 512, BPF_F_NO_PREALLO
 
 /* Counts of all CPUs together. */
 struct shared {
-	__u32 refragmented;		   /* packets given to the kernel to fragment */
-	__u32 inbound_sessions;		   /* opened from IPv4; each sweep counts them anew */
-	__u32 ports_taken[PROTOCOL_COUNT]; /* by bindings; static ones don't count */
-	__u32 closed;			   /* sessions at rest that have a binding */
-	__u32 searched;			   /* where the next search for expired bindings starts */
-	__u32 held_swept; /* second in which expired held fragments were last dropped */
+	__u32 refragmented;	/* packets given to the kernel to fragment */
+	__u32 inbound_sessions; /* opened from IPv4; each sweep counts them anew */
+	/* By bindings of each zone; static ones don't count. */
+	__u32 ports_taken[MAX_ZONES][PROTOCOL_COUNT];
+	__u32 closed[MAX_ZONES];     /* sessions at rest that have a binding */
+	__u32 searched;		     /* where the next search for expired bindings starts */
+	__u32 held_swept;	     /* second in which expired held fragments were last dropped */
+	__u32 unanswered[MAX_ZONES]; /* TCP connections opened since a reply last came back */
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 

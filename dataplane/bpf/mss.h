@@ -22,10 +22,11 @@
 
 /* The MTU of a route in bytes, or 0 if the kernel has no answer. The lookup is for a packet that is
  * too long for any route, so the kernel reports the MTU whether it knows the neighbour or not. */
-static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct bpf_fib_lookup *route)
+static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct bpf_fib_lookup *route,
+					  __u32 flags)
 {
 	route->tot_len = LONGEST_LENGTH;
-	return bpf_fib_lookup(skb, route, sizeof(*route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED
+	return bpf_fib_lookup(skb, route, sizeof(*route), flags) == BPF_FIB_LKUP_RET_FRAG_NEEDED
 		       ? route->mtu_result
 		       : 0;
 }
@@ -39,12 +40,12 @@ __noinline int longest_segment(struct __sk_buff *skb, const struct packet *p, __
 
 	REQUIRE(p, longest);
 	ask_ipv4(&route, p, interface);
-	mtu = mtu_of_route(skb, &route);
+	mtu = mtu_of_route(skb, &route, mark_route(skb, p, &route));
 	if (mtu >= SMALLEST_MTU)
 		longest = mtu - IPV4_TCP_HEADERS;
 	__builtin_memset(&route, 0, sizeof(route));
 	ask_ipv6(&route, p, interface);
-	mtu = mtu_of_route(skb, &route);
+	mtu = mtu_of_route(skb, &route, 0);
 	if (mtu >= SMALLEST_MTU && mtu - IPV6_TCP_HEADERS < longest)
 		longest = mtu - IPV6_TCP_HEADERS;
 	return longest;

@@ -26,6 +26,10 @@ static __noinline enum verdict stranger_may_open(const struct packet *p,
 static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet *p,
 					    const struct config *config)
 {
+	if (config->flags & CONFIG_ZONES) {
+		find_way_out(skb, p);
+		p->zone = p->way;
+	}
 	if (!find_binding(p, 1, 0))
 		return STOP_dropped_tcp_without_session;
 	STEP(check_policy(skb, p));
@@ -93,13 +97,14 @@ __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u
 	config = config_of(p);
 	if (!config || !work)
 		return STOP_dropped_not_configured;
-	/* the caller has looked in bib6: without a pool address, `p` has no binding */
-	if (p->pool && find_binding(p, expires, 1))
+	/* The caller has looked in bib6: without a pool address, `p` has no binding. Of several
+	 * zones, it has looked only in that of its sessions. */
+	if ((p->pool || config->flags & CONFIG_ZONES) && find_binding(p, expires, 1))
 		return GO_ON;
 	STEP(client_port_taken(p, config));
 	refusal = claim_port(skb, p, expires, now);
 	if (refusal) {
-		client_port_freed(&p->client, p->protocol);
+		client_port_freed(&p->client, p->zone, p->protocol);
 		return refusal;
 	}
 	count(DIR_6TO4, COUNT_bindings_opened);
@@ -157,6 +162,8 @@ __noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	expires = expiry(config, timer_of(p->protocol, state), now);
 
 	STEP(check_policy(skb, p));
+	STEP(check_way_out(skb, config, p));
+	p->zone = p->way;
 	STEP(client_may_open(p, config->session_rate_per_client, now));
 	STEP(client_session_taken(p, config->sessions_per_client));
 	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
@@ -210,7 +217,7 @@ inline_step enum verdict insert_inbound(struct packet *p, __u32 expires, __u32 n
 static __always_inline enum verdict filtered_by_port(struct __sk_buff *skb, const struct packet *p)
 {
 	return skb->ifindex == LOOPBACK_IFINDEX && p->protocol != IPPROTO_ICMP &&
-			       binding_is_live(p->remote, p->remote_port, p->protocol)
+			       binding_of_remote(p)
 		       ? STOP_dropped_filtered
 		       : STOP_passed;
 }
@@ -232,13 +239,14 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	now = now_seconds();
 	bib4_key_of(p, &key);
 	binding = bpf_map_lookup_elem(&bib4, &key);
-	if (!binding || binding->life.expires <= now)
+	if (!binding || binding->life.expires <= now || !is_way_in(skb, config, binding->zone))
 		return STOP_passed;
 	is_static = binding->flags & BIB_STATIC;
 	if (config->flags & CONFIG_PORT_DEPENDENT && !is_static)
 		return filtered_by_port(skb, p);
 	p->client = binding->client;
 	p->client_port = binding->client_port;
+	p->zone = binding->zone;
 	p->generation = binding->generation;
 
 	if (source_is_illegal(p->remote))

@@ -42,6 +42,8 @@ enum packet_flag {
 	PACKET_NEW_BINDING = 1 << 11,  /* the packet has made its binding */
 	PACKET_STATIC = 1 << 12,       /* its binding is configured */
 	PACKET_REFRAGMENT = 1 << 13,   /* a fragment before it has gone to the fragmenter */
+	PACKET_MARKED = 1 << 14,       /* its mark may change its route */
+	PACKET_NAMED = 1 << 15,	       /* by allowedDestinations: whatever the node's routes are */
 };
 
 /* The names are the same in both directions. `client` is the IPv6 host, `remote` the IPv4 host
@@ -66,6 +68,8 @@ struct packet {
 	__u8 direction;
 	__u8 transport_header; /* bytes; TCP and UDP only */
 	__u8 slot;	       /* of the config that this packet uses */
+	__u8 zone;	       /* of its binding */
+	__u8 way;	       /* the zone of the route that the kernel has found */
 	__u16 flow;	       /* slot of its flow in `flows` */
 	__u32 second, moves;   /* when its session was looked up, and what `moves` had then */
 	__u32 fresh_until;     /* before then, the session's expiry need not be written */

@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "context.h"
+#include "zones.h"
 
 /* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
 static __always_inline bool source6_is_illegal(const union addr6 *source)
@@ -38,12 +38,15 @@ static __always_inline enum verdict destination_refusal(enum destination_verdict
 	return STOP_dropped_internal;
 }
 
-static __always_inline bool binding_is_live(__be32 address, __be16 port, __u8 protocol)
+/* The binding of our own that the remote end is, if it is one. */
+static __always_inline struct bib4 *binding_of_remote(const struct packet *p)
 {
-	struct bib4_key key = {.pool = address, .pool_port = port, .protocol = protocol};
-	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &key);
+	struct bib4_key key = {.pool = p->remote, .pool_port = p->remote_port};
+	struct bib4 *binding;
 
-	return binding && binding->life.expires > now_seconds();
+	key.protocol = p->protocol;
+	binding = bpf_map_lookup_elem(&bib4, &key);
+	return binding && binding->life.expires > now_seconds() ? binding : NULL;
 }
 
 /* Whether strangers are behind a link. Each packet asks this, so the first few links are in the
@@ -61,6 +64,31 @@ static __always_inline bool is_outside(const struct config *config, __u32 ifinde
 		return false;
 	link = bpf_map_lookup_elem(&uplinks, &ifindex);
 	return link && link->flags & UPLINK_EXTERNAL;
+}
+
+/* Whether an IPv4 packet has come in on a link that only leads to its own subnets. */
+static __always_inline bool comes_by_lan(struct __sk_buff *skb, const struct config *config)
+{
+	__u32 ifindex = skb->ifindex;
+	struct uplink *link;
+
+	if (!(config->flags & CONFIG_ZONES))
+		return false;
+	link = bpf_map_lookup_elem(&uplinks, &ifindex);
+	return link && link->flags & UPLINK_LAN;
+}
+
+/* Whether a packet of that zone may come in on the link. A LAN is believed about its own zones
+ * only: a host there, perhaps a pod, must not pass for one beyond an uplink. */
+static __always_inline bool is_way_in(struct __sk_buff *skb, const struct config *config,
+				      __u32 zone)
+{
+	__u32 link;
+
+	if (!comes_by_lan(skb, config))
+		return true;
+	link = config->zones[index_below(zone, MAX_ZONES)].link;
+	return link == skb->ifindex || link == MANY_LINKS;
 }
 
 /* Note whether a packet from the IPv6 side came in on such a link. A packet that the node itself
@@ -133,24 +161,6 @@ static __always_inline enum verdict check_source(struct __sk_buff *skb, const st
 	return check_way_back(skb, config, p, listed);
 }
 
-/* Ask the kernel for the route to the remote end. An address that the kernel delivers locally is
- * the node's own, even if the agent doesn't know it yet. And if there is no route, no port is
- * claimed in vain. */
-static __always_inline enum verdict
-check_way_out(struct __sk_buff *skb, const struct config *config, const struct packet *p)
-{
-	struct bpf_fib_lookup route = {
-		.family = AF_INET,
-		.ifindex = config->interface,
-		.tos = p->traffic_class,
-		.ipv4_dst = p->remote,
-	};
-
-	return bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_NOT_FWDED
-		       ? STOP_dropped_destination_without_route
-		       : GO_ON;
-}
-
 /* Hairpinned packets come back through lo. A packet from elsewhere with our own address as its
  * source is forged; the kernel would call it a martian. */
 static __always_inline bool is_spoofed_hairpin(struct __sk_buff *skb, const struct packet *p)
@@ -177,7 +187,7 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 	key.address = p->remote;
 	destination = bpf_map_lookup_elem(&destinations, &key);
 	if (!destination)
-		return p->direction == DIR_6TO4 ? check_way_out(skb, config, p) : GO_ON;
+		return GO_ON;
 	verdict = destination->verdict;
 	if (verdict == DESTINATION_DENIED)
 		return STOP_dropped_destination_denied; /* also if it is one of our own */
@@ -185,14 +195,17 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 	if (destination->pool && is_spoofed_hairpin(skb, p))
 		return STOP_dropped_source_illegal;
 	if (destination->pool && p->protocol != IPPROTO_ICMP) {
-		if (binding_is_live(p->remote, p->remote_port, p->protocol)) {
+		struct bib4 *binding = binding_of_remote(p);
+
+		if (binding) {
 			p->flags |= PACKET_HAIRPIN;
+			p->way = binding->zone;
 			return GO_ON;
 		}
 		if (verdict != DESTINATION_ALLOWED)
 			return STOP_dropped_hairpin_without_binding;
 	}
-	STEP(destination_refusal(verdict));
-	return p->direction == DIR_6TO4 && !destination->named ? check_way_out(skb, config, p)
-							       : GO_ON;
+	if (destination->named)
+		p->flags |= PACKET_NAMED;
+	return destination_refusal(verdict);
 }

@@ -87,12 +87,16 @@ static __always_inline __u32 client_hash(const union addr6 *client)
 static __always_inline struct pool_range *client_range(const struct packet *p)
 {
 	struct config *config = config_of(p);
+	struct zone *zone;
 	__u32 index;
 
-	if (!config || !config->pool_ranges)
+	if (!config)
 		return NULL;
-	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES +
-		client_hash(&p->client) % config->pool_ranges;
+	zone = &config->zones[index_below(p->zone, MAX_ZONES)];
+	if (!zone->ranges)
+		return NULL;
+	index = index_below(p->slot, CONFIG_SLOTS) * MAX_POOL_RANGES + zone->first +
+		client_hash(&p->client) % zone->ranges;
 	return bpf_map_lookup_elem(&pool, &index);
 }
 
@@ -142,7 +146,7 @@ __noinline enum verdict next_range(struct search *search)
 
 	if (!search || search->ranges_tried >= search->ranges)
 		return STOP_dropped_ports_exhausted;
-	index = search->slot * MAX_POOL_RANGES + search->range_at;
+	index = search->slot * MAX_POOL_RANGES + search->first_range + search->range_at;
 	range = bpf_map_lookup_elem(&pool, &index);
 	if (!range)
 		return STOP_dropped_ports_exhausted;
@@ -213,6 +217,7 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	__builtin_memset(binding, 0, sizeof(*binding));
 	binding->client = p->client;
 	binding->client_port = p->client_port;
+	binding->zone = p->zone;
 	binding->generation = bpf_get_prandom_u32();
 	binding->life.expires = search->expires;
 	binding->life.sessions = 1; /* the session that the caller makes */
@@ -245,6 +250,7 @@ inline_step enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u
 	struct search *search;
 	struct config *config;
 	enum verdict result;
+	struct zone *zone;
 	int i;
 
 	REQUIRE(work, STOP_dropped_internal);
@@ -257,7 +263,9 @@ inline_step enum verdict claim_port(struct __sk_buff *skb, struct packet *p, __u
 	config = config_of(p);
 	if (!config)
 		return STOP_dropped_not_configured;
-	search->ranges = config->pool_ranges;
+	zone = &config->zones[index_below(p->zone, MAX_ZONES)];
+	search->first_range = zone->first;
+	search->ranges = zone->ranges;
 	if (!search->ranges)
 		return STOP_dropped_ports_exhausted;
 	search->range_at = client_hash(&p->client) % search->ranges;

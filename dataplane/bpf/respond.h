@@ -41,10 +41,12 @@ static __always_inline struct refusal refusal_of(enum verdict reason)
 	case STOP_dropped_destination_not_global:
 	case STOP_dropped_destination_special:
 	case STOP_dropped_destination_local:
+	case STOP_dropped_destination_prohibited:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 1; /* prohibited */
 		break;
 	case STOP_dropped_destination_without_route:
+	case STOP_dropped_destination_unreachable:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 0; /* no route */
 		break;

@@ -4,6 +4,9 @@
 
 #include "context.h"
 
+#define LOOKUP_SOURCE (1U << 4) /* BPF_FIB_LOOKUP_SRC, from Linux 6.7 */
+#define LOOKUP_MARK   (1U << 5) /* BPF_FIB_LOOKUP_MARK, from Linux 6.10 */
+
 #define HOP_CYCLE 4 /* seconds; the kernel gives up on a neighbour after three */
 
 /* Ask for the route to the IPv4 side, for a packet of p's connection. */
@@ -18,6 +21,19 @@ static __always_inline void ask_ipv4(struct bpf_fib_lookup *route, const struct 
 	route->tos = p->traffic_class;
 	route->ipv4_src = p->pool;
 	route->ipv4_dst = p->remote;
+}
+
+/* Have the look-up see the packet's mark, where routes may depend on it. What to add to the flags
+ * of the look-up; kernels before 6.10 then say EINVAL. */
+static __always_inline __u32 mark_route(struct __sk_buff *skb, const struct packet *p,
+					struct bpf_fib_lookup *route)
+{
+	__u32 mark = skb->mark;
+
+	if (!(p->flags & PACKET_MARKED))
+		return 0;
+	__builtin_memcpy(route->smac, &mark, sizeof(mark)); /* a union, in newer headers */
+	return LOOKUP_MARK;
 }
 
 /* Likewise, for the route to the client. */

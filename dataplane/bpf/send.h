@@ -67,9 +67,9 @@ static __always_inline enum tc_action send_recalled(const struct packet *p, stru
 
 /* Whether the kernel finds a route by which the packet may go directly to its device. */
 static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet *p,
-					    struct bpf_fib_lookup *route)
+					    struct bpf_fib_lookup *route, __u32 flags)
 {
-	long found = bpf_fib_lookup(skb, route, sizeof(*route), 0);
+	long found = bpf_fib_lookup(skb, route, sizeof(*route), flags);
 
 	if (found == BPF_FIB_LKUP_RET_SUCCESS) {
 		note_resolved(route);
@@ -111,7 +111,7 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 		struct bpf_fib_lookup route = {.tot_len = length};
 
 		ask_ipv4(&route, p, config->interface);
-		if (find_fast_route(skb, p, &route))
+		if (find_fast_route(skb, p, &route, mark_route(skb, p, &route)))
 			return send_fast(p, config, &route, here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
@@ -157,7 +157,7 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 		struct bpf_fib_lookup route = {.tot_len = length};
 
 		ask_ipv6(&route, p, config->interface);
-		if (find_fast_route(skb, p, &route))
+		if (find_fast_route(skb, p, &route, 0))
 			return send_fast(p, config, &route, here);
 	}
 	if (!(p->flags & PACKET_FORWARDED))

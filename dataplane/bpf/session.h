@@ -87,9 +87,84 @@ static __always_inline void count_inbound(void)
 		__sync_fetch_and_add(&all->inbound_sessions, 1);
 }
 
+/* TCP alone says whether a reply is due. */
+static __always_inline void count_unanswered(const struct packet *p)
+{
+	struct shared *all = all_shared();
+
+	if (all)
+		__sync_fetch_and_add(&all->unanswered[index_below(p->zone, MAX_ZONES)], 1);
+}
+
+/* A reply has come back: the way out works. */
+static __always_inline void note_answer(const struct packet *p)
+{
+	__u32 zone = index_below(p->zone, MAX_ZONES);
+	struct shared *all = all_shared();
+
+	if (all && all->unanswered[zone])
+		all->unanswered[zone] = 0;
+}
+
 static __always_inline bool is_client_of(const struct session *session, const struct packet *p)
 {
 	return session->client_port == p->client_port && addr6_equal(&session->client, &p->client);
+}
+
+/* The session of `p`, whose pool address is known, if it is live. */
+static __always_inline bool session_is_live(struct packet *p)
+{
+	struct session_key key;
+	struct session *session;
+
+	session_key_of(p, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	if (!session || !is_client_of(session, p) || session->life.expires <= now_seconds())
+		return false;
+	p->session_flags = session->flags;
+	return true;
+}
+
+/* Whether `p`, from IPv6, has a session in p->zone. */
+static __noinline bool is_of_zone(struct packet *p)
+{
+	struct bib6_key key;
+	struct bib6 *binding;
+
+	bib6_key_of(p, &key);
+	binding = bpf_map_lookup_elem(&bib6, &key);
+	if (!binding)
+		return false;
+	use_bib6(binding, p);
+	return session_is_live(p);
+}
+
+/* Set p->zone to where `p`, from IPv6, has its session, whatever the routes are by now. False where
+ * it has none. */
+__noinline bool find_zone(struct packet *p)
+{
+	struct config *config;
+	__u32 i;
+
+	REQUIRE(p, false);
+	config = config_of(p);
+	if (!config)
+		return false;
+	p->zone = config->zone;
+	if (is_of_zone(p))
+		return true;
+	if (!(config->flags & CONFIG_ZONES))
+		return false;
+	for (i = 0; i < MAX_ZONES; i++) {
+		if (!config->zones[i].ranges || i == config->zone)
+			continue;
+		p->zone = i;
+		if (is_of_zone(p))
+			return true;
+	}
+	p->zone = config->zone;
+	p->pool = p->pool_port = 0;
+	return false;
 }
 
 /* Whether a session counts towards the limit of its client, which has opened it. At rest it
@@ -146,7 +221,7 @@ static __always_inline bool session_ends(const struct session_key *key,
 		return false;
 	}
 	if (state & TCP_SHUT)
-		count_closed(&session->client, false);
+		count_closed(&session->client, session->zone, false);
 	return bib4_leave(&name, session->generation, unused);
 }
 
@@ -192,6 +267,7 @@ __noinline enum verdict insert_session(struct packet *p, __u32 expires, __u32 no
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	fresh->client = p->client;
 	fresh->client_port = p->client_port;
+	fresh->zone = p->zone;
 	fresh->flags = p->session_flags;
 	if (p->direction == DIR_4TO6)
 		fresh->flags |= SESSION_INBOUND;
@@ -210,6 +286,8 @@ __noinline enum verdict insert_session(struct packet *p, __u32 expires, __u32 no
 	count(p->direction, COUNT_sessions_opened);
 	if (p->direction == DIR_4TO6)
 		count_inbound();
+	else if (p->protocol == IPPROTO_TCP && !(p->flags & PACKET_HAIRPIN))
+		count_unanswered(p);
 	return GO_ON;
 }
 

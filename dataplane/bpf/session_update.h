@@ -17,7 +17,7 @@ static __noinline void session_closes(const struct packet *p, __u32 now)
 	if (is_of_client_limit(p->session_flags))
 		client_gives(&p->client, HOLDS_SESSION);
 	if (!(p->session_flags & SESSION_OVERLOAD))
-		count_closed(&p->client, true);
+		count_closed(&p->client, p->zone, true);
 	session_key_of(p, &entry.key);
 	entry.generation = p->generation;
 	entry.second = now;
@@ -31,7 +31,7 @@ static __noinline void session_reopens(const struct packet *p)
 	if (is_of_client_limit(p->session_flags))
 		client_takes(&p->client, HOLDS_SESSION);
 	if (!(p->session_flags & SESSION_OVERLOAD))
-		count_closed(&p->client, false);
+		count_closed(&p->client, p->zone, false);
 }
 
 /* Keep the binding of a session alive as long as the session. False if the binding is gone. */
@@ -132,6 +132,8 @@ __noinline enum verdict move_session(struct packet *p, struct session *session, 
 			__sync_fetch_and_add(moved, 1);
 		if (seen.state == TCP_ESTABLISHED)
 			forget_recent(p);
+		if (p->direction == DIR_4TO6)
+			note_answer(p);
 		if (next.state & ~seen.state & TCP_SHUT)
 			session_closes(p, now);
 		else if (seen.state & ~next.state & TCP_SHUT)
@@ -154,6 +156,7 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 			return STOP_dropped_source_illegal;
 		p->flags |= PACKET_HAIRPIN;
 	}
+	p->zone = session->zone;
 	p->session_flags = session->flags;
 	p->generation = session->generation;
 	if (p->flags & PACKET_FROM_OUTSIDE && !(session->flags & SESSION_OUTSIDE)) {

@@ -135,7 +135,7 @@ static __always_inline void sweep_bib6(const struct bib6_key *key, struct bib6 *
 	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &name);
 
 	(void)run;
-	if (!binding || binding->client_port != key->client_port ||
+	if (!binding || binding->client_port != key->client_port || binding->zone != key->zone ||
 	    !addr6_equal(&binding->client, &key->client))
 		drop_way(key, &name);
 }

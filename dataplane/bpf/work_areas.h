@@ -58,6 +58,7 @@ struct error_work {
 /* The search for a port: where it is, and what it has seen. */
 struct search {
 	__u32 slot, ranges;	      /* of the config */
+	__u32 first_range;	      /* of the zone */
 	__u32 range_at, ranges_tried; /* the pool range it is in */
 	__u32 start;		      /* port to begin with; its block is the first one */
 	__u32 first_block, blocks;    /* of the range */

@@ -53,9 +53,9 @@ def fill(datapath: Datapath, count: int) -> None:
     """As many bindings as sessions, one of each for a port and a remote address."""
     now = datapath.now()
     session = abi.SESSION.pack(
-        _CLIENT, b"\x10\0", abi.SessionFlag.CONFIRMED, 1, now + _HOUR, 0, 0, now
+        _CLIENT, b"\x10\0", abi.SessionFlag.CONFIRMED, 0, 1, now + _HOUR, 0, 0, now
     )
-    binding = abi.BIB4.pack(_CLIENT, b"\x10\0", 0, 1, now + _HOUR, 1, now, 0)
+    binding = abi.BIB4.pack(_CLIENT, b"\x10\0", 0, 0, 1, now + _HOUR, 1, now, 0)
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
         names = [_name(n) for n in numbers]

@@ -14,7 +14,7 @@ from nat64_dataplane.translator.fragmentation import (
     fragmentation_mtu,
 )
 from nat64_dataplane.translator.host_view import DUMMY_ADDRESS
-from nat64_dataplane.translator.node import actions, nftables_notrack, uplinks_and_pools
+from nat64_dataplane.translator.node import actions, nftables_notrack, pools, uplinks_and_pools
 from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action
 from nat64_dataplane.translator.node.facts import (
@@ -78,7 +78,7 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         fragment_mtu=fragmentation_mtu(config),
         programs={"ingress": 10, "egress": 11},
         rules=nftables_notrack.rules(config.prefix, config.interface, tracking=True),
-        ranges=uplinks_and_pools.owned_ranges(config, facts),
+        ranges=pools.owned_ranges(config, facts),
     )
     return replace(wanted, **changes)  # type: ignore[arg-type]
 

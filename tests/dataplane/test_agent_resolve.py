@@ -10,7 +10,7 @@ import pytest
 from nat64_dataplane.config import parse
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.host_view import PoolRange, Uplink
-from nat64_dataplane.translator.node import uplinks_and_pools
+from nat64_dataplane.translator.node import pools, uplinks_and_pools
 from nat64_dataplane.translator.node.facts import Address, DefaultRoute, Facts, Link
 
 A, B, C = map(IPv4Address, ("198.51.100.1", "198.51.100.2", "203.0.113.1"))
@@ -27,22 +27,22 @@ CONFIG = parse("name: default")
 
 
 def test_the_node_address_is_that_of_the_best_default_route() -> None:
-    assert uplinks_and_pools.node_address(FACTS) == A
+    assert pools.node_address(FACTS) == A
 
 
 def test_a_preferred_source_wins() -> None:
     facts = replace(FACTS, defaults=(DefaultRoute(2, source=B),))
-    assert uplinks_and_pools.node_address(facts) == B
+    assert pools.node_address(facts) == B
 
 
 def test_an_unnumbered_uplink_uses_another_links_address() -> None:
     facts = replace(FACTS, addresses=(Address(3, C),), defaults=(DefaultRoute(2),))
-    assert uplinks_and_pools.node_address(facts) == C
+    assert pools.node_address(facts) == C
 
 
 def test_without_an_ipv4_default_route_the_error_says_what_to_do() -> None:
     with pytest.raises(HostError, match="name pool addresses") as caught:
-        uplinks_and_pools.node_address(replace(FACTS, defaults=()))
+        pools.node_address(replace(FACTS, defaults=()))
     assert caught.value.reason == "NoIPv4DefaultRoute"
 
 
@@ -74,7 +74,7 @@ def test_the_route_takes_what_every_ipv6_link_takes() -> None:
 
 def test_pools_become_one_range_an_address() -> None:
     config = parse("{name: x, pools: [{}, {addresses: 192.0.2.8/31, ports: 2000-2999}]}")
-    assert uplinks_and_pools.pool_ranges(config, FACTS) == (
+    assert pools.pool_ranges(config, FACTS) == (
         PoolRange(A, 61001, 65535),
         PoolRange(IPv4Address("192.0.2.8"), 2000, 2999),
         PoolRange(IPv4Address("192.0.2.9"), 2000, 2999),
@@ -83,7 +83,7 @@ def test_pools_become_one_range_an_address() -> None:
 
 def test_only_pool_addresses_that_no_link_holds_are_owned_by_route() -> None:
     config = parse("{name: x, pools: [{addresses: 203.0.113.0/31}, {addresses: 192.0.2.8/29}]}")
-    assert uplinks_and_pools.owned_ranges(config, FACTS) == {
+    assert pools.owned_ranges(config, FACTS) == {
         IPv4Network("203.0.113.0/32"),
         IPv4Network("192.0.2.8/29"),
     }

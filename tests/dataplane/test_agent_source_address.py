@@ -14,11 +14,11 @@ pytestmark = pytest.mark.root
 _READ = """
 from pyroute2 import IPRoute
 from nat64_dataplane.config import parse
-from nat64_dataplane.translator.node import facts, uplinks_and_pools
+from nat64_dataplane.translator.node import facts, pools, uplinks_and_pools
 with IPRoute(strict_check=True) as ipr:
     found = facts.read(ipr)
 names = [uplink.name for uplink in uplinks_and_pools.uplinks(parse("name: t"), found)]
-print(uplinks_and_pools.node_address(found), *names)
+print(pools.node_address(found), *names)
 print(*sorted(map(str, found.local_ranges)))
 """
 

@@ -95,6 +95,8 @@ def test_constants_agree() -> None:
     assert defined["MAX_POOL_RANGES"] == abi.MAX_POOL_RANGES
     assert defined["PORTS_PER_BLOCK"] == abi.PORTS_PER_BLOCK
     assert defined["MAX_PORT_BLOCKS"] == abi.MAX_PORT_BLOCKS
+    assert "#define MAX_ZONES\t16 " in text
+    assert abi.MAX_ZONES == 16
     assert defined["HELD_BYTES"] == abi.HELD_BYTES
     assert defined["SWEEP_KEY_BYTES"] == abi.SWEEP_KEY_BYTES
     assert defined["SWEEP_CHUNK"] == abi.SWEEP_CHUNK
@@ -117,6 +119,7 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "control": (abi.U32, abi.CONTROL),
     "config": (abi.U32, abi.CONFIG),
     "pool": (abi.U32, abi.POOL_RANGE),
+    "zones": (abi.U32, abi.U32),
     "uplinks": (abi.U32, abi.UPLINK),
     "arp_answers": (abi.ARP_KEY, abi.ARP_ANSWER),
     "sources": (abi.SOURCE_KEY, abi.U32),
@@ -130,6 +133,7 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "fragments": (abi.FRAGMENT_KEY, abi.FRAGMENT),
     "held": (abi.HELD_KEY, abi.HELD),
     "sweep": (abi.U32, abi.SWEEP),
+    "shared": (abi.U32, abi.SHARED),
 }
 
 
@@ -158,7 +162,11 @@ def test_config_fields_are_where_python_writes_them() -> None:
     }
     marked = list(range(1, 26))
     values = [*marked[:25]]
-    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, 0x77, b"hash")
+    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, b"zones", b"marks", b"hash")
+    assert packed[offsets["zones"] : offsets["zones"] + 5] == b"zones"
+    assert packed[offsets["zone"]] == 7
+    assert packed[offsets["marks"] : offsets["marks"] + 5] == b"marks"
+    assert packed[offsets["marks_used"]] == 22
     assert packed[offsets["epoch"]] == values[abi.CONFIG_EPOCH]
     assert packed[offsets["mac"] : offsets["mac"] + 6] == b"\xaa" * 6
     assert packed[offsets["hash"] : offsets["hash"] + 4] == b"hash"

@@ -58,9 +58,9 @@ def test_hash_map_set_get_delete(loaded: Object) -> None:
         key = abi.U32.pack(7)
         assert table.get(key) is None
         assert not table.delete(key)
-        table.set(key, abi.UPLINK.pack(1, 1500))
-        assert table.get(key) == abi.UPLINK.pack(1, 1500)
-        assert not table.add(key, abi.UPLINK.pack(2, 9000))
+        table.set(key, abi.UPLINK.pack(1, 1500, 0))
+        assert table.get(key) == abi.UPLINK.pack(1, 1500, 0)
+        assert not table.add(key, abi.UPLINK.pack(2, 9000, 0))
         assert table.keys() == [key]
         assert table.delete(key)
 
@@ -69,7 +69,7 @@ def test_batches_cover_everything_once(loaded: Object) -> None:
     count = 20_000
     with loaded.map("bib4") as table:
         keys = [abi.BIB4_KEY.pack(index.to_bytes(4, "big"), b"\0\1", 6) for index in range(count)]
-        value = abi.BIB4.pack(bytes(16), b"\0\1", 0, 1, 2, 3, 4, 0)
+        value = abi.BIB4.pack(bytes(16), b"\0\1", 0, 0, 1, 2, 3, 4, 0)
         table.set_batch(b"".join(keys), value * count)
         assert sorted(key for key, _ in table.items()) == sorted(keys)
         for key in keys:
@@ -87,9 +87,9 @@ def test_per_cpu_values_come_together(loaded: Object) -> None:
 def test_full_map_says_so(loaded: Object) -> None:
     with loaded.map("uplinks") as table:
         for index in range(table.layout.max_entries):
-            table.set(abi.U32.pack(index), abi.UPLINK.pack(0, 0))
+            table.set(abi.U32.pack(index), abi.UPLINK.pack(0, 0, 0))
         with pytest.raises(BpfError, match=r"writing map uplinks.*E2BIG") as caught:
-            table.set(abi.U32.pack(10_000), abi.UPLINK.pack(0, 0))
+            table.set(abi.U32.pack(10_000), abi.UPLINK.pack(0, 0, 0))
         assert caught.value.errno == errno.E2BIG
         for key in list(table.keys()):
             table.delete(key)
@@ -99,14 +99,14 @@ def test_pinned_map_is_reused_with_its_content(bpffs: Path) -> None:
     with Object(OBJECT) as first:
         first.load()
         with first.map("uplinks") as table:
-            table.set(abi.U32.pack(5), abi.UPLINK.pack(1, 1234))
+            table.set(abi.U32.pack(5), abi.UPLINK.pack(1, 1234, 0))
             table.pin(bpffs / "uplinks")
     with Object(OBJECT) as second:
         with Map.open_pinned(bpffs / "uplinks") as pinned:
             second.reuse("uplinks", pinned, bpffs / "uplinks")
         second.load()
         with second.map("uplinks") as table:
-            assert table.get(abi.U32.pack(5)) == abi.UPLINK.pack(1, 1234)
+            assert table.get(abi.U32.pack(5)) == abi.UPLINK.pack(1, 1234, 0)
 
 
 def test_pinned_map_that_does_not_fit_is_refused_with_every_difference(bpffs: Path) -> None:

@@ -218,10 +218,10 @@ def tables_agree(nat: Machine) -> None:
     }
     generations, ports = {}, dict.fromkeys(tables["clients"], 0)
     for key, value in tables["bib4"].items():
-        client, client_port, flags, generation, *_ = abi.BIB4.unpack(value)
+        client, client_port, flags, zone, generation, *_ = abi.BIB4.unpack(value)
         address, port, protocol = abi.BIB4_KEY.unpack(key)
         generations[key] = generation
-        entry = tables["bib6"].get(abi.BIB6_KEY.pack(client, client_port, protocol))
+        entry = tables["bib6"].get(abi.BIB6_KEY.pack(client, client_port, protocol, zone))
         assert entry is not None
         assert abi.BIB6.unpack(entry)[:2] == (address, port)
         if not flags & abi.BIB_STATIC:
@@ -232,7 +232,7 @@ def tables_agree(nat: Machine) -> None:
     lent = 0
     for key, value in tables["sessions"].items():
         address, remote, port, remote_port, protocol = abi.SESSION_KEY.unpack(key)
-        client, client_port, flags, generation, *_ = abi.SESSION.unpack(value)
+        client, client_port, flags, _, generation, *_ = abi.SESSION.unpack(value)
         if flags & abi.SessionFlag.OVERLOAD:
             lent += 1
             name = abi.OVERLOAD_KEY.pack(client, remote, client_port, remote_port)

@@ -44,14 +44,14 @@ def fill(datapath: Datapath, expires: int) -> None:
         for n in range(ENTRIES)
     ]
     value = abi.SESSION.pack(
-        CLIENT, b"\x10\0", abi.SessionFlag.CONFIRMED, 1, now + expires, 0, 0, now
+        CLIENT, b"\x10\0", abi.SessionFlag.CONFIRMED, 0, 1, now + expires, 0, 0, now
     )
     for start in range(0, ENTRIES, 4096):
         chunk = keys[start : start + 4096]
         datapath.map("sessions").set_batch(b"".join(chunk), value * len(chunk))
     datapath.map("bib4").set(
         abi.bib4_key(POOL, 61000, abi.UDP),
-        abi.BIB4.pack(CLIENT, b"\x10\0", 0, 1, now + 2 * HOUR, ENTRIES, now, 0),
+        abi.BIB4.pack(CLIENT, b"\x10\0", 0, 0, 1, now + 2 * HOUR, ENTRIES, now, 0),
     )
 
 

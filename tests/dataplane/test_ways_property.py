@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 
 from tests.lab.ways.compare import Probe, differences
 from tests.lab.ways.node import WaysNode, ways_node
-from tests.lab.ways.random_setups import PROBES, setups_of_one_way
+from tests.lab.ways.random_setups import PROBES, setups
 from tests.lab.ways.setup import Setup
 
 pytestmark = pytest.mark.root
@@ -43,6 +43,6 @@ def compare(node: WaysNode, setup: Setup, probes: list[Probe]) -> None:
 
 
 @settings(max_examples=NODES, **COMMON)  # type: ignore[arg-type]
-@given(setup=setups_of_one_way(), probes=PROBES)
+@given(setup=setups(), probes=PROBES)
 def test_a_pod_goes_as_its_node_goes(node: WaysNode, setup: Setup, probes: list[Probe]) -> None:
     compare(node, setup, probes)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
+ANY_SOURCE = IPv4Address("0.0.0.0")
+"""Names the zone of pools that have nothing to do with the node's own addresses."""
+
 DUMMY_ADDRESS = IPv4Address("192.0.0.8")
 """The translator link's own (RFC 7600). Without any IPv4 address on it, what comes out of it
 would fail loose reverse-path filtering."""
@@ -19,6 +22,12 @@ class Uplink(NamedTuple):
     name: str
     ethernet: bool = True
     """Whether its packets have Ethernet headers; those of a tunnel of IP packets don't."""
+    external: bool = True
+    """Whether strangers are behind it, as behind a default route."""
+    zone: IPv4Address = ANY_SOURCE
+    """The zone of what leaves by it, where the kernel doesn't say from which address."""
+    lan: bool = False
+    """Whether all its routes are to its own subnets: what comes in there is of its own zones."""
 
 
 class PoolRange(NamedTuple):
@@ -27,6 +36,8 @@ class PoolRange(NamedTuple):
     address: IPv4Address
     first: int
     last: int
+    zone: IPv4Address = ANY_SOURCE
+    """Named by the source address of the way out that it is for."""
 
 
 class ArpAnswer(NamedTuple):
@@ -48,6 +59,7 @@ class HostView:
     interface_mac: bytes
     uplinks: tuple[Uplink, ...]
     pool: tuple[PoolRange, ...]
+    """Those of one zone stand together, first those of the way to the rest of the world."""
     local_ranges: frozenset[IPv4Network]
     """The node's own, as in its local table: never reachable through the prefix unless the config
     allows it."""
@@ -55,3 +67,7 @@ class HostView:
     """Links behind which strangers are although no IPv4 leaves by them: their interface indexes."""
     arp_answers: frozenset[ArpAnswer] = frozenset()
     """For pool addresses that no link holds."""
+    links_of_zones: tuple[tuple[IPv4Address, tuple[int, ...]], ...] = ()
+    """By which links a zone leaves, where that is known: by interface index."""
+    marks: tuple[tuple[int, int], ...] = ()
+    """Value and mask of the packets' marks that policy rules ask for."""

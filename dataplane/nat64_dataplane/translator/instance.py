@@ -14,7 +14,10 @@ from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
 from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
 from nat64_dataplane.translator.node.reconciler import Reconciler, Settled
-from nat64_dataplane.translator.node_warning import NodeWarning, ordered
+from nat64_dataplane.translator.node_warning import NodeWarning, ordered, warn
+
+_UNANSWERED = 32
+"""So many connections without a single reply are no longer a few servers that are down."""
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +120,13 @@ class Instance:
 
     def _map_warnings(self) -> Iterable[NodeWarning]:
         """What the maps show. Raises DataplaneError."""
-        return ()
+        silent = [
+            f"{count} connections from {name}" if int(name) else f"{count} connections"
+            for name, count in self._datapath.unanswered().items()
+            if count >= _UNANSWERED
+        ]
+        if silent:
+            yield warn("NoReplies", *silent)
 
     def _finish_move(self) -> None:
         """Once the new programs run: fetch what the old ones did last, and unpin them."""

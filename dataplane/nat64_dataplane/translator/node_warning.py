@@ -35,6 +35,27 @@ REASONS: dict[str, Reason] = {
         "moved behind it: if it ends the chain, replies never reach the translator",
         "`bpftool net show` and `bpftool prog show id N` name it: have it attach behind others",
     ),
+    "RuleNotFollowed": Reason(
+        "policy rules hold for the node's own connections only: pods' may take another way out, or "
+        "leave from another address",
+        "have the rules ask for destinations, sources or marks (from Linux 6.10) instead",
+    ),
+    "TooManyWaysOut": Reason(
+        "the node's routes use more source addresses than there can be zones: the rest leaves from "
+        "the address of the default route, and its replies may not come back",
+        "name pools of addresses, or the `uplinks` that pods are to use",
+    ),
+    "ForwardingDropped": Reason(
+        "a filter drops what is forwarded over IPv4: packets that take the kernel's path (to be "
+        "fragmented, or at the end of their hop limit, or to a next hop that doesn't answer) are "
+        "lost, all others are not",
+        "let the filter accept what comes in on the translator's link, `nat64-NAME`",
+    ),
+    "NoReplies": Reason(
+        "none of the last TCP connections through a way out has had a reply",
+        "see whether the node itself reaches IPv4 from that address, and whether a router or "
+        "firewall lets its ports through; `kubectl nat64 trace` shows the way of one client",
+    ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
         "load the module nf_tables, or keep conntrack and masquerade rules off this node",

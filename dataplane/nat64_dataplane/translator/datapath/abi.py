@@ -11,7 +11,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-ABI = 6
+ABI = 7
 """NAT64_ABI: raised when the meaning of a map's bytes changes. A changed size shows without it."""
 
 CONFIG_SLOTS = 2
@@ -21,6 +21,9 @@ MAX_PORT_BLOCKS = 32768
 PORT_WORDS = PORTS_PER_BLOCK // 64
 TIMER_SLOTS = 8
 OUTSIDE_LINKS = 4
+MAX_ZONES = 16
+MAX_MARKS = 4
+MANY_LINKS = 0xFFFFFFFF
 
 TCP, UDP, ICMP = 6, 17, 1
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
@@ -39,6 +42,7 @@ class ConfigFlag(enum.IntFlag):
     PODS_KNOWN = 64
     MANY_OUTSIDE = 128
     PORT_DEPENDENT = 256
+    ZONES = 512
 
 
 class Verdict(enum.IntEnum):
@@ -81,6 +85,7 @@ class UplinkFlag(enum.IntFlag):
 
     ETHERNET = 1
     EXTERNAL = 2
+    LAN = 4
 
 
 class SourceFlag(enum.IntFlag):
@@ -117,17 +122,22 @@ PORTS_TAKEN, PORTS_USABLE = 0, 1
 
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
-CONFIG = struct.Struct(f"=4Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}II16s")
+CONFIG = struct.Struct(
+    f"=4Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}I4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
+)
 CONFIG_EPOCH = 22
 """Where the epoch is in CONFIG."""
+ZONE = struct.Struct("=4I")
+MARK = struct.Struct("=II")
 POOL_RANGE = struct.Struct("=4sHH")
 PORT_BLOCK_KEY = struct.Struct("=4s4B")
-BIB6_KEY = struct.Struct("=16s2sBx4x")
+BIB6_KEY = struct.Struct("=16s2sBB4x")
 BIB6 = struct.Struct("=4s2s2s4sI")
 BIB4_KEY = struct.Struct("=4s2sBx")
-BIB4 = struct.Struct("=16s2sHIIIII")
+BIB4 = struct.Struct("=16s2sBBIIIII")
 SESSION_KEY = struct.Struct("=4s4s2s2sB3x")
-SESSION = struct.Struct("=16s2sBxIIB3xH2xI")
+SESSION = struct.Struct("=16s2sBBIIB3xH2xI")
+SHARED = struct.Struct(f"=2I{3 * MAX_ZONES}I{MAX_ZONES}I2I{MAX_ZONES}I")
 CLOSED_SESSION = struct.Struct("=16sII")
 OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
 OVERLOAD = struct.Struct("=4s2s2x")
@@ -136,7 +146,7 @@ CLIENT = struct.Struct("=Q7I4x")
 SOURCE_KEY = struct.Struct("=II16s")
 DESTINATION_KEY = struct.Struct("=II4s")
 DESTINATION = struct.Struct("=BBBx")
-UPLINK = struct.Struct("=II")
+UPLINK = struct.Struct("=III")
 ARP_KEY = struct.Struct("=4sI")
 ARP_ANSWER = struct.Struct("=6sxx")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
@@ -168,12 +178,14 @@ class BibEntry(NamedTuple):
     expires_in: int
     """Seconds; may be negative for one that no packet uses any more but that isn't swept yet."""
     age: int
+    zone: int = 0
+    """The way out that it is for: see zones.h."""
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes, now: int) -> BibEntry:
         """Read a key and value of bib4."""
         address, port, protocol = BIB4_KEY.unpack(key)
-        client, client_port, flags, _generation, expires, _, created, _ = BIB4.unpack(value)
+        client, client_port, flags, zone, _generation, expires, _, created, _ = BIB4.unpack(value)
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),
@@ -183,6 +195,7 @@ class BibEntry(NamedTuple):
             bool(flags & BIB_STATIC),
             expires - now,
             now - created,
+            zone,
         )
 
 
@@ -206,7 +219,9 @@ class Session(NamedTuple):
     def unpack(cls, key: bytes, value: bytes, now: int) -> Session:
         """Read a key and value of sessions."""
         pool, remote, pool_port, remote_port, protocol = SESSION_KEY.unpack(key)
-        client, client_port, flags, _generation, expires, state, _, created = SESSION.unpack(value)
+        client, client_port, flags, _, _generation, expires, state, _, created = SESSION.unpack(
+            value
+        )
         return cls(
             PROTOCOL_NAMES.get(protocol, str(protocol)),
             IPv6Address(client),
@@ -251,9 +266,9 @@ def bib4_key(address: IPv4Address, port: int, protocol: int) -> bytes:
     return BIB4_KEY.pack(address.packed, port_bytes(port), protocol)
 
 
-def bib6_key(client: IPv6Address, port: int, protocol: int) -> bytes:
+def bib6_key(client: IPv6Address, port: int, protocol: int, zone: int) -> bytes:
     """A key of bib6."""
-    return BIB6_KEY.pack(client.packed, port_bytes(port), protocol)
+    return BIB6_KEY.pack(client.packed, port_bytes(port), protocol, zone)
 
 
 def bib6(address: bytes, port: bytes) -> bytes:

@@ -14,7 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 from nat64_dataplane.bpf import Map
-from nat64_dataplane.translator.datapath import abi, counters, pinned_maps, port_bitmap
+from nat64_dataplane.translator.datapath import (
+    abi,
+    counters,
+    pinned_maps,
+    port_bitmap,
+    zone_table,
+)
 from nat64_dataplane.translator.datapath.abi import SweepTable
 from nat64_dataplane.translator.datapath.datapath import ADOPT, PROGRAMS, Datapath
 
@@ -23,7 +29,7 @@ _TABLES = {
     SweepTable.SESSIONS: ("sessions", abi.ADOPT_SESSIONS),
 }
 """In this order: a session is counted by its binding."""
-_NEEDED = ("bib4", "sessions", "ports", "counters")
+_NEEDED = ("bib4", "sessions", "ports", "zones", "counters")
 _ZERO = abi.U32.pack(0)
 _PACKET = bytes(64)
 
@@ -56,6 +62,7 @@ class Carrier:
                 if used > (most := self._target.map(name).layout.max_entries):
                     return f"they hold {used} entries of {name}, and limits.sessions is {most}"
             self._started = self._target.now()
+            zone_table.write(self._target.map("zones"), zone_table.read(old["zones"]))
             for key in old["ports"].keys():  # noqa: SIM118  a Map isn't a dict
                 if port_bitmap.split_key(key)[1] == abi.PORTS_TAKEN:
                     self._target.map("ports").add(key, bytes(abi.PORT_BLOCK_SIZE))

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability
+from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability, zone_table
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, UplinkFlag, Verdict
+from nat64_dataplane.translator.datapath.zone_table import Zones
 from nat64_dataplane.translator.host_view import HostView, PoolRange
 
 LOOPBACK = 1
@@ -29,16 +30,21 @@ class Slot(NamedTuple):
     sources: list[tuple[bytes, bytes]]
     destinations: list[tuple[bytes, bytes]]
     uplinks: dict[bytes, bytes]
+    zones: Zones
 
 
-def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
-    """Work out what slot `slot` must hold. Raises DatapathError where the maps can't hold it."""
+def build(config: Config, host: HostView, slot: int, epoch: int, known: Zones) -> Slot:
+    """Work out what slot `slot` must hold; `known` are the zones that there have been.
+
+    Raises DatapathError where the maps can't hold it.
+    """
     if not host.interface_index or len(host.interface_mac) != 6:
         raise DatapathError(f"{config.interface} isn't there yet: it has no index or address")
     if len(host.pool) > abi.MAX_POOL_RANGES:
         raise DatapathError(f"pools hold {len(host.pool)} addresses: at most {abi.MAX_POOL_RANGES}")
     if not host.pool and not config.static_mappings:
         raise DatapathError("no pool has an address on this node")
+    zones = zone_table.number(host.pool, known)
     usable = port_bitmap.usable(
         host.pool, ((static.address, static.port) for static in config.static_mappings)
     )
@@ -49,12 +55,13 @@ def build(config: Config, host: HostView, slot: int, epoch: int) -> Slot:
             "use fewer addresses or fewer ports on each"
         )
     return Slot(
-        config=_config(config, host, usable, epoch),
+        config=_config(config, host, usable, epoch, zones),
         pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
         usable=usable,
         sources=list(_sources(config, slot)),
         destinations=list(_destinations(config, host, slot)),
-        uplinks=dict(_uplinks(host)),
+        uplinks=dict(_uplinks(host, zones)),
+        zones=zones,
     )
 
 
@@ -65,7 +72,9 @@ _FILTERS = {
 }
 
 
-def _config(config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: int) -> bytes:
+def _config(
+    config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: int, zones: Zones
+) -> bytes:
     flags = ConfigFlag(0)
     flags |= _FILTERS[config.filtering]
     if config.overload_tcp_ports:
@@ -78,7 +87,9 @@ def _config(config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: i
         flags |= ConfigFlag.SOURCES_LISTED
     elif config.policy.pod_ranges:
         flags |= ConfigFlag.PODS_KNOWN
-    outside = [uplink.ifindex for uplink in host.uplinks] + list(host.outside)
+    if len(zones) > 1:
+        flags |= ConfigFlag.ZONES
+    outside = [uplink.ifindex for uplink in host.uplinks if uplink.external] + list(host.outside)
     if len(outside) > abi.OUTSIDE_LINKS:
         flags |= ConfigFlag.MANY_OUTSIDE
     if not all(uplink.ethernet for uplink in host.uplinks):
@@ -104,7 +115,7 @@ def _config(config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: i
         mask & low_bits,
         96 - config.prefix.prefixlen,
         flags,
-        len(host.pool),
+        zone_table.default(host.pool, zones),
         host.interface_index,
         limits.sessions * 3 // 4,  # opened from IPv4: the rest is for those whom the node serves
         *timers,
@@ -112,13 +123,14 @@ def _config(config: Config, host: HostView, usable: port_bitmap.Blocks, epoch: i
         limits.ports_per_client,
         limits.new_sessions_per_second_per_client,
         limits.of_one_client,
-        sum(port_bitmap.count(bits, bits) for bits in usable.values()),
+        len(host.marks[: abi.MAX_MARKS]),
         epoch,
         lowest,
         highest,
         host.interface_mac,
         *(outside + [0] * abi.OUTSIDE_LINKS)[: abi.OUTSIDE_LINKS],
-        0,
+        zone_table.ranges(host.pool, zones, usable, dict(host.links_of_zones)),
+        b"".join(abi.MARK.pack(*mark) for mark in host.marks[: abi.MAX_MARKS]),
         config.content_hash.encode(),
     )
 
@@ -164,13 +176,21 @@ def _destinations(config: Config, host: HostView, slot: int) -> Iterator[tuple[b
         )
 
 
-def _uplinks(host: HostView) -> Iterator[tuple[bytes, bytes]]:
-    yield abi.U32.pack(LOOPBACK), abi.UPLINK.pack(UplinkFlag.ETHERNET, 65535)
-    for uplink in host.uplinks:
-        flags = UplinkFlag.EXTERNAL
-        if uplink.ethernet:
-            flags |= UplinkFlag.ETHERNET
-        yield abi.U32.pack(uplink.ifindex), abi.UPLINK.pack(flags, uplink.mtu)
+def _uplinks(host: HostView, zones: Zones) -> Iterator[tuple[bytes, bytes]]:
+    rest = zone_table.default(host.pool, zones)
+    yield abi.U32.pack(LOOPBACK), abi.UPLINK.pack(UplinkFlag.ETHERNET, 65535, rest)
     for ifindex in host.outside:
         flags = UplinkFlag.ETHERNET | UplinkFlag.EXTERNAL
-        yield abi.U32.pack(ifindex), abi.UPLINK.pack(flags, 65535)
+        yield abi.U32.pack(ifindex), abi.UPLINK.pack(flags, 65535, rest)
+    for uplink in host.uplinks:  # some are among the outside links, too: these entries win
+        flags = UplinkFlag(0)
+        if uplink.external or uplink.ifindex in host.outside:
+            flags |= UplinkFlag.EXTERNAL
+        if uplink.ethernet:
+            flags |= UplinkFlag.ETHERNET
+        if uplink.lan:
+            flags |= UplinkFlag.LAN
+        yield (
+            abi.U32.pack(uplink.ifindex),
+            abi.UPLINK.pack(flags, uplink.mtu, zones.get(uplink.zone, rest)),
+        )

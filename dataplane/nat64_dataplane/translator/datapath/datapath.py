@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,6 +22,7 @@ from nat64_dataplane.translator.datapath import (
     counters,
     pinned_maps,
     port_bitmap,
+    zone_table,
 )
 from nat64_dataplane.translator.datapath.abi import BibEntry, Session, SweepResult
 from nat64_dataplane.translator.datapath.config_slot import DatapathError
@@ -127,11 +129,13 @@ class Datapath:
         slot = (active + 1) % abi.CONFIG_SLOTS
         # New maps begin anywhere: sessions taken along from others are to be checked again, too.
         epoch = (self._epoch(active) or secrets.randbelow(0xFFFF)) % 0xFFFF + 1
-        built = config_slot.build(config, host, slot, epoch)
+        known = zone_table.read(self._maps["zones"])
+        built = config_slot.build(config, host, slot, epoch, known)
+        zone_of = zone_table.of_address(host.pool, built.zones)
         writer = SlotWriter(self._maps, slot)
         writer.clear()
         writer.fill(built)
-        writer.add_statics(config.static_mappings, self.now())
+        writer.add_statics(config.static_mappings, zone_of, self.now())
         self._maps["config"].set(abi.U32.pack(slot), built.config)
         self._maps["control"].set(ZERO, abi.CONTROL.pack(slot, (routes + 1) & _U32, offset))
         # From here on packets follow the new config; the rest is tidying up.
@@ -141,7 +145,8 @@ class Datapath:
         if self._has_state():
             self._sweep(state=True, purge=True)
         # What clients held of the static mappings' ports is purged now.
-        writer.add_statics(config.static_mappings, self.now())
+        writer.add_statics(config.static_mappings, zone_of, self.now())
+        zone_table.forget_but(self._maps["zones"], built.zones)
         writer.drop_idle_blocks()
 
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
@@ -192,6 +197,15 @@ class Datapath:
         totals = self.counters()
         opened = totals["sessions_opened_6to4"] + totals["sessions_opened_4to6"]
         return opened - totals["sessions_closed_6to4"] - totals["sessions_closed_4to6"]
+
+    def unanswered(self) -> dict[IPv4Address, int]:
+        """TCP connections opened since a reply last came back, by the zone's name."""
+        value = self._maps["shared"].get(ZERO)
+        assert value is not None
+        counted = abi.SHARED.unpack(value)[-abi.MAX_ZONES :]
+        return {
+            name: counted[which] for name, which in zone_table.read(self._maps["zones"]).items()
+        }
 
     def session_limit(self) -> int:
         """How many sessions there may be."""

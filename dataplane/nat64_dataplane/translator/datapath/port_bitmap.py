@@ -29,7 +29,7 @@ class PoolUsage(NamedTuple):
 def usable(pool: Iterable[PoolRange], static: Iterable[tuple[IPv4Address, int]]) -> Blocks:
     """Return the blocks with every port that a pool holds and no static mapping has."""
     bits: dict[tuple[IPv4Address, int], int] = {}
-    for address, first, last in pool:
+    for address, first, last, _ in pool:
         for block in range(first // abi.PORTS_PER_BLOCK, last // abi.PORTS_PER_BLOCK + 1):
             base = block * abi.PORTS_PER_BLOCK
             low, high = max(first - base, 0), min(last - base, abi.PORTS_PER_BLOCK - 1)

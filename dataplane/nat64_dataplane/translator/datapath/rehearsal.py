@@ -101,7 +101,7 @@ class Rehearsal:
             protocol = abi.PROTOCOLS[binding.protocol]
             names = {
                 "bib4": abi.bib4_key(binding.address, binding.port, protocol),
-                "bib6": abi.bib6_key(binding.client, binding.client_port, protocol),
+                "bib6": abi.bib6_key(binding.client, binding.client_port, protocol, binding.zone),
             }
             for name, entry in names.items():
                 if value := maps[name].get(entry):

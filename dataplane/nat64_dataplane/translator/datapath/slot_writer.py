@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address
 
 from nat64_dataplane.bpf import Map
 from nat64_dataplane.config import StaticMapping
-from nat64_dataplane.translator.datapath import abi, port_bitmap
+from nat64_dataplane.translator.datapath import abi, port_bitmap, zone_table
 from nat64_dataplane.translator.datapath.config_slot import Slot
 
 
@@ -47,6 +48,7 @@ class SlotWriter:
             self._maps["destinations"].set(key, value)
         for key, value in built.uplinks.items():
             self._maps["uplinks"].set(key, value)
+        zone_table.write(self._maps["zones"], built.zones)
 
     def drop_idle_blocks(self) -> None:
         """Forget blocks of addresses that no pool has any more and no binding uses."""
@@ -61,12 +63,12 @@ class SlotWriter:
             if kind == abi.PORTS_TAKEN and (address, block) not in kept and not any(value):
                 self._maps["ports"].delete(key)
 
-    def _add_static(self, key: bytes, mapping: StaticMapping, now: int) -> None:
+    def _add_static(self, key: bytes, mapping: StaticMapping, now: int, zone: int) -> None:
         generation = _static_generation(mapping)
         current = self._maps["bib4"].get(key)
         if current:
-            _, _, flags, held_by, *_ = abi.BIB4.unpack(current)
-            if held_by == generation or not flags & abi.BIB_STATIC:
+            _, _, flags, found_in, held_by, *_ = abi.BIB4.unpack(current)
+            if not flags & abi.BIB_STATIC or (held_by, found_in) == (generation, zone):
                 return
         protocol = abi.PROTOCOLS[mapping.protocol]
         self._maps["bib4"].set(
@@ -75,6 +77,7 @@ class SlotWriter:
                 mapping.client.packed,
                 abi.port_bytes(mapping.client_port),
                 abi.BIB_STATIC,
+                zone,
                 generation,
                 0xFFFFFFFF,
                 0,
@@ -83,18 +86,20 @@ class SlotWriter:
             ),
         )
         self._maps["bib6"].set(
-            abi.bib6_key(mapping.client, mapping.client_port, protocol),
+            abi.bib6_key(mapping.client, mapping.client_port, protocol, zone),
             abi.bib6(mapping.address.packed, abi.port_bytes(mapping.port)),
         )
 
-    def add_statics(self, mappings: Iterable[StaticMapping], now: int) -> None:
+    def add_statics(
+        self, mappings: Iterable[StaticMapping], zone_of: Callable[[IPv4Address], int], now: int
+    ) -> None:
         """Bind the static mappings that aren't bound yet and whose ports no client holds.
 
         The program that runs can alone take a port from a client: see the purge of a sweep. So this
         is called before it and after it.
         """
         for mapping in mappings:
-            self._add_static(_static_key(mapping), mapping, now)
+            self._add_static(_static_key(mapping), mapping, now, zone_of(mapping.address))
 
     def drop_statics_but(self, mappings: Iterable[StaticMapping]) -> None:
         """Forget static mappings of former configs."""
@@ -105,9 +110,9 @@ class SlotWriter:
             if abi.BIB4.unpack(value)[2] & abi.BIB_STATIC and key not in wanted
         ]
         for key, value in stale:
-            client, client_port, *_ = abi.BIB4.unpack(value)
+            client, client_port, _, zone, *_ = abi.BIB4.unpack(value)
             protocol = abi.BIB4_KEY.unpack(key)[2]
-            self._maps["bib6"].delete(abi.BIB6_KEY.pack(client, client_port, protocol))
+            self._maps["bib6"].delete(abi.BIB6_KEY.pack(client, client_port, protocol, zone))
             self._maps["bib4"].delete(key)
 
     def drop_uplinks_but(self, built: Slot) -> None:

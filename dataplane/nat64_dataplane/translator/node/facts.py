@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.translator.node import route_dump
+from nat64_dataplane.translator.node import policy_rules, route_dump
+from nat64_dataplane.translator.node.policy_rules import Rule
 
 ROUTE_PROTOCOL = 64
 """Marks our routes, so that they can be told from anyone else's (rtm_protocol)."""
@@ -69,6 +70,8 @@ class Address(NamedTuple):
     address: IPv4Address
     is_global: bool = True
     secondary: bool = False
+    length: int = 32
+    """Of the prefix, in bits."""
 
 
 class DefaultRoute(NamedTuple):
@@ -85,6 +88,18 @@ class WayOut(NamedTuple):
     ifindex: int
     source: IPv4Address
     """The address that the node itself would use."""
+
+
+class Hop(NamedTuple):
+    """One way that some route takes, whichever; routes that differ in no more are one."""
+
+    ifindex: int
+    """0 where a nexthop object has it and the kernel doesn't tell."""
+    gateway: IPv4Address | None = None
+    source: IPv4Address | None = None
+    """The route's preferred source."""
+    network: IPv4Network | None = None
+    """Where a link's own subnet is routed: that subnet."""
 
 
 class PrefixRoute(NamedTuple):
@@ -117,6 +132,10 @@ class Facts:
     """What the kernel's local table says is the node's, whoever put it there."""
     way_out: WayOut | None = None
     """None where the kernel has no way to the rest of the world."""
+    hops: frozenset[Hop] = frozenset()
+    """Of all routes that policy rules lead to."""
+    rules: tuple[Rule, ...] = ()
+    """Policy rules, save those that ask for nothing."""
     ipv6_default_links: frozenset[int] = frozenset()
     """Links with an IPv6 default route."""
 
@@ -131,6 +150,7 @@ class Facts:
 
 def read(ipr: IPRoute) -> Facts:
     """Read the node. `ipr` must be opened with `strict_check=True`: the kernel then filters."""
+    rules = policy_rules.read(ipr)
     return Facts(
         links=tuple(map(_link, ipr.link("dump", ext_mask=_SKIP_STATS))),
         addresses=tuple(map(_address, ipr.addr("dump", family=socket.AF_INET))),
@@ -151,6 +171,8 @@ def read(ipr: IPRoute) -> Facts:
             if route.kind in _LOCAL_KINDS
         ),
         way_out=_way_out(ipr),
+        hops=frozenset(_hops(rules)),
+        rules=rules,
         ipv6_default_links=frozenset(
             index
             for route in route_dump.routes(socket.AF_INET6, MAIN_TABLE)
@@ -174,6 +196,28 @@ def _way_out(ipr: IPRoute) -> WayOut | None:
         if source and link and answer["type"] == _RTN_UNICAST:
             return WayOut(link, IPv4Address(source))
     return None
+
+
+def _hops(rules: Iterable[Rule]) -> Iterator[Hop]:
+    for table in sorted({MAIN_TABLE} | {rule.table for rule in rules} - {0, LOCAL_TABLE}):
+        seen = set()
+        for route in route_dump.routes(socket.AF_INET, table):
+            if route.kind != _RTN_UNICAST:
+                continue
+            subnet = route.source and len(route.gateways) == 1 and not route.gateways[0]
+            what = route.links, route.gateways, route.source, subnet and route.destination
+            if what not in seen:
+                seen.add(what)
+                yield from _hops_of(route, subnet=bool(subnet and 0 < route.length < 32))
+
+
+def _hops_of(route: route_dump.Route, *, subnet: bool) -> Iterator[Hop]:
+    source = IPv4Address(route.source) if route.source else None
+    network = IPv4Network((route.destination, route.length)) if subnet else None
+    if not route.links:
+        yield Hop(0, None, source)
+    for link, gateway in zip(route.links, route.gateways, strict=True):
+        yield Hop(link, IPv4Address(gateway) if gateway else None, source, network)
 
 
 def neighbour(ipr: IPRoute, link: Link | None, address: IPv6Address) -> bytes | None:
@@ -216,6 +260,7 @@ def _address(message: Any) -> Address:
         address=IPv4Address(message.get("local") or message.get("address")),
         is_global=message["scope"] == _SCOPE_GLOBAL,
         secondary=bool(message["flags"] & _IFA_F_SECONDARY),
+        length=message["prefixlen"],
     )
 
 

@@ -12,8 +12,10 @@ _RTMGRP = (
     | 0x8  # traffic control
     | 0x10  # IPv4 addresses
     | 0x40  # IPv4 routes
+    | 0x80  # IPv4 policy rules
     | 0x400  # IPv6 routes
     | 1 << 23  # settings of links
+    | 1 << 31  # nexthop objects
 )
 _NETLINK_NETFILTER = 12
 _NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES is the seventh

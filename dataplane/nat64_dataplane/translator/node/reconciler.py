@@ -15,6 +15,7 @@ from nat64_dataplane.translator.node import (
     bpf_link,
     nftables_notrack,
     node_sysctls,
+    pools,
     tc_hooks,
     uplinks_and_pools,
 )
@@ -146,7 +147,7 @@ class Reconciler:
         wanted_rules = nftables_notrack.rules(
             config.prefix,
             config.interface,
-            uplinks_and_pools.pool_networks(config, facts),
+            pools.pool_networks(config, facts),
             tracking=observed.tracking,
         )
         desired = Desired(
@@ -158,7 +159,7 @@ class Reconciler:
             fragment_mtu=fragmentation_mtu(config),
             programs=self._ids,
             rules=None if self.host.notrack_error else wanted_rules,
-            ranges=uplinks_and_pools.owned_ranges(config, facts),
+            ranges=pools.owned_ranges(config, facts),
         )
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.

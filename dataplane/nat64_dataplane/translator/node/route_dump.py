@@ -20,7 +20,7 @@ _NEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_ERROR, _NLMSG_DONE = 24, 26, 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
-_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 6, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE = 9, 15
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _READ_BYTES = 1 << 18
@@ -41,6 +41,8 @@ class Route(NamedTuple):
     """The preferred source; empty where there is none."""
     links: tuple[int, ...]
     """The interface index of each hop. Empty where a nexthop object has them."""
+    gateways: tuple[bytes, ...]
+    """The gateway of each hop; empty where it has none, or one of another family."""
 
 
 def routes(family: int, table: int) -> list[Route]:
@@ -85,14 +87,16 @@ def _dump(family: int, table: int) -> tuple[list[Route], bool]:
 
 def _read(data: bytes, at: int, end: int, table: int) -> Route | None:
     _, length, _, _, found_in, _, _, kind, _ = _RTMSG.unpack_from(data, at)
-    destination = source = b""
+    destination = source = gateway = b""
     priority = oif = 0
-    hops: tuple[int, ...] = ()
+    hops: tuple[tuple[int, bytes], ...] = ()
     for attribute, first, last in _attributes(data, at + _RTMSG.size, end):
         if attribute == _RTA_DST:
             destination = data[first:last]
         elif attribute == _RTA_OIF:
             (oif,) = _U32.unpack_from(data, first)
+        elif attribute == _RTA_GATEWAY:
+            gateway = data[first:last]
         elif attribute == _RTA_PRIORITY:
             (priority,) = _U32.unpack_from(data, first)
         elif attribute == _RTA_PREFSRC:
@@ -103,7 +107,10 @@ def _read(data: bytes, at: int, end: int, table: int) -> Route | None:
             hops = tuple(_hops(data, first, last))
     if found_in != table:
         return None
-    return Route(kind, length, destination, priority, source, hops or ((oif,) if oif else ()))
+    if not hops and oif:
+        hops = ((oif, gateway),)
+    links, gateways = tuple(hop[0] for hop in hops), tuple(hop[1] for hop in hops)
+    return Route(kind, length, destination, priority, source, links, gateways)
 
 
 def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -115,10 +122,14 @@ def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]
         at += (length + 3) & ~3
 
 
-def _hops(data: bytes, at: int, end: int) -> Iterator[int]:
+def _hops(data: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
     while at + _NEXTHOP.size <= end:
         length, _, _, index = _NEXTHOP.unpack_from(data, at)
         if length < _NEXTHOP.size:
             return
-        yield index
+        gateway = b""
+        for attribute, first, last in _attributes(data, at + _NEXTHOP.size, at + length):
+            if attribute == _RTA_GATEWAY:
+                gateway = data[first:last]
+        yield index, gateway
         at += (length + 3) & ~3

@@ -20,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.config_source import ConfigSource
-from nat64_dataplane.translator.node import facts, node_sysctls, uplinks_and_pools
+from nat64_dataplane.translator.node import facts, node_sysctls, pools, uplinks_and_pools
 from nat64_dataplane.translator.node.facts import Facts
 
 DEFAULT_CONFIG = Path("/etc/nat64/translator.yaml")
@@ -79,7 +79,7 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
         ]
         node["pool"] = [
             {"address": str(r.address), "first": r.first, "last": r.last}
-            for r in uplinks_and_pools.pool_ranges(config, found)
+            for r in pools.pool_ranges(config, found)
         ]
     except HostError as error:
         node["problems"].append({"reason": error.reason, "message": str(error)})
