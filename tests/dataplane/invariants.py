@@ -11,7 +11,8 @@ from nat64_dataplane.translator.datapath.datapath import Datapath
 
 _INDEX = {abi.TCP: 0, abi.UDP: 1, abi.ICMP: 2}
 _ZERO = abi.U32.pack(0)
-_SHARED_PORTS, _SHARED_CLOSED = slice(2, 5), 5
+_SHARED_PORTS = slice(2, 2 + 3 * abi.MAX_ZONES)
+_SHARED_CLOSED = slice(_SHARED_PORTS.stop, _SHARED_PORTS.stop + abi.MAX_ZONES)
 """Of the words of `struct shared`."""
 
 
@@ -30,8 +31,8 @@ def _bindings(datapath: Datapath, mapped: bytes) -> Iterator[str]:
     ways.pop(mapped, None)
     for key, value in datapath.map("bib4").items():
         address, port, protocol = abi.BIB4_KEY.unpack(key)
-        client, client_port, flags, *_ = abi.BIB4.unpack(value)
-        way_key = abi.BIB6_KEY.pack(client, client_port, protocol)
+        client, client_port, flags, zone, *_ = abi.BIB4.unpack(value)
+        way_key = abi.BIB6_KEY.pack(client, client_port, protocol, zone)
         way = ways.pop(way_key, None)
         if way_key == mapped:
             pass
@@ -65,7 +66,7 @@ def _sessions(datapath: Datapath) -> Iterator[str]:
     lent = set()
     for key, value in datapath.map("sessions").items():
         pool, remote, pool_port, remote_port, protocol = abi.SESSION_KEY.unpack(key)
-        client, client_port, flags, generation, expires, *_ = abi.SESSION.unpack(value)
+        client, client_port, flags, zone, generation, expires, *_ = abi.SESSION.unpack(value)
         if not expires:
             yield f"session {key.hex()} was left half removed"
         if flags & SessionFlag.OVERLOAD:
@@ -79,11 +80,11 @@ def _sessions(datapath: Datapath) -> Iterator[str]:
         binding = bib4.get(name)
         if binding is None:
             yield f"session {key.hex()} has no binding, {SessionFlag(flags)!r}"
-        elif (binding[0], binding[1], binding[3]) != (client, client_port, generation):
+        elif binding[:2] + binding[3:5] != (client, client_port, zone, generation):
             yield f"session {key.hex()} has a binding of another"
-        elif binding[4] < expires and flags & SessionFlag.CONFIRMED:
-            yield f"session {key.hex()} outlives its binding by {expires - binding[4]} s"
-    for name, (_, _, _, generation, expires, sessions, *_) in bib4.items():
+        elif binding[5] < expires and flags & SessionFlag.CONFIRMED:
+            yield f"session {key.hex()} outlives its binding by {expires - binding[5]} s"
+    for name, (_, _, _, _, generation, expires, sessions, *_) in bib4.items():
         if not expires:
             yield f"binding {name.hex()} was left half removed"
         if sessions != using[name, generation]:
@@ -99,21 +100,25 @@ def _sessions(datapath: Datapath) -> Iterator[str]:
 def _counts(datapath: Datapath) -> Iterator[str]:
     """What is counted of each client and of all is what there is."""
     holds: dict[bytes, Counter[str | int]] = {}
+    taken_in: Counter[tuple[int, int]] = Counter()
+    closed_in: Counter[int] = Counter()
     sessions = bindings = 0
     for key, value in datapath.map("bib4").items():
-        client, _, flags, *_ = abi.BIB4.unpack(value)
+        client, _, flags, zone, *_ = abi.BIB4.unpack(value)
         if not flags & abi.BIB_STATIC:
             bindings += 1
             index = _INDEX[abi.BIB4_KEY.unpack(key)[2]]
             holds.setdefault(client, Counter()).update(["ports", index])
+            taken_in[zone, index] += 1
     for _, value in datapath.map("sessions").items():
-        client, _, flags, _, _, state, *_ = abi.SESSION.unpack(value)
+        client, _, flags, zone, _, _, state, *_ = abi.SESSION.unpack(value)
         if flags & SessionFlag.CONTACT:
             continue
         sessions += 1
         mine = holds.setdefault(client, Counter())
         if state & abi.TCP_SHUT:
             mine["closed"] += not flags & SessionFlag.OVERLOAD
+            closed_in[zone] += not flags & SessionFlag.OVERLOAD
         elif not flags & SessionFlag.INBOUND:
             mine["sessions"] += 1
     for client, value in datapath.map("clients").items():
@@ -125,20 +130,28 @@ def _counts(datapath: Datapath) -> Iterator[str]:
             yield f"client {client.hex()} is counted {found}, and holds {right}"
     yield from (f"client {client.hex()} isn't counted" for client, of in holds.items() if +of)
     yield from _totals(datapath, sessions, bindings)
+    yield from _of_zones(datapath, taken_in, closed_in)
 
 
 def _totals(datapath: Datapath, sessions: int, bindings: int) -> Iterator[str]:
-    clients = [abi.CLIENT.unpack(value) for _, value in datapath.map("clients").items()]
-    value = datapath.map("shared").get(_ZERO)
-    assert value is not None
-    words = [word for (word,) in abi.U32.iter_unpack(value)]
-    right = [sum(client[1 + index] for client in clients) for index in range(3)]
-    if words[_SHARED_PORTS] != right:
-        yield f"ports_taken is {words[_SHARED_PORTS]}, of clients {right}"
-    if words[_SHARED_CLOSED] != (closed := sum(client[4] for client in clients)):
-        yield f"closed is {words[_SHARED_CLOSED]}, of clients {closed}"
     if datapath.session_count() != sessions:
         yield f"session_count is {datapath.session_count()} of {sessions}"
     totals = datapath.counters()
     if (open_ := totals["bindings_opened_6to4"] - totals["bindings_closed_6to4"]) != bindings:
         yield f"bindings opened less closed are {open_} of {bindings}"
+
+
+def _of_zones(
+    datapath: Datapath, taken: Counter[tuple[int, int]], closed: Counter[int]
+) -> Iterator[str]:
+    value = datapath.map("shared").get(_ZERO)
+    assert value is not None
+    words = abi.SHARED.unpack(value)
+    for zone in range(abi.MAX_ZONES):
+        found = list(words[_SHARED_PORTS][3 * zone : 3 * zone + 3])
+        right = [taken[zone, index] for index in range(3)]
+        if found != right:
+            yield f"ports_taken of zone {zone} is {found}, of bindings {right}"
+        if words[_SHARED_CLOSED][zone] != closed[zone]:
+            count = words[_SHARED_CLOSED][zone]
+            yield f"closed of zone {zone} is {count}, of sessions {closed[zone]}"

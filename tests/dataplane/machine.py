@@ -276,7 +276,9 @@ def right_checksums(packet: Packet) -> bool:
 
 
 @contextlib.contextmanager
-def machine(limits: Limits | None = None, pins: Path | None = None) -> Iterator[Machine]:
+def machine(
+    limits: Limits | None = None, pins: Path | None = None, kind: type[Machine] | None = None
+) -> Iterator[Machine]:
     """A Machine in a network namespace of its own, in which the caller is meanwhile."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     node = Node("bench")
@@ -289,7 +291,7 @@ def machine(limits: Limits | None = None, pins: Path | None = None) -> Iterator[
         inside = os.open(f"/proc/{node.pid}/ns/net", os.O_RDONLY)
         assert libc.setns(inside, _CLONE_NEWNET) == 0
         os.close(inside)
-        built = Machine(limits, pins)
+        built = (kind or Machine)(limits, pins)
         built.node = node
         try:
             yield built

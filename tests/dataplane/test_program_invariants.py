@@ -39,7 +39,7 @@ STATIC = {
     "address": str(POOL),
     "port": FIRST + 1,
 }
-MAPPED = abi.bib6_key(POD2, 4003, abi.UDP)
+MAPPED = abi.bib6_key(POD2, 4003, abi.UDP, 0)
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"filtering": "AddressDependent"},

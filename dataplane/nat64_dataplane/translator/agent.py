@@ -27,7 +27,7 @@ from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.instance import Instance
-from nat64_dataplane.translator.node import facts, netlink_monitor, uplinks_and_pools
+from nat64_dataplane.translator.node import facts, netlink_monitor, pools
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
@@ -273,7 +273,7 @@ def pause_after(took: float) -> float:
 def _node_address() -> list[IPv4Address]:
     """The address that the pool `node` stands for, if there is one."""
     with contextlib.suppress(HostError), IPRoute(strict_check=True) as ipr:
-        return [uplinks_and_pools.node_address(facts.read(ipr))]
+        return [pools.node_address(facts.read(ipr))]
     return []
 
 

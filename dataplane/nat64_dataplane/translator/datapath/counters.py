@@ -19,7 +19,7 @@ DROP_REASONS: Mapping[str, str] = {
     "source_in_prefix": "IPv6 source within the NAT64 prefix (RFC 6146 section 3.4)",
     "source_illegal": "source that no host on the way can have: loopback, multicast and the like",
     "source_denied": "source not in policy.allowedSources",
-    "source_behind_uplink": "source behind an uplink (one-armed router) that allowedSources doesn't name",
+    "source_behind_uplink": "source behind an uplink, not in allowedSources (one-armed router)",
     "source_without_route": "source that the node itself is, or that it has no route back to",
     "source_wrong_link": "source that belongs to the link of another pod",
     "source_not_a_pod": "source outside the cluster's pod ranges and policy.allowedSources",

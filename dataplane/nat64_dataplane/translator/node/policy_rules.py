@@ -16,6 +16,8 @@ from pyroute2 import IPRoute
 _INVERT = 0x2  # FIB_RULE_INVERT
 _ALL_BITS = 0xFFFFFFFF
 LOOPBACK = "lo"
+MOST_MARKS = 4
+"""MAX_MARKS of dataplane/bpf/abi_config.h."""
 
 
 class Rule(NamedTuple):
@@ -56,9 +58,16 @@ def marks(rules: Iterable[Rule]) -> tuple[tuple[int, int], ...]:
 
 
 def not_followed(rules: Iterable[Rule]) -> list[str]:
-    """Which rules hold for what the node sends and not for its pods, or the other way round."""
+    """Which rules hold for what the node sends and not for its pods, or the other way round.
+
+    Not those by mark before Linux 6.10: what carries such a mark takes the kernel's path then.
+    """
     found = []
+    rules = tuple(rules)
+    too_many = marks(rules)[MOST_MARKS:]
     for rule in rules:
+        if rule.mark in too_many and rule.mark:
+            found.append(f"rule {rule.priority}: fwmark {rule.mark[0]:#x}/{rule.mark[1]:#x}")
         if rule.iif == LOOPBACK:
             found.append(f"rule {rule.priority}: {'not ' * rule.inverted}iif lo")
         elif rule.uids:

@@ -51,6 +51,15 @@ def pool_ranges(config: Config, facts: Facts) -> tuple[PoolRange, ...]:
     return ranges_by_zone(config, facts, ways_out.ways(config, facts))
 
 
+def left_out(config: Config, facts: Facts) -> list[IPv4Address]:
+    """Source addresses of ways out for which there is no zone any more."""
+    if all(pool.network for pool in config.pools):
+        return []
+    with contextlib.suppress(HostError):
+        return _all_node_addresses(facts, ways_out.ways(config, facts))[ways_out.MOST :]
+    return []
+
+
 def pool_networks(config: Config, facts: Facts) -> tuple[tuple[IPv4Network, PortRange], ...]:
     """Each pool as a range of addresses and one of ports. Raises HostError."""
     ways = ways_out.ways(config, facts)
@@ -119,6 +128,10 @@ def _zone_of_the_rest(config: Config, facts: Facts, ways: Ways) -> IPv4Address:
 
 def _node_addresses(facts: Facts, ways: Ways) -> list[IPv4Address]:
     """What a pool `node` stands for: a source address for each way out. Raises HostError."""
+    return _all_node_addresses(facts, ways)[: ways_out.MOST]
+
+
+def _all_node_addresses(facts: Facts, ways: Ways) -> list[IPv4Address]:
     others = [way.source for way in ways]
     try:
         first = [node_address(facts)]
@@ -126,7 +139,7 @@ def _node_addresses(facts: Facts, ways: Ways) -> list[IPv4Address]:
         if not others:
             raise
         first = []
-    return list(dict.fromkeys([*first, *others]))[: ways_out.MOST]
+    return list(dict.fromkeys([*first, *others]))
 
 
 def _best_default(facts: Facts) -> DefaultRoute:

@@ -13,8 +13,10 @@ from nat64_dataplane.translator.fragmentation import fragmentation_mtu
 from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 from nat64_dataplane.translator.node import (
     bpf_link,
+    nftables_forward,
     nftables_notrack,
     node_sysctls,
+    policy_rules,
     pools,
     tc_hooks,
     uplinks_and_pools,
@@ -141,6 +143,12 @@ class Reconciler:
             yield warn("HookNotFirst", *found)
         if self.host.notrack_error:
             yield warn("NoNftables", self.host.notrack_error)
+        if dropping := nftables_forward.dropping(config.interface):
+            yield warn("ForwardingDropped", *dropping)
+        if rules := policy_rules.not_followed(observed.facts.rules):
+            yield warn("RuleNotFollowed", *rules)
+        if too_many := pools.left_out(config, observed.facts):
+            yield warn("TooManyWaysOut", *map(str, too_many))
 
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
