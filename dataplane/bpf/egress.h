@@ -154,7 +154,7 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	struct counters *here = counters_here();
 	struct packet p = {.direction = DIR_6TO4};
 	struct config *config;
-	__u32 slot;
+	__u32 slot = 0;
 	enum verdict stop;
 
 	if (!here)
