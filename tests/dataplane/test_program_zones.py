@@ -226,9 +226,9 @@ def test_zones_are_taken_along_to_other_maps(built: TwoWays, root: Path) -> None
 @pytest.mark.parametrize(
     ("kind", "reason", "code"),
     [
-        ("unreachable", "unreachable", 0),
-        ("prohibit", "prohibited", 1),
-        ("blackhole", "blackhole", -1),
+        ("unreachable", "destination_unreachable", 0),
+        ("prohibit", "destination_prohibited", 1),
+        ("blackhole", "destination_blackhole", -1),
     ],
 )
 def test_a_route_that_refuses_is_answered_without_the_kernels_limit(
@@ -237,7 +237,7 @@ def test_a_route_that_refuses_is_answered_without_the_kernels_limit(
     with nat.routed(f"{kind} {BY_LAN}"):
         for port in range(4000, 4020):
             out = send(nat, BY_LAN, port)
-            assert f"dropped_destination_{reason}" in out.counted
+            assert f"dropped_{reason}" in out.counted
             if code < 0:
                 assert out.verdict != REDIRECT, "nobody is told"
             else:
