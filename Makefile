@@ -37,6 +37,7 @@ lint: setup ## Lint and type-check everything
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	clang-format --dry-run --Werror dataplane/bpf/*.[ch]
+	@! git grep -nE '^(<{7}|>{7}) ' || { echo "a merge was left half done"; exit 1; }
 
 format: setup ## Format Python and C
 	$(BIN)/ruff check --fix .
