@@ -1,7 +1,8 @@
-"""What CoreDNS's `forward .` line means to the sidecars, which ask its upstreams in its place.
+"""What CoreDNS's `forward .` line means for the sidecars, which ask its upstreams instead of
+CoreDNS.
 
-Carried over with its meaning, or refused with the line and the remedy: an upstream that is left
-out in silence is a name that no longer resolves, or encryption that is lost.
+Each option keeps its meaning, or the line is refused with its number and the remedy. An upstream
+that is dropped silently is a name that no longer resolves, or encryption that is lost.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ REMEDY = "set spec.upstreams to resolvers that the nodes can ask, or use the mod
 
 
 class Upstreams(msgspec.Struct, frozen=True):
-    """Whom the sidecars ask, and how."""
+    """Which upstreams the sidecars ask, and how."""
 
     names: tuple[str, ...] = ()
     forward: Forward = Forward()
 
 
 def carried(found: Line, own: str, forward: Forward) -> Upstreams:
-    """The line's upstreams but `own`, and its options; what the policy's `forward` says wins.
+    """The line's upstreams without `own`, and its options. The policy's `forward` takes precedence.
 
-    Raises UnsupportedUpstreamsError where a sidecar can't ask as CoreDNS does.
+    Raises UnsupportedUpstreamsError if a sidecar can't ask as CoreDNS does.
     """
     others = [upstream for upstream in found.upstreams if not own or upstream != own]
     problems = [problem for upstream in others for problem in _unaskable(upstream)]
@@ -45,7 +46,7 @@ def carried(found: Line, own: str, forward: Forward) -> Upstreams:
 
 
 def _unaskable(upstream: str) -> Iterator[str]:
-    """Why a sidecar, which is in another pod, on the node's own network, can't ask it."""
+    """Why a sidecar can't ask it: the sidecar is in another pod, on the node's own network."""
     scheme, given, rest = upstream.partition("://")
     if upstream == NODE_RESOLVERS:
         return
@@ -88,7 +89,7 @@ def _options(found: Line, name: str) -> list[corefile.Stanza]:
 
 
 def _options_of(found: Line, forward: Forward) -> Forward:
-    """The policy's `forward`, with the line's options where it says nothing else."""
+    """The policy's `forward`, with the line's options for everything that it doesn't set."""
     default, changes = Forward(), dict[str, Any]()
     for field, read in _READERS.items():
         if getattr(forward, field) == getattr(default, field):
@@ -107,7 +108,7 @@ def _fail_fast(found: Line) -> bool | None:
 
 
 def _policy(found: Line) -> ForwardPolicy:
-    """CoreDNS's own default is any of them, so that none has all the load."""
+    """CoreDNS's own default is a random one, so that no upstream gets all the load."""
     said = [option.values[0] for option in _options(found, "policy") if option.values]
     return {
         "sequential": ForwardPolicy.SEQUENTIAL,
@@ -126,7 +127,9 @@ def _failover(found: Line) -> tuple[str, ...] | None:
 
 
 def _health_check(found: Line) -> HealthCheck | None:
-    """Whether probes ask for recursion, and for which name. How often is the sidecars' own."""
+    """Whether probes ask for recursion, and for which name. The sidecars have an interval of their
+    own.
+    """
     for option in _options(found, "health_check"):
         words = list(option.values)
         at = words.index("domain") + 1 if "domain" in words else len(words)

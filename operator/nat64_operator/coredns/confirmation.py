@@ -23,18 +23,19 @@ from nat64_operator.coredns.wiring_case import (
 from nat64_operator.coredns.wiring_record import Record, State
 
 WORRIED_SECONDS = 10
-"""How often a wired Corefile is asked about while something is wrong."""
+"""How often the DNS is asked about a wired Corefile while something is wrong."""
 KUBELET_SECONDS = 120
-"""A kubelet updates a mounted ConfigMap within its sync of a minute and a cache's of another."""
+"""The kubelet updates a mounted ConfigMap within its sync of a minute, plus a minute of its cache.
+"""
 MOST_RETRY_SECONDS = 86_400
 RELAPSE_SECONDS = 60
-"""How long a Corefile that worked is left alone after its first harm: a node that was down for a
-moment is no reason to go without synthesis for long, and the sidecars are asked before each write.
-"""
+"""How long a Corefile that has worked is left alone after its first harm. A node that was down for
+a moment is no reason to go without synthesis for long, and the sidecars are asked before each
+write."""
 
 
 def retry_seconds(case: Case, record: Record) -> float:
-    """How long a Corefile is left alone after so many failures: each time twice as long."""
+    """How long a Corefile is left alone after this many failures: twice as long after each."""
     if record.confirmed and record.failures <= 1:
         return float(min(RELAPSE_SECONDS, case.settings.retry_seconds))
     doubled: float = case.settings.retry_seconds * 2.0 ** min(max(record.failures - 1, 0), 30)
@@ -42,7 +43,7 @@ def retry_seconds(case: Case, record: Record) -> float:
 
 
 def confirm(case: Case, record: Record, original: Site) -> Step:
-    """Our part is in the file as we wrote it: see what CoreDNS makes of it."""
+    """Our part is in the file as we wrote it: find out what CoreDNS answers with it."""
     if record.state is State.CONFIRMED:
         step = _watch(case, record, original)
         current = _of_its_gateway(case, record)
@@ -79,8 +80,8 @@ def confirm(case: Case, record: Record, original: Site) -> Step:
 
 
 def _of_its_gateway(case: Case, record: Record) -> Record:
-    """The record with the policy's gateway. Another one that it named is no longer asked: until
-    CoreDNS is seen to go by the new text, that one must stay as it is.
+    """The record with the policy's gateway. If it named another one, that gateway is no longer
+    asked; it must stay as it is until CoreDNS is seen to use the new text.
     """
     if case.edit is None:
         return record
@@ -88,7 +89,9 @@ def _of_its_gateway(case: Case, record: Record) -> Record:
 
 
 def _watch(case: Case, record: Record, original: Site) -> Step:
-    """A wired Corefile is asked about for as long as it is wired: status says what is true now."""
+    """The operator asks about a wired Corefile for as long as it is wired: the status says what is
+    true now.
+    """
     answer, now = case.answer, case.now
     worried = answer is not None and not _is_good(answer, record)
     suspicious = answer is not None and bool(answer.failure) and answer.ours
@@ -100,7 +103,7 @@ def _watch(case: Case, record: Record, original: Site) -> Step:
     if answer is None or now - answer.asked > 3 * WATCH_SECONDS or not worried:
         return step
     if suspicious:
-        # What has worked for long is not taken back because of one answer that was lost.
+        # An edit that has worked for long is not undone because a single answer was lost.
         if 0 < answer.asked - record.suspected <= WATCH_SECONDS:
             return _undo(case, record, original, answer)
         if not record.suspected or answer.asked > record.suspected:
@@ -164,8 +167,8 @@ def _works(case: Case) -> str:
 
 
 def _waiting(case: Case, record: Record) -> str:
-    """The sidecars have what they need before anything is written, so this is CoreDNS's time: first
-    the kubelet's, which has a limit, and then that of `reload`.
+    """The sidecars are ready before anything is written, so this is CoreDNS's time: first the
+    kubelet's, which has a limit, and then that of `reload`.
     """
     since = round(case.since(record))
     reload = corefile_hazards.reload_seconds(case.main or case.file.text, case.files)

@@ -1,7 +1,7 @@
-"""The ways to change a Corefile, behind one face: what is ours in it, and how to put it there.
+"""The ways to change a Corefile, with one interface: what is ours in it, and how to write it.
 
-`Forward` changes the `forward .` line, `Plugin` adds CoreDNS's own `dns64` beside it, `Import`
-owns a whole file that the Corefile imports. What is decided about them, `wiring` decides alike.
+`Forward` changes the `forward .` line, `Plugin` adds CoreDNS's own `dns64` beside it, `Import` owns
+a whole file that the Corefile imports. `wiring` decides in the same way about all of them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["PLUGIN", "Edit", "Forward", "Import", "Plugin", "Site", "find_plugin
 
 
 def find(mode: Mode, text: str, files: Files = NO_FILES) -> Site:
-    """Find the place. Raises UnsupportedCorefileError where there is none to change safely.
+    """Find the place. Raises UnsupportedCorefileError if there is none that can be changed safely.
 
-    `files` is what the Corefile may import, without what is ours.
+    `files` is what the Corefile may import, without our own file.
     """
     if mode is Mode.IMPORT:
         return Whole(text)
@@ -39,8 +39,8 @@ def find(mode: Mode, text: str, files: Files = NO_FILES) -> Site:
 
 
 def find_ours(mode: Mode, text: str, applied: Site, files: Files = NO_FILES) -> Site:
-    """Find the place again that reads as `applied`, though the file around it may have become one
-    that we would not edit. Raises UnsupportedCorefileError.
+    """Find the place that reads as `applied`, even if the file around it has become one that we
+    would not edit. Raises UnsupportedCorefileError.
     """
     if mode is not Mode.FORWARD:
         return find(mode, text, files)
@@ -131,10 +131,10 @@ class Import(NamedTuple):
 
 
 def overrides(text: str, key: str, files: Files = NO_FILES) -> bool:
-    """Whether a `forward .` in the imported file `key` is the one that is asked.
+    """Whether CoreDNS would use a `forward .` in the imported file `key`.
 
-    CoreDNS asks the first of several, and reads files in the order of their names. Raises
-    UnsupportedCorefileError where nothing is imported.
+    CoreDNS uses the first of several, and reads files in the order of their names. Raises
+    UnsupportedCorefileError if nothing is imported.
     """
     found = root_block.root(text, files)
     imports = [s for s in found.block.find("import") if _takes_overrides(s)]
@@ -148,7 +148,7 @@ def overrides(text: str, key: str, files: Files = NO_FILES) -> bool:
 
 
 def imported(plugin: Plugin, forward: Forward | None, upstreams: tuple[str, ...]) -> str:
-    """The content of our file: the sidecars where that can win, else CoreDNS's own dns64."""
+    """The content of our file: the sidecars if its `forward .` is used, else CoreDNS's own dns64."""
     if forward is None:
         return plugin_stanza(plugin).replace(f"\n{corefile.edit.INDENT}", "\n") + "\n"
     own = forward_line.upstream(forward.address)

@@ -1,7 +1,7 @@
-"""What in a Corefile makes our part without effect, or harmful: looked for before each write.
+"""What makes our part of a Corefile useless or harmful: checked before each write.
 
-Each check is a row of `CHECKS`; it yields a sentence with the line and the remedy. What can't be
-known from the text is left to the questions that are asked before and after a write.
+Each check is a row of `CHECKS` and yields a sentence with the line and the remedy. What the text
+doesn't tell is found out by the questions that are asked before and after a write.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from nat64_operator.coredns.root_block import NO_FILES, Files, Root
 from nat64_operator.errors import UnsupportedCorefileError
 
 SAMPLE_NAMES = ("ipv4only.arpa.", "www.example.com.", "a1.b-2.example.net.")
-"""Stand for any external name: a pattern that takes one of them takes what we are to synthesize."""
+"""These stand for any external name: a pattern that matches one of them matches what we synthesize.
+"""
 
 MANUAL = "or use the mode Manual"
 
 
 def check(text: str, mode: Mode, files: Files = NO_FILES) -> None:
-    """Raise UnsupportedCorefileError with all that is in the way of wiring in this mode."""
+    """Raise UnsupportedCorefileError with everything that prevents wiring in this mode."""
     found = root_block.root(text, files)
     problems = [problem for look in CHECKS for problem in look(found, mode)]
     problems += _without_reload(text, files)
@@ -143,8 +144,9 @@ CHECKS: tuple[Callable[[Root, Mode], Iterator[str]], ...] = (
 
 
 def _unread_imports(found: Root, mode: Mode, files: Files) -> Iterator[str]:
-    """What is imported before `forward .` may bring one of its own, which would be the one asked.
-    A pattern that nothing known fits is taken to fit nothing: so it is on most clusters.
+    """A file that is imported before `forward .` may have a `forward .` of its own, which CoreDNS
+    would use. If a pattern matches no known file, it is taken to match none: this is so on most
+    clusters.
     """
     if mode is Mode.PLUGIN:
         return

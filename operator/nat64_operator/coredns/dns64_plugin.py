@@ -1,4 +1,4 @@
-"""The edit that gives CoreDNS its own `dns64`, in place of the sidecars."""
+"""The edit that gives CoreDNS its own `dns64`, instead of the sidecars."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PluginSite(NamedTuple):
     def replaced(self, text: str) -> str:
         """The file with another stanza, or none."""
         if self.stanza is None:
-            # It is written as it stands inside a block; what inserts it indents it, too.
+            # It is written as inside a block; the code that inserts it indents it too.
             text = text.replace(f"\n{corefile.edit.INDENT}", "\n")
             edits = [self._inserted(text)] if text else []
         elif text:
@@ -62,8 +62,8 @@ class PluginSite(NamedTuple):
 
 
 def find_plugin(text: str, files: Files = NO_FILES) -> PluginSite:
-    """Find the place of `dns64`: right after the line that forwards, where there is one; CoreDNS
-    goes by an order of its own, so any place in the block means the same.
+    """Find the place of `dns64`: right after the line that forwards, if there is one. CoreDNS has
+    its own order of plugins, so any place in the block means the same.
     """
     found = root_block.root(text, files)
     own = [piece.stanza for piece in found.find(PLUGIN) if piece.via is None]
@@ -84,12 +84,14 @@ class Plugin(NamedTuple):
     what: str = "the `dns64` stanza"
 
     def wired(self, original: Site) -> str:
-        """The stanza. One that was there before us is replaced, and comes back when we go."""
+        """The stanza. One that was there before us is replaced, and restored when our part is
+        removed.
+        """
         del original
         return plugin_stanza(self)
 
     def cautious(self) -> Plugin:
-        """It asks nobody else, so there is nothing to be careful of."""
+        """It asks no sidecar, so no caution is needed."""
         return self
 
     def without(self, current: Site) -> str | None:

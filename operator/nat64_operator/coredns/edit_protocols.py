@@ -38,10 +38,10 @@ class Edit(Protocol):
         """What the place is to read, where it read `original` before us."""
 
     def cautious(self) -> Edit:
-        """The same with a way out: what is written until CoreDNS has answered once."""
+        """The same with a fallback: what is written until CoreDNS has answered once."""
 
     def without(self, current: Site) -> str | None:
-        """The whole as it probably was before us; None where that can't be told."""
+        """The whole file as it probably was before us; None if that is unknown."""
 
     def names_us(self, current: Site) -> bool:
-        """Whether the place, changed by others, does still what we want of it."""
+        """Whether the place, although others have changed it, still does what we want."""

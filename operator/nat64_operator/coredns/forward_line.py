@@ -1,7 +1,8 @@
-"""The one `forward .` line of a cluster's Corefile: found, changed, put back; nothing else is.
+"""The one `forward .` line of a cluster's Corefile: how to find, change and restore it, and nothing
+else.
 
-Pure. Positions come from the Corefile package, so every byte outside the line stays, comments and
-plugins that we don't know included.
+Pure. Positions come from the Corefile package, so every byte outside the line stays, including
+comments and plugins that we don't know.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nat64_operator.coredns.root_block import Files
 from nat64_operator.errors import UnsupportedCorefileError
 
 DNS_PORT = 53
-"""The sidecars' Service has it, whatever port CoreDNS itself listens on."""
+"""The port of the sidecars' Service, whatever port CoreDNS itself listens on."""
 MAX_UPSTREAMS = 15
 """CoreDNS's own bound on one `forward` stanza."""
 
@@ -34,7 +35,7 @@ class Line(NamedTuple):
 
     @property
     def upstreams(self) -> tuple[str, ...]:
-        """What is asked, in order."""
+        """The upstreams, in order."""
         return self.stanza.values[1:]
 
     @property
@@ -62,8 +63,8 @@ class Line(NamedTuple):
 
 
 def find(text: str, files: Files = root_block.NO_FILES) -> Line:
-    """Find the line that sends external names on. Raises UnsupportedCorefileError where none does,
-    or where another is asked before it.
+    """Find the line that forwards external names. Raises UnsupportedCorefileError if there is none,
+    or if CoreDNS uses another one first.
     """
     found = root_block.root(text, files)
     forwards = found.forwards()
@@ -100,8 +101,8 @@ def _no_line(found: root_block.Root) -> str:
 
 
 def find_ours(text: str, tokens: tuple[str, ...], files: Files = root_block.NO_FILES) -> Line:
-    """Find the line with these words, wherever it stands: what we wrote is ours to put back,
-    whatever else the file has got since. Raises UnsupportedCorefileError where it isn't there.
+    """Find the line with these words, wherever it is: we may restore what we wrote, whatever else
+    the file has now. Raises UnsupportedCorefileError if it isn't there.
     """
     tree = root_block.parse(text)
     found = [
@@ -163,8 +164,8 @@ def _opening(line: Line) -> int:
 
 
 def _policies(line: Line) -> list[corefile.Token]:
-    """What follows each `policy` in the block. CoreDNS goes by words where we go by lines: in
-    `{ max_fails 3 policy random }` it sees two options.
+    """The word after each `policy` in the block. CoreDNS reads words, not lines: in `{ max_fails 3
+    policy random }` it sees two options.
     """
     if line.stanza.close is None:
         return []
@@ -181,9 +182,9 @@ def _policies(line: Line) -> list[corefile.Token]:
 
 
 def without(current: Line, address: str) -> str | None:
-    """The file with the line as it probably was before it was wired to `address`; None where it
-    names no other upstream. What was made for the wiring goes too: `policy sequential` where one
-    upstream is left, and a block that held nothing else.
+    """The file with the line as it probably was before it was wired to `address`; None if it names
+    no other upstream. What was added for the wiring is removed too: `policy sequential` if one
+    upstream is left, and a block that had nothing else.
     """
     own = upstream(address)
     others = [u for u in current.upstreams if u != own]

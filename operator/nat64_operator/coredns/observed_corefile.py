@@ -1,4 +1,4 @@
-"""The text that CoreDNS goes by, as observed: one key of a ConfigMap, and who else writes it."""
+"""The text that CoreDNS uses, as observed: one key of a ConfigMap, and who else writes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class File(NamedTuple):
 
     @property
     def exists(self) -> bool:
-        """Whether there is something to change. A file of our own we make."""
+        """Whether there is something to change. A file of our own is created."""
         return self.mode is Mode.IMPORT or bool(self.resource_version)
 
     @property

@@ -1,8 +1,9 @@
-"""The server block that answers for `.`, with all that its imports bring, in CoreDNS's order.
+"""The server block that answers for `.`, with everything that its imports bring, in CoreDNS's
+order.
 
-CoreDNS replaces each `import` by what it names before a plugin sees anything, so the first of
-several `forward .` may be one that the Corefile itself doesn't show. Pure: what imports may name
-comes as an argument; what is not in it brings nothing.
+CoreDNS replaces each `import` before a plugin sees anything. So the first of several `forward .`
+may be one that the Corefile itself doesn't show. Pure: the files that imports may name come as an
+argument, and other files count as empty.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Root(NamedTuple):
         return [piece for piece in self.pieces if piece.name == name]
 
     def forwards(self) -> list[Piece]:
-        """The stanzas that send names on that no other zone takes."""
+        """The stanzas that forward names that no other zone matches."""
         return [p for p in self.find("forward") if p.stanza.values[:1] and is_root(p.stanza)]
 
 
@@ -110,15 +111,15 @@ def _roots(text: str, files: tuple[tuple[str, str], ...]) -> tuple[Root, ...]:
                 try:
                     other = corefile.parse(content, file)
                 except corefile.CorefileError:
-                    continue  # CoreDNS would not run with it, and it does run
+                    continue  # CoreDNS doesn't start with such a file, and it is running
                 found += _of(other, tree, by_name, imported=True)
     return tuple(found)
 
 
 def root(text: str, files: Files = NO_FILES) -> Root:
-    """The one server block that external names are answered by, whatever its port.
+    """The one server block that answers for external names, whatever its port.
 
-    Raises UnsupportedCorefileError where there are several that forward, or none at all.
+    Raises UnsupportedCorefileError if there are several that forward, or none at all.
     """
     found = roots(text, files)
     forwarding = [one for one in found if one.forwards()] or found
@@ -137,7 +138,7 @@ def root(text: str, files: Files = NO_FILES) -> Root:
 
 
 UNREAD = "\0"
-"""Among the files: names a ConfigMap with imported files that the operator may not read."""
+"""A key among the files: names a ConfigMap with imported files that the operator may not read."""
 
 
 def problem_of(file: str, text: str) -> str:

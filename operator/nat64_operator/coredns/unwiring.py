@@ -1,7 +1,7 @@
-"""Taking our part out of a Corefile: exactly as it was, or left to others where it is theirs now.
+"""How to remove our part from a Corefile: exactly, or left to others if the part is theirs now.
 
-Pure, as `wiring`. What was ours is found by its own words, so that a file which has become one that
-we would not edit can still be restored.
+Pure, like `wiring`. Our part is found by its own words, so that a file which has become one that we
+would not edit can still be restored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nat64_operator.errors import UnsupportedCorefileError
 
 
 def unwire(case: Case) -> Step:
-    """Take our part out of the Corefile again, exactly, or leave to others what is theirs."""
+    """Remove our part from the Corefile exactly, and leave to others what is theirs."""
     file, record = case.file, case.record
     if record is None:
         return _unwire_unrecorded(case)
@@ -44,8 +44,8 @@ def unwire(case: Case) -> Step:
 
 
 def _drain(case: Case, record: Record, message: str) -> Step:
-    """The Corefile has nothing of ours; the record goes once CoreDNS has read it, too. Until then
-    the gateway's sidecars stay: an address that is gone costs every query a timeout.
+    """The Corefile has nothing of ours; the record is deleted once CoreDNS has read it too. Until
+    then the gateway's sidecars stay: an address that is gone costs every query a timeout.
     """
     done = Step(True, "Restored", message, forget=True)
     if not record.confirmed:
@@ -60,7 +60,7 @@ def _drain(case: Case, record: Record, message: str) -> Step:
 
 
 def _unwire_unrecorded(case: Case) -> Step:
-    """Someone deleted the record. What is ours can still be told by what it says."""
+    """Somebody deleted the record. Our part can still be found by its words."""
     clean = Step(True, "NotWired", "the Corefile has nothing of ours", forget=True)
     file, edit = case.file, case.edit
     if not file.exists or edit is None:

@@ -1,9 +1,8 @@
-"""What to do next about a Corefile, from what it says, what we remember, and what CoreDNS answers.
+"""What to do next about a Corefile: from its text, our record, and CoreDNS's answers.
 
-Pure: `wire` and `unwire` return one `Step`. Each step leaves the cluster in a state from which the
-next call goes on, whoever makes it: the record is stored before the Corefile is written, so an
-operator that dies between the two has lost nothing. Nothing is written before the sidecars were
-asked as CoreDNS would ask them.
+Pure: `wire` and `unwire` return one `Step`. After each step, any operator can make the next call
+and continue: the record is stored before the Corefile is written, so nothing is lost if an operator
+dies between the two. Nothing is written before the sidecars were asked as CoreDNS would ask them.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from nat64_operator.errors import UnsupportedCorefileError
 __all__ = ["Answer", "Case", "Step", "unwire", "wire"]
 
 MAX_REVERTS = 3
-"""How often we write our part again before we take it that someone means to have it otherwise."""
+"""How often we write our part again before we assume that somebody removes it on purpose."""
 
 
 def wire(case: Case) -> Step:
-    """Bring our part into the Corefile, keep it there, and see that CoreDNS goes by it."""
+    """Write our part into the Corefile, keep it there, and check that CoreDNS uses it."""
     file, record = case.file, case.record
     if not file.exists:
         return Step(False, "CorefileNotFound", f"{file.where} does not exist or can't be read")
@@ -58,7 +57,7 @@ def wire(case: Case) -> Step:
 
 def _begin(case: Case, edit: Edit, current: Site) -> Step:
     file = case.file
-    # Should an edit have outlived its record, the place is taken as it would be without us.
+    # If an edit has outlived its record, this is the place as it would be without us.
     before = edit.without(current) if edit.names_us(current) else None
     original = current if before is None else corefile_edits.find(file.mode, before)
     record = Record(
@@ -110,14 +109,14 @@ def _keep(case: Case, record: Record, current: Site, original: Site) -> Step:
             return _write(case, changed, current)
     if case.file.text == record.applied:
         return confirm(case, record, original)
-    # What would be restored follows what others changed around our part.
+    # The text to restore follows what others have changed around our part.
     rebased = replaced(record, applied=case.file.text, original=current.replaced(original.text))
     step = confirm(case, rebased, original)
     return step if step.store is not None else step._replace(store=rebased)
 
 
 def _write_again(case: Case, edit: Edit, record: Record, current: Site, original: Site) -> Step:
-    """Our part is not there: not yet, or someone put the original back."""
+    """Our part is not there: not yet, or somebody restored the original."""
     reverts, failures, file = record.reverts, record.failures, case.file
     if record.state is State.CONFIRMED:
         held = case.since(record) > case.settings.retry_seconds
@@ -154,7 +153,7 @@ def _write_again(case: Case, edit: Edit, record: Record, current: Site, original
 
 
 def _write_if_fit(case: Case, record: Record, current: Site) -> Step:
-    """Write, if the sidecars have just answered as CoreDNS will ask; else ask them first."""
+    """Write, if the sidecars have just answered as CoreDNS will ask them; else ask them first."""
     _check(case, record, current)
     answer = case.answer
     ask = Step(
@@ -189,7 +188,7 @@ def _write(case: Case, record: Record, current: Site) -> Step:
 
 
 def _check(case: Case, record: Record, current: Site) -> None:
-    """Nothing may be in the way, and all but our part must read as before."""
+    """Check that nothing prevents the edit, and that everything but our part stays the same."""
     if case.refusal:
         raise UnsupportedCorefileError(case.refusal)
     corefile_hazards.check(case.main or case.file.text, case.file.mode, case.files)

@@ -1,4 +1,4 @@
-"""What is known when a Corefile is to be wired or restored, and what is decided: plain values."""
+"""The input of a decision about a Corefile, and its result: plain values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nat64_operator.coredns.wiring_record import Record, State
 from nat64_operator.settings import Settings
 
 ASK_SECONDS = 3
-"""How often the cluster's DNS is asked while something is waited for."""
+"""How often the cluster's DNS is asked while the operator waits for a change."""
 WATCH_SECONDS = 60
 """How often it is asked about a Corefile that is wired and works."""
 FRESH_SECONDS = 30
-"""How old what the sidecars said may be when a Corefile is written because of it."""
+"""The maximum age of the sidecars' answers when a Corefile is written because of them."""
 
 
 class Answer(NamedTuple):
-    """What the cluster's DNS said, and the sidecars where they were asked, too."""
+    """What the cluster's DNS answered, and the sidecars if they were asked too."""
 
     synthesized: bool
     """Every answer for a name with IPv4 only was an address under the prefix."""
@@ -29,22 +29,22 @@ class Answer(NamedTuple):
     asked: float
     """When, in seconds since 1970."""
     clear: bool = False
-    """It answers, and nothing of it is synthesized."""
+    """It answers, and none of the answers is synthesized."""
     unknowable: bool = False
-    """It answers, but doesn't know the name's IPv4 addresses, so nobody could synthesize."""
+    """It answers, but doesn't know the name's IPv4 addresses, so nothing could be synthesized."""
     failure: str = ""
-    """How it failed for names that need an upstream: an RCODE, or that no reply came. Empty where
-    they resolved, and where it answers nothing at all, which is not for us to mend."""
+    """How it failed for names that need an upstream: an RCODE, or that no reply came. Empty if they
+    resolved, and if it doesn't answer at all, which we can't mend."""
     ours: bool = False
-    """Whether the failure is shown to be ours: sidecars or upstreams, asked directly, do better."""
+    """Whether the failure is known to be ours: sidecars or upstreams, asked directly, do better."""
     probed: bool = False
     """Whether the sidecars were asked as well, as CoreDNS would ask them."""
     unfit: str = ""
-    """Why CoreDNS must not be pointed at them; empty where nothing is against it."""
+    """Why CoreDNS must not be pointed at them; empty if it may."""
 
 
 class Step(NamedTuple):
-    """What to do now, and where things stand."""
+    """What to do now, and the state of the edit."""
 
     status: bool | None
     reason: str
@@ -54,23 +54,23 @@ class Step(NamedTuple):
     write: str | None = None
     """The text to write."""
     forget: bool = False
-    """Nothing of ours is left in the Corefile: the record can go."""
+    """Nothing of ours is left in the Corefile: the record can be deleted."""
     ask: bool = False
     """Ask the cluster's DNS, and come back."""
     probe: bool = False
     """Ask the sidecars, too."""
     warning: str = ""
-    """For an Event: something was left to a person."""
+    """For an Event: a person has to do something."""
     wake: float | None = None
     """When to look again, in seconds, if nothing else happens."""
 
 
 class Case(NamedTuple):
-    """All that is known when a Corefile is to be wired, or the wiring taken back."""
+    """Everything that a decision about a Corefile depends on, to wire it or to restore it."""
 
     edit: Edit | None
-    """What is to be in it; None while the sidecars are not to be used. When unwiring, what to look
-    for where the record is lost; None where all that is there is someone's."""
+    """The edit to make; None while the sidecars are not to be used. For unwiring: the edit to look
+    for if the record is lost; None if everything there may be somebody else's."""
     file: File
     record: Record | None
     answer: Answer | None
@@ -90,7 +90,7 @@ class Case(NamedTuple):
         return self.now - record.since
 
     def answer_since(self, began: float) -> Answer | None:
-        """What was asked since then."""
+        """What was answered since then."""
         answer = self.answer
         return answer if answer is not None and answer.asked >= began else None
 
@@ -101,7 +101,7 @@ def replaced(record: Record, **changes: Any) -> Record:
 
 
 def put_back(case: Case, record: Record, original: str, note: str, *, harmed: bool) -> Record:
-    """The record of an edit that was taken back for good reason, and is tried again later."""
+    """The record of an edit that was undone for good reason, and is tried again later."""
     return replaced(
         record,
         state=State.ROLLED_BACK,

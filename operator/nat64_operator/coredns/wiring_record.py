@@ -1,6 +1,6 @@
-"""What we did to a Corefile, kept in a ConfigMap of our own.
+"""The record of what we did to a Corefile, kept in a ConfigMap of our own.
 
-Not in the Corefile as a comment and not as an annotation beside it: a kubeadm migration rewrites
+It isn't a comment in the Corefile or an annotation beside it, because a kubeadm migration rewrites
 that object as a whole.
 """
 
@@ -23,18 +23,18 @@ POLICY_LABEL = f"{GROUP}/policy"
 
 
 class State(enum.Enum):
-    """Where an edit stands."""
+    """The state of an edit."""
 
     APPLYING = "Applying"
     """Recorded; written now or next; CoreDNS has not answered through the sidecars yet."""
     CONFIRMED = "Confirmed"
     """CoreDNS has answered through the sidecars."""
     ROLLED_BACK = "RolledBack"
-    """CoreDNS did not answer through the sidecars in time; the original is back."""
+    """CoreDNS did not answer through the sidecars in time; the original is restored."""
     STEPPED_BACK = "SteppedBack"
-    """Someone else put the original back several times; it is theirs for now."""
+    """Somebody else restored the original several times; the file is left to them for now."""
     DRAINING = "Draining"
-    """The original is back; CoreDNS may not have read it yet, so the sidecars must stay."""
+    """The original is restored; CoreDNS may not have read it yet, so the sidecars must stay."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = ""
     """What they synthesize under."""
     original: str
-    """The whole file as it would be without us; follows what others change around our line."""
+    """The whole file without our part; it follows what others change around our part."""
     applied: str
     """The whole file as we wrote it."""
     state: State
@@ -58,25 +58,26 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     over: str = ""
     """The resourceVersion that the Corefile had when it was written."""
     made: bool = False
-    """Whether there was no such ConfigMap before, so that none is left behind, either."""
+    """Whether there was no such ConfigMap before, so that it is deleted afterwards."""
     reverts: int = 0
-    """How often others have put the original back since it last held for long."""
+    """How often others have restored the original since the edit last stayed for long."""
     confirmed: bool = False
-    """Whether it was ever confirmed: what has worked before is not put back by a bad minute."""
+    """Whether it was ever confirmed: an edit that has worked is not undone because of one bad
+    minute."""
     resolved: bool = False
-    """Whether names that need an upstream resolved just before it was written: if they then don't,
-    that is our doing."""
+    """Whether names that need an upstream resolved just before it was written. If they don't
+    resolve after it, the edit is the cause."""
     harmed: bool = False
-    """Whether it was put back because names no longer resolved."""
+    """Whether it was undone because names no longer resolved."""
     suspected: float = 0.0
     """When, while confirmed, names were first seen not to resolve because of us; 0 for not."""
     failures: int = 0
-    """How often it was put back, or fought over, since it last held for long."""
+    """How often it was undone, by us or by others, since it last stayed for long."""
     note: str = ""
 
     @classmethod
     def read(cls, obj: Object) -> Self | None:
-        """Read it; None where someone made it unreadable, which is as if it weren't there."""
+        """Read it; None if somebody made it unreadable, which counts as no record."""
         data = obj.get("data") or {}
         try:
             state = json.loads(data["state"])
@@ -88,7 +89,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read_backups(cls, obj: Object) -> dict[str, Self]:
-        """The records in a backup, by policy; what someone made unreadable isn't there."""
+        """The records in a backup, by policy; unreadable ones are left out."""
         data, found = obj.get("data") or {}, {}
         for policy in (key.removesuffix(".state") for key in data if key.endswith(".state")):
             parts = {

@@ -1,7 +1,7 @@
 """Observed state in, a plan out: `reconcile` is one pure, level-triggered function.
 
-Imports `coredns`, `render` and `api`. It never knows the clock, the API server or kopf: whatever a
-decision depends on is in a `World`.
+Imports `coredns`, `render` and `api`. It never knows the clock, the API server or kopf: everything
+that a decision depends on is in a `World`.
 """
 
 from nat64_operator.reconcile.nodes import Node

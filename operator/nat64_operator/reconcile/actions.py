@@ -1,4 +1,6 @@
-"""The actions that change the cluster. A plan is a list of groups; a failing group stops there."""
+"""The actions that change the cluster. A plan is a list of groups; when an action fails, the rest
+of its group is left out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class Replace(msgspec.Struct, frozen=True):
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Delete the object that was observed, and not a later one of the same name."""
+    """Delete the object that was observed, and not a later one with the same name."""
 
     ref: Ref
     uid: str
@@ -62,7 +64,7 @@ class WriteCorefile(msgspec.Struct, frozen=True):
 
 
 class WriteKeys(msgspec.Struct, frozen=True):
-    """Write some keys of a ConfigMap and leave the others; None takes a key away."""
+    """Write some keys of a ConfigMap and leave the others; None deletes a key."""
 
     namespace: str
     name: str
@@ -71,35 +73,35 @@ class WriteKeys(msgspec.Struct, frozen=True):
 
 
 class Disown(msgspec.Struct, frozen=True):
-    """Give up the ownership of fields that a write brought, so that the owner's next server-side
-    apply is no conflict.
+    """Give up the ownership of fields that a write gave us, so that the owner's next server-side
+    apply has no conflict.
     """
 
     ref: Ref
     managed_fields: tuple[dict[str, Any], ...]
-    """What is to be left."""
+    """The `managedFields` to keep."""
     resource_version: str
 
 
 class Announce(msgspec.Struct, frozen=True):
-    """Note on a gateway's pods that mounted data has changed: the kubelet then hands it on at once,
-    and not when it next looks, which may be after a minute and a half.
+    """Annotate a gateway's pods after mounted data has changed. The kubelet then rereads the data
+    at once, and not at its next sync, which may be a minute and a half later.
     """
 
     namespace: str
     gateway: str
     content: str
-    """The hash of the data that all of them have."""
+    """The hash of the data that all pods mount."""
     by_node: dict[str, str]
-    """A hash of what is one node's, by the node's name."""
+    """A hash of the data of a single node, by the node's name."""
 
     def of_node(self, node: str) -> str:
-        """What is noted on a pod."""
+        """The value of a pod's annotation."""
         return "-".join(filter(None, (self.content, self.by_node.get(node))))
 
     @property
     def whole(self) -> str:
-        """What changes with any of it."""
+        """A value that changes with any of them."""
         return json.dumps([self.content, self.by_node], sort_keys=True)
 
 
@@ -135,11 +137,11 @@ class Question(msgspec.Struct, frozen=True):
     policy: str
     prefix: str
     sidecars: tuple[str, ...] = ()
-    """Where the sidecars are asked: their Service, then each. Empty where CoreDNS asks none."""
+    """Where to ask the sidecars: their Service, then each. Empty if CoreDNS asks none."""
     upstreams: tuple[str, ...] = ()
-    """Addresses that CoreDNS asks without us, to tell their failure from ours."""
+    """The upstreams that CoreDNS asks without us, to tell their failure from ours."""
     probe: bool = False
-    """Ask the sidecars whatever CoreDNS says: it is about to be pointed at them."""
+    """Ask the sidecars whatever CoreDNS answers, because it is about to be pointed at them."""
 
 
 class Group(msgspec.Struct, frozen=True):

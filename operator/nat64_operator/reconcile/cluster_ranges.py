@@ -1,7 +1,7 @@
-"""The cluster's own IPv6 ranges, none of which a gateway's prefix may overlap.
+"""The cluster's own IPv6 ranges, which no gateway's prefix may overlap.
 
-A prefix is a route on every node. One that covers a node, a pod or a Service takes the packets for
-it into the translator; one that lies within such a range takes a part of it.
+A prefix is a route on every node. A prefix that covers a node, a pod or a Service sends their
+packets to the translator; a prefix within such a range does so for a part of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ClusterRanges:
     """Ranges with a description each. Two networks are disjoint, or one contains the other."""
 
     def __init__(self, ranges: Iterable[tuple[str, str]]) -> None:
-        """`ranges` gives each range as text, and what it is, as in `pods of node 'a'`."""
+        """`ranges` has each range as text, and its description, as in `pods of node 'a'`."""
         self._known: dict[tuple[int, int], str] = {}
         for text, meaning in ranges:
             if network := _ipv6(text):
@@ -33,7 +33,7 @@ class ClusterRanges:
         return cls((*_of_nodes(nodes), *((text, "Services") for text in services)))
 
     def overlap(self, prefix: IPv6Network) -> str | None:
-        """The first range that overlaps a prefix, with what it is; None where none does."""
+        """The first range that overlaps a prefix, with its description; None if none does."""
         first, length = int(prefix.network_address), prefix.prefixlen
         for shorter in range(length + 1):
             start = first >> (BITS - shorter) << (BITS - shorter)

@@ -1,4 +1,4 @@
-"""Where a policy's edit of a Corefile goes, what it is to say, and what is remembered of it."""
+"""Where a policy edits a Corefile, what it writes there, and the record of it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Place = tuple[str, str, str]
 
 
 def record_of(policy: str, world: World) -> Record | None:
-    """What is remembered of a policy's edit."""
+    """The record of a policy's edit."""
     return world.records.get(policy)
 
 
 def place_of(policy: Policy) -> Place:
-    """What a policy changes."""
+    """The key that a policy changes."""
     spec = policy.spec.core_dns
     if spec.mode is Mode.IMPORT:
         return spec.namespace, spec.custom_config_map_name, f"nat64-{policy.name}.override"
@@ -39,12 +39,12 @@ def place_of(policy: Policy) -> Place:
 
 
 def file_at(place: Place, mode: Mode, world: World) -> File:
-    """What is there now."""
+    """The key as observed."""
     return File.of(world.corefiles.get(place[:2]), place, mode)
 
 
 def is_about(record: Record, policy: Policy) -> bool:
-    """Whether a record is about what the policy says today."""
+    """Whether a record is about the key that the policy names today."""
     return _place(record) == place_of(policy) and record.mode is policy.spec.core_dns.mode
 
 
@@ -59,11 +59,11 @@ def ready_sidecars(policy: Policy, world: World) -> int:
 
 
 def edit_of(policy: Policy, prefix: str, world: World) -> Edit | None:
-    """What is to be in the Corefile; None while it must not be yet.
+    """The edit to make; None while it must not be made yet.
 
-    A Corefile is wired only to sidecars that are ready; once it is, a moment without any is what
-    failMode is for. `prefix` is what the nodes translate, so a refused one gets nowhere. Raises
-    UnsupportedCorefileError where an import can't be.
+    A Corefile is wired only to sidecars that are ready; once it is wired, failMode handles a moment
+    without any. `prefix` is the one that the nodes translate, so a refused one is never used.
+    Raises UnsupportedCorefileError if an import is impossible.
     """
     record = record_of(policy.name, world)
     proven = record is not None and record.confirmed
@@ -74,7 +74,7 @@ def edit_of(policy: Policy, prefix: str, world: World) -> Edit | None:
 
 
 def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
-    """The edit that a policy asks for, were the sidecars at this address."""
+    """The edit that a policy asks for, with the sidecars at this address."""
     spec = policy.spec
     forward = corefile_edits.Forward(address, spec.core_dns.fail_mode)
     plugin = corefile_edits.Plugin(prefix, spec.translate_all, spec.allow_ipv4_clients)
@@ -94,9 +94,10 @@ def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
 
 
 def upstreams(policy: Policy, world: World) -> Upstreams:
-    """What the sidecars ask, and how: what the policy says, else what CoreDNS asks without us.
+    """Which upstreams the sidecars ask, and how: those of the policy, else those that CoreDNS asks
+    without us.
 
-    Raises UnsupportedCorefileError where they can't ask as CoreDNS does.
+    Raises UnsupportedCorefileError if they can't ask as CoreDNS does.
     """
     if policy.spec.upstreams:
         return Upstreams(words(policy.spec.upstreams), policy.spec.forward)
@@ -111,7 +112,9 @@ def upstreams(policy: Policy, world: World) -> Upstreams:
 
 
 def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
-    """The same; the node's own where that can't be told. The policy says so, and isn't wired."""
+    """The same; the node's own resolvers if CoreDNS's are unknown. The policy's status says so, and
+    it isn't wired.
+    """
     try:
         return upstreams(policy, world)
     except UnsupportedCorefileError:
@@ -119,7 +122,7 @@ def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
 
 
 def refusal_of(policy: Policy, world: World) -> str:
-    """Why the sidecars can't ask in CoreDNS's place; empty where they can, or need not."""
+    """Why the sidecars can't ask instead of CoreDNS; empty if they can, or need not."""
     if policy.spec.core_dns.mode is Mode.PLUGIN:
         return ""
     try:
@@ -130,7 +133,7 @@ def refusal_of(policy: Policy, world: World) -> str:
 
 
 def imports_of(policy: Policy, world: World) -> Files:
-    """What CoreDNS's Corefile may import and is known, without what is ours."""
+    """The known files that CoreDNS's Corefile may import, without our own."""
     core_dns = policy.spec.core_dns
     found: dict[str, str] = {}
     for name in (core_dns.config_map_name, core_dns.custom_config_map_name):
@@ -142,13 +145,13 @@ def imports_of(policy: Policy, world: World) -> Files:
 
 
 def others(names_given: Iterable[str], address: str) -> tuple[str, ...]:
-    """The upstreams but the sidecars."""
+    """The upstreams without the sidecars."""
     ours = (address, forward_line.upstream(address))
     return tuple(name for name in names_given if name not in ours)
 
 
 def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
-    """What CoreDNS's configuration is to say, for people."""
+    """The stanza for CoreDNS's configuration, for people to paste."""
     text = _corefile(policy, world)
     try:
         edit = edit_at(policy, prefix, address, world)
@@ -160,7 +163,7 @@ def stanza(policy: Policy, prefix: str, address: str, world: World) -> str:
 
 
 def case_of(policy: Policy, prefix: str, edit: Edit | None, world: World) -> Case:
-    """All that is known for a policy's Corefile, as it is to be wired."""
+    """The case of a policy's Corefile, as it is to be wired."""
     mode = policy.spec.core_dns.mode
     return Case(
         edit,
@@ -177,7 +180,7 @@ def case_of(policy: Policy, prefix: str, edit: Edit | None, world: World) -> Cas
 
 
 def case_to_restore(policy: Policy, world: World) -> Case:
-    """All that is known for what a policy did, which may be elsewhere than it says today."""
+    """The case of what a policy did, which may be in another file than it names today."""
     case = case_of(policy, "", None, world)
     if case.record is not None:
         return recorded_case(policy.name, case.record, world)
@@ -185,7 +188,7 @@ def case_to_restore(policy: Policy, world: World) -> Case:
 
 
 def recorded_case(policy: str, record: Record, world: World) -> Case:
-    """All that is known for what a record tells of."""
+    """The case of a record."""
     file = file_at((record.namespace, record.config_map, record.key), record.mode, world)
     answer = world.answers.get(policy)
     return Case(
@@ -194,10 +197,10 @@ def recorded_case(policy: str, record: Record, world: World) -> Case:
 
 
 def _unrecorded_edit(policy: Policy, world: World) -> Edit | None:
-    """How to know what is ours without a record.
+    """The edit to look for if there is no record.
 
-    A policy touches a line only if nobody else can have written it: not another policy, and not a
-    person who was asked to by the mode Manual.
+    A policy touches a line only if nobody else can have written it: no other policy, and no person
+    who was asked to by the mode Manual.
     """
     mode, place = policy.spec.core_dns.mode, place_of(policy)
     if mode is Mode.MANUAL or place in {_place(record) for record in world.records.values()}:
@@ -224,12 +227,12 @@ def wired_gateways(policies: Iterable[Policy], world: World) -> set[str]:
 def _is_wired(policy: Policy, world: World) -> bool:
     try:
         return not wiring.unwire(case_to_restore(policy, world)).status
-    except Exception:  # the policy's own status says so; to wait is the safe side
+    except Exception:  # the policy's own status says so; waiting is the safe choice
         return True
 
 
 def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World) -> list[Action]:
-    """The actions of a step: the record before the Corefile, and gone only after it."""
+    """The actions of a step: the record is written before the Corefile, and deleted only after it."""
     actions: list[Action] = []
     ref = Ref("ConfigMap", names.wiring_record(policy), world.settings.namespace)
     live, record = world.owned.get(ref), record_of(policy, world)
@@ -251,8 +254,9 @@ def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World
 
 
 def back_up(policy: str, record: Record | None, world: World) -> list[Action]:
-    """Keep the record beside CoreDNS, too: who deletes our namespace must be able to put CoreDNS's
-    file back. It is there before the file is written, and gone only after the record.
+    """Keep a copy of the record beside CoreDNS: after somebody has deleted our namespace, they must
+    be able to restore CoreDNS's file. The copy is written before the file, and deleted only after
+    the record.
     """
     actions: list[Action] = []
     found = {place: obj for place, obj in world.corefiles.items() if place[1] == names.BACKUP}
@@ -273,7 +277,7 @@ def back_up(policy: str, record: Record | None, world: World) -> list[Action]:
 
 
 def _write(text: str, file: File, record: Record | None, world: World) -> Action:
-    """Write a file. A ConfigMap that we made goes with the last of it that was ours."""
+    """Write a file. A ConfigMap that we created is deleted with our last key in it."""
     found = world.corefiles.get((file.namespace, file.name))
     if not text and record is not None and record.made and found is not None:
         keys = {*(found.get("data") or {}), *(found.get("binaryData") or {})}

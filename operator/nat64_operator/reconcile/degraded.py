@@ -1,4 +1,6 @@
-"""The condition `Degraded` of a gateway: what its nodes warn of, and what is known without them."""
+"""The condition `Degraded` of a gateway: the warnings of its nodes, and what the operator sees
+itself.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Drift: whether an object still is as it was applied, and how to repair it.
+"""Drift: whether an object is still as it was applied, and how to repair it.
 
 The API server fills in defaults, so only the fields that we applied are compared. `managedFields`
-tells a field that someone else added from a default: it names the manager of each field.
+distinguishes a field that somebody else added from a default: it names the manager of each field.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _CONTENT = ("f:spec", "f:data", "f:binaryData")
 
 
 def repair(wanted: dict[str, Any], live: Object | None, *, guarded: bool = False) -> list[Action]:
-    """The actions that repair an object; none where it is as wanted. Those that are `guarded` fail
-    where it has changed since it was observed.
+    """The actions that repair an object; none if it is as wanted. `guarded` ones fail if it has
+    changed since it was observed.
     """
     if live is None:
         return [Apply(wanted)]
@@ -74,7 +74,7 @@ def covers(live: Any, wanted: Any) -> bool:
     )
 
 
-# Maps whose meaning changes with every key: an added one takes nodes or endpoints away.
+# Maps whose meaning changes with every key: an added key removes nodes or endpoints.
 _WHOLE = frozenset({"nodeSelector", "selector", "matchLabels", "nodeSelectorTerms", "tolerations"})
 
 

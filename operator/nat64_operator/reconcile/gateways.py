@@ -33,17 +33,18 @@ from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
 
 STARTING_SECONDS = 180
-"""How long a rollout may be without every node ready before that is a reason to look."""
+"""How long a rollout may be without every node ready before the operator looks for the reason."""
 
 
 class Observed(NamedTuple):
-    """A gateway, what is carried out for it, and what its nodes make of that."""
+    """A gateway, the spec that is carried out for it, and the state of its nodes."""
 
     gateway: Gateway
     effective: Effective | None
     refusal: Refusal | None
     prefix: str
-    """What the nodes translate: while the spec is refused, what it last was; empty for nothing."""
+    """The prefix that the nodes translate. While the spec is refused, the last accepted one; empty
+    for none."""
     conditions: list[Condition]
     fields: dict[str, Any]
     shares: Shares | None = None
@@ -61,18 +62,18 @@ class Observed(NamedTuple):
 
 
 class Sidecars(NamedTuple):
-    """What the sidecars of a gateway are to do."""
+    """What a policy wants from the sidecars of a gateway."""
 
     policy: PolicySpec
     upstreams: Upstreams = Upstreams()
     withdrawn: bool = False
-    """Whether their Service leads to none of them."""
+    """Whether their Service has no endpoints for now."""
     corefile: str = ""
-    """What they have now, where that is to stay: their policy can't be read."""
+    """Their present Corefile, if it is to stay because their policy can't be read."""
 
 
 def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
-    """Keep a gateway running, by its spec or, while that is refused, by the last accepted one."""
+    """Keep a gateway running, with its spec or, while that is refused, with the last accepted one."""
     gateway = observed.gateway
     subject = Ref(KIND, gateway.name)
     actions: list[Action] = []
@@ -117,7 +118,7 @@ def remove(gateway: Gateway, wired: bool, world: World) -> Group:
 
 
 def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
-    """What there is to say of a gateway: conditions and the other fields of its status."""
+    """The status of a gateway: conditions and the other fields."""
     effective, refusal = decision
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     service = world.find("Service", names.dns_service(gateway.name))
@@ -222,7 +223,7 @@ def _programmed(
 
 
 def _held_back(gateway: Gateway, rolling: bool) -> str:
-    """What a message adds where pods don't follow a change by themselves."""
+    """What to add to a message if pods don't follow a change by themselves."""
     strategy = gateway.spec.update_strategy
     if not rolling:
         return ""
@@ -233,7 +234,7 @@ def _held_back(gateway: Gateway, rolling: bool) -> str:
 
 
 def _troubles(gateway: str, world: World) -> str:
-    """What the kubelets say of pods that aren't ready, of one node at least."""
+    """What the kubelets report about pods that aren't ready, on at least one node."""
     bad = [pod for pod in world.pods.get(gateway, ()) if pod.trouble and not pod.ready]
     return "; " + some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
 
@@ -278,7 +279,8 @@ def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: Wor
     ]
     owned = world.owned_by(gateway.name)
     record = decided.manifest(world)
-    # First: nothing runs that is not recorded. And only if nobody else wrote it meanwhile.
+    # First, because nothing may run that is not recorded; and only if nobody else has written it
+    # meanwhile.
     actions = repair(record, owned.get(Ref.of(record)), guarded=True)
     for manifest in wanted:
         actions += repair(manifest, owned.get(Ref.of(manifest)))

@@ -1,7 +1,7 @@
 """What each gateway has, or may still have, on which nodes.
 
-It is known from objects that outlive the operator: the ConfigMaps with a gateway's configs, its
-DaemonSet, and the record of its nodes and of the spec that was last accepted.
+This is known from objects that outlive the operator: the ConfigMaps with a gateway's configs, its
+DaemonSet, and the record of its nodes and of the last accepted spec.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Holder(NamedTuple):
     claims: tuple[Claim, ...]
     host_ports: Mapping[int, str]
     selector: Mapping[str, str]
-    """Of the spec that is carried out; where it selects no node, nodes may yet come."""
+    """Whether it belongs to the spec that is carried out. If that selects no node, nodes may come
+    later."""
     nodes: frozenset[str]
     """Where it may be live."""
     on: frozenset[str]
@@ -43,7 +44,7 @@ class Holder(NamedTuple):
     """Where it may not be clean yet."""
 
     def rank(self, node: str) -> int:
-        """How much of a right to a node it has."""
+        """How strong its claim to a node is."""
         return 2 if node in self.on else 1 if node in self.leaving else 0
 
 

@@ -1,8 +1,8 @@
 """Nodes that a gateway is no longer on, because its selector or their labels changed, or because
-another gateway has there what it wants.
+another gateway has what it wants there.
 
-The DaemonSet's pod disappears by itself, and by design leaves everything in the kernel. So the
-record says on which nodes a gateway was, and a second DaemonSet cleans those that it has left.
+When the DaemonSet's pod disappears, it leaves everything in the kernel, by design. So the record
+says on which nodes a gateway was, and a second DaemonSet cleans those that it has left.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from nat64_operator.render import names, removal
 
 
 class Leaving(NamedTuple):
-    """What there is to be for a gateway's nodes."""
+    """The objects for a gateway's nodes."""
 
     manifests: list[dict[str, Any]]
     nodes: tuple[str, ...]
-    """Those that are not clean yet."""
+    """The nodes that are not clean yet."""
 
 
 def of(effective: Effective, world: World) -> Leaving:

@@ -1,7 +1,7 @@
 """The record of a gateway: the nodes that it is on, those to be cleaned, and its accepted spec.
 
-It is a ConfigMap, so it outlives the operator. A pod that is gone can't say where it was, and a
-spec that is not accepted must not be the only one that is known.
+It is a ConfigMap, so it outlives the operator. A pod that is gone can't say where it was, and the
+accepted spec must be known while the object has one that isn't accepted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NodeRecord(NamedTuple):
 
 
 def read(gateway: str, world: World) -> NodeRecord:
-    """Read it; what is missing or was made unreadable is as if it were empty."""
+    """Read it; missing or unreadable parts count as empty."""
     data = get(world.find("ConfigMap", names.nodes_record(gateway)), "data") or {}
     return NodeRecord(
         frozenset(str(data.get(NODES_KEY) or "").split()),

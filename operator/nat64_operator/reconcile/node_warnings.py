@@ -1,4 +1,4 @@
-"""What a gateway's nodes warn of although they translate, as the condition `Degraded`."""
+"""The warnings of a gateway's nodes although they translate, as the condition `Degraded`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NodeWarning(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What came of asking a gateway's nodes."""
+    """The answers of a gateway's nodes."""
 
     warnings: Mapping[str, tuple[NodeWarning, ...]] = {}
     """Of every node that answered."""

@@ -1,4 +1,4 @@
-"""Nodes, as far as decisions depend on them, and an index by label."""
+"""Nodes, reduced to what decisions depend on, and an index by label."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nat64_operator.api.meta import Meta, Object
 
 LEAST_LENGTH = {4: 16, 6: 48}
 """The shortest prefix that is accepted as the pod range of one node. A kubelet writes its own Node,
-and the sidecars answer every range in it: no node may open them to everybody."""
+and the sidecars answer every range in it: a node must not open them to everybody."""
 
 
 class Taint(NamedTuple):
-    """A taint that keeps pods off a node."""
+    """A taint of a node."""
 
     key: str
     value: str
@@ -101,7 +101,7 @@ def _pod_range(text: str) -> str:
 
 
 class NodeIndex:
-    """An index of nodes by label, so that a selector does not walk all nodes for each gateway."""
+    """An index of nodes by label, so that a selector need not visit all nodes for each gateway."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.all: frozenset[str] = frozenset()

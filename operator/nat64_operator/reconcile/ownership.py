@@ -1,9 +1,9 @@
 """Which gateway has what on which node, and which specs are carried out.
 
-An address and port, a prefix or a port of the host can be one gateway's only on a node. Whoever has
-it keeps it: a spec that would take it from another gateway is not accepted and changes nothing.
-Where labels bring two running gateways to one node, the one that is on it stays, and the other is
-kept off. A node that is new to both goes to the older one.
+On a node, an address and port, a prefix or a port of the host can belong to one gateway only. The
+gateway that has it keeps it: a spec that would take it from another gateway is not accepted and
+changes nothing. If labels bring two running gateways to one node, the one that is already there
+stays, and the other is kept off. A node that is new to both goes to the older one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 
 class Effective(NamedTuple):
-    """What is carried out for a gateway: its spec, or the last one that was accepted."""
+    """The spec that is carried out for a gateway: its own, or the last one that was accepted."""
 
     gateway: Gateway
     translator: config.Config
@@ -37,18 +37,18 @@ class Effective(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What became of a gateway's spec."""
+    """The decision about a gateway's spec."""
 
     effective: Effective | None
-    """None while nothing was ever accepted."""
+    """None if no spec was ever accepted."""
     refusal: Refusal | None = None
 
 
 def decide(
     wanted: Iterable[tuple[Gateway, config.Config | Refusal]], world: World
 ) -> dict[str, Decision]:
-    """Decide about all gateways that can be read. Those of which nothing changes come first, then
-    the others by age.
+    """Decide about all gateways that can be read. Those that don't change come first, then the
+    others by age.
     """
     asked = {gateway.name: (gateway, translator) for gateway, translator in wanted}
     accepted = {name: accepted_spec(gateway, world) for name, (gateway, _) in asked.items()}
@@ -88,16 +88,15 @@ def decide(
 
 
 class _Placed(NamedTuple):
-    """A spec put beside what other gateways have."""
+    """A spec, compared with what other gateways have."""
 
     effective: Effective
     clashes: Mapping[tuple[str, str], Refusal]
-    """By the other gateway's name and by where the two can't both be: on a `node`, `anywhere`, or
-    `at` a node with a certain address.
-    """
+    """By the other gateway's name, and by where the two conflict: on a `node`, `anywhere`, or `at`
+    a node with a certain address."""
 
     def refused_for(self, before: _Placed | None) -> Refusal | None:
-        """Why an edit is not accepted. What was so before it is no reason."""
+        """Why an edit is not accepted. A conflict that existed before the edit is no reason."""
         known = before.clashes.keys() if before else ()
         for which, refusal in self.clashes.items():
             if which not in known:
@@ -142,7 +141,7 @@ def _place(
 
 
 def _has_precedence(other: Holder, mine: Holder | None, gateway: Gateway, node: str) -> bool:
-    """Whether the other gateway stays on a node: who is on it, else who is older."""
+    """Whether the other gateway stays on a node: the one that is there, else the older one."""
     here, there = mine.rank(node) if mine else 0, other.rank(node)
     return there > here if here != there else other.age < gateway.meta.age_order
 
@@ -213,8 +212,8 @@ _REFUSALS = {
 def _apart(
     selector: Mapping[str, str], selected: frozenset[str], other: Holder, world: World
 ) -> bool:
-    """Two selectors that could select one node are not apart before such a node exists, but two
-    that select nodes and share none are.
+    """Two selectors that could select the same node don't count as apart before any node exists.
+    Two that select nodes and share none do.
     """
     if any(other.selector.get(key, value) != value for key, value in selector.items()):
         return True

@@ -1,7 +1,7 @@
 """The one function of the operator: all observed objects in, a plan out.
 
 It is level-triggered: it compares desired and observed state, and never asks which event came. The
-plan is empty where both agree.
+plan is empty when both are equal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ R = TypeVar("R", Gateway, Policy)
 
 
 class _Decisions:
-    """A plan while it is made. A bug that shows with one object does not stop the others."""
+    """A plan while it is made. A bug that affects one object does not stop the others."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -66,7 +66,7 @@ class _Decisions:
             return None
 
     def group(self, group: Group) -> None:
-        """Add what is to be done for an object."""
+        """Add the actions for an object."""
         if group.actions:
             self._groups.append(group)
 
@@ -128,7 +128,7 @@ def reconcile(world: World) -> Plan:
         if seen.gateway.meta.deleting:
             made.leaving(subject, partial(gateways.remove, seen.gateway, name in wired, world))
             continue
-        # Whom CoreDNS still asks goes on to answer as it did: other upstreams may know less.
+        # Sidecars that CoreDNS still asks go on answering as before: other upstreams may know less.
         as_it_is = name in unread or name in wired
         keep = partial(_keep, seen, serving.get(name), as_it_is, world)
         if group := made.attempt(subject, keep):
@@ -176,7 +176,7 @@ def with_failing_nodes(world: World) -> set[str]:
 def _configs(
     known: Sequence[Gateway], world: World
 ) -> Iterator[tuple[Gateway, config.Config | Refusal]]:
-    """What each spec asks of the nodes, or why it can't be carried out by itself."""
+    """What each spec asks of the nodes, or why it can't be carried out whatever others have."""
     for gateway in known:
         try:
             translator = gateway.config()
@@ -198,8 +198,9 @@ def _clients(ref: Ref, world: World) -> Group:
 
 
 def _keep(observed: Observed, policy: Policy | None, as_it_is: bool, world: World) -> Group:
-    """Keep a gateway running. Without a policy its sidecars keep their Corefile where that is to
-    stay `as_it_is`: the policy can't be read, or is gone and CoreDNS has yet to hear of it.
+    """Keep a gateway running. Without a policy its sidecars keep their Corefile if it is to stay
+    `as_it_is`: the policy can't be read, or it is gone and CoreDNS has not read its restored
+    Corefile yet.
     """
     sidecars = Sidecars(PolicySpec())
     if policy is not None:
@@ -211,7 +212,7 @@ def _keep(observed: Observed, policy: Policy | None, as_it_is: bool, world: Worl
 
 
 def _corefile_of(gateway: str, world: World) -> str:
-    """The Corefile that a gateway's sidecars have: their version's, else the last version's."""
+    """The Corefile of a gateway's sidecars: for their version, else for the version before."""
     current = names.sidecar_config(gateway, world.settings.dataplane_image)
     found = {
         ref.name: text
@@ -228,7 +229,7 @@ def _gateways_of(policies_by_name: Iterable[str], world: World) -> set[str]:
 
 
 def _forget_gateway(name: str, world: World) -> Group:
-    """A gateway whose finalizer was removed by hand. Its nodes are cleaned all the same."""
+    """A gateway whose finalizer was removed by hand. Its nodes are cleaned anyway."""
     subject = Ref(gateway_api.KIND, name)
     step = removal.step(name, False, world.left_behind.get(name, world.now), world)
     return Group(subject, (*step.actions, *step.events(subject, "")))
@@ -236,7 +237,7 @@ def _forget_gateway(name: str, world: World) -> Group:
 
 def _forget_policy(name: str, world: World) -> policies.Outcome:
     """A policy that is gone. CoreDNS has yet to read its restored Corefile, or the finalizer was
-    removed by hand; the edit is taken back all the same.
+    removed by hand; the edit is undone anyway.
     """
     subject = Ref(policy_api.KIND, name)
     record = corefiles.record_of(name, world)
@@ -258,7 +259,7 @@ def _parse(
     parse: Callable[[Object], R],
     world: World,
 ) -> list[R]:
-    """All objects of a kind that can be read. The status of each other one says why it can't."""
+    """All objects of a kind that can be read. The status of every other object says why it can't."""
     known = []
     for obj in objects.values():
         try:

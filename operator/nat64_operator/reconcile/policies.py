@@ -1,4 +1,4 @@
-"""One policy: whether it is accepted, how far CoreDNS is wired for it, and what its status says."""
+"""One policy: whether it is accepted, how far CoreDNS is wired for it, and its status."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Outcome(NamedTuple):
 
 
 def refusals(policies: Iterable[Policy], world: World) -> dict[str, Refusal]:
-    """Why policies are not carried out. Of two that want the same, the one that has it keeps it,
-    so that an edit never takes a Corefile away from a policy that runs; else the older one gets it.
+    """Why policies are not carried out. If two want the same, the one that has it keeps it, so that
+    an edit never takes a Corefile away from a running policy; otherwise the older one gets it.
     """
     refused: dict[str, Refusal] = {}
     by_gateway: dict[str, str] = {}
     by_place: dict[tuple[str, str], str] = {}
     for policy in sorted(policies, key=lambda p: _precedence(p, world)):
         ref, mode = policy.spec.gateway_ref.name, policy.spec.core_dns.mode
-        # Whatever part of it a policy changes, one speaks for a CoreDNS.
+        # Only one policy may configure a CoreDNS, whatever part of it that policy changes.
         core_dns = policy.spec.core_dns
         place = core_dns.namespace, core_dns.config_map_name
         if ref not in world.gateways:
@@ -82,7 +82,7 @@ def reconcile(
     refusal: Refusal | None,
     world: World,
 ) -> Outcome:
-    """Carry a policy out, or take it back where it no longer holds."""
+    """Carry a policy out, or undo it if it no longer applies."""
     if policy.meta.deleting:
         return _remove(policy, world)
     if refusal is None and gateway is None:
@@ -127,7 +127,7 @@ def _wire(policy: Policy, prefix: str, world: World) -> tuple[Case, wiring.Step]
 
 
 def _left_alone(policy: Policy, world: World) -> Outcome:
-    """Its gateway is there and can't be read: whatever works now goes on as it is."""
+    """Its gateway exists and can't be read: everything that works now stays as it is."""
     why = f"NAT64Gateway {policy.spec.gateway_ref.name!r} can't be read: nothing is changed"
     conditions = [
         Condition(ACCEPTED, True, "Accepted", why),
@@ -215,7 +215,7 @@ def _programmed(
 
 
 def _by_hand(policy: Policy, world: World) -> Condition:
-    """What a person is to do, and what the sidecars ask meanwhile."""
+    """What a person has to do, and which resolvers the sidecars ask meanwhile."""
     message = (
         "the sidecars are configured; put status.stanza into the Corefile in place of its "
         "`forward .` line"
@@ -235,7 +235,7 @@ def _by_hand(policy: Policy, world: World) -> Condition:
 def _untranslated(
     policy: Policy, gateway: Observed | None, ready: int, world: World
 ) -> Condition | None:
-    """Why the policy isn't ready, where that is the translator's doing."""
+    """Why the policy isn't ready, if the translator is the reason."""
     if gateway is None or gateway.programmed.status or gateway.ready.status:
         return None
     ref, programmed = policy.spec.gateway_ref.name, gateway.programmed

@@ -1,4 +1,4 @@
-"""What is asked of DNS for a policy, and what follows at once where the answer is harm."""
+"""The DNS questions for a policy, and the immediate reaction to harm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nat64_operator.render.forward_stanza import is_askable
 
 
 def question(policy: str, case: Case, step: Step, world: World) -> Question | None:
-    """What a step has to know from DNS, and where that is asked."""
+    """What a step has to know from DNS, and whom to ask."""
     if not step.ask or not case.prefix:
         return None
     mode = case.record.mode if case.record is not None else case.file.mode
@@ -31,7 +31,7 @@ def question(policy: str, case: Case, step: Step, world: World) -> Question | No
 
 
 def _direct_upstreams(case: Case, address: str) -> tuple[str, ...]:
-    """Addresses that CoreDNS asks without us and that anybody can ask."""
+    """The upstreams that CoreDNS asks without us and that anybody can ask."""
     text = case.main or (case.record.original if case.record is not None else case.file.text)
     try:
         upstreams = forward_line.find(text, case.files).upstreams
@@ -42,9 +42,9 @@ def _direct_upstreams(case: Case, address: str) -> tuple[str, ...]:
 
 
 def withdrawn_gateways(world: World) -> frozenset[str]:
-    """Gateways whose sidecars no Service must lead to for now: CoreDNS's Corefile was put back for
-    harm, which CoreDNS takes minutes to read. A Service without endpoints refuses at once, so that
-    CoreDNS asks the upstreams behind it.
+    """Gateways whose Service must have no endpoints for now. CoreDNS's Corefile was restored
+    because of harm, and CoreDNS takes minutes to read it. A Service without endpoints refuses at
+    once, so CoreDNS asks the upstreams behind it.
     """
     settings = world.settings
     return frozenset(

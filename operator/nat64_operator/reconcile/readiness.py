@@ -1,8 +1,8 @@
 """How many of a gateway's nodes translate, and what that means for `Programmed` and `Ready`.
 
 `Programmed` says that every node runs this config. `Ready` is the gateway's promise: most nodes
-translate, and none that did has stopped. So a node that joins, or a rollout within
-`maxUnavailable`, does not make a gateway unready; one that was fine and fails does.
+translate, and none that did has stopped. So a joining node, or a rollout within `maxUnavailable`,
+does not make a gateway unready; a node that worked and fails does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ADDED = tuple(
 
 
 class Counts(NamedTuple):
-    """What the DaemonSet controller counts, and what is known beside it."""
+    """What the DaemonSet controller counts, and what else is known."""
 
     desired: int
     ready: int

@@ -1,9 +1,10 @@
-"""Taking a gateway off its nodes, in an order that leaves nothing behind and blocks on nothing.
+"""How a gateway is removed from its nodes: in an order that leaves nothing behind, and without
+blocking for ever.
 
-First CoreDNS is pointed elsewhere; then the DaemonSet rolls to its last form, in which each pod
-removes what its node has; then the objects go. Nodes that are not ready can't clean themselves
-and are not waited for; and the whole has a limit, after which the gateway is let go and an Event
-says which nodes were not seen clean.
+First CoreDNS stops asking the sidecars. Then the DaemonSet rolls to its last form, in which each
+pod removes what its node has. Then the objects are deleted. Nodes that are not ready can't clean
+themselves, and the removal doesn't wait for them. After a time limit the finalizer is removed
+anyway, and an Event names the nodes that were not seen clean.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Step(NamedTuple):
     """Nodes that were not seen clean."""
 
     def events(self, subject: Ref, uid: str) -> list[Action]:
-        """What a person should know once it is over."""
+        """What to tell a person at the end."""
         if not self.unseen:
             return []
         return [
@@ -50,7 +51,7 @@ class Step(NamedTuple):
 
 def step(gateway: str, wired: bool, since: float, world: World) -> Step:
     """The next step. `wired`: CoreDNS still forwards to this gateway's sidecars."""
-    # CoreDNS has its own time before the nodes have theirs.
+    # CoreDNS's time limit runs before that of the nodes.
     limit = world.settings.drain_seconds + world.settings.removal_seconds
     overdue = world.now - since > limit
     if wired and not overdue:
@@ -113,8 +114,9 @@ def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[
 
 
 def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
-    """Where the DaemonSet goes, if that is every node that the gateway was on; else those, named.
-    It may not be: its selector was edited, or it is gone, or a node has got a taint since.
+    """The nodes of the DaemonSet, if these are all nodes that the gateway was on; else those nodes
+    by name. They may differ: its selector was edited, or it is gone, or a node has got a taint
+    since.
     """
     pod = get(live, "spec", "template", "spec") or {}
     where = render.Where(dict(pod.get("nodeSelector") or {}), tuple(pod.get("tolerations") or ()))
@@ -126,7 +128,7 @@ def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
 
 
 def _unclean(gateway: str, live: Any, nodes: frozenset[str], world: World) -> tuple[list[str], str]:
-    """Nodes that were not seen clean, and what to wait for, empty when nothing."""
+    """Nodes that were not seen clean, and what to wait for; empty for nothing."""
     pods = world.pods.get(gateway, ())
     clean = {pod.node for pod in pods if pod.removing and pod.ready}
     # Nodes that it was told to be on, and those where it is seen.

@@ -1,8 +1,8 @@
-"""Canaries: which pods are replaced before the rest of a gateway's nodes get a changed template.
+"""Canaries: the pods that are replaced before the rest of a gateway's nodes get a changed template.
 
-A DaemonSet has no canaries of its own. So it is told to replace a pod only when someone deletes it
-(`OnDelete`), and the pods on the canary's nodes are deleted here, a few at a time. Once the canary
-is taken out of the spec, the DaemonSet controller goes on with the others.
+A DaemonSet has no canaries of its own. So its update strategy is `OnDelete`, and the operator
+deletes the pods on the canary's nodes, a few at a time. When the canary is removed from the spec,
+the DaemonSet controller replaces the others.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def under_way(world: World) -> set[str]:
 
 
 def step(gateway: Gateway, world: World) -> list[Delete]:
-    """The pods to delete now. Those that aren't ready lose nothing; of the others so many that no
-    more than `maxUnavailable` of the canary's nodes are without one.
+    """The pods to delete now: all that aren't ready, because nothing is lost with them, and of the
+    others so many that no more than `maxUnavailable` of the canary's nodes are without one.
     """
     canary, daemon_set = gateway.spec.update_strategy.canary, _daemon_set(gateway.name, world)
     template = get(daemon_set, "spec", "template", "metadata", "annotations", names.TEMPLATE)

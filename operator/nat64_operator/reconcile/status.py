@@ -1,4 +1,4 @@
-"""Statuses: written only when they change, with an Event for each new reason."""
+"""Statuses: they are written only when they change, with an Event for each new reason."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write(
 
 
 def said(status: Mapping[str, Any], type_: str) -> str:
-    """What a stored status says of a condition: True, False or Unknown; empty for nothing."""
+    """The value of a condition in a stored status: True, False or Unknown; empty for none."""
     found = (c["status"] for c in status.get("conditions") or () if c["type"] == type_)
     return next(found, "")
 
@@ -90,7 +90,7 @@ _UNDER_WAY = frozenset(
 
 
 def _goes_without_saying(condition: Condition, said: Mapping[str, Any]) -> bool:
-    """Whether it is said for the first time, and that nothing is wrong."""
+    """Whether a condition is reported for the first time, and nothing is wrong."""
     return condition.type == DEGRADED and not condition.status and DEGRADED not in said
 
 

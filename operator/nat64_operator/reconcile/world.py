@@ -24,7 +24,7 @@ from nat64_operator.settings import Settings
 
 
 class Pod(NamedTuple):
-    """A gateway's pod, as far as removals and conditions depend on it."""
+    """A gateway's pod, reduced to what removals and conditions depend on."""
 
     node: str
     removing: bool
@@ -90,9 +90,9 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     policies: Mapping[str, Object] = msgspec.field(default_factory=dict)
     nodes: Mapping[str, Node] = msgspec.field(default_factory=dict)
     api_version: tuple[int, int] = (0, 0)
-    """The API server's Kubernetes, as far as it says so."""
+    """The API server's Kubernetes version, if it is known."""
     service_ranges: tuple[str, ...] = ()
-    """The ranges of Services, as far as the API server says them."""
+    """The ranges of Services, if the API server says them."""
     owned: Mapping[Ref, Object] = msgspec.field(default_factory=dict)
     """DaemonSets, Services and ConfigMaps that carry our label, in our namespace."""
     endpoints: Mapping[str, int] = msgspec.field(default_factory=dict)
@@ -100,8 +100,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     sidecars: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Ready endpoints by the name of the Service, each as `[2001:db8::1]:6464`."""
     dns_clients: frozenset[str] = frozenset()
-    """Addresses of CoreDNS's own pods and of the operator, which ask the sidecars: a CNI with its
-    own IPAM has them outside of what the Nodes say."""
+    """Addresses of CoreDNS's own pods and of the operator, which ask the sidecars. With a CNI that
+    has its own IPAM, the Nodes don't show them."""
     dns_pods: frozenset[tuple[str, str]] = frozenset()
     """Addresses of CoreDNS's own pods, each with the name of its node."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
@@ -109,13 +109,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     unreadable: frozenset[tuple[str, str]] = frozenset()
     """Those that the operator has no right to read, by namespace and name."""
     announced: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """By gateway, the hash of mounted data that its pods were last told of."""
+    """By gateway, the hash of the mounted data that its pods were last annotated with."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
-    """What the cluster's DNS last answered, by policy."""
+    """The last answer of the cluster's DNS, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
     """Pods of gateways that are being removed, have failing nodes, or a canary."""
     asked: Mapping[str, Asked] = msgspec.field(default_factory=dict)
-    """What the nodes of each gateway warn of; nothing before they were asked."""
+    """The warnings of the nodes of each gateway; nothing before the nodes were asked."""
     refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)
     """The API server's message for each custom resource for which it refused a change."""
     left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)
@@ -127,7 +127,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def records(self) -> Mapping[str, Record]:
-        """What policies did to Corefiles, by policy."""
+        """The records of the policies' edits of Corefiles, by policy."""
         found = {}
         for obj in self.owned.values():
             policy = label_of(obj, POLICY_LABEL)
@@ -140,7 +140,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return found
 
     def _is_in_place(self, record: Record) -> bool:
-        """Whether the file still has our part. A backup that outlived its edit tells nothing."""
+        """Whether the file still has our part. A backup that has outlived its edit says nothing."""
         obj = self.corefiles.get((record.namespace, record.config_map))
         text = ((obj or {}).get("data") or {}).get(record.key) or ""
         try:
@@ -151,7 +151,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def backups(self) -> Mapping[str, Record]:
-        """The same as CoreDNS's namespace has it, where it outlives ours."""
+        """The same from CoreDNS's namespace, which may outlive ours."""
         found: dict[str, Record] = {}
         for (_, name), obj in self.corefiles.items():
             if name == names.BACKUP:
@@ -181,7 +181,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def unready_nodes(self) -> Sequence[Node]:
-        """Nodes that are not ready. They are few, so a pass need not walk thousands of nodes."""
+        """Nodes that are not ready. They are few, so a pass need not visit thousands of nodes."""
         return [node for node in self.nodes.values() if not node.ready]
 
     def new_nodes(self, seconds: float) -> Sequence[Node]:
