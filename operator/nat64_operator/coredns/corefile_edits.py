@@ -148,7 +148,7 @@ def overrides(text: str, key: str, files: Files = NO_FILES) -> bool:
 
 
 def imported(plugin: Plugin, forward: Forward | None, upstreams: tuple[str, ...]) -> str:
-    """The content of our file: the sidecars if its `forward .` is used, else CoreDNS's own dns64."""
+    """The content of our file: the sidecars if its `forward .` is used, else CoreDNS's dns64."""
     if forward is None:
         return plugin_stanza(plugin).replace(f"\n{corefile.edit.INDENT}", "\n") + "\n"
     own = forward_line.upstream(forward.address)

@@ -1,8 +1,9 @@
-"""Asking the translators' agents for their warnings, which Kubernetes has no place for.
+"""How the operator asks the translators' agents for their warnings, which Kubernetes has no place
+for.
 
 An agent has no access to the API server, so it can't report. It serves `/status` on its metrics
-port, and the operator asks every node of every gateway once a minute. A node that does not answer
-changes nothing but the condition's message: a packet filter may keep the operator out.
+port, and the operator asks every node of every gateway once a minute. If a node does not answer,
+only the condition's message changes, because a packet filter may block the operator.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MOST_WARNINGS = 32
 
 
 class AgentStatus:
-    """Brings `Store.asked` up to date until cancelled."""
+    """Keeps `Store.asked` up to date until cancelled."""
 
     def __init__(self, store: Store, lease: Lease | None = None) -> None:
         self._store, self._lease = store, lease
@@ -44,7 +45,7 @@ class AgentStatus:
                 if self._lease is None or self._lease.holds:
                     try:
                         await self.ask_all(session)
-                    except Exception:  # the next round may do better, and nothing depends on it
+                    except Exception:  # the next round may succeed, and nothing depends on it
                         log.exception("the nodes' warnings could not be read")
                 await asyncio.sleep(EVERY_SECONDS)
 

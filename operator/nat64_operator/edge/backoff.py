@@ -1,4 +1,4 @@
-"""When an object is tried again. Each has its own backoff, so one that fails delays no other."""
+"""When an object is tried again: each has its own backoff, so one that fails delays no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("nat64_operator")
 
 SECONDS = (1, 2, 4, 8, 16, 30)
 OFTEN, OFTEN_SECONDS = 20, 30
-"""The same write, so many times in so many seconds, is a fight: someone undoes it each time."""
+"""If the same write is due this often within this many seconds, somebody undoes it each time."""
 
 
 def wait_after(failures: int) -> int:
@@ -29,7 +29,7 @@ class Backoffs:
         self._recent: dict[tuple[Ref, str], deque[float]] = {}
 
     def keep(self, subjects: Set[Ref]) -> None:
-        """Forget all other objects: nothing is left to do for them."""
+        """Forget all other objects: there is nothing left to do for them."""
         for subject in self._failures.keys() - subjects:
             del self._failures[subject]
         begin = time.monotonic() - OFTEN_SECONDS
@@ -37,8 +37,9 @@ class Backoffs:
             del self._recent[write]
 
     def holds(self, subject: Ref, writes: Iterable[str] = ()) -> bool:
-        """Whether an object has to wait. `writes` names what is about to be written, with its
-        content; statuses and Events are none of it, as they only follow what others do.
+        """Whether an object has to wait. `writes` has the objects that are about to be written,
+        with a hash of their content. Statuses and Events don't count, because they only follow what
+        others do.
         """
         _, again = self._failures.get(subject, (0, 0.0))
         if again > time.monotonic():
@@ -54,7 +55,7 @@ class Backoffs:
         return wait
 
     def succeeded(self, subject: Ref) -> None:
-        """Note that all went well."""
+        """Note a success."""
         self._failures.pop(subject, None)
 
     def times(self) -> Iterable[float]:
@@ -62,8 +63,8 @@ class Backoffs:
         return [again for _, again in self._failures.values()]
 
     def _is_fighting(self, subject: Ref, write: str) -> bool:
-        """Whether the same write was due again and again lately. Then someone undoes what we do, as
-        fast as we do it, and to go on would only load the API server.
+        """Whether the same write was due again and again lately. Then somebody undoes it as fast as
+        we repeat it, and further writes would only load the API server.
         """
         now = time.monotonic()
         recent = self._recent.setdefault((subject, write), deque(maxlen=OFTEN))

@@ -1,4 +1,4 @@
-"""Asking the cluster's DNS whether it synthesizes: the proof that CoreDNS is wired."""
+"""How to ask the cluster's DNS whether it synthesizes: the proof that CoreDNS is wired."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import dns.rdatatype
 from nat64_operator.coredns.wiring_case import Answer
 
 NAME = "ipv4only.arpa."
-"""It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2): an IPv6 answer
-under our prefix comes from a DNS64, and needs nothing of the internet."""
+"""It has two IPv4 addresses and will never have an IPv6 one (RFC 7050 section 8.2). So an IPv6
+answer under our prefix comes from a DNS64, and the question needs no internet."""
 TIMEOUT = 2.0
 TIMES = 24
-"""With two servers, of which one has yet to read its configuration, the other one alone answers all
-of them once in sixteen million times."""
+"""If one of two servers has yet to read its configuration, the other one answers all questions only
+once in sixteen million times."""
 
 
 def ask(prefix: str, server: str) -> Answer:
-    """Ask until servers disagree, or many times, as there may be several behind one address, each
-    of which reads its configuration in its own time; and say what came back.
+    """Ask until servers disagree, or many times, and report the answers. There may be several
+    servers behind one address, and each reads its configuration in its own time.
     """
     asked = time.time()
     network = IPv6Network(prefix)
@@ -65,7 +65,9 @@ def addresses(response: dns.message.Message) -> list[IPv6Address]:
 
 
 def _knows(address: str, port: int) -> bool:
-    """Whether the name has its IPv4 addresses here, without which nobody could synthesize."""
+    """Whether the server knows the name's IPv4 addresses; without them, nothing could be
+    synthesized.
+    """
     query = dns.message.make_query(NAME, dns.rdatatype.A)
     try:
         response, _ = dns.query.udp_with_fallback(query, address, timeout=TIMEOUT, port=port)
@@ -86,7 +88,7 @@ def split(server: str) -> tuple[str, int]:
 
 
 def cluster_server(path: Path = Path("/etc/resolv.conf")) -> str:
-    """The resolver that this pod, as every other, was given. Raises ValueError without any."""
+    """The resolver of this pod, which is that of every pod. Raises ValueError if there is none."""
     for line in path.read_text().splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver":
@@ -95,7 +97,7 @@ def cluster_server(path: Path = Path("/etc/resolv.conf")) -> str:
 
 
 def own_address(server: str) -> str:
-    """This pod's address, as `server` sees it; empty where there is no way there."""
+    """This pod's address, as `server` sees it; empty if there is no route there."""
     address, port = split(server)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -108,7 +110,7 @@ def own_address(server: str) -> str:
 
 
 def local_names(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
-    """Names of the cluster's own, by the usual domain and by the one that this pod was given."""
+    """Names of the cluster itself, in the usual domain and in the one that this pod has."""
     domains = ["cluster.local"]
     lines = path.read_text().splitlines() if path.exists() else []
     for words in map(str.split, lines):

@@ -1,4 +1,4 @@
-"""Carrying out a plan: the actions of each object in order, with a backoff of its own.
+"""How a plan is carried out: the actions of each object in order, with a backoff of its own.
 
 Only the loop calls it, and no object is written by two tasks, so there is one writer for each.
 """
@@ -42,11 +42,11 @@ from nat64_operator.render.manifest import Ref
 log = logging.getLogger("nat64_operator")
 
 PENDING_EVENTS, EVENT_RETRY_SECONDS = 200, 5
-"""How many Events wait for an API server that does not take them, and for how long each time."""
+"""How many Events are kept while the API server does not take them, and how long each waits."""
 AT_ONCE = 8
 """How many objects are written at a time."""
 PATIENCE_SECONDS = 1.0
-"""How long a pass waits for its writes. Slower ones go on beside the next passes."""
+"""How long a pass waits for its writes. Slower writes continue during the next passes."""
 
 
 class Executor:
@@ -70,17 +70,17 @@ class Executor:
     async def act(
         self, plan: Plan, decide: Callable[[], Plan], conflict: Callable[[], None]
     ) -> bool:
-        """Carry out a plan; returns whether anything was done. `decide` makes a new plan, which
-        has the statuses that report a refusal. `conflict` is called where another writer was first.
+        """Carry out a plan; returns whether anything was done. `decide` makes a new plan, which has
+        the statuses that report a refusal. `conflict` is called if another writer was first.
 
-        Objects are independent: several are written at a time, and one whose request takes long
-        goes on beside the next passes, which leave it alone until then.
+        Objects are independent: several are written at a time. A write whose request takes long
+        continues during the next passes, which leave its object alone until it ends.
         """
         await self._post_events()
         self._collect()
         subjects = {group.subject for group in plan.groups}
         self._backoffs.keep(subjects)
-        for subject in self._store.refused.keys() - subjects:  # nothing is left to do for it
+        for subject in self._store.refused.keys() - subjects:  # there is nothing left to do for it
             self._clear_refusal(subject)
         for group in plan.groups:
             if group.subject in self._running:
@@ -94,21 +94,21 @@ class Executor:
         return self._collect()
 
     def _collect(self) -> bool:
-        """Forget what has ended; returns whether it has done anything."""
+        """Forget the tasks that have ended; returns whether any has done anything."""
         ended = {ref: task for ref, task in self._running.items() if task.done()}
         for subject in ended:
             del self._running[subject]
         return any(not task.cancelled() and task.result() for task in ended.values())
 
     def cancel(self) -> None:
-        """Cancel what is under way. A request in a thread still runs to its end."""
+        """Cancel the running tasks. A request in a thread still runs to its end."""
         for task in self._running.values():
             task.cancel()
 
     async def _carry_out(
         self, group: Group, decide: Callable[[], Plan], conflict: Callable[[], None]
     ) -> bool:
-        """Carry out one group, and note how it went; returns whether anything was done."""
+        """Carry out one group, and note the outcome; returns whether anything was done."""
         done = False
         async with self._slots:
             try:
@@ -151,8 +151,9 @@ class Executor:
         return done
 
     def _announce(self, action: Announce) -> None:
-        """Patch the pods beside the loop: there may be thousands, and nothing waits for it. What
-        fails is left to the kubelet, which looks by itself every minute or so.
+        """Patch the pods in parallel to the loop, because there may be thousands and nothing waits
+        for it. If a patch fails, the kubelet rereads the data at its next sync, a minute or so
+        later.
         """
         if action.gateway in self._announcing:
             return
@@ -187,7 +188,7 @@ class Executor:
                 self._pending_events.popleft()
 
     def _note_refusal(self, subject: Ref, message: str) -> set[Ref]:
-        """Remember a refusal; returns the subject if its status has to report a new message."""
+        """Store a refusal; returns the subject if its status has to report a new message."""
         if subject.kind == "ConfigMap" or self._store.refused.get(subject) == message:
             return set()
         self._store.refused[subject] = message

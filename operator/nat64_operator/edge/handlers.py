@@ -34,7 +34,7 @@ def registry(store: Store) -> kopf.OperatorRegistry:
     """The handlers that kopf calls: one for each watched kind."""
     handlers = kopf.OperatorRegistry()
     # The client's configuration has the API server's IP address. kopf must not need the cluster's
-    # DNS, which the operator may be here to repair.
+    # DNS, which the operator may have to repair.
     kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(_configure)
     for kind, resource in _RESOURCES.items():
@@ -55,8 +55,8 @@ def _note(kind: str, store: Store) -> Any:
 
 
 class _EndlessBackoff:
-    """Seconds between attempts, without an end: an API server that is down for an hour must not
-    stop the operator, and one that just came back must not be flooded with requests.
+    """Seconds between attempts, for ever: an API server that is down for an hour must not stop the
+    operator, and one that has just come back must not be flooded with requests.
     """
 
     def __iter__(self) -> Iterator[float]:
@@ -71,8 +71,8 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.connect_timeout = 10
     settings.watching.chunk_size = PAGE
     settings.watching.reconnect_backoff = 1.5
-    # A worker serves one object, and is done at once. One that waited for a next event would keep
-    # its slot, and thousands of whole Nodes would pile up in the queue behind it.
+    # A worker serves one object and ends at once. If it waited for another event, it would keep its
+    # slot, and thousands of whole Nodes would pile up in the queue behind it.
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 0.02
     settings.process.ultimate_exiting_timeout = ENDING_SECONDS

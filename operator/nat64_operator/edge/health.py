@@ -14,7 +14,7 @@ from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
 
 STUCK_SECONDS = 300
-"""A working loop finishes a pass or a request far more often: requests have timeouts."""
+"""A working loop finishes a pass or a request far more often, because requests have timeouts."""
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -22,7 +22,7 @@ METRICS_TYPE = "text/plain; version=0.0.4"
 async def serving(
     address: str, loop: Loop, store: Store, tasks: Collection[asyncio.Task[None]]
 ) -> AsyncIterator[None]:
-    """Serve /healthz, /readyz and /metrics at `[::]:8080`, or nothing where there is no address."""
+    """Serve /healthz, /readyz and /metrics at `[::]:8080`, or nothing if there is no address."""
 
     async def healthz(_: web.Request) -> web.Response:
         since = time.monotonic() - loop.alive

@@ -1,4 +1,4 @@
-"""The verbs that the operator needs of the API server, and how it carries out an action.
+"""The verbs of the API server that the operator needs, and how it carries out an action.
 
 Synchronous: the loop calls it from a thread.
 """
@@ -60,7 +60,7 @@ _APPLY = "application/apply-patch+yaml"
 
 
 FORBIDDEN: Json = {}
-"""Stands for an object that may not be read."""
+"""In place of an object that may not be read."""
 
 
 class Kube:
@@ -72,7 +72,7 @@ class Kube:
 
     @property
     def answered(self) -> float:
-        """When a request last ended, well or not."""
+        """When the last request ended, with or without success."""
         return self._connection.answered
 
     @property
@@ -136,7 +136,7 @@ class Kube:
             case Disown(ref, managed_fields, version):
                 steps = [
                     {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-                    # An empty list would be taken for a client that knows nothing of the field.
+                    # With an empty list, the client would seem not to know the field.
                     {
                         "op": "replace",
                         "path": "/metadata/managedFields",

@@ -24,17 +24,17 @@ from nat64_operator.render.manifest import Ref
 log = logging.getLogger("nat64_operator")
 
 DURATION_SECONDS = 30
-"""How long a holder that says nothing keeps the lease."""
+"""How long a holder that doesn't renew keeps the lease."""
 RENEW_SECONDS = 5
 STANDBY_SECONDS = 1
-"""How often an operator that waits looks: a holder that ends gives the Lease up."""
+"""How often a waiting operator checks the Lease: a holder that ends releases it."""
 MARGIN_SECONDS = 15
 """A holder stops this long before others may start."""
 MOST_RETRY_SECONDS = 8
 """The longest pause after a failed renewal."""
 LEASE_TIMEOUT = (3, 10)
-"""Seconds to connect and to answer. Together less than the margin: what a holder asked for in its
-last moment has come to its end before another starts."""
+"""Seconds to connect and to answer. Together they are less than the margin: a request that a holder
+makes in its last moment has ended before another holder starts."""
 
 
 class Lease:
@@ -68,7 +68,7 @@ class Lease:
                 log.warning("the lease can't be renewed: %s", say(error))
                 pause = min(wait_after(failures), MOST_RETRY_SECONDS)
                 failures += 1
-            except Exception:  # someone may have written what they like into it
+            except Exception:  # anybody may have written anything into it
                 log.exception("the lease can't be renewed")
                 pause = RENEW_SECONDS
             if self.held.is_set() and not self.holds:
@@ -77,8 +77,8 @@ class Lease:
             await asyncio.sleep(pause)
 
     async def release(self) -> None:
-        """Give the Lease up, so that another operator takes over at once. Call it only when nothing
-        that this one asked for can still happen.
+        """Release the Lease, so that another operator takes over at once. Call it only when no
+        request of this one can still have an effect.
         """
         if not self.holds:
             return

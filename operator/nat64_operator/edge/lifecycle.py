@@ -27,7 +27,7 @@ log = logging.getLogger("nat64_operator")
 AGAIN_SECONDS = 3
 POLL_SECONDS = 0.05
 HAND_OVER_POLLS = 100
-"""Together longer than most requests take, and shorter than the pod's grace period."""
+"""Together, they are longer than most requests take, and shorter than the pod's grace period."""
 LABEL_ATTEMPTS = 5
 PSA_LABEL = "pod-security.kubernetes.io"
 PSA_MODES = ("enforce", "warn")
@@ -74,7 +74,7 @@ async def run(
 
 
 async def _hand_over(kube: Kube, lease: Lease) -> None:
-    """Release the Lease once no request is under way: a thread can't be cancelled."""
+    """Release the Lease once no request is running: a thread can't be cancelled."""
     for _ in range(HAND_OVER_POLLS):
         if kube.idle:
             await lease.release()
@@ -84,8 +84,8 @@ async def _hand_over(kube: Kube, lease: Lease) -> None:
 
 
 async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
-    """Wait until the API server serves both kinds. Without the CRDs an empty list would say that
-    there is no gateway. The API server may be unreachable at first, on a node that has just booted.
+    """Wait until the API server serves both kinds. Without the CRDs, an empty list would mean that
+    there is no gateway. On a node that has just booted, the API server may be unreachable at first.
     """
     said: set[str] = set()
     for kind in (gateway_api.KIND, policy_api.KIND):
@@ -104,7 +104,7 @@ async def _wait_for_crds(kube: Kube, loop: Loop) -> None:
 
 
 async def _label_namespace(kube: Kube, namespace: str) -> None:
-    """Label the namespace, so that Pod Security admission lets the translators' pods in. A label
+    """Label the namespace, so that Pod Security admission admits the translators' pods. A label
     that another field manager owns is left alone.
     """
     for mode in PSA_MODES:
@@ -128,8 +128,9 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
 async def _watch(store: Store, namespace: str) -> int:
     """Run kopf's watches until a signal. Returns the exit code.
 
-    It ends by itself where one of its watches meets what it doesn't expect, as that a kind's CRD is
-    gone. The process is then started anew, as a watch once given up is never taken up again.
+    It ends by itself if one of its watches meets something unexpected, for example that a kind's
+    CRD is gone. The process is then restarted, because kopf never resumes a watch that it has given
+    up.
     """
     try:
         await kopf.operator(

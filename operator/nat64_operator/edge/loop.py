@@ -1,7 +1,7 @@
-"""The reconcile loop: observe, decide, act; then again after a change or when something is due.
+"""The reconcile loop: observe, decide, act; then again after a change, or when something is due.
 
-It is one task, so there is one writer. Each object that fails is tried again on its own: one that
-the API server refuses does not delay the others.
+It is one task, so there is one writer. Each object that fails is retried by itself: one that the
+API server refuses does not delay the others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("nat64_operator")
 NOWHERE = "nowhere"
 """The sidecars can't be reached from here."""
 STANDBY_SECONDS = 0.2
-"""How often an operator without the Lease looks whether it has it."""
+"""How often an operator without the Lease checks whether it has it."""
 QUIET_SECONDS = 0.3
 """How long changes are collected before the next pass."""
 
@@ -65,7 +65,7 @@ class Loop:
 
     @property
     def alive(self) -> float:
-        """When it last began a pass or got an answer, for the liveness probe."""
+        """When it last started a pass or got an answer, for the liveness probe."""
         return max(self._round, self._kube.answered)
 
     def touch(self) -> None:
@@ -143,7 +143,7 @@ class Loop:
         return plan
 
     def _ask(self, questions: tuple[Question, ...]) -> None:
-        """Ask in the thread pool, one question of a policy at a time: a server that doesn't answer
+        """Ask in the thread pool, one question per policy at a time. A server that doesn't answer
         takes seconds, in which the loop has other things to do.
         """
         # Futures, not tasks: kopf cancels all tasks when it stops.
@@ -158,7 +158,7 @@ class Loop:
             asked.add_done_callback(partial(self._note_answer, question.policy))
 
     def _aimed(self, question: Question) -> Question:
-        """The question with the sidecars where this operator reaches them."""
+        """The question, with the addresses at which this operator reaches the sidecars."""
         if not self._sidecar_dns or not question.sidecars:
             return question
         there = () if self._sidecar_dns == NOWHERE else (self._sidecar_dns,)

@@ -40,7 +40,7 @@ FAILURES = Counter(
 for _kind in ("pass", "action", "decision"):
     FAILURES.labels(_kind)  # Prometheus sees an increase only of a series that existed before
 PUT_BACK = ("CorefileRolledBack", "CorefileSteppedBack", "CorefileNotRestored")
-"""Reasons of Events about names that didn't resolve, or might not: an alert asks for them."""
+"""Reasons of Events about names that didn't resolve, or might not. An alert uses them."""
 WARNINGS = Counter(
     "nat64_operator_warnings_total",
     "Events of type Warning about gateways and policies, by kind of the object and reason.",

@@ -1,9 +1,9 @@
-"""What CoreDNS's clients get, and what the sidecars would give: asked before a Corefile is written,
-and for as long as it names us.
+"""What CoreDNS's clients get, and what the sidecars would answer: asked before a Corefile is
+written, and for as long as it has our part.
 
-A name that needs an upstream is asked for beside ipv4only.arpa, which a sidecar answers by itself.
-It has a random label, so that no cache knows it, under a zone that no resolver needs to have: what
-counts is that an answer comes, as NXDOMAIN is one.
+Beside ipv4only.arpa, which a sidecar answers by itself, a name that needs an upstream is asked for.
+It has a random label, so that no cache knows it, under a zone that no resolver needs to have. Any
+answer counts, and NXDOMAIN is one.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ ZONES = ("invalid.",)
 """RFC 6761 section 6.4: no resolver has names there, and each answers."""
 TIMEOUT = 2.0
 TIMES = 8
-"""There may be several servers behind one address, of which one fails."""
+"""There may be several servers behind one address, one of which fails."""
 FAILURES = 2
-"""So many are no accident. A single lost datagram is."""
+"""This many failures are no accident. A single one may be a lost datagram."""
 MOST_SIDECARS = 12
-"""How many are asked of thousands, drawn anew each time."""
+"""How many of them are asked if there are thousands, chosen anew each time."""
 
 _RESOLVES = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 
 def ask(question: Question, server: str, zones: Sequence[str] = ZONES) -> Answer:
-    """Ask all that a policy's next step depends on. Never raises for what a server says or not."""
+    """Ask everything that a policy's next step depends on. Never raises, whatever is answered."""
     answer = cluster_dns.ask(question.prefix, server)
     failure = failure_at(server, zones, TIMES)
     if failure and not _is_rcode(failure) and not _answers(server):
-        # CoreDNS itself is away. That is nothing which its Corefile or a sidecar could mend.
+        # CoreDNS itself doesn't answer. Neither its Corefile nor a sidecar could change that.
         return answer._replace(detail=f"{server} does not answer at all", failure="")
     answer = answer._replace(failure=failure)
     if question.probe:
@@ -56,7 +56,7 @@ def ask(question: Question, server: str, zones: Sequence[str] = ZONES) -> Answer
 
 
 def failure_at(server: str, zones: Sequence[str], times: int) -> str:
-    """How a server fails names that need an upstream; empty where it resolves them."""
+    """How a server fails names that need an upstream; empty if it resolves them."""
     failed = 0
     for number in range(times + FAILURES):
         zone = zones[number % len(zones)]
@@ -70,8 +70,8 @@ def failure_at(server: str, zones: Sequence[str], times: int) -> str:
 
 
 def _unfitness(question: Question, zones: Sequence[str], *, resolves: bool) -> str:
-    """Why CoreDNS must not be pointed at the sidecars. What fails there as it does at CoreDNS today
-    is no reason.
+    """Why CoreDNS must not be pointed at the sidecars. A failure that CoreDNS has today too is no
+    reason.
     """
     if not question.sidecars:
         return ""
@@ -121,7 +121,7 @@ def _problem(server: str, name: str) -> str:
 
 
 def _is_rcode(failure: str) -> bool:
-    """Whether a failure is a server's own word."""
+    """Whether a failure is an answer of the server itself."""
     try:
         dns.rcode.from_text(failure)
     except (dns.exception.DNSException, ValueError):
@@ -130,7 +130,7 @@ def _is_rcode(failure: str) -> bool:
 
 
 def _answers(server: str) -> bool:
-    """Whether a server answers what CoreDNS knows by itself, whatever it says."""
+    """Whether a server answers names that CoreDNS knows by itself, with any result."""
     for name in cluster_dns.local_names():
         try:
             _query(server, name, dns.rdatatype.AAAA)

@@ -32,7 +32,7 @@ RESYNC_SECONDS = 600
 AGAIN_SECONDS = 5
 """How soon Corefiles are read again after a failure."""
 MISSING_SECONDS = 15
-"""How often a kind is listed that the API server no longer serves."""
+"""How often the operator lists a kind that the API server no longer serves."""
 PODS_SECONDS = 30
 """How often the pods of a gateway with failing nodes are read."""
 ROLLING_SECONDS = 5
@@ -40,7 +40,7 @@ ROLLING_SECONDS = 5
 
 
 class Reader:
-    """Brings the store up to date. Threads make the requests; the event loop changes the store."""
+    """Keeps the store up to date. Threads make the requests; the event loop changes the store."""
 
     def __init__(self, kube: Kube, store: Store, settings: Settings, cluster_dns: str) -> None:
         self._kube, self._store, self._settings = kube, store, settings
@@ -82,8 +82,8 @@ class Reader:
             except TROUBLE as error:
                 if wanted - self._corefiles_known:
                     raise
-                # What is known may be old. A write carries the version that was read, so it fails
-                # where someone else was first.
+                # The known version may be old. A write carries the version that was read, so it
+                # fails if somebody else was first.
                 log.warning("the Corefiles can't be read again: %s", say(error))
                 self._corefiles_read = now - self._settings.corefile_seconds + AGAIN_SECONDS
 
@@ -134,8 +134,9 @@ class Reader:
         except client.ApiException as error:
             if error.status != 404 or self._synced[kind] == float("-inf"):
                 raise
-            # The CRD was deleted, or the API server has not read it yet. What is known is kept:
-            # to forget the gateways would take every translator off its node.
+            # The CRD was deleted, or the API server has not read it yet. The known objects are
+            # kept: if the operator forgot the gateways, every translator would be removed from its
+            # node.
             if kind not in self._missing:
                 log.error("the API server no longer serves %s: its objects stay as they are", kind)
             self._missing.add(kind)
@@ -170,7 +171,7 @@ class Reader:
                 continue
             found.add((spec.namespace, names.BACKUP))
             found.add((spec.namespace, spec.config_map_name))
-            # In every mode: what it holds may be imported, and decide what CoreDNS asks.
+            # In every mode, because its files may be imported and decide whom CoreDNS asks.
             found.add((spec.namespace, spec.custom_config_map_name))
         for obj in self._store.objects("ConfigMap"):
             if POLICY_LABEL in (obj["metadata"].get("labels") or {}):
@@ -181,7 +182,7 @@ class Reader:
 
     async def _read_corefiles(self, wanted: set[tuple[str, str]]) -> None:
         def fetch() -> dict[tuple[str, str], Any]:
-            # Of several requests one may fail. A later try need not repeat the others.
+            # One of several requests may fail. A later try need not repeat the others.
             since = time.monotonic() - self._settings.corefile_seconds
             found = {}
             for key in sorted(wanted):
@@ -201,7 +202,9 @@ class Reader:
         self._corefiles_read = time.monotonic()
 
     async def _read_dns_clients(self, namespaces: set[str]) -> None:
-        """Whom the sidecars must answer although no Node may say so: CoreDNS's pods, and us."""
+        """The clients that the sidecars must answer although no Node may list them: CoreDNS's pods,
+        and the operator.
+        """
 
         def fetch() -> set[tuple[str, str]]:
             found: set[tuple[str, str]] = set()

@@ -30,17 +30,17 @@ Object = dict[str, Any]
 OWNED = ("DaemonSet", "Service", "ConfigMap")
 WATCHED = (gateway_api.KIND, policy_api.KIND, "Node", "EndpointSlice", *OWNED)
 _DIGESTED = ("Node", "EndpointSlice")
-"""Kinds of which only the part that decisions depend on is kept: there may be thousands."""
+"""Kinds of which only the part that decisions depend on is kept, because there may be thousands."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
 class Entry(NamedTuple):
-    """As much of an object as is kept."""
+    """The part of an object that is kept."""
 
     kind: str
     ref: Ref
     value: Any
-    """A Node, what an EndpointSlice says of its Service, or else the object."""
+    """A Node, the Service's endpoints of an EndpointSlice, or else the whole object."""
 
 
 def read(obj: Object) -> Entry:
@@ -58,7 +58,9 @@ def read(obj: Object) -> Entry:
 
 
 class Store:
-    """Everything that is known of the cluster. Only the event loop's thread may use it."""
+    """Everything that the operator knows about the cluster. Only the event loop's thread may use
+    it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -72,16 +74,16 @@ class Store:
         self.dns_clients: frozenset[str] = frozenset()
         self.dns_pods: frozenset[tuple[str, str]] = frozenset()
         self.announced: dict[str, str] = {}
-        """By gateway, the hash of mounted data that its pods were last told of."""
+        """By gateway, the hash of the mounted data that its pods were last annotated with."""
         self.answers: dict[str, Answer] = {}
         self.asked: dict[str, Asked] = {}
-        """What the nodes of each gateway warn of."""
+        """The warnings of the nodes of each gateway."""
         self.refused: dict[Ref, str] = {}
-        """What the API server said when it last refused a change for an object of ours."""
+        """The API server's message when it last refused a change of one of our objects."""
         self._left_behind: dict[str, float] = {}
 
     def put(self, obj: Object) -> None:
-        """Remember an object, unless a newer version of it is known."""
+        """Store an object, unless a newer version of it is known."""
         entry = read(obj)
         self._reported.get(entry.kind, set()).add(entry.ref)
         self._put(entry)
@@ -106,11 +108,13 @@ class Store:
             self.changed.set()
 
     def begin(self, kind: str) -> None:
-        """Note that a full list is about to be read. What a watch reports from now on is newer."""
+        """Note that a full list is about to be read. Objects that a watch reports from now on are
+        newer.
+        """
         self._reported[kind] = set()
 
     def replace(self, kind: str, entries: Iterable[Entry]) -> None:
-        """Replace what is known by the list that `begin` announced."""
+        """Replace the known objects by the list that `begin` announced."""
         reported = self._reported.pop(kind, set())
         listed = [entry for entry in entries if entry.ref not in reported]
         for entry in listed:
@@ -165,7 +169,7 @@ class Store:
 
 
 class _Endpoints(NamedTuple):
-    """What an EndpointSlice says of its Service."""
+    """The Service's endpoints of an EndpointSlice."""
 
     service: str
     ready: int
@@ -189,7 +193,7 @@ def _ready_endpoints(obj: Object) -> _Endpoints:
 def _is_newer(obj: Object, known: Object) -> bool:
     """Whether a version is newer than the known one. A watch may report a version that the answer
     to our own write has already brought, or an older one. Resource versions are numbers that grow:
-    Kubernetes guarantees it from 1.35 on, and earlier releases do it in fact.
+    Kubernetes guarantees it from 1.35 on, and earlier releases behave so.
     """
     new, old = obj["metadata"], known["metadata"]
     if new.get("uid") != old.get("uid"):

@@ -22,13 +22,13 @@ KINDS = (policy_api.KIND, gateway_api.KIND)
 
 
 TEST_PODS = "app.kubernetes.io/component=verify"
-"""A failed `helm test` leaves its pod, whose log says why. Helm never deletes it."""
+"""A failed `helm test` leaves its pod, whose log has the reason. Helm never deletes it."""
 
 
 def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
-    """Delete all objects, wait for the end, and print what is waited for. Then delete what nobody
-    else would: the pod of `helm test` and, where the operator set them, the Pod Security labels of
-    the namespace. Returns the exit code.
+    """Delete all objects, wait for the end, and print what it waits for. Then delete what nobody
+    else would: the pod of `helm test` and, if the operator set them, the Pod Security labels of the
+    namespace. Returns the exit code.
     """
     deadline = time.monotonic() + timeout
     said = ""
@@ -57,7 +57,7 @@ def run(kube: Kube, timeout: float, namespace: str, *, labelled: bool) -> int:
 
 
 def _go_on(kube: Kube) -> str:
-    """Request the deletion of what exists. Returns what is waited for; empty for nothing."""
+    """Request the deletion of all objects. Returns what to wait for; empty for nothing."""
     left = [obj for kind in KINDS for obj in _all(kube, kind)]
     for obj in left:
         if not obj["metadata"].get("deletionTimestamp"):

@@ -1,4 +1,4 @@
-"""`helm test` runs this in an IPv6-only pod: it resolves, connects, and prints what it saw."""
+"""`helm test` runs this in an IPv6-only pod: it resolves, connects, and prints the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE = 1.0
 
 
 class VerificationError(Exception):
-    """A step that failed. The text says which, and where to look."""
+    """A step that failed. The text has the reason, and where to look."""
 
 
 class NotYetError(VerificationError):
@@ -79,7 +79,7 @@ def _steps(prefix: str, connect: str) -> Iterator[str]:
 
 
 def ipv4_addresses(fib_trie: Path) -> set[str]:
-    """The pod's IPv4 addresses but loopback, as its kernel lists them."""
+    """The pod's IPv4 addresses without loopback, as its kernel lists them."""
     found, last = set(), ""
     lines = fib_trie.read_text().splitlines() if fib_trie.exists() else []
     for line in lines:

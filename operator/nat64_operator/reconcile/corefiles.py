@@ -94,8 +94,7 @@ def edit_at(policy: Policy, prefix: str, address: str, world: World) -> Edit:
 
 
 def upstreams(policy: Policy, world: World) -> Upstreams:
-    """Which upstreams the sidecars ask, and how: those of the policy, else those that CoreDNS asks
-    without us.
+    """The sidecars' upstreams: those of the policy, else those that CoreDNS asks without us.
 
     Raises UnsupportedCorefileError if they can't ask as CoreDNS does.
     """
@@ -112,9 +111,7 @@ def upstreams(policy: Policy, world: World) -> Upstreams:
 
 
 def upstreams_or_none(policy: Policy, world: World) -> Upstreams:
-    """The same; the node's own resolvers if CoreDNS's are unknown. The policy's status says so, and
-    it isn't wired.
-    """
+    """The same; if they are unknown, the node's own. The status says so, and it isn't wired."""
     try:
         return upstreams(policy, world)
     except UnsupportedCorefileError:
@@ -232,7 +229,7 @@ def _is_wired(policy: Policy, world: World) -> bool:
 
 
 def carry_out(policy: str, uid: str, step: wiring.Step, file: File, world: World) -> list[Action]:
-    """The actions of a step: the record is written before the Corefile, and deleted only after it."""
+    """The actions of a step. The record is written before the Corefile, and deleted after it."""
     actions: list[Action] = []
     ref = Ref("ConfigMap", names.wiring_record(policy), world.settings.namespace)
     live, record = world.owned.get(ref), record_of(policy, world)

@@ -73,7 +73,7 @@ class Sidecars(NamedTuple):
 
 
 def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
-    """Keep a gateway running, with its spec or, while that is refused, with the last accepted one."""
+    """Keep a gateway running, with its spec or, while that is refused, the last accepted one."""
     gateway = observed.gateway
     subject = Ref(KIND, gateway.name)
     actions: list[Action] = []

@@ -259,7 +259,7 @@ def _parse(
     parse: Callable[[Object], R],
     world: World,
 ) -> list[R]:
-    """All objects of a kind that can be read. The status of every other object says why it can't."""
+    """All objects of a kind that can be read. The status of every other one says why it can't."""
     known = []
     for obj in objects.values():
         try:

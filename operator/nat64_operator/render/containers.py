@@ -17,18 +17,18 @@ BPF_DIR = "/sys/fs/bpf"
 DNS64_USER = 65532
 """Any user without rights; the image's other files are readable by all."""
 
-# Every capability is dropped but those that the translator uses: links, routes and tc hooks;
+# Every capability is dropped except those that the translator uses: links, routes and tc hooks;
 # programs and maps; packet access that the verifier grants only with it.
 TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
 
 READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
-"""A sidecar that no longer answers is out of the Service within two seconds: until then CoreDNS may
-ask it, and go on to upstreams that don't synthesize."""
+"""A sidecar that no longer answers leaves the Service within two seconds. Until then CoreDNS may
+ask it, and then ask upstreams that don't synthesize."""
 
 
 def privileged(settings: Settings, command: str) -> dict[str, Any]:
     """The init container with all rights, for `prepare` and `remove`. It mounts bpffs on the host,
-    sets the node's sysctls and, at the end, puts them back.
+    sets the node's sysctls and, at the end, restores them.
     """
     return {
         "name": command,
@@ -134,7 +134,8 @@ def dns64(settings: Settings, ports: Ports) -> dict[str, Any]:
 
 
 def _log_format(settings: Settings) -> dict[str, Any]:
-    # Text is the programs' own default: without a variable, pods of before are as they should be.
+    # Text is the programs' own default: without the variable, the pod template stays as in earlier
+    # versions.
     if settings.log_format == "text":
         return {}
     return {"env": [{"name": log_format.VARIABLE, "value": settings.log_format}]}

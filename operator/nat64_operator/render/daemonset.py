@@ -1,4 +1,4 @@
-"""What every DaemonSet of a gateway has in common: its pods' place on the node, and its rollout."""
+"""What all DaemonSets of a gateway have in common: the pods' place on the node, and the rollout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def daemon_set(
     max_unavailable: int | str | None,
 ) -> dict[str, Any]:
     """A DaemonSet. `match` selects its pods; `labels` are on it and on them. Without a
-    `max_unavailable` no pod is replaced but those that someone deletes.
+    `max_unavailable`, a pod is replaced only when somebody deletes it.
     """
     more = settings.pod_annotations
     on_them = {**settings.pod_labels, **labels}

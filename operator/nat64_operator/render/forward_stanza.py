@@ -26,9 +26,9 @@ TLS = "tls://"
 def stanzas(
     policy: PolicySpec, upstreams: Sequence[str], forward: Forward | None = None
 ) -> Iterator[str]:
-    """All of them, the longest zone first: the sidecar takes the first that fits.
+    """All stanzas, the longest zone first, because the sidecar takes the first that matches.
 
-    `forward` is how `upstreams` are asked, where that isn't how the policy's zones are.
+    `forward` is how `upstreams` are asked, if it differs from how the policy's zones are asked.
     """
     for zone in sorted(policy.zones, key=lambda z: -z.name.rstrip(".").count(".")):
         yield _stanza(zone.name, words(zone.upstreams), policy.forward, _passing_on(zone))
@@ -36,8 +36,8 @@ def stanzas(
 
 
 def askable(upstreams: Iterable[str]) -> tuple[str, ...]:
-    """Those that a sidecar can ask. CoreDNS's may be otherwise: DNS over HTTPS, host names, files
-    that are in its own pod.
+    """The upstreams that a sidecar can ask. CoreDNS may have others: DNS over HTTPS, host names,
+    files in its own pod.
     """
     found = [upstream for upstream in dict.fromkeys(upstreams) if is_askable(upstream)]
     most = MAX_BESIDE_NODE_RESOLVERS if NODE_RESOLVERS in found else MAX_UPSTREAMS
@@ -45,7 +45,7 @@ def askable(upstreams: Iterable[str]) -> tuple[str, ...]:
 
 
 def named(upstream: str, server_name: str) -> str:
-    """The upstream with the name that its certificate must have, where it is TLS and says none."""
+    """The upstream with the name that its certificate must have, if it uses TLS and has none."""
     if not server_name or not upstream.startswith(TLS) or "%" in upstream:
         return upstream
     rest = upstream.removeprefix(TLS)
@@ -88,7 +88,7 @@ def _passing_on(zone: Zone) -> Iterator[str]:
 
 
 def _options(forward: Forward) -> Iterator[str]:
-    """The options that say something else than the sidecar's defaults, and the policy."""
+    """The options that differ from the sidecar's defaults, and the policy."""
     yield f"policy {(forward.policy or ForwardPolicy.SEQUENTIAL).name.lower()}"
     if forward.health_check != HealthCheck():
         yield _health_check(forward.health_check)

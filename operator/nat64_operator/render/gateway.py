@@ -17,7 +17,7 @@ from nat64_operator.settings import Settings
 def translator_config(
     gateway: str, translator: config.Config, settings: Settings
 ) -> dict[str, Any]:
-    """The ConfigMap named by its content. Immutable: a rollout can't change under a running pod."""
+    """The ConfigMap, named by its content and immutable: a running pod's config can't change."""
     return config_map(
         names.translator_config(gateway, translator.content_hash),
         settings.namespace,
@@ -28,15 +28,15 @@ def translator_config(
 
 
 SAME_NODE_SINCE = (1, 35)
-"""The Kubernetes that has `trafficDistribution: PreferSameNode` for good."""
+"""The Kubernetes version since which `trafficDistribution: PreferSameNode` is always there."""
 
 
 def service(
     gateway: Gateway, settings: Settings, *, withdrawn: bool = False, same_node: bool = False
 ) -> dict[str, Any]:
-    """The one address of all ready sidecars: what CoreDNS forwards to. Where it is `withdrawn` it
-    leads to none of them, and who asks there is refused at once. `same_node` prefers the sidecar of
-    the client's own node, so that one which dies costs the other nodes' CoreDNS nothing.
+    """The one address of all ready sidecars, to which CoreDNS forwards. If it is `withdrawn`, it
+    has no endpoints, and a client that asks there is refused at once. `same_node` prefers the
+    sidecar of the client's own node, so that a sidecar that dies affects no CoreDNS on other nodes.
     """
     port, selector = gateway.ports.dns, names.pod_labels(gateway.name)
     if withdrawn:
@@ -71,7 +71,7 @@ def daemon_set(
     settings: Settings,
     kept_off: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The pods that translate and answer DNS on each node of the gateway, but for the nodes that it
+    """The pods that translate and answer DNS on each node of the gateway, except the nodes that it
     is `kept_off`.
     """
     pod = pods.pod(
@@ -96,7 +96,7 @@ def daemon_set(
     nodes = {"name": names.node_file(gateway.name), "defaultMode": 0o444}
     pod["volumes"].append({"name": "node-file", "configMap": nodes})
     if kept_off:
-        # A field takes one value only. All of them must hold.
+        # A field can have one value only. All requirements must hold.
         others = [
             {"key": "metadata.name", "operator": "NotIn", "values": [node]}
             for node in sorted(kept_off)

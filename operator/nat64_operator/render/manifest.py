@@ -1,4 +1,4 @@
-"""What all manifests share: a reference, and an annotation with the hash of their content."""
+"""The parts of all manifests: a reference, and an annotation with the hash of their content."""
 
 from __future__ import annotations
 

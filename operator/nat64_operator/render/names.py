@@ -1,7 +1,7 @@
 """The names and labels of every object that the operator creates.
 
-No two names may meet, whatever gateways and policies are called. A gateway's name has no dot, so a
-dot separates what could be taken for a part of one.
+No two names may be equal, whatever gateways and policies are called. A gateway's name has no dot,
+so a dot separates its parts unambiguously.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from nat64_operator.api.meta import GROUP
 
 GATEWAY_LABEL = f"{GROUP}/gateway"
 WITHDRAWN_LABEL = f"{GROUP}/withdrawn"
-"""In the selector of a Service that is to lead nowhere for a while."""
+"""In the selector of a Service that has no endpoints for a while."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "nat64-operator"
 COMPONENT = "app.kubernetes.io/component"
 DATAPLANE = "dataplane"
 REVISION = f"{GROUP}/manifest-hash"
-"""An annotation: the hash of the manifest that was applied, so that a changed one is seen."""
+"""An annotation: the hash of the applied manifest, which shows a changed one."""
 MOUNTED = f"{GROUP}/mounted"
-"""An annotation of pods: the hash of the data that is mounted and may change. A changed one makes
-the kubelet look at the pod, and so at its ConfigMaps, at once."""
+"""An annotation of pods: the hash of the mounted data, which may change. When it changes, the
+kubelet rereads the pod's ConfigMaps at once."""
 TEMPLATE = f"{GROUP}/template-hash"
 """An annotation of pods: the hash of the template that they were made of."""
 FINALIZER = f"{GROUP}/cleanup"
@@ -33,8 +33,8 @@ COREFILE = "Corefile"
 DNS64 = "dns64"
 """The container of the sidecar."""
 CLIENTS = "nat64-clients"
-"""The ConfigMap with the cluster's own ranges, which all sidecars import: where there are many
-nodes and gateways, one file changes with the nodes, and not one for each gateway."""
+"""The ConfigMap with the cluster's own ranges, which all sidecars import. With many nodes and
+gateways, one file changes with the nodes, and not one per gateway."""
 CLIENTS_FILE = "clients"
 
 
@@ -49,15 +49,15 @@ def translator_config(gateway: str, content_hash: str) -> str:
 
 
 def sidecar_config(gateway: str, image: str) -> str:
-    """The ConfigMap with the Corefile for the sidecars of one image. While images roll out, those
-    of the last one keep theirs: they may not know the options of the next.
+    """The ConfigMap with the Corefile for the sidecars of one image. While images roll out, the
+    sidecars of the previous one keep theirs: they may not know the options of the next.
     """
     version = hashlib.sha256(image.encode()).hexdigest()[:8]
     return f"nat64-{gateway}.dns64.{version}"
 
 
 def nodes_record(gateway: str) -> str:
-    """The ConfigMap that remembers a gateway's nodes and its accepted spec."""
+    """The ConfigMap with the record of a gateway's nodes and its accepted spec."""
     return f"nat64-{gateway}-nodes"
 
 
@@ -67,7 +67,7 @@ def node_file(gateway: str) -> str:
 
 
 def leaving(gateway: str) -> str:
-    """The DaemonSet that cleans nodes which a gateway is no longer on."""
+    """The DaemonSet that cleans nodes that a gateway has left."""
     return f"nat64-{gateway}.leaving"
 
 
@@ -81,27 +81,29 @@ BACKUP = "nat64-wiring"
 
 
 def wiring_record(policy: str) -> str:
-    """The ConfigMap that remembers what a policy did to a Corefile."""
+    """The ConfigMap with the record of a policy's edit of a Corefile."""
     return f"nat64.wiring.{policy}"
 
 
 def pod_labels(gateway: str) -> dict[str, str]:
-    """What selects a gateway's pods."""
+    """The labels that select a gateway's pods."""
     return {"app.kubernetes.io/name": "nat64-gateway", GATEWAY_LABEL: gateway}
 
 
 def leaving_labels(gateway: str) -> dict[str, str]:
-    """What selects the pods of that DaemonSet. They are no sidecars: no Service may find them."""
+    """The labels that select the pods of that DaemonSet. They are not sidecars: no Service may
+    select them.
+    """
     return {"app.kubernetes.io/name": "nat64-leaving", GATEWAY_LABEL: gateway}
 
 
 def common_labels() -> dict[str, str]:
-    """What every object of the operator carries."""
+    """The labels of every object of the operator."""
     return {MANAGED_BY: OPERATOR, "app.kubernetes.io/part-of": OPERATOR}
 
 
 def labels(gateway: str) -> dict[str, str]:
-    """What every object of a gateway carries."""
+    """The labels of every object of a gateway."""
     return {
         **pod_labels(gateway),
         COMPONENT: DATAPLANE,

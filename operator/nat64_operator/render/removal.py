@@ -1,5 +1,5 @@
-"""The DaemonSets that take a translator off nodes: the removal of a whole gateway, and the cleaning
-of nodes that a gateway has left.
+"""The DaemonSets that remove a translator from nodes: when a whole gateway is removed, and when a
+gateway has left some nodes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nat64_operator.settings import Settings
 EXCLUDING = "NotIn"
 """Kubernetes' operator of a node affinity that keeps pods off nodes."""
 ALL_AT_ONCE = "100%"
-"""maxUnavailable of a removal: no service is left to keep up."""
+"""maxUnavailable of a removal: there is no service left to keep running."""
 
 
 class Where(NamedTuple):
@@ -66,7 +66,7 @@ def leaving(
 
 
 def nodes_by_name(daemon_set: Any) -> tuple[str, ...]:
-    """The nodes that a DaemonSet names; none where it goes by labels."""
+    """The nodes that a DaemonSet names; none if it selects by labels."""
     return _named(daemon_set, "In")
 
 

@@ -1,6 +1,6 @@
-"""The sidecar's Corefile. Where no policy speaks for a gateway, the policy's defaults do: such a
-sidecar answers correctly for the cluster's own clients, and nothing points to it yet. So a policy
-that comes or goes changes a mounted file and never restarts a translator.
+"""The sidecar's Corefile. If a gateway has no policy, the policy's defaults apply: such a sidecar
+answers correctly for the cluster's own clients, and CoreDNS doesn't ask it yet. So when a policy
+comes or goes, a mounted file changes and no translator restarts.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def render_corefile(
     upstreams: Sequence[str],
     forward: Forward | None = None,
 ) -> str:
-    """Write the Corefile of every sidecar of a gateway. `forward` is how `upstreams` are asked,
-    where they are CoreDNS's, with options of their own.
+    """Write the Corefile of every sidecar of a gateway. `forward` is how `upstreams` are asked, if
+    they are CoreDNS's and have options of their own.
     """
     stanzas = [
         corefile.render("bind", ["::"]),
@@ -73,9 +73,9 @@ def render_corefile(
 
 
 def clients_config(ranges: Iterable[str], settings: Settings) -> dict[str, Any]:
-    """The ConfigMap that says who the cluster's own clients are. All others get no reply: CoreDNS
-    hands a REFUSED on to its own clients, and asks the next upstream where none comes. So a pod of
-    CoreDNS whose address is not here yet costs its clients some seconds, and no names.
+    """The ConfigMap with the ranges of the cluster's own clients. All others get no reply: CoreDNS
+    passes a REFUSED on to its own clients, but asks the next upstream if no reply comes. So a pod
+    of CoreDNS whose address is not here yet costs its clients some seconds, and no names.
     """
     lines = [*(f"allow net {net}" for net in allowed([*ranges, *ALWAYS_ALLOWED])), "drop"]
     return config_map(
@@ -87,22 +87,20 @@ def clients_config(ranges: Iterable[str], settings: Settings) -> dict[str, Any]:
 
 
 def _acl(policy: PolicySpec) -> list[str]:
-    # The first rule that fits decides, so what is denied comes first.
+    # The first matching rule decides, so denied clients come first.
     body = [f"block net {net}" for net in allowed(policy.denied_clients)]
     body += [f"allow net {net}" for net in allowed(policy.allowed_clients)]
     return [corefile.render("acl", body=body)] if body else []
 
 
 def allowed(ranges: Iterable[str]) -> tuple[str, ...]:
-    """The ranges as few as they can be, IPv6 first, so that the file is the same whatever order
-    the nodes came in.
-    """
+    """The ranges, merged, IPv6 first: the file is the same for any order of the nodes."""
     return _collapsed(frozenset(ranges))
 
 
 @lru_cache(maxsize=32)
 def _collapsed(ranges: frozenset[str]) -> tuple[str, ...]:
-    # Remembered: there may be ten thousand of them, and they change seldom.
+    # Cached, because there may be ten thousand of them and they change seldom.
     networks = [ip_network(text, strict=False) for text in ranges]
     six = collapse_addresses(n for n in networks if isinstance(n, IPv6Network))
     four = collapse_addresses(n for n in networks if isinstance(n, IPv4Network))
@@ -177,7 +175,7 @@ def _dns64(translator: config.Config, policy: PolicySpec) -> list[str]:
     how = "off" if policy.ptr is Ptr.UPSTREAM else policy.ptr.value.lower()
     lines.append(f"ptr {how}{name}")
     lines.append(f"break_dnssec {'on' if policy.break_dnssec else 'off'}")
-    # What the translator refuses must not be handed out as an address (RFC 6052 section 3.1).
+    # An address that the translator refuses must not be handed out (RFC 6052 section 3.1).
     lines.append(f"special_use {'allow' if translator.policy.allow_non_global else 'filter'}")
     failing = " servfail" if policy.untranslated is Untranslated.SERVFAIL else ""
     lines.append(f"translator {RUN_DIR}/{translator.name}/status.json{failing}")
