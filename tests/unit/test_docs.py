@@ -43,6 +43,9 @@ class Kernel:
     def counters(self) -> dict[str, int]:
         return {f"{n}_{d}": 0 for n in NAMES if n != "none" for d in DIRECTIONS}
 
+    def resting_ports(self) -> dict[str, int]:
+        return {"tcp": 0}
+
     def usage(self) -> list[PoolUsage]:
         return []
 

@@ -39,6 +39,9 @@ class Kernel:
     def counters(self) -> dict[str, int]:
         return {f"{n}_{d}": 1 for n in counters.NAMES if n != "none" for d in counters.DIRECTIONS}
 
+    def resting_ports(self) -> dict[str, int]:
+        return {"tcp": 0}
+
     def usage(self) -> list[PoolUsage]:
         return [PoolUsage(IPv4Address("192.0.2.1"), "tcp", 1, 2)]
 

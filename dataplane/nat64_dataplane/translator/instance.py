@@ -12,9 +12,11 @@ from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
+from nat64_dataplane.translator.node import listeners
 from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
 from nat64_dataplane.translator.node.reconciler import Reconciler, Settled
 from nat64_dataplane.translator.node_warning import NodeWarning, ordered, warn
+from nat64_dataplane.translator.refusals import Refusals
 
 _UNANSWERED = 32
 """So many connections without a single reply are no longer a few servers that are down."""
@@ -31,6 +33,7 @@ class Instance:
         self._opened: tuple[Datapath, Reconciler] | None = None
         self._sessions = 0
         self._carrier: Carrier | None = None
+        self._refusals = Refusals()
 
     @property
     def attached_by(self) -> str:
@@ -54,7 +57,12 @@ class Instance:
         self._datapath.note_route_change()  # it may be why we were woken
         settled = self._reconciler.reconcile(config)
         self._finish_move()
-        return replace(settled, warnings=ordered((*settled.warnings, *self._map_warnings())))
+        found = (
+            *settled.warnings,
+            *self._map_warnings(),
+            *listeners.warnings(settled.view.pool),
+        )
+        return replace(settled, warnings=ordered(found))
 
     def sweep(self) -> SweepResult:
         """Take away what has expired. Raises DataplaneError."""
@@ -67,6 +75,10 @@ class Instance:
     def usage(self) -> Iterable[PoolUsage]:
         """Ports of every pool address and protocol."""
         return self._datapath.usage()
+
+    def resting_ports(self) -> Mapping[str, int]:
+        """Ports in use that come back when they are needed, by protocol."""
+        return self._datapath.resting_ports()
 
     def session_count(self) -> int:
         """How many sessions there are."""
@@ -127,6 +139,7 @@ class Instance:
         ]
         if silent:
             yield warn("NoReplies", *silent)
+        yield from self._refusals.warnings(self._datapath.counters(), self._datapath.holdings)
 
     def _finish_move(self) -> None:
         """Once the new programs run: fetch what the old ones did last, and unpin them."""

@@ -55,6 +55,23 @@ REASONS: dict[str, Reason] = {
         "none of the last TCP connections through a way out has had a reply",
         "see whether the node itself reaches IPv4 from that address, and whether a router or "
         "firewall lets its ports through; `kubectl nat64 trace` shows the way of one client",
+    "ListenersInPool": Reason(
+        "sockets of the node listen on ports of the pool: clients do without these ports, and "
+        "packets of connections that had one before still go to them",
+        "move the program to another port, or take the port out of spec.pools",
+    ),
+    "PortsExhausted": Reason(
+        "connections are refused: the pool has no free port and none that may be shared",
+        "add addresses or ports to spec.pools; `kubectl nat64 bib --node` says who has them",
+    ),
+    "SessionTableFull": Reason(
+        "connections are refused: the session table is full",
+        "raise spec.limits.sessions; `kubectl nat64 sessions --node` says whose they are",
+    ),
+    "ClientAtLimit": Reason(
+        "connections of a client are refused: it has as much as one client may have",
+        "look at what the client does: `kubectl nat64 bib --node`; if it may, raise the limit of "
+        "this name in spec.limits, or add ports to spec.pools where its share is used up",
     ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",

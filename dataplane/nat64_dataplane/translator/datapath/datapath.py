@@ -24,7 +24,7 @@ from nat64_dataplane.translator.datapath import (
     port_bitmap,
     zone_table,
 )
-from nat64_dataplane.translator.datapath.abi import BibEntry, Session, SweepResult
+from nat64_dataplane.translator.datapath.abi import BibEntry, Holding, Session, SweepResult
 from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
@@ -215,6 +215,17 @@ class Datapath:
         """Ports used and available, per pool address and protocol."""
         active, _, _ = self._control()
         return list(port_bitmap.usage(self._maps["ports"].items(), active))
+
+    def resting_ports(self) -> dict[str, int]:
+        """Ports of closed TCP connections, by protocol: taken, and given back when needed."""
+        value = self._maps["shared"].get(ZERO)
+        assert value is not None
+        closed: int = abi.U32.unpack_from(value, abi.SHARED_CLOSED)[0]
+        return {name: closed if name == "tcp" else 0 for name in abi.PROTOCOLS}
+
+    def holdings(self) -> Iterator[Holding]:
+        """What each client holds."""
+        return (Holding.unpack(key, value) for key, value in self._maps["clients"].items())
 
     def sweep(self) -> SweepResult:
         """Take away what has expired. Harmless at any time and from several processes.

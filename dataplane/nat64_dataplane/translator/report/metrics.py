@@ -30,6 +30,9 @@ class Source(Protocol):
     def usage(self) -> Iterable[PoolUsage]:
         """Ports of every pool address and protocol."""
 
+    def resting_ports(self) -> Mapping[str, int]:
+        """Ports in use that come back when they are needed, by protocol."""
+
     def session_count(self) -> int:
         """How many sessions there are."""
 
@@ -111,8 +114,16 @@ class Collector(BaseCollector):
             values = (name, str(pool.address), pool.protocol)
             used.add_metric(values, pool.used)
             available.add_metric(values, pool.available)
+        resting = GaugeMetricFamily(
+            "nat64_pool_ports_resting",
+            "Pool ports of closed connections, given back when they are needed",
+            labels=("gateway", "protocol"),
+        )
+        for protocol, count in source.resting_ports().items():
+            resting.add_metric((name, protocol), count)
         yield used
         yield available
+        yield resting
         yield from _counters(name, source.counters())
 
 
