@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import sys
 import pytest
 
 from tests.lab.node import Node, wait_for
-from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, POD, SERVER, SERVER_V4, Line
+from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, POD, SERVER, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
@@ -51,6 +50,9 @@ one.send(b"?")
 print(one.recv(100).decode())
 """
 EHOSTUNREACH = 113
+TOLD = 2.5
+"""Seconds. Linux tells the program at the second SYN, a second later, where the answer to the first
+one comes while connect() still has the socket: on one machine it does."""
 
 
 def connect(lab: Line, count: int) -> tuple[subprocess.Popen[str], list[float]]:
@@ -79,7 +81,7 @@ def test_client_at_its_limit_is_told_at_once_and_named(
     nat64.wait_ready()
     process, (opened, error, seconds) = connect(lab, 40)
     assert (opened, error) == (20, EHOSTUNREACH)
-    assert seconds < 1
+    assert seconds < TOLD
     nat64.wait_ready(containing="warning ClientAtLimit")
     _, body = nat64.get("readyz")
     assert reason in body
@@ -90,16 +92,15 @@ def test_client_at_its_limit_is_told_at_once_and_named(
 
 
 def test_exhausted_pool_is_named(lab: Line, nat64: Translator) -> None:
-    nat64.configure(
-        pools=[{"addresses": [str(NODE_V4)], "ports": "61001-61010"}], overloadTcpPorts=False
-    )
+    nat64.configure(pools=[{"ports": "61001-61010"}], overloadTcpPorts=False)
     wait_for("the pool", lambda: nat64.metric("nat64_pool_ports", protocol="tcp") == 10)
     process, (opened, error, seconds) = connect(lab, 40)
     assert (opened, error) == (10, EHOSTUNREACH)
-    assert seconds < 1
+    assert seconds < TOLD
     nat64.wait_ready(containing="warning PortsExhausted")
     process.communicate("end\n")
-    wait_for("rest", lambda: nat64.metric("nat64_pool_ports_resting", protocol="tcp") == 10)
+    resting = "nat64_pool_ports_resting"
+    wait_for("rest", lambda: nat64.metric(resting, protocol="tcp") == 10)
 
 
 def listen(node: Node, port: int) -> subprocess.Popen[str]:
@@ -109,32 +110,29 @@ def listen(node: Node, port: int) -> subprocess.Popen[str]:
     return process
 
 
+def bound_port(nat64: Translator, protocol: str) -> int:
+    [row] = [row for row in nat64.json("bib") if row["protocol"] == protocol]
+    return int(str(row["address"]).rpartition(":")[2])
+
+
 def test_later_listener_gets_all_but_exact_sessions_and_is_named(
     lab: Line, nat64: Translator
 ) -> None:
     ask = (sys.executable, "-c", _ASK)
-    hold = lab.pod.start(
-        *(sys.executable, "-c", _CONNECT.replace("AF_INET6", "AF_INET6, socket.SOCK_DGRAM")),
-        *(str(SERVER), str(ECHO_PORT), "1"),
-        stdin=subprocess.PIPE,
-    )
     lab.pod.run(sys.executable, "-c", _ASK.replace("AF_INET", "AF_INET6"), str(SERVER), "7")
-    [port] = {int(row["pool"].rpartition(":")[2]) for row in nat64.json("bib")}
+    port = bound_port(nat64, "udp")
     listener = listen(lab.node, port)
     nat64.wait_ready(containing="warning ListenersInPool")
     assert f"udp port {port}" in nat64.get("readyz")[1]
     assert lab.internet.run(*ask, str(NODE_V4), str(port)).strip() == "node"
     listener.kill()
-    hold.communicate("end\n")
 
 
 def test_ping_of_the_node_with_an_identifier_of_a_client_is_answered(
     lab: Line, nat64: Translator
 ) -> None:
     lab.pod.run("ping", "-c", "1", "-W", "5", str(SERVER))
-    [row] = [row for row in nat64.json("bib") if row["protocol"] == "icmp"]
-    identifier = row["pool"].rpartition(":")[2]
+    identifier = str(bound_port(nat64, "icmp"))
     answer = lab.node.run("ping", "-c", "2", "-i", "0.2", "-e", identifier, "203.0.113.1")
     assert re.search(r"2 received", answer), answer
     assert "1 received" in lab.pod.run("ping", "-c", "1", "-W", "5", str(SERVER))
-    assert SERVER_V4
