@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.lab.node import Node, wait_for
-from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, POD, SERVER, Line
+from tests.lab.topology import HTTP_PORT, NODE_V4, POD, SERVER, Line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root

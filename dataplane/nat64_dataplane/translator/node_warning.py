@@ -55,6 +55,7 @@ REASONS: dict[str, Reason] = {
         "none of the last TCP connections through a way out has had a reply",
         "see whether the node itself reaches IPv4 from that address, and whether a router or "
         "firewall lets its ports through; `kubectl nat64 trace` shows the way of one client",
+    ),
     "ListenersInPool": Reason(
         "sockets of the node listen on ports of the pool: clients do without these ports, and "
         "packets of connections that had one before still go to them",
