@@ -82,7 +82,7 @@ def test_inspect_names_what_a_node_lacks(lab: Line, nat64: Translator) -> None:
     lab.node.ip(f"route add {PREFIX} via fd64:1::10 dev pod0 metric 1")
     lab.node.run("sh", "-c", "echo > /proc/sys/net/ipv4/ip_local_reserved_ports")
     found = look(nat64)
-    assert [p["reason"] for p in found["problems"]] == ["NoUplink"]
+    assert [p["reason"] for p in found["problems"]] == ["NoIPv4DefaultRoute"]
     assert found["unreservedPorts"] == "61001-65535"
     assert any(not route["ours"] for route in found["prefixRoutes"])
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+
 from nat64_dataplane.config import parse
+from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.node import policy_rules, pools, uplinks_and_pools, ways_out
 from nat64_dataplane.translator.node.facts import (
     Address,
@@ -68,6 +71,10 @@ def test_a_lan_alone_will_do() -> None:
     facts = replace(FACTS, defaults=(), way_out=None, hops=frozenset({Hop(3, None, LAN, LAN_NET)}))
     assert [r.address for r in pools.pool_ranges(NODE, facts)] == [LAN]
     assert [uplink.name for uplink in uplinks_and_pools.uplinks(NODE, facts)] == ["eth2"]
+    with pytest.raises(HostError, match="reach its own networks only"):
+        pools.require_default(NODE, facts)
+    pools.require_default(parse("{name: x, uplinks: [eth2]}"), facts)
+    pools.require_default(NODE, FACTS)
 
 
 def test_a_vpn_without_a_gateway_leaves_from_its_own_address() -> None:

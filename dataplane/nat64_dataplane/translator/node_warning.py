@@ -46,9 +46,8 @@ REASONS: dict[str, Reason] = {
         "name pools of addresses, or the `uplinks` that pods are to use",
     ),
     "ForwardingDropped": Reason(
-        "a filter drops what is forwarded over IPv4: packets that take the kernel's path (to be "
-        "fragmented, or at the end of their hop limit, or to a next hop that doesn't answer) are "
-        "lost, all others are not",
+        "a filter drops forwarded IPv4: packets that the kernel must fragment are lost, "
+        "and nobody hears that a next hop doesn't answer; all others go around it",
         "let the filter accept what comes in on the translator's link, `nat64-NAME`",
     ),
     "NoReplies": Reason(

@@ -1,9 +1,8 @@
 """Filters that drop what the node forwards over IPv4: found, never changed.
 
-Translated packets go around netfilter, save those that take the kernel's path: to be fragmented, at
-the end of their hop limit, to a next hop that doesn't answer. A chain at the forward hook whose
-policy is `drop` has them, unless a rule of it names a translator's link. Chains of legacy iptables
-can't be read so.
+Translated packets go around netfilter, save those that the kernel must fragment, or whose next hop
+doesn't answer. A chain at the forward hook whose policy is `drop` has them, unless a rule of it
+names a translator's link. Chains of legacy iptables can't be read so.
 """
 
 from __future__ import annotations

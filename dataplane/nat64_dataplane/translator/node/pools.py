@@ -26,8 +26,8 @@ def node_address(facts: Facts) -> IPv4Address:
     if not facts.defaults:
         raise HostError(
             "NoIPv4DefaultRoute",
-            "this node has no IPv4 default route, so the pool `node` stands for no address: "
-            "name pool addresses, or give the node IPv4",
+            "this node has no IPv4 default route, so pods reach its own networks only: give it "
+            "one, name pool addresses, or name `uplinks` if that is all that they are to reach",
         )
     best = _best_default(facts)
     if best.source:
@@ -49,6 +49,16 @@ def pool_ranges(config: Config, facts: Facts) -> tuple[PoolRange, ...]:
     no addresses of their own.
     """
     return ranges_by_zone(config, facts, ways_out.ways(config, facts))
+
+
+def require_default(config: Config, facts: Facts) -> None:
+    """Raises HostError where a node has lost its way to the rest of the world, or never had one.
+
+    Its own networks are reached all the same. A node that is meant to reach nothing else names its
+    `uplinks`.
+    """
+    if not config.uplinks and any(pool.network is None for pool in config.pools):
+        node_address(facts)
 
 
 def left_out(config: Config, facts: Facts) -> list[IPv4Address]:

@@ -97,6 +97,7 @@ class Reconciler:
             self._follow_pod_links(config, observed.facts)
             if not actions and view:
                 self._announce(view)
+                pools.require_default(config, observed.facts)
                 return Settled(view, tuple(done), warnings)
             for action in actions:
                 if isinstance(action, Apply):

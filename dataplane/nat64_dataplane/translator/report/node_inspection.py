@@ -81,6 +81,7 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
             {"address": str(r.address), "first": r.first, "last": r.last}
             for r in pools.pool_ranges(config, found)
         ]
+        pools.require_default(config, found)
     except HostError as error:
         node["problems"].append({"reason": error.reason, "message": str(error)})
     return node
