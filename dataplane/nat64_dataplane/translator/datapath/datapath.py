@@ -38,7 +38,6 @@ PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE, ADOPT)
 
 ZERO = abi.U32.pack(0)
 _U32 = 0xFFFFFFFF
-LARGEST_CLIENTS = 262_144
 PORT_REST = 120
 """Seconds that a port rests after its last session, so that late packets don't reach a stranger
 (RFC 6888 REQ-8); not where ports are scarce. Its own client has it back at any time."""
@@ -77,7 +76,7 @@ class Datapath:
         `pin_root` nothing is pinned.
         """
         with Object(OBJECT) as loaded:
-            for map_name, entries in _sizes(limits).items():
+            for map_name, entries in pinned_maps.sizes(limits).items():
                 loaded.resize(map_name, entries)
             directory = pin_root / name / pinned_maps.abi_hash(loaded.layouts) if pin_root else None
             reused = pinned_maps.reuse_all(loaded, directory) if directory else set()
@@ -309,15 +308,3 @@ class Datapath:
         assert self._sweeper, "opened without programs"
         hold = PORT_REST if state and self._has_ports_to_spare() else 0
         return self._sweeper.sweep(state=state, hold=hold, purge=purge)
-
-
-def _sizes(limits: Limits) -> dict[str, int]:
-    """Entries of the maps that the config bounds."""
-    return {
-        "sessions": limits.sessions,
-        "bib4": limits.sessions,
-        "bib6": limits.sessions,
-        "overloads": limits.sessions,
-        "closed": max(limits.sessions // 4, 1024),
-        "clients": min(limits.sessions, LARGEST_CLIENTS),
-    }

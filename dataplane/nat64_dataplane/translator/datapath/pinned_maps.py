@@ -1,4 +1,4 @@
-"""Where an instance's maps and programs are pinned, and what may be reused.
+"""Where an instance's maps and programs are pinned, how large they are, and what may be reused.
 
 Everything is under ROOT/NAME/ABI, where ABI is a hash of all map layouts: programs of another
 version that have the same layouts take the maps over with every session in them.
@@ -14,12 +14,28 @@ from pathlib import Path
 
 from nat64_dataplane.bpf import Map, Object
 from nat64_dataplane.bpf.maps import MapLayout
+from nat64_dataplane.config import Limits
 from nat64_dataplane.translator.datapath import abi
 
 DEFAULT_ROOT = Path("/sys/fs/bpf/nat64-operator")
 
 NOT_ABI = "links"
 """The one directory of an instance that isn't named by an ABI hash: the agent's pinned links."""
+
+
+LARGEST_CLIENTS = 262_144
+
+
+def sizes(limits: Limits) -> dict[str, int]:
+    """Entries of the maps that the config bounds."""
+    return {
+        "sessions": limits.sessions,
+        "bib4": limits.sessions,
+        "bib6": limits.sessions,
+        "overloads": limits.sessions,
+        "closed": max(limits.sessions // 4, 1024),
+        "clients": min(limits.sessions, LARGEST_CLIENTS),
+    }
 
 
 def abi_hash(layouts: Mapping[str, MapLayout]) -> str:
