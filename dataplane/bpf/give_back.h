@@ -18,7 +18,7 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 	struct closed_session first = {};
 	struct session *session;
 	struct config *config;
-	bool freed;
+	bool freed, ours;
 
 	REQUIRE(p, STOP_dropped_internal);
 	config = config_of(p);
@@ -38,10 +38,11 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 		return AGAIN;
 	if (!change_session(session, seen, gone))
 		return AGAIN;
+	ours = session->zone == p->zone;
 	freed = session_ends(&first.key, session, seen.state, true);
 	bpf_map_delete_elem(&sessions, &first.key);
 	count(DIR_6TO4, COUNT_sessions_closed);
-	return freed ? GO_ON : AGAIN;
+	return freed && ours ? GO_ON : AGAIN;
 }
 
 /* Remove the binding of port `at` of the client's pool range, if it has expired. */

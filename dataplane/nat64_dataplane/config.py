@@ -180,7 +180,7 @@ class Config(_Section, frozen=True, kw_only=True):
     prefix: IPv6Network = pref64.WELL_KNOWN
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1, max_length=MAX_POOLS)] = (Pool(),)
     uplinks: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """Interfaces with IPv4; empty means those with a default route or a pool address."""
+    """Interfaces with IPv4; empty means all that IPv4 routes lead to, save those of pods."""
     static_mappings: Annotated[tuple[StaticMapping, ...], msgspec.Meta(max_length=4096)] = ()
     policy: Policy = Policy()
     filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT

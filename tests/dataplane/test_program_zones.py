@@ -258,3 +258,23 @@ def test_connections_without_any_reply_are_counted_by_zone(nat: TwoWays) -> None
     answer = TCP(sport=80, dport=sent.sport, flags="SA")
     assert nat.from_lan(IP(src=str(ON_LAN), dst=str(LAN)) / answer).translated
     assert unanswered() == (before[0] + 1, 0)
+
+
+def test_closed_connections_of_another_zone_dont_stand_in_the_way(nat: TwoWays) -> None:
+    """Ports are scarce in one zone; those that were closed first are another's."""
+    nat.reset((WORLD, LOCAL), overloadTcpPorts=False)
+
+    def closed(to: IPv4Address, sport: int) -> None:
+        sent = syn(nat, to, sport).packet
+        back = IP(src=str(to), dst=sent.src)
+        by = nat.from_lan if sent.src == str(LAN) else nat.from_internet
+        for flags in ("SA", "FA"):
+            by(back / TCP(sport=80, dport=sent.sport, flags=flags))
+        syn(nat, to, sport, "FA")
+
+    for number in range(4):
+        closed(SERVER, 5000 + number)
+    for number in range(4):
+        closed(ON_LAN, 6000 + number)
+    nat.datapath.travel(5)
+    assert syn(nat, ON_LAN, 7000).packet.src == str(LAN)
