@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 ACCEPTED, PROGRAMMED, READY = "Accepted", "Programmed", "Ready"
 DEGRADED = "Degraded"
-"""True where something will go wrong although all is ready. The others are good where True."""
+"""True if something will fail later although all is ready. For the other conditions, True is good.
+"""
 
 
 class Condition(NamedTuple):

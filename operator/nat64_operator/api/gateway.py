@@ -1,7 +1,7 @@
-"""NAT64Gateway: the model of its spec, and the translator's config that it stands for.
+"""NAT64Gateway: the model of its spec, and the translator's config that follows from it.
 
-Defaults are written twice, here and in the CRD, because objects stored before a field existed
-have no default filled in; a test keeps the two equal.
+Defaults are written twice, here and in the CRD, because an object that was stored before a field
+existed has no default for it. A test keeps the two equal.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ class Gateway(Resource, frozen=True):
 
 
 def check(gateway: Gateway, translator: config.Config) -> None:
-    """What a config must be that is to be carried out and the API server can't compare, as ports
-    that were not given are derived. Raises InvalidObjectError.
+    """Rules for a config that is to be carried out and that the API server can't check, because
+    ports that were not given are derived. Raises InvalidObjectError.
     """
     _check_ports(gateway.ports, translator)
     _check_ranges(translator)

@@ -1,4 +1,4 @@
-"""What every object has: its identity, its age, its deletion, and a spec that can be read."""
+"""The parts of every object: identity, age, deletion, and a spec that can be read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     created: str = ""
     deleted: float | None = None
-    """When its deletion was asked for, in seconds since 1970."""
+    """When its deletion was requested, in seconds since 1970."""
     finalizers: tuple[str, ...] = ()
     resource_version: str = ""
 
@@ -60,7 +60,7 @@ def _seconds(time: str | None) -> float | None:
 
 
 class Resource(msgspec.Struct, frozen=True):
-    """What every custom resource has, whether its spec can be read or not."""
+    """The parts of every custom resource, even if its spec can't be read."""
 
     meta: Meta
     status: dict[str, Any]
@@ -73,8 +73,8 @@ class Resource(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A section of a spec. Fields that this version doesn't know are left alone: the API server
-    has refused the misspelt ones, and what remains was stored by another version.
+    """A section of a spec. Unknown fields are ignored: the API server has refused misspelt ones, so
+    another version has stored them.
     """
 
 
@@ -82,8 +82,8 @@ S = TypeVar("S", bound=Spec)
 
 
 def read_spec(obj: Object, shape: type[S]) -> S:
-    """The spec of an object, defaults filled in. Raises InvalidObjectError, which names the field,
-    where it has another shape.
+    """The spec of an object, with defaults filled in. Raises InvalidObjectError, which names the
+    field, if the spec has another shape.
     """
     try:
         return msgspec.convert(obj.get("spec") or {}, shape)

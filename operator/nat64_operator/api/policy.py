@@ -1,4 +1,4 @@
-"""DNS64Policy: the model of its spec. Its defaults are also the sidecar's without any policy."""
+"""DNS64Policy: the model of its spec. Its defaults are also the sidecar's if there is no policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KIND = "DNS64Policy"
 PLURAL = "dns64policies"
 
 NODE_RESOLVERS = "/etc/resolv.conf"
-"""What stands for the node's own resolvers in a Corefile."""
+"""The word for the node's own resolvers in a Corefile."""
 
 
 class Mode(enum.Enum):
@@ -104,7 +104,7 @@ class CoreDNS(Spec, frozen=True, kw_only=True):
 
 
 class Mapping(Spec, frozen=True, kw_only=True):
-    """An IPv4 range that stands under prefixes of its own."""
+    """An IPv4 range that is translated with prefixes of its own."""
 
     range: str
     prefix: str
@@ -174,7 +174,7 @@ class Forward(Spec, frozen=True, kw_only=True):
     """How upstreams are asked. The defaults are the sidecar's own, but for `policy`."""
 
     policy: ForwardPolicy | None = None
-    """None for CoreDNS's own choice where its upstreams are asked, and else SEQUENTIAL."""
+    """None: CoreDNS's own choice for its upstreams, SEQUENTIAL for others."""
     health_check: HealthCheck = HealthCheck()
     max_fails: int = 2
     max_connect_attempts: int | None = None
@@ -231,7 +231,7 @@ class Cache(Spec, frozen=True, kw_only=True):
 
 
 class Log(Spec, frozen=True, kw_only=True):
-    """What the log has beside what log_queries says."""
+    """What is logged in addition to log_queries."""
 
     classes: tuple[LogClass, ...] = ()
     names: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The agents' pods, and what they say about their nodes."""
+"""The agents' pods, and what they report about their nodes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 TRANSLATOR, DNS64 = "translator", "dns64"
 SELECTOR = f"app.kubernetes.io/name=nat64-gateway,{names.COMPONENT}={names.DATAPLANE}"
 AT_ONCE = 16
-"""Commands that run at one time: more would only queue at the API server."""
+"""How many commands run at a time: more would only queue at the API server."""
 
 
 class Access(Protocol):
-    """The part of `Cluster` through which agents are found and asked."""
+    """The part of `Cluster` that finds and asks agents."""
 
     def items(self, path: str, **query: str) -> list[Json]:
         """A list of objects. Raises ClusterError."""
@@ -35,11 +35,11 @@ class Agent(NamedTuple):
     namespace: str
     pod: str
     why_not: str
-    """Why no command can run in it; empty where one can."""
+    """Why no command can run in it; empty if one can."""
 
 
 class Report(NamedTuple):
-    """What a command in an agent's pod answered, or why it didn't."""
+    """The answer of a command in an agent's pod, or why there is none."""
 
     agent: Agent
     data: Any
@@ -84,12 +84,12 @@ def ask(cluster: Access, agent: Agent, argv: Sequence[str]) -> Report:
 def ask_all(
     cluster: Access, found: Iterable[Agent], argv: Callable[[Agent], Sequence[str]]
 ) -> list[Report]:
-    """Ask many at once; in their order."""
+    """Ask many at once; the answers are in the order of the agents."""
     return together(lambda agent: ask(cluster, agent, argv(agent)), list(found))
 
 
 def together(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-    """Do something with each, a bounded number at a time."""
+    """Call `work` for each, a bounded number at a time."""
     if not items:
         return []
     with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:

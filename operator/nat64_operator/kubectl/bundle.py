@@ -57,7 +57,7 @@ COMPLETE = "Addresses are shown (--with-addresses)."
 
 
 class Bundle:
-    """Files of an archive, by name; what could not be read is listed."""
+    """Files of an archive, by name; it lists what could not be read."""
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
@@ -125,7 +125,7 @@ def _objects(bundle: Bundle, cluster: Cluster, namespace: str) -> None:
         bundle.add(f"objects/{kind}.yaml", lambda r=read: _yaml(r(cluster)), known=True)  # type: ignore[misc]
     for kind, group in KINDS.items():
         path = f"{group}/namespaces/{namespace}/{kind}"
-        # Pods' own addresses are clients'; those of the agents are their nodes'.
+        # The addresses of pods are clients' addresses; those of the agents' pods are their nodes'.
         bundle.add(
             f"objects/{kind}.yaml",
             partial(_labelled, cluster, path),
@@ -158,7 +158,7 @@ def _labelled(cluster: Cluster, path: str) -> str:
 
 
 def _node(obj: Json) -> Json:
-    """What matters of a node: its images and its annotations don't."""
+    """The interesting part of a node: not its images and annotations."""
     metadata, spec, state = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     return {
         "metadata": {"name": metadata["name"], "labels": metadata.get("labels") or {}},

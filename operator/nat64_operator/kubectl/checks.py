@@ -1,4 +1,4 @@
-"""A walk in steps: each went well, is worth knowing, or is where it ends."""
+"""A check in steps. Each step went well, has something to know, or is where the check ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nat64_operator.kubectl.output import Paint, Tone, wrapped
 
 
 class Result(enum.Enum):
-    """How a step, or a check, came out."""
+    """The result of a step, or of a check."""
 
     OK = "ok"
     NOTE = "note"
@@ -25,7 +25,7 @@ _MARKS = {
 
 
 class Step(NamedTuple):
-    """One step, in a sentence; where it ends, what would help."""
+    """One step, in a sentence; if the check ends there, with a remedy."""
 
     name: str
     result: Result
@@ -55,12 +55,12 @@ def ok(name: str, text: str, details: Iterable[str] = ()) -> Step:
 
 
 def note(name: str, text: str, remedy: str = "", details: Iterable[str] = ()) -> Step:
-    """A step that went on, with something to know."""
+    """A step that went well, with something to know."""
     return Step(name, Result.NOTE, text, remedy, tuple(details))
 
 
 def end(steps: Iterable[Step]) -> Step | None:
-    """Where it stops; None where it doesn't."""
+    """The step where it stops; None if it doesn't."""
     return next((step for step in steps if step.result is Result.STOP), None)
 
 

@@ -42,7 +42,7 @@ it out. `test` also creates and deletes pods there.
 """
 
 DEBUG = "NAT64_DEBUG"
-"""A variable of the environment: a program's fault then shows its trace."""
+"""An environment variable: if it is set, a fault of the program shows its traceback."""
 Command = Callable[[Cluster, argparse.Namespace], int]
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["__complete"]:
         print("\n".join(completion.complete(parser_, words[1:])))
         return EXIT_OK
-    # What stands behind -- is a command of the user's own, with options of its own.
+    # The words after -- are a command of the user's, with options of its own.
     cut = words.index("--") if "--" in words else len(words)
     options = parser_.parse_args(words[:cut])
     options.run = words[cut + 1 :]
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # `| head` has seen enough; what is still buffered must not fail at the interpreter's end.
+        # The reader, as `| head`, has closed the pipe; the buffered rest must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
@@ -97,7 +97,7 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     _asking(options, found)
     reports = facts.statuses(cluster, found)
     unread |= {report.agent.node: report.error for report in reports if report.forbidden}
-    # What the operator says about the objects is there for all who may read them.
+    # Everybody who may read the objects may read what the operator says about them.
     for what, why in unread.items():
         say(f"{what}: {why}")
     built = status.build(gateways, policies, [r for r in reports if not r.forbidden])
@@ -264,7 +264,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _completion(_: Cluster, __: argparse.Namespace) -> int:
-    """`main` answers this one: it needs no cluster."""
+    """`main` handles this command, because it needs no cluster."""
     raise AssertionError
 
 

@@ -29,11 +29,11 @@ class Cluster:
     """One cluster, as one user sees it."""
 
     def __init__(self, configuration: client.Configuration, namespace: str, user: str = "") -> None:
-        """`user` is whom to impersonate; empty for the user of the kubeconfig."""
+        """`user` is the user to impersonate; empty for the user of the kubeconfig."""
         self._configuration, self._user = configuration, user
         self._connection = Connection(self._client(), TIMEOUT, PAGE)
         self.namespace = namespace
-        """The namespace of the user's context: where a pod without one is looked for."""
+        """The namespace of the user's context, for pods that are named without one."""
 
     @classmethod
     def connect(cls, kubeconfig: str | None, context: str | None, user: str = "") -> Cluster:
@@ -97,9 +97,9 @@ class Cluster:
             raise _cluster_error(error) from error
 
     def exec(self, namespace: str, pod: str, container: str, argv: Sequence[str]) -> Output:
-        """Run a command in a pod. Raises ClusterError where it couldn't be started."""
-        # A client of its own: the stream replaces a method of the client for as long as it runs,
-        # and several run at one time.
+        """Run a command in a pod. Raises ClusterError if it couldn't be started."""
+        # A client of its own, because the stream replaces a method of the client while it runs, and
+        # several run at a time.
         api = client.CoreV1Api(self._client())
         try:
             done = stream(
@@ -123,7 +123,7 @@ class Cluster:
         except client.ApiException as error:
             raise ClusterError(*refused(pod, error)) from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            # The stream's last word is not a status with an exit code: it was cut off.
+            # The stream didn't end with a status and an exit code: it was cut off.
             raise ClusterError(f"pod {pod}: {argv[0]} was cut off: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterError(f"pod {pod}: {error}") from error
@@ -132,13 +132,13 @@ class Cluster:
         api = client.ApiClient(self._configuration)
         if self._user:
             api.set_default_header(IMPERSONATE, self._user)
-            # The client's websocket passes on no header of ours. A process is one user's.
+            # The client's websocket passes on no header of ours. One process serves one user.
             ws_client.WebSocket = partial(_ImpersonatingSocket, self._user)
         return api
 
 
 class _ImpersonatingSocket(websocket.WebSocket):
-    """A websocket that says whom its user impersonates."""
+    """A websocket with the header for impersonation."""
 
     def __init__(self, user: str, **options: Any) -> None:
         super().__init__(**options)
@@ -154,9 +154,9 @@ _MESSAGE = re.compile(r'"message":\s*("(?:[^"\\]|\\.)*")')
 
 
 def refused(pod: str, error: client.ApiException) -> tuple[str, int]:
-    """Why a command could not be started, as a sentence, and HTTP's status; 0 without.
+    """Why a command could not be started, as a sentence, and the HTTP status; 0 if there is none.
 
-    The client gives a refused websocket as one text, with all headers and the body in it.
+    The client reports a refused websocket as one text, with all headers and the body in it.
     """
     reason = str(error.reason)
     status = _HANDSHAKE.match(reason)

@@ -1,6 +1,6 @@
-"""Completion for shells, by way of kubectl's own: it runs `kubectl_complete-nat64` with the words.
+"""Completion for shells through kubectl's own: it runs `kubectl_complete-nat64` with the words.
 
-The answer is in cobra's form: a candidate a line, then `:` and a number; 4 is "no file names".
+The answer has cobra's form: one candidate per line, then `:` and a number; 4 means "no file names".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ exec kubectl nat64 __complete "$@"
 
 
 def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """Candidates for the last of the words, each with its help behind a tab."""
+    """Candidates for the last word, each followed by a tab and its help."""
     *before, current = words or [""]
     commands = subcommands(parser)
     chosen = next((word for word in before if word in commands), None)

@@ -1,4 +1,4 @@
-"""`kubectl nat64 test`: what a pod on a node is asked to do. Pure."""
+"""`kubectl nat64 test`: the requests to a pod on a node. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKS = {
     "node": "the node's own IPv4 addresses can't be reached through the prefix",
 }
 NEVER = ("169.254.169.254", "127.0.0.1")
-"""Metadata services and loopback, which no prefix may stand for."""
+"""Metadata services and loopback, which must not be reachable through a prefix."""
 CLUSTER_NAME = "kubernetes.default.svc"
 DNS_PORT = 53
 DENIED_SECONDS = 3.0
@@ -32,15 +32,15 @@ Request = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for."""
+    """The user's options."""
 
     host: str
     port: int
     udp_host: str = ""
-    """Of the datagram; empty for the target's own port 53."""
+    """The server for the datagram; empty for the target's own port 53."""
     udp_port: int = DNS_PORT
     dual_stack: str = ""
-    """A name with both families; empty to leave that check out."""
+    """A name with both families; empty to skip that check."""
     exempt: tuple[str, ...] = ()
     """Names that must not be synthesized, besides the zones that policies exempt."""
     skip: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class Node:
     policies: Sequence[Json] = ()
     """DNS64Policies of those gateways."""
     addresses: Sequence[str] = ()
-    """IPv4 addresses of its own, that is of its pools."""
+    """The node's own IPv4 addresses: those of its pools."""
     prefixes: Sequence[IPv6Network] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Node:
 
 
 def check_skip(names: Sequence[str]) -> frozenset[str]:
-    """Checks to leave out. Raises ClusterError for one that isn't there."""
+    """Checks to skip. Raises ClusterError for an unknown one."""
     for name in names:
         if name not in CHECKS:
             raise ClusterError(f"--skip {name}: there are {', '.join(CHECKS)}")
@@ -88,7 +88,7 @@ def check_skip(names: Sequence[str]) -> frozenset[str]:
 
 
 def requests(node: Node, wish: Wish) -> dict[str, Request]:
-    """What the pod is to do, by a key under which the answers are looked up again."""
+    """The requests to the pod, by the keys under which their answers are found."""
     target, host = wish.host, _host(node, wish.host)
     found: dict[str, Request] = {"self": {"do": "self"}}
     if _literal(target) is None:
@@ -111,7 +111,7 @@ def requests(node: Node, wish: Wish) -> dict[str, Request]:
 
 
 def absolute(name: str) -> str:
-    """A name that no search domain is added to."""
+    """A name to which no search domain is added."""
     return name.rstrip(".") + "."
 
 
@@ -127,7 +127,7 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _host(node: Node, host: str) -> str:
-    """A name as it is; an IPv4 address as the one that stands for it."""
+    """A name as it is; an IPv4 address as the IPv6 address that stands for it."""
     address = _literal(host)
     if isinstance(address, IPv4Address):
         return node.shown(address)
@@ -142,7 +142,9 @@ def _exempt(node: Node, wish: Wish) -> list[str]:
 
 
 def _denied(node: Node) -> list[IPv4Address]:
-    """What no prefix stands for, and the first address of each range that a gateway denies."""
+    """The addresses that must not be reachable, and the first address of each range that a gateway
+    denies.
+    """
     allowed = node.ranges("allowedDestinations")
     denied = node.ranges("deniedDestinations")
     never = [a for a in map(IPv4Address, NEVER) if not any(a in range_ for range_ in allowed)]

@@ -1,4 +1,4 @@
-"""`kubectl nat64 test`, the command: starts pods, has them work, prints, and cleans up."""
+"""`kubectl nat64 test`, the command: starts pods, gives them requests, prints, and cleans up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nat64_operator.kubectl.targets import split_target
 PUBLIC = "ipv4.google.com:443"
 PUBLIC_UDP = "8.8.8.8:53"
 PUBLIC_DUAL_STACK = "dns.google"
-"""What is asked where no --target is given; that needs the internet."""
+"""The target if no --target is given; this needs the internet."""
 MAX_NODES = 3
 START_SECONDS = 120
 TLS_PORTS = (443, 8443)
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def hint_at_target(options: argparse.Namespace) -> None:
-    """Where nobody named a target: the failure may be that of a cluster without the internet."""
+    """For a run without a named target: the cluster may just not reach the internet."""
     if not options.target:
         say(
             f"no --target is given, so it was {PUBLIC}, which is on the internet. Where the "
@@ -97,7 +97,7 @@ def hint_at_target(options: argparse.Namespace) -> None:
 
 
 def run(cluster: Cluster, options: argparse.Namespace) -> int:
-    """Test; the exit code is 1 where something failed. Raises ClusterError."""
+    """Test; the exit code is 1 if a check failed. Raises ClusterError."""
     host, port = split_target(options.target or PUBLIC)
     skip = connectivity.check_skip(options.skip)
     _check(options)
@@ -154,7 +154,7 @@ def _wish(options: argparse.Namespace, host: str, port: int, skip: frozenset[str
 
 
 def _nodes(cluster: Cluster, options: argparse.Namespace) -> list[Node]:
-    """The nodes to test from. Raises ClusterError where one does not translate."""
+    """The nodes to test from. Raises ClusterError if one of them does not translate."""
     gateways = {g["metadata"]["name"]: g for g in facts.gateways(cluster)}
     policies = facts.some(partial(facts.policies, cluster))
     found = agents.find(cluster, options.operator_namespace)

@@ -1,4 +1,4 @@
-"""What the answers of a test pod mean: a step for each check. Pure."""
+"""What the answers of a test pod mean: one step per check. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALLOWED = (
 
 
 def judge(node: Node, wish: Wish, answers: Mapping[str, Json], explain: Explain) -> Iterator[Step]:
-    """A step for each check; `explain` is asked where the target can't be reached."""
+    """One step per check; `explain` is called if the target can't be reached."""
     yield _pod(answers["self"])
     if "dns64" in answers:
         yield _dns64(node, wish, answers["dns64"], explain)
@@ -164,7 +164,7 @@ def _not_synthesized(node: Node, name: str, answer: Json) -> Step:
 
 
 def _closed(name: str, text: str, what: str, answer: Json, remedy: str) -> Step:
-    """A refusal by the destination itself means that the packet got there."""
+    """A refusal by the destination itself means that the packet arrived."""
     if answer["error"] and answer.get("code") != "ECONNREFUSED":
         return ok(name, f"{text}: {answer['error']}")
     how = "refuses the connection itself" if answer["error"] else "takes the connection"

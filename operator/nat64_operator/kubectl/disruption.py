@@ -1,4 +1,4 @@
-"""`kubectl nat64 test --disruption`: what became of flows that were kept open. Pure."""
+"""`kubectl nat64 test --disruption`: what happened to flows that were kept open. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from nat64_operator.kubectl.doctor import Section
 from nat64_operator.kubectl.exec_output import Json
 
 SILENCE = 30.0
-"""Seconds without an answer after which a flow counts as broken: TCP itself waits longer."""
+"""Seconds without an answer after which a flow counts as broken; TCP itself waits longer."""
 PERIOD = 1.0
 REPORT_PATH = "/tmp/flows.json"  # noqa: S108 - in the pod
 
 
 def flows(host: str, port: int, number: int, tls: bool) -> dict[str, Any]:
-    """What a pod's `flows` is given."""
+    """The input of a pod's `flows`."""
     return {
         "host": host,
         "port": port,

@@ -1,4 +1,4 @@
-"""`kubectl nat64 test --disruption`: waits while flows are open, and collects what came of them."""
+"""`kubectl nat64 test --disruption`: waits while flows are open, and collects the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nat64_operator.kubectl.probe_pods import Pods
 
 
 def run(pods: Pods, options: argparse.Namespace) -> int:
-    """Wait while the flows are to live, then count. Raises ClusterError where none opens."""
+    """Wait while the flows are open, then count. Raises ClusterError if none opens."""
     nodes = list(pods.by_node)
     before = _until(pods, nodes, lambda _, report: disruption.established(report))
     for node, report in before.items():
@@ -38,10 +38,10 @@ def run(pods: Pods, options: argparse.Namespace) -> int:
 
 
 def _while_open(options: argparse.Namespace) -> int | None:
-    """What the flows are to outlive; the exit code of the user's command, if there is one."""
+    """Run the disruption; returns the exit code of the user's command, if there is one."""
     if options.run:
         progress(options, f"flows are open; running {' '.join(options.run)}")
-        # What it prints must not come into the JSON of ours.
+        # Its output must not get into our JSON.
         try:
             return subprocess.run(options.run, check=False, stdout=sys.stderr).returncode
         except OSError as error:
@@ -61,7 +61,7 @@ def _while_open(options: argparse.Namespace) -> int | None:
 def _until(
     pods: Pods, nodes: Sequence[str], good: Callable[[str, Json], bool]
 ) -> Mapping[str, Json]:
-    """Reports of all nodes, once all are good or flows have had their time."""
+    """The reports of all nodes, once all are good or the flows have had enough time."""
     deadline = time.monotonic() + disruption.SILENCE + 10
     while True:
         reports = dict(zip(nodes, agents.together(partial(_report, pods), nodes), strict=True))
@@ -73,7 +73,7 @@ def _until(
 
 
 def _report(pods: Pods, node: str) -> Json:
-    """What a pod counted so far; its first report may still be on its way."""
+    """A pod's counts so far; its first report may not be there yet."""
     for _ in range(10):
         try:
             return pods.read(node, disruption.REPORT_PATH)

@@ -14,11 +14,12 @@ from nat64_operator.kubectl.output import Paint, Tone
 from nat64_operator.kubectl.status import condition
 
 PROBE_NAME = "ipv4only.arpa"
-"""It has two IPv4 addresses and no IPv6 one (RFC 7050): whoever answers with one synthesizes."""
+"""It has two IPv4 addresses and no IPv6 one (RFC 7050): a server that answers with one synthesizes.
+"""
 
 
 class Facts(NamedTuple):
-    """What was gathered. What the user may not read is in `unread`, by what it was, with why."""
+    """What was gathered. `unread` has what the user may not read, with the reason."""
 
     gateways: list[Json]
     policies: list[Json]
@@ -28,7 +29,7 @@ class Facts(NamedTuple):
     workloads: list[Json]
     cilium: Json | None
     corefiles: Mapping[tuple[str, str], Mapping[str, str]]
-    """What CoreDNS's ConfigMaps hold, by namespace and name: those that the policies name."""
+    """The data of CoreDNS's ConfigMaps, by namespace and name: those that the policies name."""
     inspections: list[Report]
     statuses: list[Report]
     probe: Report | None
@@ -57,7 +58,7 @@ def judge(facts: Facts) -> list[Section]:
 
 
 def is_well(sections: Iterable[Section]) -> bool:
-    """Whether nothing is broken; what is only worth knowing doesn't count."""
+    """Whether nothing is broken. A note doesn't count."""
     return all(step.result is not Result.STOP for section in sections for step in section.steps)
 
 
@@ -96,7 +97,7 @@ def _objects(facts: Facts) -> Iterator[Step]:
 
 
 def _uncovered(facts: Facts) -> Iterator[Step]:
-    """DNS64 is the whole cluster's, so every node that runs pods should translate."""
+    """DNS64 is for the whole cluster, so every node that runs pods should translate."""
     covered = {report.agent.node for report in facts.inspections}
     without = sorted({node["metadata"]["name"] for node in facts.nodes} - covered)
     if without and facts.gateways and "agents" not in facts.unread:

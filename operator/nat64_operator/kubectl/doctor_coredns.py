@@ -1,4 +1,4 @@
-"""`kubectl nat64 doctor`, CoreDNS: whether its ConfigMaps say what a policy asks for. Pure."""
+"""`kubectl nat64 doctor`, CoreDNS: whether its ConfigMaps are as a policy wants them. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def place_of(policy: Json) -> tuple[str, str]:
 
 
 def custom_of(policy: Json) -> tuple[str, str] | None:
-    """Those of the ConfigMap that the Corefile imports, where the policy writes into that."""
+    """Those of the ConfigMap that the Corefile imports, if the policy writes into that."""
     core = _core(policy)
     if core.get("mode") != Mode.IMPORT.value:
         return None
@@ -42,7 +42,7 @@ def gateway_of(policy: Json) -> str:
 
 
 def judge(policy: Json, gateway: Mapping[str, Any], found: ConfigMaps) -> Iterator[Step]:
-    """Whether CoreDNS is told to synthesize, in the policy's way. `gateway`: its status."""
+    """Whether CoreDNS is configured to synthesize, in the policy's mode. `gateway`: its status."""
     place = place_of(policy)
     text, where = found[place].get("Corefile", ""), "/".join(place)
     address, prefix = gateway.get("dnsAddress"), gateway.get("prefix")
@@ -60,7 +60,7 @@ def judge(policy: Json, gateway: Mapping[str, Any], found: ConfigMaps) -> Iterat
 
 
 def unsynthesized(text: str, mode: Mode, where: str) -> Iterator[Step]:
-    """Names with IPv4 only that this mode does not reach: CoreDNS answers them otherwise."""
+    """Names with only IPv4 that this mode doesn't cover: CoreDNS answers them otherwise."""
     try:
         tree = corefile.parse(text)
     except corefile.CorefileError:
@@ -68,7 +68,7 @@ def unsynthesized(text: str, mode: Mode, where: str) -> Iterator[Step]:
     for block in tree.blocks:
         root = block.serves(".", None)
         if root and mode is Mode.PLUGIN:
-            continue  # its dns64 is before all that the block does
+            continue  # its dns64 comes before everything else in the block
         stubs = [s for s in block.find("forward") if s.args]
         zones = (
             [(s.values[0], s.line) for s in stubs if not is_root(s)]

@@ -1,4 +1,4 @@
-"""`kubectl nat64 doctor`, one node: kernel, settings, links, routes, room. Pure."""
+"""`kubectl nat64 doctor`, one node: kernel, sysctls, links, routes, ports and sessions. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nat64_operator.kubectl.doctor_overlap import MODULES
 from nat64_operator.kubectl.status import FULL_PERCENT
 
 OLDEST_KERNEL = (6, 1)
-"""The oldest that the programs are loaded on when they are tested."""
+"""The oldest kernel on which the tests load the programs."""
 TCX_KERNEL = (6, 6)
 LEAST_UPLINK_MTU = 1260
 
@@ -38,7 +38,7 @@ _DROP_REMEDIES = {
 
 
 def examine(found: dict[str, Any], agent: Agent) -> Iterator[Step]:
-    """What `nat64-translator inspect` said about a node."""
+    """Judge what `nat64-translator inspect` says about a node."""
     yield _kernel(found["kernel"])
     if not found["bpffs"]:
         yield stop(
@@ -65,7 +65,7 @@ def examine(found: dict[str, Any], agent: Agent) -> Iterator[Step]:
 
 
 def room(status: dict[str, Any], agent: Agent) -> Iterator[Step]:
-    """What `nat64-translator status` said about a node."""
+    """Judge what `nat64-translator status` says about a node."""
     if not status["programmed"]:
         yield stop("translator", status["reason"] or "not programmed", _log_of(agent))
         return

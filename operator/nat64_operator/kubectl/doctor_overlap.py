@@ -1,4 +1,4 @@
-"""What else in a cluster does NAT64 or DNS64, or stands before CoreDNS. Pure."""
+"""Other NAT64s and DNS64s in the cluster, and resolvers in front of CoreDNS. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the edge hands to the rest: objects, commands' output, and what went wrong. Pure."""
+"""What the edge returns to the other modules: objects, output of commands, and errors. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ Json = dict[str, Any]
 
 
 class ClusterError(OperatorError):
-    """The API server, or a pod, didn't give what was asked for. `status` is HTTP's, 0 without."""
+    """The API server, or a pod, didn't give an answer. `status` is the HTTP status, 0 if there is
+    none.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)

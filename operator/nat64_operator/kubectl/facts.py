@@ -1,4 +1,4 @@
-"""Gathering: what each command has to know, read from the API server and from the agents."""
+"""Gathers the facts for each command from the API server and from the agents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Target(NamedTuple):
     host: str
     port: int
     server: str
-    """The resolver to ask in place of the cluster's; empty for that."""
+    """The resolver to ask instead of the cluster's; empty for the cluster's."""
 
 
 def gateways(cluster: Cluster) -> list[Json]:
@@ -46,7 +46,7 @@ def policies(cluster: Cluster) -> list[Json]:
 
 
 def statuses(cluster: Cluster, found: list[Agent]) -> list[Report]:
-    """What each agent says of itself."""
+    """What each agent reports about itself."""
     return agents.ask_all(cluster, found, lambda a: ("status", "--name", a.gateway, "-o", "json"))
 
 
@@ -62,14 +62,14 @@ def pods(cluster: Cluster, node: str = "") -> list[Json]:
 
 
 def cluster_dns(cluster: Cluster) -> str:
-    """The address of the cluster's DNS; empty where it can't be found out."""
+    """The address of the cluster's DNS; empty if it is unknown."""
     path = f"/api/v1/namespaces/{DNS_NAMESPACE}/services"
     services = some(lambda: cluster.items(path, labelSelector=DNS_SELECTOR))
     return next((str(s["spec"]["clusterIP"]) for s in services), "")
 
 
 def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
-    """Everything that `trace` judges. Raises ClusterError where there is no such pod."""
+    """Everything that `trace` judges. Raises ClusterError if there is no such pod."""
     found = pod(cluster, target.namespace, target.pod)
     server = target.server or _server_of(cluster, found)
     report = _trace_report(cluster, namespace, found, target, server)
@@ -88,7 +88,7 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
 
 
 def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
-    """Everything that `doctor` judges. What can't be read is left out, and named."""
+    """Everything that `doctor` judges. What can't be read is named, and left out."""
     unread: dict[str, str] = {}
     objects = some(partial(gateways, cluster), "gateways", unread)
     wanted = some(partial(policies, cluster), "policies", unread)
@@ -130,7 +130,7 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
 
 
 def maybe(read: Callable[[], T], what: str = "", unread: dict[str, str] | None = None) -> T | None:
-    """Read; where that fails, note why and go on without."""
+    """Read; if that fails, note why and continue without it."""
     try:
         return read()
     except ClusterError as error:
@@ -142,7 +142,7 @@ def maybe(read: Callable[[], T], what: str = "", unread: dict[str, str] | None =
 def some(
     read: Callable[[], list[T]], what: str = "", unread: dict[str, str] | None = None
 ) -> list[T]:
-    """The same for a list: an empty one where it can't be read."""
+    """The same for a list: empty if it can't be read."""
     return maybe(read, what, unread) or []
 
 
@@ -158,12 +158,12 @@ def _objects(cluster: Cluster, path: str, kind: str) -> list[Json]:
 
 
 def _other_policies(cluster: Cluster, namespace: str) -> dict[str, list[str] | None]:
-    """Names by kind, None where they can't be read, without the kinds that aren't installed."""
+    """Names by kind, None if they can't be read, without the kinds that aren't installed."""
     found: dict[str, list[str] | None] = {}
     served: dict[str, bool] = {}
     for kind, path in network_policies.OTHER_KINDS.items():
-        # Who may not list a kind is refused before it is looked up, so discovery says first
-        # whether the cluster has it at all.
+        # A user who may not list a kind is refused before the kind is looked up. So discovery says
+        # first whether the cluster has it.
         group = "/".join(path.split("/")[:4])
         if group not in served:
             served[group] = maybe(partial(cluster.get, group)) is not None
@@ -180,7 +180,7 @@ def _other_policies(cluster: Cluster, namespace: str) -> dict[str, list[str] | N
 
 
 def _server_of(cluster: Cluster, found: Json) -> str:
-    """The resolver that a pod asks; empty where it isn't the cluster's."""
+    """The resolver that a pod asks; empty if it isn't the cluster's."""
     spec = found["spec"]
     kind = spec.get("dnsPolicy", "ClusterFirst")
     given = (spec.get("dnsConfig") or {}).get("nameservers") or ()
@@ -204,7 +204,7 @@ def _trace_report(
     elif address is not None and address.version == 6:
         argv += ["--destination", str(address)]
     reports = agents.ask_all(cluster, agents.find(cluster, namespace, node), lambda _: argv)
-    # Where a node has several gateways, the one that the destination belongs to.
+    # If a node has several gateways: the one to which the destination belongs.
     for report in reports:
         if not report.error and any(d["translated"] for d in report.data["destinations"]):
             return report
@@ -212,7 +212,7 @@ def _trace_report(
 
 
 def _explained(cluster: Cluster, report: Report | None, host: str, found: Json) -> tuple[str, ...]:
-    """How the sidecar answers a name that came back without an address of ours."""
+    """The sidecar's answer for a name for which the cluster's DNS gave no address of ours."""
     if report is None or report.error or not report.data["dns"]:
         return ()
     if any(d["translated"] for d in report.data["destinations"]):

@@ -1,6 +1,6 @@
-"""NetworkPolicies: whether any keeps a pod from an address. Pure.
+"""NetworkPolicies: whether one of them denies a pod an address. Pure.
 
-A CNI decides on the packet before it is translated, so on the IPv6 address under the prefix.
+A CNI decides before the packet is translated, so the IPv6 address under the prefix counts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ OTHER_KINDS = {
     ),
     "ClusterNetworkPolicy": "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
 }
-"""Kinds that may restrict a pod too and that nobody here evaluates, with the path of their list.
+"""Kinds that may restrict a pod too and that nothing here evaluates, with the path of their list.
 
-Calico's are read where it stores them, not through its own API server.
+Calico's are read from where it stores them, not through its own API server.
 """
 
 
@@ -45,7 +45,7 @@ def restricting(policies: Iterable[Json], labels: Mapping[str, str]) -> list[Jso
     found = []
     for policy in policies:
         spec = policy["spec"]
-        # Without policyTypes, a policy is about egress where it has egress rules.
+        # Without policyTypes, a policy is about egress if it has egress rules.
         types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
         if "Egress" in types and selects(spec.get("podSelector") or {}, labels):
             found.append(policy)
@@ -53,7 +53,7 @@ def restricting(policies: Iterable[Json], labels: Mapping[str, str]) -> list[Jso
 
 
 def allowing(policies: Iterable[Json], address: IPv6Address, port: int) -> list[str]:
-    """The names of those that let TCP to an address outside of the cluster pass."""
+    """The names of those that allow TCP to an address outside of the cluster."""
     return [
         policy["metadata"]["name"]
         for policy in policies
@@ -80,7 +80,7 @@ def _port_matches(entry: Mapping[str, Any], port: int) -> bool:
     first = entry.get("port")
     if first is None:
         return True
-    # A port by name is a pod's: it names none outside of the cluster.
+    # A named port belongs to a pod: it means none outside of the cluster.
     return isinstance(first, int) and first <= port <= int(entry.get("endPort") or first)
 
 

@@ -1,4 +1,4 @@
-"""Text for people: aligned tables, and colour where a terminal shows it."""
+"""Text for people: aligned tables, and colour if a terminal shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXIT_OK, EXIT_UNWELL, EXIT_FAILED = 0, 1, 2
 
 
 class Tone(enum.Enum):
-    """What a word means; the value is its ANSI colour."""
+    """The meaning of a word; the value is its ANSI colour."""
 
     PLAIN = ""
     GOOD = "32"
@@ -40,7 +40,7 @@ class Paint:
 
     @classmethod
     def of(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Paint:
-        """Colour for a terminal that can show it, and whose owner wants it (no-color.org)."""
+        """Colour for a terminal that can show it and whose owner wants it (no-color.org)."""
         wanted = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         return cls(stream.isatty() and wanted)
 
@@ -67,7 +67,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Cell]], paint: P
 
 
 def yes_no(value: bool) -> Cell:
-    """A truth that is good news."""
+    """A truth value for which true is good news."""
     return Cell("yes", Tone.GOOD) if value else Cell("no", Tone.BAD)
 
 
@@ -77,7 +77,7 @@ def to_json(value: Any) -> str:
 
 
 def wrapped(text: str, indent: int) -> str:
-    """Text in lines that fit, all but the first indented."""
+    """Text in lines that fit the terminal, all but the first indented."""
     return textwrap.fill(
         text,
         WIDTH,
@@ -89,7 +89,7 @@ def wrapped(text: str, indent: int) -> str:
 
 
 def progress(options: argparse.Namespace, text: str) -> None:
-    """On a terminal, what is being waited for."""
+    """On a terminal, say what the program waits for."""
     if sys.stderr.isatty() and options.output != "json":
         say(text)
 

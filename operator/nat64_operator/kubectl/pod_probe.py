@@ -1,7 +1,7 @@
-"""Runs inside a short-lived pod: sends packets, and prints what came of them as JSON.
+"""Runs inside a short-lived pod: sends packets, and prints the results as JSON.
 
-It needs the standard library and nothing else: its text is handed to the pod, so that the image
-there may be of any version. It judges nothing; `connectivity` and `disruption` do.
+It needs only the standard library: its text is sent to the pod, so that the image there may have
+any version. It judges nothing; `connectivity` and `disruption` do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one request. What fails is in `error`."""
+    """Carry out one request. If it fails, `error` has the reason."""
     what: dict[str, Callable[..., dict[str, Any]]] = {
         "resolve": resolve,
         "tcp": tcp,
@@ -77,7 +77,7 @@ def self_() -> dict[str, Any]:
 
 
 def addresses(name: str, family: int) -> list[str]:
-    """A name's addresses of one family; empty where it has none. Raises gaierror for the rest."""
+    """A name's addresses of one family; empty if there are none. Raises gaierror otherwise."""
     none = (
         socket.EAI_NONAME,
         getattr(socket, "EAI_NODATA", -5),
@@ -93,7 +93,7 @@ def addresses(name: str, family: int) -> list[str]:
 
 
 def resolve(name: str) -> dict[str, Any]:
-    """Both families' addresses of a name, as the pod's programs get them."""
+    """A name's addresses of both families, as the pod's programs get them."""
     return {
         "six": addresses(name, socket.AF_INET6),
         "four": addresses(name, socket.AF_INET),
@@ -123,7 +123,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
 
 
 def udp(host: str, port: int) -> dict[str, Any]:
-    """A datagram there, and anything back; a closed port's ICMP error is an answer too."""
+    """Send a datagram and wait for any answer; a closed port's ICMP error is an answer too."""
     began = time.monotonic()
     entry = socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM)[0]
     with socket.socket(*entry[:3]) as sock:
@@ -146,7 +146,7 @@ def udp(host: str, port: int) -> dict[str, Any]:
 
 
 def ping(host: str, full: bool = False) -> dict[str, Any]:
-    """An echo; `full` fills the path's MTU as this pod knows it, and learns from packet-too-big."""
+    """An echo. `full` fills the path's MTU as this pod knows it, and learns from packet-too-big."""
     entry = socket.getaddrinfo(host, 0, socket.AF_INET6, socket.SOCK_DGRAM)[0]
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6) as sock:
         sock.settimeout(WAIT)
@@ -163,7 +163,8 @@ def ping(host: str, full: bool = False) -> dict[str, Any]:
                     took = round((time.monotonic() - began) * 1000)
                     size = len(payload) + HEADERS
                     return {"milliseconds": took, "size": size, "first": first, "error": None}
-            # A packet-too-big gave the path a new MTU: that is no failure, and never goes up.
+            # A packet-too-big has lowered the path's MTU: this is not a failure, and the MTU never
+            # rises.
             learnt = _path_mtu(str(entry[4][0]))
             tries += learnt >= mtu
             mtu = min(mtu, learnt)
@@ -172,14 +173,14 @@ def ping(host: str, full: bool = False) -> dict[str, Any]:
 
 
 def _path_mtu(address: str) -> int:
-    """The path's MTU as the kernel knows it now; a socket keeps what it saw as it connected."""
+    """The path's MTU as the kernel knows it now; a socket keeps the one it connected with."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((address, 9))
         return sock.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU)
 
 
 def _echo(sock: socket.socket, sequence: int, payload: bytes) -> bool:
-    """Whether the payload came back; not where the kernel says that it is too long."""
+    """Whether the payload came back; false if the kernel says that it is too long."""
     try:
         sock.send(struct.pack("!BBHHH", 128, 0, 0, 0, sequence) + payload)
         while True:
@@ -193,12 +194,12 @@ def _echo(sock: socket.socket, sequence: int, payload: bytes) -> bool:
 
 
 class Flows:
-    """Connections that stay open, one request a second on each, and new ones beside them."""
+    """Connections that stay open, with one request per second on each, and new ones beside them."""
 
     def __init__(
         self, host: str, port: int, tls: bool, flows: int, silence: float, period: float
     ) -> None:
-        """`silence` is how many seconds without an answer end a flow, `period` those of a step."""
+        """After `silence` seconds without an answer a flow ends; a step takes `period` seconds."""
         self.host, self.port, self.tls = host, port, tls
         self.silence, self.period = silence, period
         self.flows: list[dict[str, Any]] = [
@@ -207,7 +208,7 @@ class Flows:
         self.opened: dict[str, Any] = {"ok": 0, "failed": []}
 
     def run(self) -> None:
-        """Go on until the process is killed; the file says at any time how it stands."""
+        """Continue until the process is killed; the file always has the current counts."""
         for state in self.flows:
             threading.Thread(target=self._keep, args=(state,), daemon=True).start()
         threading.Thread(target=self._open, daemon=True).start()
@@ -219,7 +220,7 @@ class Flows:
             time.sleep(self.period)
 
     def _open(self) -> None:
-        """A new connection again and again, with its name resolved anew."""
+        """Open a new connection again and again, and resolve its name each time."""
         while True:
             try:
                 connect(self.host, self.port, 10).close()
@@ -229,7 +230,7 @@ class Flows:
             time.sleep(self.period)
 
     def _keep(self, state: dict[str, Any]) -> None:
-        """One flow after the other; a server that closes in good order breaks nothing."""
+        """One flow after the other; a server that closes normally breaks nothing."""
         while True:
             try:
                 sock = self._connected()
@@ -250,7 +251,7 @@ class Flows:
         try:
             if self.tls:
                 context = ssl.create_default_context()
-                # Who answers doesn't matter here, and the image has no authorities.
+                # It doesn't matter who answers, and the image has no certificate authorities.
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 sock = context.wrap_socket(sock, server_hostname=self.host)
             sock.settimeout(self.silence)
@@ -278,7 +279,7 @@ class Flows:
 
 
 def said(error: OSError) -> str:
-    """An error in words."""
+    """An error as text."""
     if isinstance(error, TimeoutError):
         return "no answer"
     return error.strerror or str(error)

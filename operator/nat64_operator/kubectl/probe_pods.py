@@ -1,4 +1,4 @@
-"""Short-lived pods for `kubectl nat64 test`: what they are, and their life."""
+"""Short-lived pods for `kubectl nat64 test`: their manifests, and their life cycle."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RUN_PROBE = "import os; exec(compile(os.environ['PROBE'], 'probe', 'exec'))"
 SLEEP = "import time; time.sleep(86400)"
 OPERATOR = "app.kubernetes.io/name=nat64-operator"
 OVERALL_SECONDS = 600
-"""A pod ends by itself after that long, should nobody delete it; flows get their time on top."""
+"""A pod ends by itself after this time if nobody deletes it; flows get their time in addition."""
 
 
 class Access(Protocol):
-    """The part of `Cluster` that pods are made and asked by."""
+    """The part of `Cluster` that creates pods and gives them requests."""
 
     def get(self, path: str, **query: str) -> Json:
         """One object. Raises ClusterError."""
@@ -78,7 +78,8 @@ def manifest(
         "kind": "Pod",
         "metadata": {"name": name, "labels": LABELS},
         "spec": {
-            # Past the scheduler: a node that is cordoned or tainted translates all the same.
+            # This bypasses the scheduler, because a node that is cordoned or tainted translates
+            # too.
             "nodeName": node,
             "tolerations": [{"operator": "Exists"}],
             "restartPolicy": "Never",
@@ -92,7 +93,8 @@ def manifest(
                 "runAsUser": 65532,
                 "runAsGroup": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
-                # Pings without a capability; one of the sysctls that Kubernetes calls safe.
+                # This allows pings without a capability; it is one of the sysctls that Kubernetes
+                # calls safe.
                 "sysctls": [{"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}],
             },
             "containers": [
@@ -135,12 +137,15 @@ class Pods:
         for number, node in enumerate(nodes):
             name = f"nat64-test-{self._run}-{number}"
             body = manifest(name, node, self._image, flows, OVERALL_SECONDS + seconds)
-            # Known before it is made: what is made is deleted, even where the answer got lost.
+            # The name is noted before the pod is created, so that it is deleted even if the answer
+            # gets lost.
             self.by_node[node] = name
             self._cluster.create(self._path, body)
 
     def why_not_running(self, limit: float, pause: Callable[[float], None]) -> dict[str, str]:
-        """Wait until all run; nodes whose pod does not after `limit` seconds, with the reason."""
+        """Wait until all run. Returns the nodes whose pod doesn't run after `limit` seconds, with
+        the reason.
+        """
         deadline = time.monotonic() + limit
         while True:
             waiting = {}
@@ -171,7 +176,7 @@ class Pods:
         return found
 
     def delete(self) -> list[str]:
-        """Delete all; what couldn't be deleted is returned, in words."""
+        """Delete all; returns a text for each pod that couldn't be deleted."""
         failed = []
         for name in self.by_node.values():
             try:
@@ -183,7 +188,7 @@ class Pods:
 
 @contextmanager
 def running(pods: Pods, warn: Callable[[str], None]) -> Iterator[Pods]:
-    """The pods are deleted at the end, however it comes."""
+    """The pods are deleted at the end, also after an error."""
     try:
         yield pods
     finally:
@@ -192,7 +197,7 @@ def running(pods: Pods, warn: Callable[[str], None]) -> Iterator[Pods]:
 
 
 def why_not(pod: Json) -> str:
-    """Why a pod does not run; empty where it does."""
+    """Why a pod does not run; empty if it does."""
     status = pod.get("status") or {}
     if status.get("phase") == "Running":
         return ""

@@ -1,4 +1,6 @@
-"""Taking out of a bug report what belongs to others: client addresses, names they ask for. Pure."""
+"""Removes from a bug report what belongs to others: client addresses, and names that they ask for.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 from nat64_operator.kubectl.exec_output import Json
 
 OURS = "NAT64_"
-"""How our own environment variables begin. The values of others may be secrets."""
+"""Prefixes of our own environment variables. The values of others may be secrets."""
 HIDDEN = "(left out)"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -23,7 +25,7 @@ _QUESTION = re.compile(r'(?P<before>"[A-Z0-9]+ [A-Z]+ )(?P<name>\S+)(?P<after> (
 
 
 class Redactor:
-    """Replaces each address and asked-for name by a word, the same one wherever it stands."""
+    """Replaces each address and each name that was asked for by a word, always the same one."""
 
     def __init__(self, known: Iterable[str]) -> None:
         """`known` are texts of the cluster's configuration: addresses in them may be shown."""
@@ -33,7 +35,7 @@ class Redactor:
         self._words: dict[object, str] = {}
 
     def text(self, text: str) -> str:
-        """A text without others' addresses and names."""
+        """A text without the addresses and names of others."""
         parts, at = [], 0
         for match, address, length in _addresses(text):
             parts += [text[at : match.start()], self._shown(match, address, length)]
@@ -66,7 +68,7 @@ class Redactor:
 
 
 def clean(obj: Json) -> Json:
-    """An object without bookkeeping, and without what may be a secret."""
+    """An object without bookkeeping, and without possible secrets."""
     metadata = dict(obj.get("metadata") or {})
     metadata.pop("managedFields", None)
     annotations = dict(metadata.get("annotations") or {})

@@ -1,4 +1,4 @@
-"""`kubectl nat64 sessions` and `bib`: which pod holds which port, and talks to whom. Pure."""
+"""`kubectl nat64 sessions` and `bib`: which pod holds which port, and its sessions. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DestinationError(OperatorError):
 
 
 def destination(text: str, prefixes: Iterable[IPv6Network]) -> IPv4Network:
-    """Read a destination as a person gives it. Raises DestinationError."""
+    """Read a destination as a user writes it. Raises DestinationError."""
     try:
         return IPv4Network(text)
     except ValueError:

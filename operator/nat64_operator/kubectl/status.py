@@ -1,4 +1,4 @@
-"""`kubectl nat64 status`: gateways, policies, nodes, and what was dropped. Pure."""
+"""`kubectl nat64 status`: gateways, policies, nodes, and dropped packets. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table, yes_no
 
 FULL_PERCENT = 80
-"""From here on a pool or a table is worth a look."""
+"""From this usage on, a pool or a table needs attention."""
 
 
 def build(
@@ -61,7 +61,7 @@ def resource(obj: Json) -> dict[str, Any]:
 
 
 def condition(obj: Json, kind: str) -> Json:
-    """A condition of an object; empty where it has none of that type."""
+    """A condition of an object; empty if it has none of that type."""
     for found in (obj.get("status") or {}).get("conditions") or ():
         if found["type"] == kind:
             one: Json = found
@@ -127,7 +127,7 @@ def render(status: dict[str, Any], paint: Paint) -> str:
 
 
 def _warning_rows(nodes: Iterable[dict[str, Any]]) -> Iterator[Sequence[str | Cell]]:
-    """One row for each reason, with the nodes that have it and the words of the first."""
+    """One row per reason, with its nodes and the message of the first."""
     found: dict[str, tuple[Json, list[str]]] = {}
     for entry in nodes:
         for warning in entry["warnings"]:

@@ -1,4 +1,4 @@
-"""Hosts, ports and pods as a person writes them. Pure."""
+"""Hosts, ports and pods as a user writes them. Pure."""
 
 from __future__ import annotations
 

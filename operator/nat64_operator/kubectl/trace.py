@@ -1,4 +1,6 @@
-"""`kubectl nat64 trace`: judges, step by step, what was gathered about a pod's way. Pure."""
+"""`kubectl nat64 trace`: judges, step by step, what was gathered about a pod's path to a host.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ class Facts(NamedTuple):
     host: str
     port: int
     server: str
-    """The cluster's DNS; empty where the pod doesn't ask it, or the host is an address."""
+    """The cluster's DNS; empty if the pod doesn't ask it, or the host is an address."""
     report: Report | None
-    """What the agent on the pod's node found; None where the node has no agent."""
+    """The facts from the agent on the pod's node; None if the node has no agent."""
     policies: list[Json] | None
     """DNS64Policies."""
     network_policies: list[Json] | None
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
     other_policies: Mapping[str, list[str] | None] = {}
     """Names of objects of OTHER_KINDS by kind, without the kinds that the cluster doesn't know."""
     explained: tuple[str, ...] = ()
-    """How the sidecar on the pod's node answers the name, where that matters."""
+    """How the sidecar on the pod's node answers the name, if that matters."""
 
 
 def literal(host: str) -> IPv4Address | IPv6Address | None:
@@ -49,7 +51,7 @@ def addresses(pod: Json, version: int) -> list[str]:
 
 
 def judge(facts: Facts) -> list[Step]:
-    """All steps up to the one where the way ends."""
+    """All steps up to the one where the path ends."""
     steps: list[Step] = []
     for step in _walk(facts):
         steps.append(step)
@@ -203,7 +205,7 @@ def _why_unsynthesized(policies: Iterable[Json] | None) -> str:
 
 
 def _other_policies(facts: Facts) -> Iterator[Step]:
-    """Policies that aren't Kubernetes' own are named, since nothing here evaluates them."""
+    """Policies of other kinds than Kubernetes' own are named: nothing here evaluates them."""
     for kind, names in facts.other_policies.items():
         if names == []:
             continue

@@ -1,4 +1,4 @@
-"""The later half of a trace: from the packet on its node to the server's answer. Pure."""
+"""The second half of a trace: from the packet on its node to the server's answer. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kubectl nat64 version`: of this program, the operator and the agents. Pure."""
+"""`kubectl nat64 version`: the versions of this program, the operator and the agents. Pure."""
 
 from __future__ import annotations
 
