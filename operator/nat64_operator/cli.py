@@ -95,6 +95,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         pod_labels=_json("--pod-labels", options.pod_labels),
         pod_annotations=_json("--pod-annotations", options.pod_annotations),
         log_format=_one_of("--dataplane-log-format", options.dataplane_log_format, FORMATS),
+        startup_taint=options.startup_taint,
         selinux_options=_json("--selinux-options", options.selinux_options),
         coredns_namespace=options.coredns_namespace,
         confirm_seconds=options.confirm_seconds,
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--pod-labels", "{}", "labels of its pods, JSON")
     _flag(runs, "--pod-annotations", "{}", "annotations of its pods, JSON")
     _flag(runs, "--selinux-options", "{}", "seLinuxOptions of the translator, JSON")
+    _flag(runs, "--startup-taint", "", "key of a taint that nodes lose once they translate")
     _flag(runs, "--dataplane-log-format", "text", "of its logs: text or json")
     _flag(runs, "--log-level", "info", "debug, info, warning or error; -v is debug")
     _flag(runs, "--log-format", "text", "text, or json: an object a line")

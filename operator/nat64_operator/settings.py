@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pod_annotations: dict[str, str] = msgspec.field(default_factory=dict)
     log_format: str = "text"
     """Of the data plane's logs: text or json."""
+    startup_taint: str = ""
+    """The key of a taint that nodes lose once they translate; empty for none."""
     selinux_options: dict[str, str] = msgspec.field(default_factory=dict)
     """The SELinux context of the containers that write to the node; the runtime's where empty."""
 

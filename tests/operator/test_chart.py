@@ -245,6 +245,7 @@ EVERY_KNOB: dict[str, Any] = {
     "dataplane": {
         "podLabels": {"cost": "8"},
         "podAnnotations": {"d/e": "f"},
+        "startupTaint": "nat64-operator.io/starting",
         "logFormat": "json",
         "seLinuxOptions": {"type": "spc_t"},
     },
@@ -264,6 +265,7 @@ def knobs(tmp_path: Path) -> dict[tuple[str, str], Any]:
 def test_every_knob_is_where_it_belongs(knobs: dict[tuple[str, str], Any]) -> None:
     template = knobs["Deployment", "nat64-operator"]["spec"]["template"]
     given = EVERY_KNOB["operator"]
+    given_taint = EVERY_KNOB["dataplane"]["startupTaint"]
     labels = template["metadata"]["labels"]
     assert (labels["cost"], labels["team"]) == ("7", "network")
     assert template["metadata"]["annotations"] == {"a/b": "c"}
@@ -276,6 +278,10 @@ def test_every_knob_is_where_it_belongs(knobs: dict[tuple[str, str], Any]) -> No
     assert json.loads(env["NAT64_POD_LABELS"]) == {"cost": "8"}
     assert json.loads(env["NAT64_POD_ANNOTATIONS"]) == {"d/e": "f"}
     assert env["NAT64_DATAPLANE_LOG_FORMAT"] == "json"
+    assert env["NAT64_STARTUP_TAINT"] == given_taint
+    for chart, verbs in ((knobs, ["list", "watch", "get", "patch"]), (render(), ["list", "watch"])):
+        rules = chart["ClusterRole", "nat64-operator"]["rules"]
+        assert [rule["verbs"] for rule in rules if rule["resources"] == ["nodes"]] == [verbs]
     assert json.loads(env["NAT64_SELINUX_OPTIONS"]) == {"type": "spc_t"}
     account = knobs["ServiceAccount", "nat64-operator"]["metadata"]
     assert account["annotations"] == {"iam/role": "r"}

@@ -34,6 +34,7 @@ from nat64_operator.reconcile.actions import (
     Replace,
     SetFinalizers,
     SetStatus,
+    Untaint,
     WriteCorefile,
     WriteKeys,
 )
@@ -189,7 +190,7 @@ class Executor:
 
     def _note_refusal(self, subject: Ref, message: str) -> set[Ref]:
         """Store a refusal; returns the subject if its status has to report a new message."""
-        if subject.kind == "ConfigMap" or self._store.refused.get(subject) == message:
+        if subject.kind in ("ConfigMap", "Node") or self._store.refused.get(subject) == message:
             return set()
         self._store.refused[subject] = message
         return {subject}
@@ -211,7 +212,9 @@ class Executor:
 
     def _remember(self, action: Action, result: dict[str, Any] | None) -> None:
         match action:
-            case Apply() | Replace() | SetFinalizers() | SetStatus() if result is not None:
+            case Apply() | Replace() | SetFinalizers() | SetStatus() | Untaint() if (
+                result is not None
+            ):
                 log.info("%s %s", type(action).__name__, Ref.of(result))
                 if isinstance(action, SetFinalizers) and not _remains(result):
                     self._store.drop(action.ref.kind, Ref.of(result))

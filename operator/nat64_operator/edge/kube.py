@@ -28,9 +28,11 @@ from nat64_operator.reconcile.actions import (
     Replace,
     SetFinalizers,
     SetStatus,
+    Untaint,
     WriteCorefile,
     WriteKeys,
 )
+from nat64_operator.reconcile.startup_taint import without_taint
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import FIELD_MANAGER
@@ -144,6 +146,9 @@ class Kube:
                     },
                 ]
                 return self._call("PATCH", ref, {"fieldManager": FIELD_MANAGER}, steps, _JSON_PATCH)
+            case Untaint(node, key):
+                found = self.get(Ref("Node", node))
+                return self.merge(Ref("Node", node), without_taint(found, key)) if found else None
             case Announce():
                 self._announce(action)
                 return None

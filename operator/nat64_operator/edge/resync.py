@@ -23,6 +23,7 @@ from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
 from nat64_operator.reconcile.plan import removing, with_failing_nodes
 from nat64_operator.reconcile.rollout import under_way
+from nat64_operator.reconcile.startup_taint import waiting
 from nat64_operator.render import names
 from nat64_operator.settings import Settings
 
@@ -102,9 +103,12 @@ class Reader:
         }
 
     async def pods(self) -> dict[str, tuple[Pod, ...]]:
-        """The pods of gateways that are being removed, have failing nodes, or a canary."""
+        """The pods of gateways that are being removed, or have failing nodes, a canary, or nodes
+        that wait for them.
+        """
         world, now = self._store.world(time.time(), {}), time.monotonic()
         going, failing, rolling = removing(world), with_failing_nodes(world), under_way(world)
+        rolling |= waiting(world)
         wanted = going | failing | rolling
 
         def fetch(gateway: str) -> tuple[Pod, ...]:

@@ -105,6 +105,13 @@ class Announce(msgspec.Struct, frozen=True):
         return json.dumps([self.content, self.by_node], sort_keys=True)
 
 
+class Untaint(msgspec.Struct, frozen=True):
+    """Take the taints with a key off a node."""
+
+    node: str
+    key: str
+
+
 class Emit(msgspec.Struct, frozen=True):
     """An Event about a custom resource."""
 
@@ -125,6 +132,7 @@ Action = (
     | WriteKeys
     | Disown
     | Announce
+    | Untaint
     | Emit
 )
 

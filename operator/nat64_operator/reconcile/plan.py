@@ -28,6 +28,7 @@ from nat64_operator.reconcile import (
     policies,
     questions,
     removal,
+    startup_taint,
     status,
 )
 from nat64_operator.reconcile.actions import Defect, Delete, Group, Plan, Question
@@ -135,6 +136,8 @@ def reconcile(world: World) -> Plan:
             made.group(group)
         if seen.shares is not None:
             made.wake(seen.shares.allocation.wake)
+    for group in startup_taint.step(observed.values(), world):
+        made.group(group)
     for name in sorted(world.gateways_left_behind()):
         made.leaving(Ref(gateway_api.KIND, name), partial(_forget_gateway, name, world))
     return made.plan()

@@ -38,6 +38,8 @@ class Pod(NamedTuple):
     template: str = ""
     """The hash of the template that it was made of."""
     deleting: bool = False
+    translates: bool = False
+    """Whether its translator's container is ready, whatever the sidecar's is."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -55,6 +57,7 @@ class Pod(NamedTuple):
             metadata.get("uid", ""),
             (metadata.get("annotations") or {}).get(names.TEMPLATE, ""),
             "deletionTimestamp" in metadata,
+            any(c["name"] == "translator" and c.get("ready") for c in _containers(obj)),
         )
 
 
