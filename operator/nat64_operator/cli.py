@@ -95,6 +95,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         pod_labels=_json("--pod-labels", options.pod_labels),
         pod_annotations=_json("--pod-annotations", options.pod_annotations),
         log_format=_one_of("--dataplane-log-format", options.dataplane_log_format, FORMATS),
+        service_labels=_json("--service-labels", options.service_labels),
+        service_annotations=_json("--service-annotations", options.service_annotations),
         startup_taint=options.startup_taint,
         selinux_options=_json("--selinux-options", options.selinux_options),
         coredns_namespace=options.coredns_namespace,
@@ -165,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     _flag(runs, "--dns64-resources", "{}", "resources of the sidecar, JSON")
     _flag(runs, "--pod-labels", "{}", "labels of its pods, JSON")
     _flag(runs, "--pod-annotations", "{}", "annotations of its pods, JSON")
+    _flag(runs, "--service-labels", "{}", "labels of the sidecars' Services, JSON")
+    _flag(runs, "--service-annotations", "{}", "annotations of these Services, JSON")
     _flag(runs, "--selinux-options", "{}", "seLinuxOptions of the translator, JSON")
     _flag(runs, "--startup-taint", "", "key of a taint that nodes lose once they translate")
     _flag(runs, "--dataplane-log-format", "text", "of its logs: text or json")

@@ -28,6 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pod_labels: dict[str, str] = msgspec.field(default_factory=dict)
     """On the data plane's pods, beside the operator's own labels, which win."""
     pod_annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    service_labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """On the Services of the sidecars, beside the operator's own labels, which win."""
+    service_annotations: dict[str, str] = msgspec.field(default_factory=dict)
     log_format: str = "text"
     """Of the data plane's logs: text or json."""
     startup_taint: str = ""

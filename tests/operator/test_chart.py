@@ -245,6 +245,8 @@ EVERY_KNOB: dict[str, Any] = {
     "dataplane": {
         "podLabels": {"cost": "8"},
         "podAnnotations": {"d/e": "f"},
+        "serviceLabels": {"cost": "9"},
+        "serviceAnnotations": {"g/h": "i"},
         "startupTaint": "nat64-operator.io/starting",
         "logFormat": "json",
         "seLinuxOptions": {"type": "spc_t"},
@@ -278,6 +280,8 @@ def test_every_knob_is_where_it_belongs(knobs: dict[tuple[str, str], Any]) -> No
     assert json.loads(env["NAT64_POD_LABELS"]) == {"cost": "8"}
     assert json.loads(env["NAT64_POD_ANNOTATIONS"]) == {"d/e": "f"}
     assert env["NAT64_DATAPLANE_LOG_FORMAT"] == "json"
+    assert json.loads(env["NAT64_SERVICE_LABELS"]) == {"cost": "9"}
+    assert json.loads(env["NAT64_SERVICE_ANNOTATIONS"]) == {"g/h": "i"}
     assert env["NAT64_STARTUP_TAINT"] == given_taint
     for chart, verbs in ((knobs, ["list", "watch", "get", "patch"]), (render(), ["list", "watch"])):
         rules = chart["ClusterRole", "nat64-operator"]["rules"]

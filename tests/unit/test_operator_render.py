@@ -12,7 +12,7 @@ from nat64_dataplane.log_format import JsonFormatter
 from nat64_operator.api.gateway import Gateway
 from nat64_operator.edge import logs
 from nat64_operator.reconcile.drift import covers
-from nat64_operator.render import containers, gateway
+from nat64_operator.render import containers, gateway, names
 from nat64_operator.render.daemonset import daemon_set
 from nat64_operator.render.resources import MEBI, add_memory, translator_resources
 from tests.unit.operator_simulation import SETTINGS
@@ -78,6 +78,19 @@ def test_labels_and_annotations_of_the_chart_are_on_the_pods_and_not_on_their_se
     assert metadata["labels"] == {"team": "network", **ours}
     assert metadata["annotations"]["a/b"] == "c"
     assert made["spec"]["selector"]["matchLabels"] == ours
+
+
+def test_labels_and_annotations_of_the_chart_are_on_the_service_and_not_in_its_selector() -> None:
+    given = {"team": "network", names.GATEWAY_LABEL: "stolen"}
+    settings = msgspec.structs.replace(
+        SETTINGS, service_labels=given, service_annotations={"a/b": "c"}
+    )
+    made = gateway.service(Gateway.parse(DEFAULT), settings)
+    plain = gateway.service(Gateway.parse(DEFAULT), SETTINGS)
+    labels = made["metadata"]["labels"]
+    assert (labels["team"], labels[names.GATEWAY_LABEL]) == ("network", "default")
+    assert made["metadata"]["annotations"]["a/b"] == "c"
+    assert made["spec"] == plain["spec"]
 
 
 def test_what_writes_to_the_node_gets_the_selinux_context() -> None:

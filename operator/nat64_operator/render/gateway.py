@@ -48,7 +48,8 @@ def service(
             "metadata": {
                 "name": names.dns_service(gateway.name),
                 "namespace": settings.namespace,
-                "labels": names.labels(gateway.name),
+                "labels": {**settings.service_labels, **names.labels(gateway.name)},
+                "annotations": settings.service_annotations,
             },
             "spec": {
                 "type": "ClusterIP",
