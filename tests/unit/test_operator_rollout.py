@@ -68,6 +68,16 @@ def test_nothing_is_deleted_that_would_come_back_as_it_was() -> None:
     assert deleted(gateway, a_world(gateway, pod("c1"), seen=False)) == []
 
 
+def test_a_new_pod_whose_annotations_something_took_off_is_not_deleted_again_and_again() -> None:
+    gateway = a_gateway(canary={"nodeSelector": CANARY})
+    bare = pod("c1", template="")
+    for generation, expected in (("7", []), ("8", ["c1"])):
+        world = a_world(gateway, bare._replace(generation="7"))
+        for obj in world.owned.values():
+            obj["metadata"]["annotations"][rollout.GENERATION] = generation
+        assert deleted(gateway, world) == expected
+
+
 @pytest.mark.parametrize("strategy", [{}, {"type": "OnDelete"}])
 def test_without_a_canary_no_pod_is_deleted(strategy: dict[str, Any]) -> None:
     gateway = a_gateway(**strategy)

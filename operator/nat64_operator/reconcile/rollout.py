@@ -16,6 +16,9 @@ from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
 
+GENERATION = "deprecated.daemonset.template.generation"
+"""An annotation of DaemonSets; their pods have its value as a label."""
+
 
 def under_way(world: World) -> set[str]:
     """Gateways with a canary whose nodes don't all have the DaemonSet's template: to choose the
@@ -38,7 +41,16 @@ def step(gateway: Gateway, world: World) -> list[Delete]:
         return []
     nodes = world.select(canary.node_selector)
     pods = [pod for pod in world.pods.get(gateway.name, ()) if pod.node in nodes]
-    outdated = [pod for pod in pods if pod.template != template and not pod.deleting]
+    # By the controller's word, too: where something takes annotations off pods, ours would say that
+    # each new pod is an old one, and none would live for long.
+    generation = get(daemon_set, "metadata", "annotations", GENERATION)
+    outdated = [
+        pod
+        for pod in pods
+        if pod.template != template
+        and not pod.deleting
+        and (generation is None or pod.generation != generation)
+    ]
     unavailable = sum(not pod.ready or pod.deleting for pod in pods)
     free = most_unavailable(gateway, Counts.of(daemon_set).desired) - unavailable
     ready = sorted(pod.name for pod in outdated if pod.ready)[: max(free, 0)]

@@ -38,6 +38,8 @@ class Pod(NamedTuple):
     template: str = ""
     """The hash of the template that it was made of."""
     deleting: bool = False
+    generation: str = ""
+    """What the DaemonSet controller says that it was made of."""
     translates: bool = False
     """Whether its translator's container is ready, whatever the sidecar's is."""
 
@@ -57,6 +59,7 @@ class Pod(NamedTuple):
             metadata.get("uid", ""),
             (metadata.get("annotations") or {}).get(names.TEMPLATE, ""),
             "deletionTimestamp" in metadata,
+            (metadata.get("labels") or {}).get("pod-template-generation", ""),
             any(c["name"] == "translator" and c.get("ready") for c in _containers(obj)),
         )
 
