@@ -1,4 +1,4 @@
-"""The process: listeners, reload, readiness, endpoints, and an end without a gap."""
+"""The process: listeners, reload, readiness, HTTP endpoints, and an end without a gap."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nat64_dataplane.http_server import HttpServer
 logger = logging.getLogger("nat64_dns64")
 
 DRAIN_SECONDS = 5.0
-"""How long queries in flight may take to end once the listeners are closed."""
+"""How long queries in flight have to end once the listeners are closed."""
 
 ListenAddress = tuple[str, int]
 
@@ -46,7 +46,7 @@ class App:
         self.stopping = False
         self.stop = asyncio.Event()
         self.failed = False
-        """Whether the process ends because something is wrong, as `loop` may find."""
+        """Whether the process ends because of a fault, which `loop` may find."""
         self._entropy = Entropy()
         self._dispatchers: dict[ListenAddress, ZoneDispatcher] = {}
         self._listeners: dict[ListenAddress, list[UdpListener | TcpListener]] = {}
@@ -56,7 +56,7 @@ class App:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError at the start."""
         loop = asyncio.get_running_loop()
-        # before anyone can see us listen, and send a signal that would end us
+        # before anybody can see that we listen, and send a signal that would end us
         reload_now = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, reload_now.set)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -158,9 +158,9 @@ class App:
         return list(dict.fromkeys(reasons))
 
     async def reload(self, *, asked: bool = True) -> None:
-        """Read the Corefile again; keep the running one where it is refused, and say so once.
+        """Read the Corefile again. If it is refused, keep the running one and log it once.
 
-        `asked`: somebody wants to know, so say it again.
+        `asked`: a person waits for the result, so log it again.
         """
         try:
             settings = settings_module.from_file(self.path)
@@ -189,7 +189,8 @@ class App:
     ) -> tuple[list[ServerBlock], dict[ListenAddress, list[ServerBlock]]]:
         blocks: list[ServerBlock] = []
         places: dict[ListenAddress, list[ServerBlock]] = {}
-        # with a block more or less on a port, what one has cached may be another's to answer
+        # if a block is added or removed on a port, another block may have to answer what one has
+        # cached
         zones = _zones_by_port(settings)
         before = _zones_by_port(self.settings)
         try:

@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(path: Path, settings: Settings) -> int:
     app = App(path, settings)
-    # What is loaded by now stays: the collector need not look at it again.
+    # The objects loaded so far stay, so the garbage collector need not visit them again.
     gc.collect()
     gc.freeze()
-    # Nor at the cache again and again: what lives long here is no garbage.
+    # Nor the cache again and again: long-lived objects there are no garbage.
     gc.set_threshold(50_000, 20, 1000)
     logging.getLogger("nat64_dns64").info(
         "plugin/reload: running Corefile, SHA512 = %s", settings.content_hash

@@ -1,4 +1,3 @@
-"""Who may ask (`acl`), and how many questions and connections one client may hold.
-It may import message and settings. It must never know what a question is answered with, nor by
-whom.
+"""Which clients may ask (`acl`), and how many questions and connections each may hold. It may
+import message and settings. It must never know how a question is answered, nor by whom.
 """

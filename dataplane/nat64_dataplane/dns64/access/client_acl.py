@@ -1,8 +1,8 @@
 """Clients: their address and family, and what `acl` allows them.
 
 Clients that no rule names get a safe default: loopback, link-local, unique local and private
-clients may ask, others are refused. So no Corefile makes an open resolver unless it says so with
-`allow net *`.
+clients may ask, others are refused. So a Corefile makes an open resolver only if it says `allow net
+*`.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Client:
 
 
 class ClientAcl:
-    """The access rules of one server block, with a memory of who was judged."""
+    """The access rules of one server block, with a cache of the decisions."""
 
     def __init__(self, acls: tuple[Acl, ...], served: tuple[str, ...] = (".",)) -> None:
-        """`served` are the block's own zones: no other names are judged."""
+        """`served` are the block's own zones: the rules apply to no other names."""
         self._acls = [(Zones(acl.zones), acl.rules) for acl in acls]
         self._known: dict[str, Client] = {}
         self._simple = all(
@@ -79,7 +79,7 @@ class ClientAcl:
         return client
 
     def may_ask(self, host: str) -> bool:
-        """Whether this client is answered at all: for messages that no rule can judge."""
+        """Whether this client is answered at all: for messages to which no rule applies."""
         client = self.get(host)
         return client.always or (
             not self._simple or self._judge(client.address, b"\0", 0) in ("allow", "filter")

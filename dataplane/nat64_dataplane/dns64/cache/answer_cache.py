@@ -1,12 +1,12 @@
-"""Answers by question, found by the very bytes of the query that asks for them.
+"""Answers by question. The bytes of a query are the key.
 
-The hot path slices a query where its form is the usual one (one question, RD set, with or without
-a bare OPT record) and looks the question up as it stands, letter case included. So a hit costs a
-few slices, a lookup and a join. Whatever has another form is parsed and comes in by `find`.
+The hot path slices a query if it has the usual form (one question, RD set, with or without a bare
+OPT record) and looks up the question's bytes, letter case included. So a hit costs a few slices, a
+lookup and a join. A query of any other form is parsed and uses `find`.
 
-Bounds are in entries. When one is reached the oldest sixty-fourth goes: cheaper than exact LRU,
-and an answer in use comes back with its next question. Times are whole seconds of one monotonic
-clock, given by the caller.
+Limits are in entries. When one is reached, the oldest sixty-fourth is removed: this is cheaper than
+exact LRU, and an answer in use comes back with its next question. Times are whole seconds of one
+monotonic clock, given by the caller.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ class AnswerCache:
         self._forms: dict[bytes, _OptForm] = {}
         self._shapes: dict[tuple[object, ...], EntryShape] = {}
         self._second = 0
-        """The time of the last answer: one object for all entries of the same second."""
+        """The time of the last answer: all entries of the same second share one object."""
         self._ages = not settings.keep_ttl
         self._prefetch = settings.prefetch
         self._prefetch_pause = settings.prefetch_duration
         self._prefers_positive = settings.prefer_positive
 
     def hit(self, query: bytes, now: int, *, synthesize: bool, family: int) -> bytes | None:
-        """Answer a query in the usual form from the cache, whole and fresh, or not at all."""
+        """Answer a query in the usual form from the cache with a fresh answer, or not at all."""
         head = query[2:12]
         if head == _PLAIN:
             form, question = None, query[12:]
@@ -132,7 +132,7 @@ class AnswerCache:
         return response
 
     def plain_size(self, query: bytes) -> int | None:
-        """Where the question ends in a query of the usual form without DO; None for others."""
+        """The end of the question in a query of the usual form without DO; None for others."""
         head = query[2:12]
         if head == _PLAIN:
             return len(query)
@@ -142,7 +142,7 @@ class AnswerCache:
         return len(query) - _OPT_SIZE if form is not None and not form.do else None
 
     def knows(self, question: bytes, view: AnswerVariant, now: int) -> bool:
-        """Whether there is a fresh answer of any kind, be it one that the hot path can't give."""
+        """Whether there is a fresh answer of any kind, even one that the hot path can't give."""
         for table in self._tables[view]:
             entry = table.get(question)
             if entry is not None and entry.left(now) > 0:
@@ -150,7 +150,7 @@ class AnswerCache:
         return False
 
     def learn_opt_form(self, message: bytes, query: Query) -> None:
-        """Remember how this query asks, so that the next one like it can take the hot path."""
+        """Store the form of this query, so that the next one like it can take the hot path."""
         edns = query.edns
         opt = message[-_OPT_SIZE:]
         if (
@@ -168,7 +168,7 @@ class AnswerCache:
         self._forms[opt] = _OptForm(limit, edns.do, reply)
 
     def wants_prefetch(self, entry: CacheEntry, now: int) -> bool:
-        """Count that an entry is asked for. Whether it's popular by now, and near its end."""
+        """Count a query for an entry. Returns whether it is popular by now and near its end."""
         if not self._prefetch:
             return False
         entry.seen(now, self._prefetch_pause)
@@ -178,7 +178,7 @@ class AnswerCache:
         return left <= max(1, entry.shape.ttl * self.settings.prefetch_percent // 100)
 
     def find(self, question: bytes, view: AnswerVariant, now: int) -> CacheEntry | None:
-        """Return the fresh entry, else an expired one; `question` in lower case."""
+        """Return the fresh entry, otherwise an expired one; `question` in lower case."""
         expired: CacheEntry | None = None
         for table in self._tables[view]:
             entry = table.get(question)
@@ -200,10 +200,10 @@ class AnswerCache:
         return -entry.left(now) < stale.duration
 
     def put(self, question: bytes, view: AnswerVariant, answer: Answer, now: int) -> None:
-        """Keep an answer, if it may be kept; `question` in lower case.
+        """Keep an answer, if that is allowed; `question` in lower case.
 
-        TTLs above the most that the settings allow are lowered in `answer` itself, so that the
-        client that caused it sees what later ones see.
+        TTLs above the maximum of the settings are lowered in `answer` itself, so that the client
+        that caused it sees the same as later ones.
         """
         name = question[:-4]
         kind = answer.kind
@@ -214,8 +214,8 @@ class AnswerCache:
         table = tables.of(kind)
         counts = self._counts
         for other in (SUCCESS, DENIAL, ERROR):
-            # a failure leaves what was known, and a denial too where positive answers are
-            # preferred; all else replaces it, and goes to the order's end
+            # A failure leaves the known answer, and so does a denial if positive answers are
+            # preferred; anything else replaces it, and goes to the end of the order.
             if kind == ERROR != other or (self._prefers_positive and (kind, other) == _KEEPS):
                 continue
             replaced = tables.of(other)

@@ -1,4 +1,4 @@
-"""What the cache holds: an answer that ages, and what many answers have in common."""
+"""The cache's entries: an answer that ages, and what many answers have in common."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _TTL = Struct("!I")
 
 
 class AnswerVariant(NamedTuple):
-    """What an answer depends on beside the question."""
+    """What an answer depends on apart from the question."""
 
     synthesize: bool
     do: bool
     cd: bool
     rd: bool = True
-    """False for questions that want no recursion: what comes of those isn't kept."""
+    """False for questions without recursion: their answers aren't kept."""
 
 
 VARIANTS = {
@@ -31,7 +31,7 @@ VARIANTS = {
 
 
 class EntryShape:
-    """What most answers share: flags, counts, and where TTLs are. One object serves many."""
+    """What most answers share: flags, counts, and offsets of TTLs. Many answers use one object."""
 
     __slots__ = ("counts", "flags", "head", "head_opt", "kind", "offsets", "ttl")
 
@@ -48,7 +48,7 @@ class EntryShape:
 
 
 class CacheEntry:
-    """A cached answer. `body` is `age` seconds older than it came."""
+    """A cached answer. `body` has been aged by `age` seconds."""
 
     __slots__ = (
         "age", "body", "errors", "hits", "last_hit", "served", "shape", "stored", "synthesized",
@@ -61,19 +61,19 @@ class CacheEntry:
         self.stored = stored
         self.synthesized = answer.synthesized
         self.served = served
-        """Where responses from the hot path are counted; shared by all entries alike."""
+        """The counts of responses from the hot path; all similar entries share it."""
         self.age = 0
         self.hits = 0
-        """How often it was asked for without a longer pause than `prefetch` allows."""
+        """How often it was asked for without a pause longer than `prefetch` allows."""
         self.last_hit = stored
 
     def seen(self, now: int, pause: float) -> None:
-        """Count a hit; one that comes later than `pause` after the last begins anew."""
+        """Count a hit. If it comes later than `pause` after the last one, the count starts anew."""
         self.hits = self.hits + 1 if now - self.last_hit <= pause else 1
         self.last_hit = now
 
     def count_down(self, age: int) -> None:
-        """Make every TTL `age` seconds less than it was when stored; none goes below zero."""
+        """Make every TTL `age` seconds less than it was when stored, but not below zero."""
         body = bytearray(self.body)
         elapsed = age - self.age
         for offset in self.shape.offsets:

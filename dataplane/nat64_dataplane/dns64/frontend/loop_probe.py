@@ -1,4 +1,4 @@
-"""The `loop` stanza: a question that comes back to us shows that upstream forwards to us."""
+"""The `loop` stanza: if a question of ours comes back to us, an upstream forwards to us."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from nat64_dataplane.dns64.message.wire import Reply
 HINFO = 13
 TRY_SECONDS = 30.0
 SEEN_MEANS_LOOP = 1
-"""We send the probe upstream, not to ourselves as CoreDNS does: to see it once is to see a loop."""
+"""The probe goes to the upstream, not to ourselves as in CoreDNS. So seeing it once proves a loop.
+"""
 
 
 class LoopProbe:
-    """Sends the probe until it has got through once."""
+    """Sends the probe until an upstream has answered it once."""
 
     def __init__(self, block: ServerBlock, found: Callable[[str], None]) -> None:
         self._engine = block

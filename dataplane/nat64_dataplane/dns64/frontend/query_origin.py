@@ -1,4 +1,4 @@
-"""Where a query came from, and what is counted and logged of its response."""
+"""Where a query came from, and how its response is counted and logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nat64_dataplane.dns64.message import wire
 from nat64_dataplane.dns64.message.wire import Query
 
 Send = Callable[[bytes | None], None]
-"""Sends a response; None where there is none to send."""
+"""Sends a response; None if there is none to send."""
 
 
 class QueryOrigin(NamedTuple):

@@ -1,6 +1,6 @@
-"""One server block at work: from a query's bytes to its response.
+"""A running server block: from a query's bytes to its response.
 
-`hit` is the hot path and touches nothing but the cache. `quick` takes the usual miss. `accept` does
+`hit` is the hot path and uses nothing but the cache. `quick` takes the usual miss. `accept` does
 everything else: access rules, views, stale answers, limits, counts and logs.
 """
 
@@ -57,10 +57,12 @@ class ServerBlock:
         keep_cache: bool = True,
         limits: ClientLimits = LIMITS,
     ) -> None:
-        """`before` ran this block until now: its counts continue, and its cache if that is safe."""
+        """`before` is the previous run of this block: its counts continue, and its cache if that is
+        safe.
+        """
         self.settings = settings
         self.zones = {domain_names.from_text(zone): zone for zone in settings.zones}
-        """What it serves, by wire name."""
+        """Its zones, as wire names."""
         self.stats: Counters = before.stats if before is not None else Counters(self.zones)
         self.clients = ClientAcl(settings.acls, settings.zones)
         self.policy = Dns64Policy(settings.dns64) if settings.dns64 else None
@@ -82,7 +84,7 @@ class ServerBlock:
         self.hot = False
         """Whether responses may come from the hot path."""
         self.probe: bytes | None = None
-        """The name that `loop` asks for, while it does."""
+        """The name that the `loop` probe asks for, while it runs."""
         self.probe_seen = 0
         self._hosts: dict[bytes, Client] = {}
         self._loop = asyncio.get_running_loop()
@@ -99,7 +101,9 @@ class ServerBlock:
         return changed
 
     def hit(self, message: bytes, host: bytes, now: int) -> bytes | None:
-        """Answer from the cache at once, or not. `host` is the client as the kernel has it."""
+        """Answer from the cache at once, or not at all. `host` is the client as the kernel reports
+        it.
+        """
         if not self.hot:
             return None
         assert self.cache is not None, "without a cache nothing is hot"
@@ -113,7 +117,7 @@ class ServerBlock:
         return response
 
     def take_fast_path(self, asker: PendingMessage, host: bytes) -> bool:
-        """Resolve a miss by the fast path where it can be. Returns whether it is."""
+        """Resolve a miss on the fast path if possible. Returns whether it is."""
         client = self._hosts.get(host)
         if client is None or self.cache is None:
             return False
@@ -124,7 +128,7 @@ class ServerBlock:
         return question is not None and self.resolver.take_fast_path(asker, client, question)
 
     def time_hits(self, seconds: float) -> None:
-        """Count the hits of one wakeup as having taken `seconds`: none took longer."""
+        """Count the hits of one wakeup as having taken `seconds` each: none took longer."""
         if self._hits_now:
             self.stats.seconds.observe(seconds, self._hits_now)
             self._hits_now = 0
@@ -132,14 +136,14 @@ class ServerBlock:
     def _new_client(self, host: bytes) -> Client:
         if len(self._hosts) >= MAX_REMEMBERED:
             self._hosts.clear()
-        # an IPv6 host has its scope behind it
+        # an IPv6 host is followed by its scope
         family = socket.AF_INET if len(host) == 4 else socket.AF_INET6
         client = self.clients.get(socket.inet_ntop(family, host[:16]))
         self._hosts[host] = client
         return client
 
     def accept(self, query: Query, origin: QueryOrigin) -> None:
-        """Answer a query: at once, or when upstream has."""
+        """Answer a query: at once, or when the upstream has answered."""
         client = origin.client
         verdict = self.clients.verdict(client, query.name, query.type)
         self.stats.acl[verdict] += 1
@@ -186,7 +190,7 @@ class ServerBlock:
 
     @property
     def under_way(self) -> int:
-        """Questions that wait for upstream."""
+        """Questions that wait for an upstream."""
         return self.resolver.under_way
 
     def _cached(
@@ -246,13 +250,15 @@ class ServerBlock:
     def _end(
         self, query: Query, origin: QueryOrigin, answer: Answer, stale: CacheEntry | None
     ) -> None:
-        """Answer who waited, with what is stale where that is given. Never raises."""
+        """Answer a waiting client, with the stale answer if one is given. Never raises."""
         try:
             if stale is not None:
                 self._send_stale(query, origin, stale)
             else:
                 self._respond(query, origin, answer)
-        except Exception:  # a fault of ours costs this answer, not that there is one
+        except (
+            Exception
+        ):  # a fault of the sidecar changes this answer to SERVFAIL, but there is always one
             faults.log("writing a response")
             self._refuse(query, origin, wire.SERVFAIL)
 
@@ -288,10 +294,10 @@ class ServerBlock:
             count_response(self.stats, query, origin, response, seconds, synthesized=synthesized)
             if self.log:
                 self.log.write(log_event(query, origin, response, kind, seconds))
-        except Exception:  # it is sent: nothing may send it again
+        except Exception:  # the response is sent: nothing may send a second one
             faults.log("counting a response")
 
 
 def _same_answers(old: Server, new: Server) -> bool:
-    """Whether what one block has cached is what another would answer."""
+    """Whether another block would give the same answers that one block has cached."""
     return (old.cache, old.dns64, old.forwards) == (new.cache, new.dns64, new.forwards)

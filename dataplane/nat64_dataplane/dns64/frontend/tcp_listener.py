@@ -34,7 +34,7 @@ class TcpListener:
         )
 
     def admit(self, connection: _Connection, host: str) -> bool:
-        """Count a client's connection; False where that would be too many."""
+        """Count a client's connection; False if that would be too many."""
         limits = self.limits
         if (
             len(self.connections) >= limits.connections
@@ -64,7 +64,7 @@ class TcpListener:
 
 
 class _Connection(asyncio.Protocol):
-    """Messages behind their lengths; answers go out as they come, in any order (RFC 7766)."""
+    """Messages with their lengths in front; answers are sent in any order (RFC 7766)."""
 
     def __init__(self, owner: TcpListener) -> None:
         self._owner = owner
@@ -78,7 +78,7 @@ class _Connection(asyncio.Protocol):
         self._full = False
         self._ended = False
         self._begun = False
-        """Whether the timer is that of a query whose first bytes are there."""
+        """Whether the timer belongs to a query whose first bytes have arrived."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._take()
 
     def eof_received(self) -> bool:
-        """The client has asked all it wants; answers in flight are still sent."""
+        """The client sends no more queries; answers in flight are still sent."""
         self._ended = True
         return self._open > 0
 
@@ -108,7 +108,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
 
     def pause_writing(self) -> None:
-        """The client doesn't read its answers: don't read its questions."""
+        """The client doesn't read its answers, so its queries aren't read."""
         self._full = True
         self._pause()
 
@@ -136,7 +136,7 @@ class _Connection(asyncio.Protocol):
         if not buffer or self._full or self._open >= most:
             self._begun = False
             self._wait(self._limits.idle)
-        elif taken or not self._begun:  # else the timer of the same query runs on
+        elif taken or not self._begun:  # otherwise the timer of the same query continues
             self._begun = True
             self._wait(self._limits.read)
 
@@ -178,7 +178,9 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._idle)
 
     def _idle(self) -> None:
-        if self._open and not self._ended and not self._begun:  # upstream is slow, not the client
+        if (
+            self._open and not self._ended and not self._begun
+        ):  # the upstream is slow, not the client
             self._wait(self._limits.idle)
         else:
             self.abort()

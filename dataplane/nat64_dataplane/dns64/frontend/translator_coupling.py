@@ -1,4 +1,4 @@
-"""Whether answers are synthesized now: the node's translator has to be programmed for it."""
+"""Whether answers are synthesized now: only while the node's translator is programmed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TranslatorCoupling:
         return changed
 
     def withheld(self, query: Query, client: Client) -> bool:
-        """Whether a question that may be synthesized for isn't, for want of a translator."""
+        """Whether a question that may be synthesized isn't, because no translator is programmed."""
         if self._policy is None or self.watch.status.programmed:
             return False
         return self._policy.may_synthesize(
@@ -34,7 +34,7 @@ class TranslatorCoupling:
         )
 
     def fails(self, query: Query, client: Client) -> bool:
-        """Whether a question is to fail rather than to be answered without synthesis."""
+        """Whether a question fails instead of being answered without synthesis."""
         if self._policy is None:
             return False
         if self._policy.settings.unprogrammed is not Unprogrammed.SERVFAIL:

@@ -1,4 +1,4 @@
-"""The UDP socket that clients send queries to; every wakeup reads all that waits."""
+"""The UDP socket that clients send queries to; each wakeup reads all waiting datagrams."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class UdpListener:
         self._loop.add_reader(self._socket, self._drain)
 
     def stop_reading(self) -> None:
-        """Take no more queries; what is in flight can still be answered."""
+        """Take no more queries; those in flight can still be answered."""
         self._loop.remove_reader(self._socket)
 
     def close(self) -> None:
-        """Send what is ready, and stop listening."""
+        """Send the ready answers, and stop listening."""
         self._flush()
         self._loop.remove_reader(self._socket)
         self._socket.close()
@@ -86,7 +86,7 @@ class UdpListener:
                     asker = _PendingDatagram(self, message, name, control, started)
                     if len(blocks) != 1 or not blocks[0].take_fast_path(asker, name[host]):
                         asker.take_full_path()
-            except Exception:  # a fault of ours costs one answer, not all of this wakeup
+            except Exception:  # a fault of the sidecar costs one answer, not all of this wakeup
                 faults.log("taking a datagram")
                 self.send(name, control, bare_error(message, wire.SERVFAIL))
         batch.send()
@@ -94,7 +94,7 @@ class UdpListener:
             block.time_hits(self._loop.time() - started)
 
     def take(self, asker: _PendingDatagram) -> None:
-        """Answer a message by the full path."""
+        """Answer a message on the full path."""
         host, port = self._batch.address(asker.name)
         source = MessageSource(
             host, port, "udp", self._local, partial(self.send, asker.name, asker.control)
@@ -102,12 +102,12 @@ class UdpListener:
         take(self.dispatcher, asker.message, source, asker.started)
 
     def send(self, name: bytes, control: bytes, response: bytes | None) -> None:
-        """Send together what the replies of one wakeup have made answers of. Never raises."""
+        """Send all answers together that the replies of one wakeup have produced. Never raises."""
         if response is None:
             return
         try:
             self._batch.queue(response, name, control)
-        except Exception:  # it is lost, as UDP may lose it
+        except Exception:  # the response is lost, which UDP allows
             faults.log("sending a response")
             return
         if not self._flushing:

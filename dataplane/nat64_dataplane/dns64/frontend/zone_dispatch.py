@@ -1,4 +1,4 @@
-"""The server blocks behind one port: which one answers a query, by zone; and how to bind."""
+"""The server blocks of one port: which one answers a query, by zone; and how to bind."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class MessageSource(NamedTuple):
 
 
 class ZoneDispatcher:
-    """The server blocks behind one port. A reload puts others in; sockets stay."""
+    """The server blocks of one port. A reload replaces them; the sockets stay."""
 
     def __init__(self, blocks: Sequence[ServerBlock]) -> None:
         self.blocks = list(blocks)
 
     def may_answer(self, host: str) -> bool:
-        """Whether any server block may answer this client: strangers get no errors either."""
+        """Whether any server block may answer this client: strangers don't even get errors."""
         return any(block.clients.may_ask(host) for block in self.blocks)
 
     def drops(self, host: str) -> bool:
@@ -48,10 +48,10 @@ class ZoneDispatcher:
 
 
 def take(dispatcher: ZoneDispatcher, message: bytes, source: MessageSource, started: float) -> None:
-    """Read a message and have it answered. Never raises."""
+    """Read a message and let its server block answer it. Never raises."""
     try:
         _take(dispatcher, message, source, started)
-    except Exception:  # a fault of ours costs one answer, not the server
+    except Exception:  # a fault of the sidecar costs one answer, not the server
         faults.log("taking a query")
         source.send(bare_error(message, wire.SERVFAIL))
 
@@ -59,7 +59,7 @@ def take(dispatcher: ZoneDispatcher, message: bytes, source: MessageSource, star
 def _take(
     dispatcher: ZoneDispatcher, message: bytes, source: MessageSource, started: float
 ) -> None:
-    """Give a query to the server block of its zone; answer it here where there is none."""
+    """Give a query to the server block of its zone; answer it here if there is none."""
     try:
         query = wire.parse_query(message)
     except Malformed:

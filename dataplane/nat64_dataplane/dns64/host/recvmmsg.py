@@ -1,8 +1,8 @@
-"""Many datagrams for one system call each way (recvmmsg, sendmmsg).
+"""Many datagrams per system call, in both directions (recvmmsg, sendmmsg).
 
-Python's `recvfrom` and `sendto` turn every address to text and back, which costs as much as
-looking up the answer. Here addresses stay as the kernel gives them, in buffers that are reused.
-The structures are those of 64-bit Linux, where they are the same on every processor.
+Python's `recvfrom` and `sendto` convert every address to text and back, which costs as much as the
+lookup of the answer. Here addresses stay in the kernel's form, in buffers that are reused. The
+structures are those of 64-bit Linux, which are the same on every processor.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class DatagramBatch:
             beside += _CONTROL
 
     def _reply_from(self, control: bytes, name: bytes) -> bytes:
-        """Keep the address that was asked as the one to answer from, and let routing choose the
-        interface; only link-local addresses mean nothing without theirs.
+        """Answer from the address that was asked, and let routing choose the interface. Only
+        link-local addresses need theirs.
         """
         index = self._interface
         if self.name_size == 28 and name[8] == 0xFE and name[9] & 0xC0 == 0x80:
@@ -136,7 +136,7 @@ class DatagramBatch:
         return control[:index] + bytes(4) + control[index + 4 :]
 
     def queue(self, response: bytes, name: bytes, control: bytes) -> None:
-        """Put a response, at most 1232 bytes long, to those that `send` sends."""
+        """Queue a response, at most 1232 bytes long, for `send`."""
         vector, index = self._out, self._queued
         start, at = index * _SENT, index * _NAME
         vector.data[start : start + len(response)] = response

@@ -1,7 +1,7 @@
-"""Whether this node's translator is programmed, as its agent says in a status file.
+"""Whether this node's translator is programmed, according to the status file of its agent.
 
 DNS64 without NAT64 hands out addresses that lead nowhere, and applications hang without an error.
-So with `translator PATH` there is no synthesis until the file says that the hooks are in place.
+So with `translator PATH` there is no synthesis until the file says that the hooks are attached.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the file says; `reason` is for people."""
+    """The file's content; `reason` is for people."""
 
     programmed: bool
     reason: str

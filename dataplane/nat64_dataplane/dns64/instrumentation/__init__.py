@@ -1,4 +1,3 @@
-"""What is counted and logged while queries are answered.
-It may import synthesis, message and settings. It must never know who counts, nor Prometheus: names
-and sums are for `report`.
+"""Counts and logs of the queries that are answered. It may import synthesis, message and settings.
+It must never know its callers, nor Prometheus: `report` names and sums.
 """

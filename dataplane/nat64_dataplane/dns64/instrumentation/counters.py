@@ -1,4 +1,4 @@
-"""Counts of one server block. Counting is on the hot path, naming and summing is for the scrape."""
+"""Counts of one server block. Counting is on the hot path; the scrape names and sums."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Histogram:
 
 
 class Served(NamedTuple):
-    """What is counted of a response. Sizes are in bytes and few differ, so this stays small."""
+    """The properties by which a response is counted. Sizes are in bytes and few differ, so this
+    stays small.
+    """
 
     zone: str
     proto: str
@@ -46,7 +48,7 @@ class Served(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """What answers have in common that are counted together on the hot path."""
+    """The properties of answers that are counted together on the hot path."""
 
     zone: str
     type: int
@@ -59,8 +61,8 @@ class Alike(NamedTuple):
 
 
 MAX_KEYS = 4096
-"""Kinds of responses that are told apart to the byte. Whatever else comes is counted in the ranges
-and types that the metrics show, so that no client can make us remember without end."""
+"""How many kinds of responses are counted with their exact size. Further ones are counted in the
+ranges and types that the metrics show, so that no client can use memory without limit."""
 OPT_SIZE = 11
 """Bytes of a bare OPT record: what EDNS adds to a query and to its response."""
 HEADER_SIZE = 12
@@ -75,7 +77,7 @@ def _known(rdtype: int) -> int:
 
 
 class Counters:
-    """All counts of one server block; they go on when a reload keeps the block."""
+    """All counts of one server block; they continue if a reload keeps the block."""
 
     def __init__(self, zones: dict[bytes, str]) -> None:
         self.zones = zones
@@ -87,9 +89,9 @@ class Counters:
         number for each family (at 1 and 2, as CoreDNS has them) without EDNS, then (at 3 and 4)
         with it."""
         self.quick = 0
-        """Those of `hot` that were misses, answered by the fast path."""
+        """The part of `hot` that were misses, answered on the fast path."""
         self.dropped = 0
-        """Messages that were no query: they get no response, or FORMERR."""
+        """Messages that aren't queries: they get no response, or FORMERR."""
         self.seconds = Histogram(SECONDS)
         self.rules: Counter[Rule] = Counter()
         self.acl: Counter[str] = Counter()
@@ -131,7 +133,7 @@ class Counters:
         return numbers
 
     def count(self, key: tuple[Any, ...]) -> None:
-        """Count a response from elsewhere; `key` has the fields of Served."""
+        """Count a response that isn't from the hot path; `key` has the fields of Served."""
         count = self.served.get(key)
         if count is None and len(self.served) >= MAX_KEYS:
             zone, proto, family, rdtype, *same, request, response = key
@@ -179,7 +181,7 @@ class Counters:
 
 
 class UpstreamExchanges:
-    """What is counted of exchanges with upstream servers; outlives reloads."""
+    """The counts of exchanges with upstream servers; they outlive reloads."""
 
     def __init__(self) -> None:
         self.seconds: dict[tuple[str, int | None], Histogram] = {}

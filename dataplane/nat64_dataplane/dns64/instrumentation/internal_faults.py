@@ -1,4 +1,4 @@
-"""Faults of this program: each is counted and logged, and costs one answer, not the server."""
+"""Faults of this program: each one is counted and logged, and costs one answer, not the server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 logger = logging.getLogger("nat64_dns64")
 
 LOG_SECONDS = 10.0
-"""At most one traceback in this time: a fault may come with every query."""
+"""At most one traceback in this many seconds, because a fault may come with every query."""
 
 
 class Faults:
-    """Counts exceptions that nothing should have raised."""
+    """Counts exceptions that should never be raised."""
 
     def __init__(self) -> None:
         self.total = 0

@@ -24,13 +24,13 @@ TCP_SIZE = 65535
 
 SUCCESS, DENIAL, ERROR = "success", "denial", "error"
 WITHHELD_TTL = 5
-"""Seconds for which others may keep an answer that a programmed translator would change: CoreDNS
-keeps no answer for less (its `cache` raises shorter ones to this)."""
+"""Seconds for which clients may keep an answer that a programmed translator would change. CoreDNS
+keeps no answer for less (its `cache` raises shorter TTLs to this)."""
 UNCACHEABLE = -1
 """The `ttl` of an answer that no cache may keep."""
 
 EDE_SYNTHESIZED = 29
-"""Extended DNS error "Synthesized": told where the client asked for DNSSEC data."""
+"""Extended DNS error "Synthesized": sent if the client asked for DNSSEC data."""
 EDE_STALE = 3
 EDE_NETWORK_ERROR = 23
 EDE_OTHER = 0
@@ -85,24 +85,24 @@ class Answer:
 
 
 def failure(rcode: int, *errors: tuple[int, str]) -> Answer:
-    """An answer with nothing but an RCODE and what is to be said about it."""
+    """An answer with nothing but an RCODE and extended errors."""
     return Answer(wire.RA | rcode, errors=errors)
 
 
 def unprogrammed(reason: str) -> Answer:
-    """The answer of `translator PATH servfail` while there is no translator."""
+    """The answer of `translator PATH servfail` while no translator is programmed."""
     return failure(wire.SERVFAIL, (EDE_OTHER, f"no translator: {reason}"))
 
 
 def from_reply(reply: Reply, changes: Changes | None = None, *, keep: int = KEPT_FLAGS) -> Answer:
     """Make the answer that a reply is, with changes to its records. `keep` masks its flags."""
-    if reply.rcode > wire.RCODE_MASK:  # meant for us, not for our client
+    if reply.rcode > wire.RCODE_MASK:  # these are for us, not for our client
         return failure(wire.SERVFAIL, (EDE_OTHER, f"upstream answered with RCODE {reply.rcode}"))
     body = compose(reply, changes or {})
     flags = reply.flags & (keep | wire.RCODE_MASK)
     kind, ttl = classify(reply)
     if kind == DENIAL and not reply.rcode:
-        flags |= wire.RA  # stub resolvers take an empty answer without it for a lame server's
+        flags |= wire.RA  # without RA, stub resolvers take an empty answer for a lame server's
     return Answer(
         flags,
         body.counts,
@@ -222,7 +222,7 @@ def refusal(query: Query, rcode: int) -> bytes:
 
 
 def bare_error(message: bytes, rcode: int) -> bytes | None:
-    """Answer what can't be read, where at least its header can and it isn't a response."""
+    """Answer a message that can't be read, if at least its header can and it isn't a response."""
     if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
         return None
     flags = wire.QR | int.from_bytes(message[2:4], "big") & (wire.OPCODE_MASK | wire.RD)

@@ -1,4 +1,4 @@
-"""Replies without a question: servers that can't read it answer so."""
+"""Replies without a question. A server that can't read a question answers so."""
 
 from __future__ import annotations
 

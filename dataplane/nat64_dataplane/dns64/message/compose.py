@@ -1,8 +1,8 @@
-"""Bodies of responses: a reply's records with some of them changed.
+"""Bodies of responses: a reply's records, some of them changed.
 
-Two ways to the same message. `splice` copies what stays and moves the pointers of compressed names
-along; it works unless a name is compressed against a record that is gone. `Writer` unpacks every
-name and packs it anew, for all the rest and for bodies made of several replies.
+There are two ways to the same message. `splice` copies the records that stay and corrects the
+pointers of compressed names; it works unless a name points at a record that is gone. `Writer`
+unpacks and packs every name, for all other replies and for bodies made of several replies.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Body(NamedTuple):
 
 
 class Moved(Exception):  # noqa: N818 -- not an error: the other way is taken
-    """A record that stays is compressed against one that is gone."""
+    """A record that stays has a name that points at a record that is gone."""
 
 
 def compose(reply: Reply, changes: Changes) -> Body:
@@ -53,9 +53,9 @@ def compose(reply: Reply, changes: Changes) -> Body:
 
 
 def splice(reply: Reply, changes: Changes) -> Body:
-    """Copy the records that stay, and point their compressed names at where things are now.
+    """Copy the records that stay, and correct the pointers of their compressed names.
 
-    Raises Moved where a name points into something that was left out or replaced.
+    Raises Moved if a name points into something that was left out or replaced.
     """
     message = reply.wire
     first = wire.HEADER_SIZE + len(reply.question)
@@ -101,11 +101,11 @@ def _section(reply: Reply, index: int) -> int:
 
 
 class _Shifts:
-    """Where the parts of a message that were copied are in the new one."""
+    """The old and new places of the parts of a message that were copied."""
 
     def __init__(self, first: int) -> None:
         self.moves = False
-        """Whether anything is elsewhere by now."""
+        """Whether anything has moved."""
         self._first = first
         self._kept: list[tuple[int, int, int]] = []
 
@@ -117,7 +117,7 @@ class _Shifts:
             self.moves = True
 
     def repoint(self, message: bytes, record: Record, kept: bytes) -> bytes:
-        """Return a copied record with its compressed names pointing right."""
+        """Return a copied record with correct pointers in its compressed names."""
         start = record.start
         kept = self.repoint_name(message, start, kept, 0)
         before = wire.NAMES_IN_RDATA.get(record.type)
@@ -153,7 +153,7 @@ class _Shifts:
 
 
 class Writer:
-    """Writes records behind a question, and packs names against what is written already."""
+    """Writes records behind a question, and compresses names against those already written."""
 
     def __init__(self, question: bytes) -> None:
         self._out = bytearray()

@@ -1,8 +1,8 @@
-"""DNS messages as bytes (RFC 1035, RFC 6891): read where things stand, without unpacking them.
+"""DNS messages as bytes (RFC 1035, RFC 6891): read in place, without unpacking.
 
 `Query` keeps slices of a small message, `Reply` the message and the place of each record. Both are
-checked while they are read: what is accepted here can be walked later without looking for the end.
-Names are wire format throughout: length-prefixed labels, the root's zero at the end.
+checked while they are read, so later passes over an accepted message need not look for its end.
+Names are always in wire format: length-prefixed labels, with the root's zero at the end.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Query(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A server's reply, with its records by section; OPT is taken out of the additional one."""
+    """A server's reply, with its records by section. OPT isn't among the additional records."""
 
     wire: bytes
     flags: int
@@ -96,7 +96,7 @@ class Reply(NamedTuple):
     additional: tuple[Record, ...]
     edns: Edns | None
     whole: bool = True
-    """Whether its records are all that is behind the question: no OPT, nothing left out."""
+    """Whether nothing else is behind the question: no OPT, nothing left out."""
 
     @property
     def rcode(self) -> int:
@@ -186,9 +186,9 @@ def parse_query(wire: bytes) -> Query:
 def parse_reply(wire: bytes) -> Reply:
     """Read a server's message. Raises Malformed.
 
-    What is wrong behind the answer and the authority section is left out: bytes after the last
-    record, OPT records out of place or after the first, additional records that can't be read. Of a
-    truncated message only header and question have to be good.
+    Errors behind the answer and authority sections are ignored: bytes after the last record, OPT
+    records out of place or after the first, additional records that can't be read. Of a truncated
+    message, only header and question have to be good.
     """
     try:
         return _parse_reply(wire)
@@ -212,7 +212,9 @@ def _parse_reply(wire: bytes) -> Reply:
     except (Malformed, IndexError, StructError):
         if not flags & TC:
             raise
-        return Reply(wire[:at], flags, question, (), (), (), None)  # it is asked for over TCP
+        return Reply(
+            wire[:at], flags, question, (), (), (), None
+        )  # the question is asked again over TCP
     answer, authority, additional = sections
     return Reply(wire[:end], flags, question, answer, authority, additional, edns, whole)
 
@@ -239,7 +241,7 @@ def _read_sections(
             except (Malformed, IndexError, StructError):
                 if section != ADDITIONAL:
                     raise
-                at, whole = start, False  # where the next record begins isn't known either
+                at, whole = start, False  # the place of the next record is unknown too
                 break
             if rdtype == OPT:
                 whole = False

@@ -1,6 +1,6 @@
-"""Metrics: CoreDNS's names where CoreDNS has one, `nat64_dns64_*` beside them.
+"""Metrics, with CoreDNS's names if CoreDNS has them, and `nat64_dns64_*` beside them.
 
-Everything is counted elsewhere and only named here, at the time of the scrape.
+Other modules count; this one only names the counts, at the time of the scrape.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SERVER = ("server", "zone", "view")
 
 
 class Sidecar(Protocol):
-    """What is shown of the running program."""
+    """What the metrics show about the running program."""
 
     blocks: list[ServerBlock]
     exchanges: UpstreamExchanges
@@ -49,7 +49,7 @@ class Sidecar(Protocol):
 
 
 class DnsCollector(Collector):
-    """Turns the counts of a running sidecar into metrics."""
+    """Turns a running sidecar's counts into metrics."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar

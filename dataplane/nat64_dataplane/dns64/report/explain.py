@@ -1,7 +1,7 @@
-"""`nat64-dns64 explain`: one question, step by step, for a person.
+"""`nat64-dns64 explain`: shows one question to a person, step by step.
 
-It takes the running sidecar's Corefile and asks the same upstreams by the same rules, without the
-cache and without touching the sidecar itself.
+It uses the running sidecar's Corefile and asks the same upstreams by the same rules, without the
+cache and without any effect on the sidecar itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 
 async def explain(settings: Settings, request: Request, say: Say) -> int:
-    """Print what happens to one question. Returns 0 where there was an answer with records."""
+    """Print what happens to one question. Returns 0 if there was an answer with records."""
     name = domain_names.from_text(request.name)
     rdtype = int(dns.rdatatype.from_text(request.type))
     server = _server(settings, name)

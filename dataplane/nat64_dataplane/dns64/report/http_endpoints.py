@@ -16,15 +16,15 @@ from nat64_dataplane.http_server import Answer, Handler
 
 
 class Process(Sidecar, Protocol):
-    """What is shown of the running program beside its counts."""
+    """What the pages show about the running program beside its counts."""
 
     since: float
-    """When the running Corefile was taken, in seconds of the epoch."""
+    """When the running Corefile was loaded, in seconds of the epoch."""
     reload_error: str | None
 
 
 class HttpEndpoints:
-    """What each page says, at the time it is asked for."""
+    """The content of each page, at the time of the request."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

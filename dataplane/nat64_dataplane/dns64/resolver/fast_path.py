@@ -1,9 +1,9 @@
-"""The fast path for the usual miss: AAAA without DNSSEC, no AAAA there, A records.
+"""The fast path for the usual miss: an AAAA question without DNSSEC, no AAAA, A records.
 
 It asks the same upstreams in the same way, and its answers are those of `rfc6147.resolve` (a test
-compares the two). A reply of another shape goes to `rfc6147.resolve`, with the replies so
-far. Its point is what it leaves out: a query is never unpacked, the reply without data is only
-looked at, and the response comes from the cache by the hot path.
+compares the two). If a reply has another shape, `rfc6147.resolve` continues with the replies so
+far. It is fast because of what it leaves out: it never unpacks a query, it only scans the reply
+without data, and the response comes from the cache by the hot path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VARIANT = AnswerVariant(True, False, False)
 
 
 class PendingMessage(Protocol):
-    """A client's message that waits, as the listener has it."""
+    """A client's waiting message, in the form of its listener."""
 
     message: bytes
     started: float
@@ -41,25 +41,25 @@ class PendingMessage(Protocol):
         """Send the response."""
 
     def take_full_path(self) -> None:
-        """Take the message as if it had just come, by the full path."""
+        """Handle the message on the full path, as if it had just arrived."""
 
 
 class Waiter(NamedTuple):
-    """Who asks, and how to answer."""
+    """The client, and how to answer it."""
 
     asker: PendingMessage
     client: Client
 
 
 class Owner(Protocol):
-    """The table of questions in flight, which starts a resolution and gets its result."""
+    """The table of questions in flight. It starts a resolution and gets its result."""
 
     policy: Dns64Policy | None
 
     def fast_done(
         self, fast: FastResolution, key: tuple[bytes, AnswerVariant], decision: Decision
     ) -> None:
-        """Answer all who wait."""
+        """Answer all waiting clients."""
 
     def known(self, key: tuple[bytes, AnswerVariant]) -> Reply | None:
         """The reply to a question, from the cache."""
@@ -73,24 +73,24 @@ class Owner(Protocol):
         key: tuple[bytes, AnswerVariant],
         given: Sequence[Reply | Failed],
     ) -> None:
-        """Go on by the full path with the results so far."""
+        """Continue on the full path with the results so far."""
 
 
 def possible(settings: Server) -> bool:
-    """Whether a server block is so simple that the fast path may be taken in it."""
+    """Whether a server block is simple enough for the fast path."""
     dns64, cache = settings.dns64, settings.cache
     if dns64 is None or cache is None or dns64.translate_all or settings.zones != (".",):
         return False
     if cache.stale or cache.prefetch or cache.no_success or cache.zones != (".",):
         return False
     if any(not rule.classes or "success" in rule.classes for rule in settings.log):
-        return False  # what takes the fast path isn't logged, and it is always a success
+        return False  # queries on the fast path aren't logged, and are always successes
     forwards = settings.forwards
     return len(forwards) == 1 and forwards[0].zone == "." and not forwards[0].excepted
 
 
 class FastResolution(Attempts):
-    """One name on the fast path, for all who ask for it meanwhile."""
+    """One name on the fast path, for all clients that ask for it meanwhile."""
 
     __slots__ = ("_answer", "_first", "_key", "_owner", "_ttl", "waiters", "waiting")
 
@@ -98,7 +98,7 @@ class FastResolution(Attempts):
         super().__init__(group, question, do=False, cd=False, done=self._unusual)
         self.waiters: list[Waiter] = []
         self.waiting: list[Callable[[Decision], None]] = []
-        """Those who came by the full path and joined."""
+        """Clients that came on the full path and joined."""
         self._owner = owner
         self._key = (question, VARIANT)
         self._ttl = -1
@@ -119,7 +119,7 @@ class FastResolution(Attempts):
         return super().read(message) if self._answer is None else _READ_IN_ONE_PASS
 
     def result(self, result: Reply | Failed) -> None:
-        """Go on to the A question, or to the clients; unusual results take the full path."""
+        """Continue with the A question, or answer; unusual results take the full path."""
         if result is not _READ_IN_ONE_PASS:
             super().result(result)
             return
@@ -131,7 +131,7 @@ class FastResolution(Attempts):
         self._owner.fast_done(self, self._key, Decision(self._answer, Rule.SYNTHESIZED))
 
     def _ask_for_a(self) -> None:
-        """Ask for A, unless a client has: many ask for A and AAAA at once."""
+        """Ask for A, unless a client has asked already: many ask for A and AAAA at once."""
         question = self.question[:-4] + _A
         key = (question, VARIANT)
         known = self._owner.known(key)
@@ -168,7 +168,7 @@ def _parsed(message: bytes) -> Reply | Failed:
 
 
 def fast_path_question(message: bytes, size: int) -> bytes | None:
-    """Return the question, in lower case, that ends at `size`, where the fast path may take it."""
+    """Return the question, in lower case, that ends at `size`, if the fast path may take it."""
     question = message[wire.HEADER_SIZE : size]
     if question[-4:] != _AAAA or not one_pass.is_question(question):
         return None
@@ -179,4 +179,4 @@ def fast_path_question(message: bytes, size: int) -> bytes | None:
 
 
 _READ_IN_ONE_PASS = Reply(b"", 0, b"", (), (), (), None)
-"""Stands for every reply of which `FastResolution.read` has taken what it needs."""
+"""In place of every reply that `FastResolution.read` has used up."""

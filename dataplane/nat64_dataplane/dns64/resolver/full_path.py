@@ -1,4 +1,4 @@
-"""One question being resolved, for every client that asks it meanwhile."""
+"""One question that is being resolved, for every client that asks it meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question, Rule, re
 from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
 Known = Callable[[bytes, Callable[[Reply | None], None]], None]
-"""Gives the reply to a question that a client has asked, now or when there is one; or None."""
+"""Gives the reply to a question that a client has asked, now or later; or None."""
 Finished = Callable[[Decision, str], None]
 """Called with the decision and, after a failure upstream, its reason."""
 
@@ -38,8 +38,8 @@ class FullResolution:
         given: Sequence[Reply | Failed] = (),
         known: Known | None = None,
     ) -> None:
-        """`given` are results of the first questions, where those have been asked before; `known`
-        gives replies that need not be asked for.
+        """`given` are the results of the first questions, if those were asked before; `known` gives
+        replies that need not be asked for.
         """
         self.waiting: list[Callable[[Decision], None]] = []
         self._groups = groups
@@ -53,14 +53,14 @@ class FullResolution:
         self._over = False
 
     def start(self) -> None:
-        """Ask the first question. The job may be finished before this returns."""
+        """Ask the first question. The resolution may end before this returns."""
         self._guarded(self._step, None)
 
     def _guarded(self, go_on: Callable[..., None], *arguments: object) -> None:
-        """Go on, or end with SERVFAIL. In every case those who wait are told exactly once."""
+        """Continue, or end with SERVFAIL. In any case the waiting clients get one result."""
         try:
             go_on(*arguments)
-        except Exception as error:  # a fault of ours costs one answer, not the server
+        except Exception as error:  # a fault of the sidecar costs one answer, not the server
             faults.log(f"resolving {domain_names.to_text(self._question.name)}")
             self._reason = f"internal error: {type(error).__name__}"
             self._end(Decision(failure(wire.SERVFAIL), Rule.FAULT))
@@ -72,7 +72,7 @@ class FullResolution:
 
     def _step(self, result: Reply | Failed | None) -> None:
         try:
-            # the generator starts with None and goes on with what it asked for
+            # the generator starts with None, and then gets what it asked for
             ask = self._steps.send(result)  # type: ignore[arg-type]
         except StopIteration as end:
             self._end(end.value)

@@ -1,4 +1,6 @@
-"""Questions in flight: each resolved once for all who ask it, by the fast path or the full one."""
+"""Questions in flight: each is resolved once for all clients that ask it, on the fast or the full
+path.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,14 @@ from nat64_dataplane.dns64.synthesis.rfc6147 import Decision, Question
 from nat64_dataplane.dns64.upstream.upstream_group import UpstreamGroup
 
 MAX_RECHECKS = 4096
-"""Failed refreshes above which those whose time is over are forgotten."""
+"""If there are more failed refreshes than this, those whose time is over are removed."""
 
 Key = tuple[bytes, AnswerVariant]
 Decided = Callable[[Decision], None]
 
 
 class Resolver:
-    """What one server block is resolving."""
+    """The questions that one server block is resolving."""
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Resolver:
         self._most_per_client = limits.under_way_per_client
 
     def enter(self, client: Client) -> bool:
-        """Count a client's question as in flight; False where that would be too many."""
+        """Count a client's question as in flight; False if that would be too many."""
         if self.under_way >= self._most or client.under_way >= self._most_per_client:
             return False
         self.under_way += 1
@@ -83,7 +85,7 @@ class Resolver:
             group.close()
 
     def start(self, key: Key, decided: Decided | None = None, query: Query | None = None) -> None:
-        """Resolve a question, or join those who wait for it already."""
+        """Resolve a question, or join the clients that wait for it already."""
         job = self._jobs.get(key)
         if job is not None:
             if decided is not None:
@@ -95,7 +97,7 @@ class Resolver:
         job.start()
 
     def take_fast_path(self, asker: PendingMessage, client: Client, question: bytes) -> bool:
-        """Resolve a miss by the fast path where it can be. Returns whether it is."""
+        """Resolve a miss on the fast path if possible. Returns whether it is."""
         if not self._short:
             return False
         assert self.policy is not None, "the fast path is for dns64"
@@ -119,7 +121,7 @@ class Resolver:
         return True
 
     def fast_done(self, fast: FastResolution, key: Key, decision: Decision) -> None:
-        """Answer all who waited on the fast path, from the cache."""
+        """Answer all clients that waited on the fast path, from the cache."""
         assert self._cache is not None, "the fast path needs a cache"
         cache, stats = self._cache, self._stats
         del self._jobs[key]
@@ -138,7 +140,7 @@ class Resolver:
                 faults.log("answering from the cache")
                 response = None
             stats.quick += 1
-            if response is None:  # too large for this client, or not to be kept at all
+            if response is None:  # too large for this client, or not to be cached at all
                 asker.take_full_path()
                 continue
             stats.seconds.observe(loop_now - asker.started)
@@ -148,13 +150,13 @@ class Resolver:
     def fast_to_full(
         self, fast: FastResolution, key: Key, given: Sequence[wire.Reply | Failed]
     ) -> None:
-        """Go on by the full path with what has come, for all who waited."""
+        """Continue on the full path with the replies so far, for all waiting clients."""
         query = wire.parse_query(fast.waiters[0].asker.message)
         job = self._jobs[key] = self._job(key, query, given)
         job.waiting.extend(fast.waiting)
         for asker, client in fast.waiters:
             self.leave(client)
-            asker.take_full_path()  # finds the job, and joins
+            asker.take_full_path()  # finds the resolution, and joins
         job.start()
 
     def may_serve_stale(self, entry: CacheEntry, now: float) -> bool:
@@ -164,8 +166,8 @@ class Resolver:
         return -entry.left(int(now)) < self.stale.duration
 
     def known(self, key: Key) -> Reply | None:
-        """The reply to a question, from the cache; none that is near its end, since an answer made
-        of it would be no newer.
+        """The reply to a question, from the cache. None if it is near its end: an answer made of it
+        would soon expire too.
         """
         if self._cache is None:
             return None
@@ -184,7 +186,7 @@ class Resolver:
     def _known_or_awaited(
         self, variant: AnswerVariant, question: bytes, found: Callable[[Reply | None], None]
     ) -> None:
-        """Give the reply to a question from the cache, or once it is there if it is in flight."""
+        """Give the reply to a question from the cache, or when it comes if it is in flight."""
         key = (question, variant)
         job = self._jobs.get(key)
         if job is None:
@@ -199,7 +201,7 @@ class Resolver:
         job.waiting.append(decided)
 
     def failed_recently(self, key: Key, now: float) -> bool:
-        """Whether refreshing a stale answer is to wait, as `serve_stale` says."""
+        """Whether a stale answer isn't refreshed yet, as `serve_stale` says."""
         return self._rechecks.get(key, 0.0) > now
 
     def _job(
@@ -229,7 +231,7 @@ class Resolver:
             self._keep(key, decision.answer, self._loop.time())
             if reason and query is not None:
                 self._errors.write(query, reason)
-        except Exception:  # those who wait are told all the same
+        except Exception:  # the waiting clients still get their result
             faults.log("keeping an answer")
         _tell(job.waiting, decision)
 
@@ -247,7 +249,7 @@ class Resolver:
             self._cache.put(*key, answer, int(now))
 
     def _has_better(self, key: Key, answer: Answer, now: float) -> bool:
-        """Whether a stale answer is to be served rather than this failure."""
+        """Whether a stale answer is better than this failure."""
         if answer.kind != ERROR or self._cache is None or self.stale is None:
             return False
         entry = self._cache.find(*key, int(now))
@@ -255,7 +257,7 @@ class Resolver:
 
 
 def _tell(waiting: Sequence[Decided], decision: Decision) -> None:
-    """Tell everyone who waits: a fault with one is none of the others'."""
+    """Give the result to every waiting client: a fault with one doesn't affect the others."""
     for decided in waiting:
         try:
             decided(decision)

@@ -1,7 +1,7 @@
-"""From a Corefile to Settings: which stanzas there may be, and how they fit together.
+"""From a Corefile to Settings: the known stanzas, and how they fit together.
 
-Pure but for `from_file`, and for the /etc/resolv.conf that a `forward` may name, which comes
-through an argument. Everything raises CorefileError with file, line and what is allowed.
+Pure except for `from_file`, and for the /etc/resolv.conf that a `forward` may name, which comes
+through an argument. All functions raise CorefileError with file, line and what is allowed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Reader:
     read_file: ReadFile
     servers: list[Server] = field(default_factory=list)
     process: Settings = field(default_factory=lambda: Settings(servers=()))
-    """What has been read that is one for the process."""
+    """The settings read so far that are for the whole process."""
     claimed: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def block(self, block: ServerBlock) -> None:
@@ -139,7 +139,7 @@ class _Reader:
         )
 
     def check_addresses(self, block: ServerBlock, server: Server) -> None:
-        """Refuse blocks on one port of which some bind and some don't: CoreDNS warns of those."""
+        """Refuse blocks on one port if only some of them bind addresses: CoreDNS warns of those."""
         for other in self.servers:
             if other.port == server.port and set(other.addresses) != set(server.addresses):
                 raise self.error(

@@ -1,4 +1,4 @@
-"""The `dns64` stanza: CoreDNS's options with CoreDNS's meaning, and ours in the same style."""
+"""The `dns64` stanza: CoreDNS's options with CoreDNS's meaning, and our own in the same style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Corefile says, as data. Times are in seconds; names are lower case and end in a dot."""
+"""A Corefile's content as data. Times are in seconds; names are lower case and end in a dot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ptr(enum.Enum):
 
 
 class Unprogrammed(enum.Enum):
-    """What to do where the node's translator isn't programmed."""
+    """What to do while the node's translator isn't programmed."""
 
     PASSTHROUGH = "passthrough"
     SERVFAIL = "servfail"
@@ -45,7 +45,7 @@ class Dns64:
     allow_special_use: bool = False
     """Let the well-known prefix stand for non-global IPv4, against RFC 6052 section 3.1."""
     translator: str = ""
-    """Path of the translator's status file; empty where synthesis doesn't depend on one."""
+    """Path of the translator's status file; empty if synthesis doesn't depend on one."""
     unprogrammed: Unprogrammed = Unprogrammed.PASSTHROUGH
 
     @property
@@ -110,7 +110,8 @@ class ServeStale:
     duration: float = 3600.0
     verify: bool = False
     verify_timeout: float = 0.0
-    """How long a verify may take before the stale answer is sent; 0: as long as upstream may."""
+    """How long a verify may take before the stale answer is sent; 0: as long as an upstream may
+    take."""
     ttl: int = 0
     recheck: float = 0.0
 
@@ -128,7 +129,7 @@ class Cache:
     denial_min_ttl: int = 5
     servfail_ttl: float = 5.0
     prefetch: int = 0
-    """Queries that make an answer worth fetching anew before it expires; 0: never."""
+    """How many queries make an answer worth fetching again before it expires; 0: never."""
     prefetch_duration: float = 60.0
     prefetch_percent: int = 10
     stale: ServeStale | None = None
@@ -166,7 +167,7 @@ class LogRule:
 
 @dataclass(frozen=True, slots=True)
 class Consolidate:
-    """An `errors` option: like messages are counted for `duration` and told once."""
+    """An `errors` option: similar messages are counted for `duration` and logged once."""
 
     duration: float
     pattern: str
@@ -184,7 +185,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """How often the Corefile is looked at, in seconds."""
+    """How often the Corefile is checked for changes, in seconds."""
 
     interval: float = 30.0
     jitter: float = 15.0
@@ -232,7 +233,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole Corefile. What is one for the process stands beside the server blocks."""
+    """A whole Corefile. Settings of the whole process are beside the server blocks."""
 
     servers: tuple[Server, ...]
     health: Listen | None = None

@@ -1,4 +1,4 @@
-"""Chains of aliases: followed to their end by questions, then made one reply."""
+"""Chains of aliases: questions follow them to their end, and the replies become one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nat64_dataplane.dns64.message.failed import Failed
 from nat64_dataplane.dns64.message.wire import Reply
 
 MAX_CHAIN = 8
-"""Questions asked to follow one chain of aliases that upstream doesn't follow itself."""
+"""How many questions follow one chain of aliases that the upstream doesn't follow itself."""
 
 
 class Ask(NamedTuple):
-    """A question for upstream."""
+    """A question for the upstream."""
 
     name: bytes
     type: int
@@ -23,8 +23,8 @@ class Ask(NamedTuple):
 
 
 def follow(name: bytes, rdtype: int, why: str) -> Generator[Ask, Reply | Failed, Reply | Failed]:
-    """Ask for A or AAAA. Where upstream stops at an alias without saying why, ask for its target
-    (section 5.1.5). Aliases that lead back to one of them are a failure.
+    """Ask for A or AAAA. If the upstream stops at an alias without a reason, ask for its target
+    (section 5.1.5). A loop of aliases is a failure.
     """
     reply = yield Ask(name, rdtype, why)
     chain: list[Reply] = []
@@ -69,8 +69,8 @@ def _walk(reply: Reply, at: bytes, seen: set[bytes]) -> bytes | None:
 
 
 def _open_end(reply: Reply) -> bytes | None:
-    """Return the name that a chain of aliases stops at, where nothing follows it: no more than name
-    servers in the authority section, of the zone that the aliases are in.
+    """Return the name at which a chain of aliases stops with nothing after it: at most name servers
+    in the authority section, of the zone that has the aliases.
     """
     if not reply.answer or reply.rcode:
         return None

@@ -1,4 +1,4 @@
-"""The `dns64` stanza made ready for use on wire data."""
+"""The `dns64` stanza, prepared for use on wire data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ IPV4ONLY = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))
 """The addresses of ipv4only.arpa (RFC 7050 section 2.2): always translated."""
 
 NEVER = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"))
-"""Never translated, with any prefix: names that a resolver blocks have such addresses, and are to
-fail at once for IPv6 clients as they do for others."""
+"""Never translated, with any prefix: resolvers block names with these addresses, and such a name
+must fail for IPv6 clients at once, as it does for others."""
 
 _MAX_MEMO = 4096
 
 
 class Dns64Policy:
-    """Which AAAA count, and what an A becomes (RFC 6147 sections 5.1.4 and 5.2)."""
+    """Which AAAA count, and which addresses an A becomes (RFC 6147 sections 5.1.4 and 5.2)."""
 
     def __init__(self, settings: Dns64) -> None:
         self.settings = settings
@@ -32,8 +32,8 @@ class Dns64Policy:
     def may_synthesize(
         self, name: bytes, rdtype: int, rdclass: int, *, cd: bool, family: int
     ) -> bool:
-        """Whether this question of a client of this family (1 for IPv4, 2 for IPv6) falls under
-        DNS64, independent of upstream's reply.
+        """Whether DNS64 applies to this question of a client of this family (1 for IPv4, 2 for
+        IPv6), independent of the upstream's reply.
         """
         if cd or (rdtype, rdclass) != (wire.AAAA, wire.IN):
             return False
@@ -45,7 +45,7 @@ class Dns64Policy:
         return any(value & mask == network for network, mask in self._excluded)
 
     def embed(self, a: bytes) -> tuple[bytes, ...]:
-        """Return the IPv6 addresses that stand for an A, one for each prefix; perhaps none."""
+        """Return the IPv6 addresses that stand for an A, one per prefix; perhaps none."""
         found = self._memo.get(a)
         if found is None:
             found = tuple(address.packed for address in self.addresses(IPv4Address(a)))
@@ -55,7 +55,7 @@ class Dns64Policy:
         return found
 
     def addresses(self, a: IPv4Address) -> list[IPv6Address]:
-        """Return the IPv6 addresses that stand for `a`; none where it isn't to be translated."""
+        """Return the IPv6 addresses that stand for `a`; none if it must not be translated."""
         if any(a in network for network in (*NEVER, *self.settings.exclude_a)):
             return []
         prefixes = self.prefixes_for(a)

@@ -1,4 +1,4 @@
-"""What a DNS64 answers itself: ipv4only.arpa, and the reverse names of translated addresses."""
+"""Answers of a DNS64 itself: ipv4only.arpa, and the reverse names of translated addresses."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _ZONES = frozenset((IPV4ONLY_ARPA, *_REVERSE))
 
 
 def answer(policy: Dns64Policy, name: bytes, rdtype: int, *, synthesize: bool) -> Answer | None:
-    """Answer for ipv4only.arpa, its two reverse names, and what is below them (RFC 8880).
+    """Answer for ipv4only.arpa, its two reverse names, and the names below them (RFC 8880).
 
-    Each is a zone of its own. DS is the parent's, and goes upstream: only there is the proof that
-    the zone isn't signed, without which a validating resolver takes what we synthesize for forged.
+    Each is a zone of its own. A DS record belongs to the parent, so that question goes to the
+    upstream: only there is the proof that the zone isn't signed. Without it, a validating resolver
+    takes what we synthesize for forged.
     """
     if not name.endswith(_TAILS):
         return None
@@ -47,7 +48,7 @@ def answer(policy: Dns64Policy, name: bytes, rdtype: int, *, synthesize: bool) -
         for address in IPV4ONLY:
             writer.record(0, name, Data(wire.A, TTL, address.packed))
     elif rdtype == wire.AAAA and synthesize:
-        for prefix in policy.settings.prefixes:  # those of `map` are for some addresses only
+        for prefix in policy.settings.prefixes:  # the prefixes of `map` are only for some addresses
             for address in IPV4ONLY:
                 data = pref64.embed(prefix, address).packed
                 writer.record(0, name, Data(wire.AAAA, TTL, data))
@@ -64,7 +65,7 @@ def soa_rdata(zone: bytes) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def finish(writer: Writer, flags: int, zone: bytes) -> Answer:
-    """Make the answer of what was written; a denial gets the SOA of its zone."""
+    """Make the answer of the records that were written; a denial gets the SOA of its zone."""
     body = writer.body()
     if body.counts[0]:
         return _answer(flags, body, TTL, SUCCESS)
@@ -73,7 +74,7 @@ def finish(writer: Writer, flags: int, zone: bytes) -> Answer:
 
 
 def reverse_target(policy: Dns64Policy, name: bytes) -> bytes | Answer | None:
-    """For a reverse name under a Pref64: its IPv4 counterpart, or the answer; else None."""
+    """For a reverse name under a Pref64: its IPv4 counterpart, or the answer; otherwise None."""
     if policy.settings.ptr is Ptr.OFF:
         return None
     address = domain_names.from_reverse_ipv6(name)
@@ -90,7 +91,7 @@ def reverse_target(policy: Dns64Policy, name: bytes) -> bytes | Answer | None:
 
 
 def alias(question: bytes, target: bytes, reply: Reply) -> Answer:
-    """Answer with a CNAME to `target`, then what `reply` says about it."""
+    """Answer with a CNAME to `target`, followed by the records of `reply`."""
     kind, ttl = classify(reply)
     alias_ttl = min(max(ttl, 0), ALIAS_TTL)
     writer = Writer(question)

@@ -1,8 +1,8 @@
 """The usual replies, read and turned into an answer in one pass over their bytes.
 
-`wire.parse_reply` and `compose.splice` do the same in two passes for every reply there is. This
-does it for replies of addresses and aliases with name servers and their addresses beside them, and
-says so by returning None where a reply is anything else, good or bad. A test holds it against them.
+`wire.parse_reply` and `compose.splice` do the same in two passes for any reply. This module handles
+replies of addresses and aliases, with name servers and their addresses beside them, and returns
+None for every other reply, good or bad. A test compares it with the other two.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _OPT = b"\0\0\x29"
 
 
 def no_data(message: bytes, at: int) -> int | None:
-    """Read the usual reply that has no data: nothing but a SOA, and OPT without options.
+    """Read the usual reply without data: only a SOA, and OPT without options.
 
-    `at` is the end of the question. Returns the TTL of the SOA; None where the reply has another
+    `at` is the end of the question. Returns the TTL of the SOA; None if the reply has another
     shape, good or bad.
     """
     size = len(message)
@@ -65,7 +65,7 @@ def is_question(question: bytes) -> bool:
 
 
 class _Unusual(Exception):  # noqa: N818 -- the other way is taken
-    """The reply isn't of the shape that this module reads."""
+    """The reply doesn't have the shape that this module reads."""
 
 
 def synthesized(
@@ -73,8 +73,8 @@ def synthesized(
 ) -> Answer | None:
     """Make the answer with AAAA in the place of A; `first` is the end of the question.
 
-    `embed` gives the IPv6 addresses for an A, `ttl` is the most that these may live. None where
-    there is no A that becomes an AAAA, too.
+    `embed` gives the IPv6 addresses for an A; `ttl` is their maximum TTL. None also if no A becomes
+    an AAAA.
     """
     # QR set; opcode, TC and RCODE zero; one question
     if message[2] & 0xFA != 0x80 or message[3] & 0x0F or message[4:6] != b"\0\1":
@@ -86,7 +86,7 @@ def synthesized(
 
 
 class _Pass:
-    """Where the pass is in the old message and in the new body."""
+    """The position of the pass in the old message and in the new body."""
 
     __slots__ = ("_at", "_first", "_message", "_parts", "_places", "_size")
 
@@ -97,7 +97,7 @@ class _Pass:
         self._parts: list[bytes] = []
         self._size = 0
         self._places: dict[int, int] = {}
-        """Old to new offset of every label that a pointer may point at."""
+        """The old and the new offset of every label that a pointer may point at."""
         at = wire.HEADER_SIZE
         while length := message[at]:
             self._places[at] = at
@@ -185,7 +185,9 @@ class _Pass:
         return message[start : at + 1]
 
     def _opt(self, section: int, data: int, length: int) -> None:
-        """Accept an OPT record that says nothing: the last, no options, RCODE not extended."""
+        """Accept an OPT record that says nothing: it is the last, has no options, and doesn't
+        extend RCODE.
+        """
         message = self._message
         if section != 2 or length or data != len(message) or message[data - 11 : data - 8] != _OPT:
             raise _Unusual

@@ -1,4 +1,4 @@
-"""What the rules of RFC 6147 ask of a reply."""
+"""What the rules of RFC 6147 need to know about a reply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from nat64_dataplane.dns64.message.wire import Record, Reply
 
 
 def has_addresses(reply: Reply) -> bool:
-    """Whether a reply brings A records and no error."""
+    """Whether a reply has A records and no error."""
     return not reply.rcode and wire.A in [record.type for record in reply.answer]
 
 

@@ -1,6 +1,6 @@
-"""resolver.arpa, by which clients discover designated resolvers (RFC 9462): none here.
+"""resolver.arpa, with which clients discover designated resolvers (RFC 9462): none here.
 
-The name speaks of the resolver that is asked, so the question must not be forwarded: upstream would
+The name means the resolver that is asked, so the question must not be forwarded: the upstream would
 designate itself, and a client that goes there gets no synthesis.
 """
 
@@ -16,8 +16,8 @@ _DNS = domain_names.from_text("_dns.resolver.arpa.")
 
 
 def answer(name: bytes, rdtype: int) -> Answer | None:
-    """Answer for resolver.arpa and what is below it; None for other names, and for its DS, which
-    is the parent's.
+    """Answer for resolver.arpa and names below it; None for other names, and for its DS, which
+    belongs to the parent.
     """
     if not name.endswith(RESOLVER_ARPA) or RESOLVER_ARPA not in domain_names.ancestors(name):
         return None

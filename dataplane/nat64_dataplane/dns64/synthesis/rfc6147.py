@@ -1,7 +1,7 @@
-"""RFC 6147 as one function: what to ask upstream, and what to answer.
+"""RFC 6147 as one function: what to ask the upstream, and what to answer.
 
-`resolve` is a generator, so that it is pure: it yields an `Ask`, is sent the `Reply` (or `Failed`)
-and in the end returns a `Decision`. The server drives it from sockets, `explain` drives it step by
+`resolve` is a generator, so that it is pure: it yields an `Ask`, receives the `Reply` (or `Failed`)
+and finally returns a `Decision`. The server drives it from sockets, `explain` drives it step by
 step, and tests drive it with messages of their own.
 """
 
@@ -31,16 +31,16 @@ from nat64_dataplane.dns64.synthesis.dns64_policy import Dns64Policy
 from nat64_dataplane.dns64.synthesis.reply_facts import covers, has_addresses, is_signed
 
 TTL_WITHOUT_SOA = 600
-"""Seconds: the most a synthesized AAAA lives where no SOA said otherwise (section 5.1.7)."""
+"""Seconds: the maximum TTL of a synthesized AAAA if no SOA gives another one (section 5.1.7)."""
 TTL_AFTER_FAILURE = 30
-"""Seconds: the most it lives where the AAAA question got no reply, or an error."""
+"""Seconds: its maximum TTL if the AAAA question got no reply, or an error."""
 _SYNTHESIZED = ((EDE_SYNTHESIZED, "DNS64"),)
 DNSSEC_ERRORS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 27})
-"""Extended DNS errors by which a resolver says that validation failed (RFC 8914)."""
+"""Extended DNS errors that say that validation failed (RFC 8914)."""
 
 
 class Question(NamedTuple):
-    """What a client asks, as far as the answer depends on it."""
+    """A client's question, reduced to what the answer depends on."""
 
     name: bytes
     """Wire format, lower case."""
@@ -51,7 +51,7 @@ class Question(NamedTuple):
     synthesize: bool
     """Whether this client's AAAA may be synthesized."""
     rd: bool = True
-    """Whether it wants recursion, which is then asked of upstream."""
+    """Whether it wants recursion; if so, the upstream is asked for it."""
 
     @property
     def wire(self) -> bytes:
@@ -60,7 +60,7 @@ class Question(NamedTuple):
 
 
 class Rule(enum.Enum):
-    """Which rule decided. The value is a sentence for people."""
+    """The rule that decided. The value is a sentence for people."""
 
     PASSED = "not a question that DNS64 changes: upstream's reply is the answer"
     CLASS = "class other than IN: as if there were no DNS64 (RFC 6147 section 5.1)"
@@ -96,7 +96,7 @@ Steps = Generator[Ask, Reply | Failed, Decision]
 
 
 def resolve(policy: Dns64Policy | None, question: Question) -> Steps:
-    """Decide one question, for servers without `dns64` too (`policy` None)."""
+    """Decide one question, also for servers without `dns64` (`policy` None)."""
     if question.rdclass == wire.IN:
         resolvers = resolver_arpa.answer(question.name, question.type)
         if resolvers is not None:
@@ -187,7 +187,7 @@ def _loop(failed: Failed) -> Decision:
 
 
 def _excluded(policy: Dns64Policy, reply: Reply) -> dict[int, tuple[Data, ...]]:
-    """What is to be dropped of the reply to an A question: AAAA that are excluded."""
+    """The records to drop from the reply to an A question: excluded AAAA."""
     return {
         index: ()
         for index, record in enumerate(reply.answer)
@@ -198,7 +198,7 @@ def _excluded(policy: Dns64Policy, reply: Reply) -> dict[int, tuple[Data, ...]]:
 
 
 def _real(policy: Dns64Policy, reply: Reply) -> Decision | None:
-    """Keep the AAAA that aren't excluded; None where there is none to keep."""
+    """Keep the AAAA that aren't excluded; None if there are none to keep."""
     if not reply.answer:
         return None
     drop: dict[int, tuple[Data, ...]] = {}
@@ -214,17 +214,17 @@ def _real(policy: Dns64Policy, reply: Reply) -> Decision | None:
         return None
     if drop:
         for index, record in enumerate(reply.answer):
-            if covers(reply, record, wire.AAAA):  # it is over the AAAA that are gone, too
+            if covers(reply, record, wire.AAAA):  # it also covers the AAAA that are removed
                 drop[index] = ()
         return Decision(from_reply(reply, drop, keep=wire.AA | wire.RA), Rule.REAL_FILTERED)
     return Decision(from_reply(reply), Rule.REAL)
 
 
 def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answer | None:
-    """Put AAAA in the place of every A; None where no A may be translated.
+    """Put AAAA in the place of every A; None if no A may be translated.
 
-    `ttl` is the most that a synthesized record may live (section 5.1.7). Signatures over the A
-    records go with them; all else stays (section 5.3.3).
+    `ttl` is the maximum TTL of a synthesized record (section 5.1.7). Signatures over the A records
+    are removed with them; everything else stays (section 5.3.3).
     """
     changes = _excluded(policy, reply)
     found, least = 0, ttl
@@ -241,7 +241,7 @@ def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answ
         return None
     body = compose(reply, changes)
     return Answer(
-        reply.flags & wire.RA,  # nobody is authoritative for what was never in a zone
+        reply.flags & wire.RA,  # no server is authoritative for a record that is in no zone
         body.counts,
         body.bytes,
         offsets=body.offsets,
@@ -253,7 +253,7 @@ def synthesize(policy: Dns64Policy, reply: Reply, ttl: int, *, do: bool) -> Answ
 
 
 def _without_addresses(policy: Dns64Policy, reply: Reply) -> Answer:
-    """The aliases of a reply whose every A is excluded: an empty answer, not to be kept."""
+    """The aliases of a reply whose A records are all excluded: an empty answer, not cached."""
     drop = _excluded(policy, reply)
     for index, record in enumerate(reply.answer):
         if record.type == wire.A or covers(reply, record, wire.A):
@@ -265,12 +265,12 @@ def _without_addresses(policy: Dns64Policy, reply: Reply) -> Answer:
 
 
 def _keeps_dnssec(policy: Dns64Policy, question: Question) -> bool:
-    """Whether what is signed is to reach this client as it is: `break_dnssec off`."""
+    """Whether this client gets signed answers unchanged: `break_dnssec off`."""
     return question.do and not policy.settings.break_dnssec
 
 
 def _reverse(policy: Dns64Policy, question: Question) -> Steps:
-    """PTR for an address under a Pref64 (section 5.3.1); any other is passed."""
+    """PTR for an address under a Pref64 (section 5.3.1); any other PTR is passed on."""
     target = local_answers.reverse_target(policy, question.name)
     if target is None:
         return (yield from _pass(question, Rule.PASSED))

@@ -1,17 +1,17 @@
-"""What one server has shown about EDNS (RFC 6891 section 6.2.2): which questions it takes with it.
+"""What one server has shown about EDNS (RFC 6891 section 6.2.2): for which questions it works.
 
-An error to one question says nothing about the next of another kind, and the error may be forged.
-So EDNS is left out only for the kind of question for which a try without it did better, and the
-first reply with an OPT record ends that. A server may also drop what has an OPT record without a
-word. That is believed after it has happened `SILENT_MOST` times in a row.
+An error to one question says nothing about questions of another kind, and it may be forged. So EDNS
+is left out only for the kind of question for which a try without it did better, and the first reply
+with an OPT record ends that. A server may also silently drop queries with an OPT record. This is
+believed only after `SILENT_MOST` times in a row.
 """
 
 from __future__ import annotations
 
 REMEMBER_SECONDS = 600.0
-"""How long a kind of question goes without EDNS before it's tried again."""
+"""For how long a kind of question is asked without EDNS before EDNS is tried again."""
 SILENT_MOST = 2
-"""Queries in a row that only a copy without EDNS got a reply to."""
+"""Queries in a row for which only a copy without EDNS got a reply."""
 MAX_KINDS = 256
 
 _ADDRESSES = (b"\0\x01\0\x01", b"\0\x1c\0\x01")
@@ -25,13 +25,13 @@ def kind_of(question: bytes, do: bool) -> Kind:
 
 
 class EdnsMemory:
-    """What is remembered of one server. Times are on the loop's clock."""
+    """What is known about one server. Times are on the loop's clock."""
 
     def __init__(self) -> None:
         self.doubtful = False
         """Whether anything is remembered or suspected."""
         self.suspected = False
-        """Whether the last query with EDNS had no reply, and its copy without had."""
+        """Whether the last query with EDNS got no reply, while its copy without EDNS did."""
         self._without: dict[Kind, float] = {}
         self._silent = 0
         self._silent_until = 0.0
@@ -42,7 +42,7 @@ class EdnsMemory:
         return now < self._proven_until
 
     def timed_out(self) -> None:
-        """Note that a query had no reply at all: nothing is proven any more."""
+        """Note that a query got no reply at all, which proves nothing."""
         self._proven_until = 0.0
 
     def asks_with(self, question: bytes, do: bool, now: float) -> bool:
@@ -54,7 +54,7 @@ class EdnsMemory:
         return self._without.get(kind_of(question, do), 0.0) <= now
 
     def plain_did_better(self, question: bytes, do: bool, now: float) -> None:
-        """Note that the server took a question that it had refused with EDNS."""
+        """Note that the server answered a question without EDNS that it had refused with it."""
         if len(self._without) >= MAX_KINDS:
             self._without = {kind: until for kind, until in self._without.items() if until > now}
         if len(self._without) < MAX_KINDS:
@@ -74,7 +74,7 @@ class EdnsMemory:
             self._silent_until = now + REMEMBER_SECONDS
 
     def works(self, question: bytes, do: bool, now: float) -> None:
-        """Note a reply with an OPT record: the server knows EDNS, whatever was said before."""
+        """Note a reply with an OPT record: the server knows EDNS, whatever it has shown before."""
         self._proven_until = now + REMEMBER_SECONDS
         self._silent, self._silent_until, self.suspected = 0, 0.0, False
         self._without.pop(kind_of(question, do), None)

@@ -1,8 +1,8 @@
 """Queries to one server over TCP or TLS: one connection, many queries on it.
 
-RFC 7766 and RFC 7858 ask for it: a handshake for each query costs more than the query. So it has
-to be seen when a connection is dead, though its peer never says so: what gets no reply in time on
-a connection on which nothing else comes either takes the connection with it.
+RFC 7766 and RFC 7858 ask for this, because a handshake per query costs more than the query. So a
+dead connection must be noticed although its peer never says so: if a query gets no reply in time,
+and nothing else arrives on its connection either, the connection is closed with it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 MAX_PENDING = 1024
 MAX_SHORT_LIVED = 16
-"""Connections at once to a server that closes them after a few replies."""
+"""How many connections are open at once to a server that closes them after a few replies."""
 SHORT_LIVED_SECONDS = 60.0
 LOOK_SECONDS = 0.05
-"""The least between two looks at whether a connection is idle."""
+"""The shortest time between two checks whether a connection is idle."""
 
 
 class _Connection(asyncio.Protocol):
-    """A stream of messages, each behind its length."""
+    """A stream of messages, each with its length in front."""
 
     def __init__(self, owner: StreamTransport) -> None:
         self.pending: dict[bytes, tuple[UpstreamQuery, float]] = {}
@@ -40,7 +40,7 @@ class _Connection(asyncio.Protocol):
         self.last_used = owner.loop.time()
         self.born = self.last_used
         self.heard = self.last_used
-        """When something last came from the peer."""
+        """When the last bytes came from the peer."""
         self.opening: asyncio.Task[None] | None = None
         self.closed = False
         self._owner = owner
@@ -52,7 +52,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if self.closed:  # given up while it was opened
+        if self.closed:  # the connection was given up while it was being opened
             transport.abort()
             return
         for message in self._unsent:
@@ -93,8 +93,8 @@ class _Connection(asyncio.Protocol):
         query.finish(Failed(f"{self._owner.upstream}: no reply in time"))
 
     def _idle(self) -> None:
-        """Close where nothing was asked for as long as an idle connection is kept, as nothing is
-        on one that another has replaced.
+        """Close a connection that was idle for as long as it may be, or that another one has
+        replaced.
         """
         left = self.last_used + self._owner.expire - self._owner.loop.time()
         if left <= 0 and not self.pending:
@@ -127,8 +127,8 @@ class _Connection(asyncio.Protocol):
         if not self.replies:
             self.fail(reason)
             return
-        # servers close connections when they like (RFC 7766 section 6.2.3): it was of use until
-        # now, so what waits on it is asked on another, and that is no failure of the server's
+        # Servers close connections at any time (RFC 7766 section 6.2.3). This one worked until now,
+        # so its waiting queries go to another connection, and this is no failure of the server.
         waiting, self.pending = self.pending, {}
         self.close()
         if waiting:
@@ -179,16 +179,16 @@ class StreamTransport:
         self._tls = tls
         self._name = server_name
         self.connections: set[_Connection] = set()
-        """Those that are open: the one in use, and those replaced until they are idle."""
+        """The open connections: the one in use, and replaced ones until they are idle."""
         self._connection: _Connection | None = None
         self._most_carried = 0
         self._most_until = 0.0
 
     def send(self, query: UpstreamQuery, *, deadline: float, again: bool = False) -> None:
-        """Send a query. Its `result` is called with the reply, or Failed by `deadline`.
+        """Send a query. Its `result` is called with the reply, or with Failed by `deadline`.
 
-        `again`: with what is left of the time that it had on a connection that was closed. That may
-        be little, so its time-out doesn't show that the new connection is dead.
+        `again`: with the rest of the time that it had on a connection that was closed. This may be
+        little, so its time-out doesn't show that the new connection is dead.
         """
         query.waits = True
         connection = self._usable()
@@ -200,8 +200,8 @@ class StreamTransport:
         self.loop.call_at(deadline, connection.expired, ident, query, sent)
 
     def closed_by_peer(self, replies: int) -> None:
-        """Note that the server closed a connection after so many replies, with queries waiting:
-        for a while no connection is given more than that.
+        """Note that the server closed a connection after this many replies, with queries waiting.
+        For a while, no connection gets more queries than that.
         """
         self._most_carried = replies
         self._most_until = self.loop.time() + SHORT_LIVED_SECONDS

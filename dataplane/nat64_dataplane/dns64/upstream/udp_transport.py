@@ -1,9 +1,9 @@
-"""Queries to one server over UDP: several sockets, each with a port of the kernel's choice.
+"""Queries to one server over UDP: several sockets, each with a port that the kernel chooses.
 
-A forger has to hit the source port, the ID and the letter case of the name (RFC 5452). So queries
-are spread at random over the sockets, each is replaced after some use, and a reply counts only if
-it comes from the server's address (the sockets are connected), with an ID that is open on that
-socket, and repeats the question to the letter.
+A forger has to guess the source port, the ID and the letter case of the name (RFC 5452). So queries
+are spread over the sockets at random, and each socket is replaced after some use. A reply counts
+only if it comes from the server's address (the sockets are connected), has an ID that is open on
+that socket, and repeats the question with the same letter case.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from nat64_dataplane.dns64.upstream.upstream_query import UpstreamQuery
 
 PORTS = 4
 USES = 2048
-"""Queries after which a port is given back and another taken."""
+"""After this many queries a port is closed and another one opened."""
 MAX_PENDING = 4096
-"""Queries open on one port; more would make IDs too easy to hit."""
+"""Open queries per port; with more, an ID would be too easy to guess."""
 RECEIVE_BUFFER = 1 << 20
 TICK = 0.05
-"""Seconds between looks at which queries have had no reply in time."""
+"""Seconds between checks for queries without a reply in time."""
 
 
 _Pending = tuple[UpstreamQuery, bytes, int, bool]
-"""An open query with its question in the letter case that it went out in, which of its tries this
-is, and whether it has an OPT record."""
+"""An open query: its question in the letter case in which it was sent, the number of this try, and
+whether it has an OPT record."""
 
 _Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes, float]
-"""When to look again, a number to break ties, the query, its port and ID, and when to give up."""
+"""When to check again, a number that breaks ties, the query, its port and ID, and when to give up.
+"""
 
 
 class _Port:
@@ -52,7 +53,7 @@ class _Port:
     def __init__(self, owner: UdpTransport) -> None:
         self.pending: dict[bytes, _Pending] = {}
         self.refused: set[bytes] = set()
-        """IDs of queries that a bare error was the reply to: as it may be forged, the true reply
+        """IDs of queries to which a bare error was the reply: it may be forged, so the true reply
         still counts."""
         self.uses = 0
         self._owner = owner
@@ -88,7 +89,7 @@ class _Port:
                 continue
             try:
                 self._take(message, waits)
-            except Exception:  # a fault of ours costs one answer, not all of this wakeup
+            except Exception:  # a fault of the sidecar costs one answer, not all of this wakeup
                 faults.log(f"taking a reply from {owner.upstream}")
                 waits[0].waits = False
                 waits[0].fault()
@@ -122,7 +123,7 @@ class _Port:
             owner.learn(message, query.do, asked)
 
     def _take_bare_error(self, message: bytes, pending: _Pending) -> None:
-        """Accept an error without a question. It is easier to forge than another reply, so where it
+        """Accept an error without a question. It is easier to forge than another reply. So if it
         may make us ask without EDNS, the query stays open for a reply that proves it wrong.
         """
         query, _, number, edns = pending
@@ -139,7 +140,7 @@ class _Port:
 
 
 class UdpTransport:
-    """All sockets to one server, and the clock that gives up on queries."""
+    """All sockets to one server, and the timer that gives up on queries."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class UdpTransport:
         self.loop = asyncio.get_running_loop()
         self.upstream = upstream
         self.strays = 0
-        """Messages that were no reply to an open query."""
+        """Messages that answer no open query."""
         self.mixes_case = True
         self.edns = edns
         self._overdue = overdue
@@ -167,16 +168,16 @@ class UdpTransport:
         self._ports: list[_Port] = []
         self._retired: list[_Port] = []
         self._waiting: deque[_Waiting] = deque()
-        """Those of which each gives up no earlier than the one before: most."""
+        """The queries that give up in the order in which they were sent: most of them."""
         self._sooner: list[_Waiting] = []
-        """A heap of the others: some are given less time than those that went before them."""
+        """A heap of the others, which have less time than queries before them."""
         self._number = count()
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, query: UpstreamQuery, *, deadline: float, overdue: float = math.inf) -> None:
-        """Send a query. Its `result` is called with the reply, or Failed by `deadline`.
+        """Send a query. Its `result` is called with the reply, or with Failed by `deadline`.
 
-        At the time `overdue` without a reply, the callback of that name is called.
+        If there is no reply at the time `overdue`, the callback of that name is called.
         """
         random = self._entropy.bytes(4)
         try:
@@ -191,14 +192,15 @@ class UdpTransport:
             port.send(query.message(ident, question))
         except OSError as error:
             query.waits = True
-            # not at once: what comes next would be another try, and its failure another within
+            # not at once, because the next try would run inside this call, and its failure inside
+            # that one
             self.loop.call_soon(self.fail, query, f"{self.upstream}: {error.strerror or error}")
             return
         port.pending[ident] = (query, question, query.number, query.edns)
         at = min(deadline, overdue)
         waits = (at, next(self._number), query, port, ident, deadline)
         waiting = self._waiting
-        # those that were answered go now: until the next tick, thousands would be kept alive
+        # Answered queries are removed now; otherwise thousands would be kept until the next tick.
         while waiting and waiting[0][4] not in waiting[0][3].pending:
             waiting.popleft()
         if waiting and at < waiting[-1][0]:
@@ -218,7 +220,7 @@ class UdpTransport:
             query.finish(reply)
 
     def learn(self, message: bytes, do: bool, asked: bytes) -> None:
-        """Learn whether the server knows EDNS, also from a reply that nobody waits for."""
+        """Learn whether the server knows EDNS, also from a reply that no query waits for."""
         try:
             knows = wire.parse_reply(message).edns is not None
         except Malformed:
@@ -280,7 +282,7 @@ class UdpTransport:
         self._timer = None if idle else self.loop.call_later(TICK, self._tick)
 
     def _look(self, waits: _Waiting, now: float) -> None:
-        """Give up on a query whose time is over; say of one that is overdue that it is."""
+        """Give up on a query whose time is over, or report one that is overdue."""
         _, number, query, port, ident, deadline = waits
         pending = port.pending.get(ident)
         if pending is None or pending[0] is not query:
@@ -296,5 +298,5 @@ class UdpTransport:
         elif query.number == pending[2] and query.waits:
             self.edns.timed_out()
             self.fail(query, f"{self.upstream}: no reply in time")
-        elif pending[3]:  # a copy without EDNS was answered, and this never
+        elif pending[3]:  # the copy without EDNS was answered, the query with it never
             self.edns.stayed_silent(now)

@@ -1,8 +1,9 @@
-"""The servers of one `forward` stanza: which is asked, when another, and which count as down.
+"""The servers of one `forward` stanza: which one is asked, when another one is, and which count as
+down.
 
-As in CoreDNS: an upstream that fails is probed until it answers, it counts as down after
-`max_fails` failed probes, and where all are down one is asked all the same unless
-`failfast_all_unhealthy_upstreams` says not to.
+As in CoreDNS, an upstream that fails is probed until it answers, and counts as down after
+`max_fails` failed probes. If all are down, one is asked anyway, unless
+`failfast_all_unhealthy_upstreams` is set.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from nat64_dataplane.dns64.upstream.upstream_server import UpstreamServer
 
 UNLIMITED = 1_000_000
 ROUND_SECONDS = 0.05
-"""Between two rounds through all servers where `max_connect_attempts 0` allows any number: what
-fails at once would else be tried without a pause."""
+"""The pause between two rounds through all servers if `max_connect_attempts 0` allows any number.
+Without it, servers that fail at once would be tried in a busy loop."""
 
 Observe = Callable[[str, int | None, float], None]
-"""Told for each exchange: the server, the RCODE or None, and the seconds it took."""
+"""Called for each exchange with the server, the RCODE or None, and the seconds it took."""
 
 
 class UpstreamGroup:
-    """A `forward` stanza at work."""
+    """A running `forward` stanza."""
 
     def __init__(self, settings: Forward, entropy: Entropy, observe: Observe) -> None:
         self.settings = settings
@@ -53,7 +54,7 @@ class UpstreamGroup:
         ]
 
     def serves(self, name: bytes) -> bool:
-        """Whether this stanza is for a name."""
+        """Whether this stanza matches a name."""
         if self.everything:
             return True
         if self._zone != b"\0" and self._zone not in domain_names.ancestors(name):
@@ -61,7 +62,7 @@ class UpstreamGroup:
         return name not in self._excepted or name == self._zone
 
     def passes_on(self, reply: Reply) -> bool:
-        """Whether a reply sends the question on to the next `forward` stanza."""
+        """Whether a reply passes the question on to the next `forward` stanza."""
         if reply.rcode in self.settings.next_rcodes:
             return True
         return self.settings.next_on_nodata and not reply.rcode and not reply.answer
@@ -80,7 +81,7 @@ class UpstreamGroup:
             tries.proceed()
 
     def order(self) -> list[UpstreamServer]:
-        """The servers in the order that the policy gives for one question."""
+        """The servers in the policy's order for one question."""
         servers = self.servers
         if len(servers) == 1 or self.settings.policy == "sequential":
             return servers
@@ -100,7 +101,7 @@ class UpstreamGroup:
 
 
 class Attempts(UpstreamQuery):
-    """The tries of one question, until a server answers or time or tries are used up."""
+    """The tries for one question, until a server answers or the time or the tries are used up."""
 
     __slots__ = (
         "_at", "_done", "_held", "_left", "_order", "_reason", "_refused", "_server", "group",
@@ -129,7 +130,7 @@ class Attempts(UpstreamQuery):
         """Whether the result has been handed over."""
         self._server: UpstreamServer | None = None
         self._refused = False
-        """Whether this server said FORMERR or NOTIMP with EDNS, and is asked without."""
+        """Whether this server answered FORMERR or NOTIMP with EDNS, and is asked without it."""
         self._held: Reply | None = None
         """A reply to the copy without EDNS, kept until it is clear that no other will come."""
 
@@ -137,13 +138,13 @@ class Attempts(UpstreamQuery):
         """Try the next server, or end. Never raises."""
         try:
             self.next()
-        except Exception:  # a fault of ours costs one answer, not the server
+        except Exception:  # a fault of the sidecar costs one answer, not the server
             faults.log("asking upstream")
             self.waits = False
             self.fault()
 
     def fault(self) -> None:
-        """End as if no upstream had answered, where the result isn't handed over."""
+        """End as if no upstream had answered, unless the result has been handed over."""
         if not self.over:
             self.finished(Failed("internal error"))
 
@@ -160,7 +161,7 @@ class Attempts(UpstreamQuery):
         self._send(server, now)
 
     def result(self, result: Reply | Failed) -> None:
-        """Take a reply, or go on to another transport or server."""
+        """Accept a reply, or continue with another transport or server."""
         server, group = self._server, self.group
         assert server is not None, "a result comes after a try"
         now = group.now()
@@ -185,15 +186,15 @@ class Attempts(UpstreamQuery):
         elif rcode in group.settings.failover and self._at < len(self._order):
             self.next()
         elif rcode == wire.FORMERR and not _is_meta(self.question):
-            # our client asked something valid: FORMERR would be about our own message
+            # the client's question was valid, so FORMERR is about our own message
             self.finished(Failed(f"{server.label}: FORMERR"))
         else:
             self._note_edns(server, rcode, now)
             self.finished(result)
 
     def plain_reply(self, reply: Reply) -> None:
-        """Take a reply to the copy without EDNS. It lacks what DO asks for, so for DO it waits
-        until the end of the try for the reply with EDNS.
+        """Accept a reply to the copy without EDNS. It lacks the data that DO asks for, so with DO
+        it waits until the end of the try for the reply with EDNS.
         """
         assert self._server is not None, "a reply comes after a try"
         self._server.edns.suspect()
@@ -204,7 +205,7 @@ class Attempts(UpstreamQuery):
         self.finish(reply)
 
     def _failed(self, server: UpstreamServer, failed: Failed, now: float) -> None:
-        """Go on to another server after a try without a reply."""
+        """Continue with another server after a try without a reply."""
         group = self.group
         group.observe(server.label, None, now - self.sent)
         self._reason = failed.reason
@@ -226,7 +227,7 @@ class Attempts(UpstreamQuery):
         self._note_edns(self._server, rcode, now)
 
     def restart(self, question: bytes) -> None:
-        """Ask another question, with all tries again."""
+        """Ask another question, with the full number of tries."""
         self.question = question
         self._order = self.group.order()
         self._at = 0
@@ -260,7 +261,7 @@ class Attempts(UpstreamQuery):
 
 
 def _refuses_edns(reply: Reply) -> bool:
-    """Whether a reply may say that the question is to be asked without EDNS."""
+    """Whether a reply may mean that the question must be asked without EDNS."""
     return reply.rcode == wire.FORMERR or (reply.rcode == wire.NOTIMP and reply.edns is None)
 
 

@@ -1,6 +1,6 @@
 """One question on its way through the upstreams of a `forward` stanza.
 
-Callbacks instead of coroutines: a task for each query costs more than all the rest of a miss.
+It uses callbacks instead of coroutines: a task per query costs more than the rest of a miss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Done = Callable[[Reply | Failed], None]
 
 
 class UpstreamQuery:
-    """A query in flight. Subclasses define what happens to the result."""
+    """A query in flight. Subclasses define what happens with the result."""
 
     __slots__ = (
         "also",
@@ -43,14 +43,14 @@ class UpstreamQuery:
         self.cd = cd
         self.rd = rd
         self.edns = True
-        """Whether this try goes with EDNS; of a reply, whether what it replies to did."""
+        """Whether this try has EDNS; for a reply, whether the message that it answers had it."""
         self.tcp = False
         self.number = 0
-        """Counts the tries, so that a late reply isn't taken for one to the present try."""
+        """Counts the tries, so that a late reply isn't taken for a reply to the present try."""
         self.also = 0
         """The number of an earlier try whose reply counts, too; 0: none."""
         self.end = math.inf
-        """When all tries must be over, on the loop's clock."""
+        """When all tries must have ended, on the loop's clock."""
         self.sent = 0.0
         self.waits = False
         """Whether this try has neither a reply nor failed."""
@@ -60,7 +60,7 @@ class UpstreamQuery:
         raise NotImplementedError
 
     def plain_reply(self, reply: Reply) -> None:
-        """Take a reply to a copy without EDNS, while the query with it has none."""
+        """Accept a reply to the copy without EDNS while the query with it has none."""
         self.finish(reply)
 
     def is_open(self, number: int) -> bool:
@@ -68,7 +68,7 @@ class UpstreamQuery:
         return self.waits and number in (self.number, self.also)
 
     def fault(self) -> None:
-        """End the work that this query is part of: handling a result raised."""
+        """End the resolution of this query after the handling of a result has raised."""
 
     def read(self, message: bytes) -> Reply:
         """Read a reply in which our question is where a question is. Raises Malformed."""
@@ -78,9 +78,9 @@ class UpstreamQuery:
         return reply
 
     def message(self, ident: bytes, question: bytes, *, plain: bool = False) -> bytes:
-        """The message to send, with `question` in the letter case that this try uses.
+        """The message to send, with `question` in the letter case of this try.
 
-        `plain`: without EDNS, whatever this try goes with.
+        `plain`: without EDNS, whatever this try has.
         """
         if self.edns and not plain:
             message = b"".join((ident, _HEADS[self.cd], question, _OPTS[self.do]))
@@ -97,7 +97,7 @@ class UpstreamQuery:
         self.waits = False
         try:
             self.result(result)
-        except Exception:  # a fault of ours costs one answer, not the server
+        except Exception:  # a fault of the sidecar costs one answer, not the server
             faults.log("taking what upstream said")
             self.waits = False
             self.fault()
@@ -105,7 +105,7 @@ class UpstreamQuery:
 
 _HEADS = (b"\1\0\0\1\0\0\0\0\0\1", b"\1\x10\0\1\0\0\0\0\0\1")
 _PLAIN_HEADS = (b"\1\0\0\1\0\0\0\0\0\0", b"\1\x10\0\1\0\0\0\0\0\0")
-"""A header past its ID: RD set, and CD clear or set."""
+"""A header without its ID: RD set, and CD clear or set."""
 _SIZE = (1232).to_bytes(2, "big")
 _OPTS = (
     b"\0\0\x29" + _SIZE + b"\0\0\0\0\0\0",
@@ -115,7 +115,7 @@ _OPTS = (
 
 
 class PlainCopy(UpstreamQuery):
-    """A copy without EDNS of a query that has had no reply: some servers drop what has OPT."""
+    """A copy without EDNS of a query that got no reply: some servers drop queries with OPT."""
 
     __slots__ = ("_copied", "_of")
 
@@ -126,7 +126,7 @@ class PlainCopy(UpstreamQuery):
         self._copied = of.number
 
     def message(self, ident: bytes, question: bytes, *, plain: bool = True) -> bytes:
-        """The query's own message but for the OPT record."""
+        """The query's own message without the OPT record."""
         return self._of.message(ident, question, plain=plain)
 
     def read(self, message: bytes) -> Reply:

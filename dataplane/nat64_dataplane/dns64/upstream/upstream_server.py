@@ -1,4 +1,4 @@
-"""One upstream server: its transports, its health, and what it has shown that it can't do."""
+"""One upstream server: its transports, its health, and which features it lacks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nat64_dataplane.dns64.upstream.udp_transport import UdpTransport
 from nat64_dataplane.dns64.upstream.upstream_query import PlainCopy, UpstreamQuery
 
 CASE_BLIND_SECONDS = 600.0
-"""How long a server that doesn't keep letter case is asked in lower case only."""
+"""For how long a server that changes letter case is asked only in lower case."""
 OVERDUE = 0.5
-"""The part of `read_timeout` after which a copy without EDNS is sent, too."""
+"""The fraction of `read_timeout` after which a copy without EDNS is sent too."""
 PROBE_SECONDS = 1.0
 
 
@@ -60,12 +60,12 @@ class UpstreamServer:
 
     @property
     def down(self) -> bool:
-        """Whether its probes have failed more often than is forgiven."""
+        """Whether more of its probes have failed than `max_fails` allows."""
         most = self._settings.max_fails
         return most > 0 and self.fails > most
 
     def send(self, query: UpstreamQuery, deadline: float) -> None:
-        """Send a query by the transport that it needs."""
+        """Send a query over the transport that it needs."""
         query.edns = self.edns.asks_with(query.question, query.do, self._loop.time())
         self._send(query, deadline)
 
@@ -92,7 +92,7 @@ class UpstreamServer:
             self.datagrams.send(query, deadline=deadline, overdue=overdue)
 
     def _send_plain_copy(self, query: UpstreamQuery, deadline: float) -> None:
-        """Ask without EDNS, too: some servers drop queries with an OPT record and send no error."""
+        """Ask without EDNS too: some servers drop queries with an OPT record and send no error."""
         if query.edns:
             self.datagrams.send(PlainCopy(query), deadline=deadline)
 
@@ -128,7 +128,9 @@ class UpstreamServer:
         self._schedule(self._settings.health_interval)
 
     def _wrong_case(self, query: UpstreamQuery) -> None:
-        """A reply in other letter case: forged, or the server folds case. TCP can tell."""
+        """A reply in other letter case: it is forged, or the server changes the case. TCP tells
+        which.
+        """
         self.datagrams.mixes_case = False
         self._loop.call_later(CASE_BLIND_SECONDS, self._mix_again)
         query.tcp = True
