@@ -39,6 +39,8 @@ class FaultProxy:
         """Resources that the API server doesn't know: it answers 404."""
         self.expire_watches = False
         """Every watch ends at once, with 410 Gone."""
+        self.break_watches = False
+        """Every watch ends at once, with an error that kopf knows no way to go on from."""
         self.times: list[float] = []
         """When each request came."""
         self._upstream = upstream
@@ -103,6 +105,8 @@ class FaultProxy:
         if watch and self.expire_watches:
             gone = {"type": "ERROR", "object": _status(410)}
             return web.json_response(gone)
+        if watch and self.break_watches:
+            return web.json_response({"type": "ERROR", "object": _status(500)})
         return await self._forward(request, watch)
 
     async def _forward(self, request: web.Request, watch: bool) -> web.StreamResponse:

@@ -146,3 +146,33 @@ def test_expired_watches_lose_nothing(running: tuple[Api, Operator, FaultProxy])
     proxy.expire_watches = False
     api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 556}}})
     eventually(lambda: udp_timeout(api) == 556, 60, about="the next one, too")
+
+
+def watches_up(operator: Operator) -> str:
+    """The metric's value, as it is written."""
+    _, text = operator.ask("/metrics")
+    [line] = [line for line in text.splitlines() if line.startswith("nat64_operator_watches_up ")]
+    return line.split()[1]
+
+
+def test_watches_that_die_start_again_and_the_process_goes_on(
+    running: tuple[Api, Operator, FaultProxy],
+) -> None:
+    api, operator, proxy = running
+    assert watches_up(operator) == "1.0"
+    proxy.break_watches = True
+    proxy.cut_watches()
+    eventually(lambda: operator.log().count("the watches ended") >= 3, 60, about="several ends")
+    assert watches_up(operator) in ("0.0", "1.0")
+    api.control_plane.kubectl("-n", NAMESPACE, "delete", "service/nat64-default-dns")
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 888}}})
+    proxy.break_watches = False
+    eventually(lambda: udp_timeout(api) == 888, 60, about="the change is there")
+    eventually(lambda: api.get("service", "nat64-default-dns"), 60, about="service is back")
+    ends = operator.log().count("the watches ended")
+    assert operator.log().count("the watches start again") >= ends - 1
+    api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 889}}})
+    eventually(lambda: udp_timeout(api) == 889, 20, about="an event, not a list")
+    assert watches_up(operator) == "1.0"
+    assert operator.ask("/healthz")[0] == 200
+    assert operator.end() == 0, "it ends when it is told to"

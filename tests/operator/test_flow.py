@@ -47,6 +47,44 @@ def roll_out(api: Api, name: str = "default", nodes: int = 1) -> None:
     )
 
 
+def without_pods(api: Api, message: str, name: str = "default") -> None:
+    """Be the DaemonSet controller whose pods the API server refuses."""
+    found = api.get("daemonset", f"nat64-{name}")
+    api.patch(
+        f"daemonset/nat64-{name}",
+        body={
+            "status": {
+                "observedGeneration": found["metadata"]["generation"],
+                "desiredNumberScheduled": 1,
+                "currentNumberScheduled": 0,
+                "updatedNumberScheduled": 0,
+                "numberReady": 0,
+                "numberMisscheduled": 0,
+            }
+        },
+        subresource="status",
+    )
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"nat64-{name}.refused", "namespace": NAMESPACE},
+            "involvedObject": {
+                "apiVersion": "apps/v1",
+                "kind": "DaemonSet",
+                "name": f"nat64-{name}",
+                "namespace": NAMESPACE,
+            },
+            "type": "Warning",
+            "reason": "FailedCreate",
+            "message": message,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+        }
+    )
+
+
 def sidecars_ready(api: Api, name: str = "default", ready: bool = True) -> None:
     """Be the EndpointSlice controller."""
     api.apply(
@@ -231,7 +269,8 @@ def test_deleting_both_restores_the_corefile_exactly_and_leaves_nothing(
 
     def waits() -> bool:
         return (
-            "to be pointed elsewhere" in condition(api.get("nat64gateway", "default"), "Ready")[2]
+            "until CoreDNS no longer asks"
+            in condition(api.get("nat64gateway", "default"), "Ready")[2]
         )
 
     eventually(waits, about="the sidecars stay until CoreDNS has read its Corefile")

@@ -22,16 +22,19 @@ from tests.operator.conftest import (
     ClusterDns,
     Operator,
     apply_chart,
+    condition,
     eventually,
 )
 from tests.operator.test_flow import (
     agent_pod,
     bring_up,
     events_of,
+    is_ready,
     is_removing,
     lose_the_sidecars_twice,
     roll_out,
     the_corefile,
+    without_pods,
 )
 
 pytestmark = pytest.mark.apiserver
@@ -134,6 +137,15 @@ def test_what_is_granted_is_what_is_used(
     assert audit is not None
     before = len(audit.read_text().splitlines())
     bring_up(cluster, operator, cluster_dns, "--label-namespace=true")
+    without_pods(cluster, "exceeded quota")
+    eventually(
+        lambda: (
+            condition(cluster.get("nat64gateway", "default"), "Programmed")[1] == "PodsNotCreated"
+        ),
+        about="the Events are read",
+    )
+    roll_out(cluster)
+    eventually(lambda: is_ready(cluster, "dns64policy"), about="all is well again")
     uid = cluster.get("dns64policy", "default")["metadata"]["uid"]
     lose_the_sidecars_twice(cluster)
 

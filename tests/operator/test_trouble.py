@@ -33,6 +33,7 @@ from tests.operator.test_flow import (
     is_removing,
     lose_the_sidecars_twice,
     roll_out,
+    without_pods,
 )
 
 pytestmark = pytest.mark.apiserver
@@ -296,11 +297,27 @@ def test_a_crd_that_is_deleted_cleans_up_and_comes_back(
     cluster.control_plane.kubectl("wait", f"crd/{CRDS[0]}", "--for=condition=Established")
     cluster.apply(gateway("after", prefix=PREFIX))
 
-    def works() -> Any:
-        operator.start()  # as a kubelet does, should it have ended with its watch
-        return cluster.get("daemonset", "nat64-after")
+    eventually(lambda: cluster.get("daemonset", "nat64-after"), 120, about="at work again")
+    assert operator.running
 
-    eventually(works, 120, about="at work again")
+
+def test_why_pods_are_not_created_is_a_condition(cluster: Api, operator: Operator) -> None:
+    cluster.apply(gateway(prefix=PREFIX))
+    operator.start()
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
+    said = 'pods "nat64-default-x" is forbidden: violates PodSecurity "baseline:latest"'
+    without_pods(cluster, said)
+
+    def named() -> bool:
+        found = cluster.get("nat64gateway", "default")
+        return all(
+            condition(found, type_)[1] == "PodsNotCreated" and said in condition(found, type_)[2]
+            for type_ in ("Programmed", "Ready")
+        )
+
+    eventually(named, about="the API server's words")
+    roll_out(cluster)
+    eventually(lambda: is_ready(cluster, "nat64gateway"), about="it goes by itself")
 
 
 def test_without_an_operator_the_finalizer_is_the_way_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,8 @@ from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
 
 ENDING_SECONDS = 10
-"""Seconds after which kopf gives up on a watch that does not stop, and exits."""
+"""Seconds after which kopf gives up on a watch that does not stop, and kills the process: one whose
+watches neither run nor end is of no use."""
 
 _RESOURCES = {
     gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
@@ -30,26 +32,28 @@ _RESOURCES = {
 }
 
 
-def registry(store: Store) -> kopf.OperatorRegistry:
-    """The handlers that kopf calls: one for each watched kind."""
+def registry(store: Store, owner: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+    """The handlers that kopf calls, in any thread: one for each watched kind. `owner` is the loop
+    that the store belongs to.
+    """
     handlers = kopf.OperatorRegistry()
     # The client's configuration has the API server's IP address. kopf must not need the cluster's
     # DNS, which the operator may have to repair.
     kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(_configure)
     for kind, resource in _RESOURCES.items():
-        kopf.on.event(*resource, registry=handlers, id=kind.lower())(_note(kind, store))
+        kopf.on.event(*resource, registry=handlers, id=kind.lower())(_note(kind, store, owner))
     return handlers
 
 
-def _note(kind: str, store: Store) -> Any:
+def _note(kind: str, store: Store, owner: asyncio.AbstractEventLoop) -> Any:
     async def note(event: kopf.RawEvent, **_: Any) -> None:
         obj: dict[str, Any] = dict(event["object"])
         obj.setdefault("kind", kind)
         if event["type"] == "DELETED":
-            store.drop(kind, Ref.of(obj))
+            owner.call_soon_threadsafe(store.drop, kind, Ref.of(obj))
         else:
-            store.put(obj)
+            owner.call_soon_threadsafe(store.put, obj)
 
     return note
 

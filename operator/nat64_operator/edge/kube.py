@@ -217,6 +217,18 @@ class Kube:
         for item in self._connection.items(_path(Ref(kind, "", namespace)), query):
             yield {"apiVersion": version, "kind": kind, **item}
 
+    def newest_event(self, ref: Ref, reason: str) -> tuple[str, str]:
+        """When the last Event of this reason about an object was, as text, and its message; empty
+        where there is none.
+        """
+        about = f"involvedObject.kind={ref.kind},involvedObject.name={ref.name},reason={reason}"
+        path = f"/api/v1/namespaces/{ref.namespace}/events"
+        found = [
+            (str(e.get("lastTimestamp") or e.get("eventTime") or ""), str(e.get("message") or ""))
+            for e in self._connection.items(path, {"fieldSelector": about})
+        ]
+        return max(found, default=("", ""))
+
     def _write(self, action: WriteCorefile) -> Json:
         ref = Ref("ConfigMap", action.name, action.namespace)
         data = {action.key: action.text or None}

@@ -1,25 +1,24 @@
-"""The process from start to end: the health server, the CRDs, then the loop, the Lease and kopf."""
+"""The process from start to end: health server and CRDs, then the loop, the Lease, the watches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+import signal
 from collections.abc import Sequence
-from typing import Any, cast
 
-import kopf
 from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.apiserver import TROUBLE, say
-from nat64_operator.edge import handlers, health
+from nat64_operator.edge import health
 from nat64_operator.edge.agent_status import AgentStatus
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
+from nat64_operator.edge.watches import Watches
 from nat64_operator.settings import Settings
 
 log = logging.getLogger("nat64_operator")
@@ -60,12 +59,18 @@ async def run(
         await _wait_for_crds(kube, loop)
         if label_namespace:
             await _label_namespace(kube, settings.namespace)
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
         tasks.append(asyncio.create_task(loop.run(), name="reconcile loop"))
         agents = AgentStatus(store, lease)
         tasks.append(asyncio.create_task(agents.run(), name="the nodes' warnings"))
         tasks.append(asyncio.create_task(lease.run(), name="lease"))
+        watches = Watches(store, settings.namespace, loop.lists_again)
+        tasks.append(asyncio.create_task(watches.run(), name="watches"))
         try:
-            return await _watch(store, settings.namespace)
+            await told.wait()
+            return 0
         finally:
             for task in tasks:
                 task.cancel()
@@ -123,24 +128,3 @@ async def _label_namespace(kube: Kube, namespace: str) -> None:
             log.warning("namespace %s can't be labelled: %s", namespace, problem)
             if attempt + 1 < LABEL_ATTEMPTS:
                 await asyncio.sleep(AGAIN_SECONDS)
-
-
-async def _watch(store: Store, namespace: str) -> int:
-    """Run kopf's watches until a signal. Returns the exit code.
-
-    It ends by itself if one of its watches meets something unexpected, for example that a kind's
-    CRD is gone. The process is then restarted, because kopf never resumes a watch that it has given
-    up.
-    """
-    try:
-        await kopf.operator(
-            registry=handlers.registry(store),
-            # The user id of the pod has no name in the image, which kopf would look up for this.
-            identity=cast(Any, socket.gethostname()),
-            namespaces=[namespace],
-            standalone=True,
-        )
-    except Exception as error:
-        log.error("a watch ended, so the operator exits, to be restarted: %s", error)
-        return 1
-    return 0

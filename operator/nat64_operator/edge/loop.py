@@ -72,6 +72,11 @@ class Loop:
         """Count as alive before the first pass."""
         self._round = time.monotonic()
 
+    def lists_again(self) -> None:
+        """Read all objects again: something may have been missed."""
+        self._reader.lists_again()
+        self._store.changed.set()
+
     async def run(self) -> None:
         """Run until cancelled."""
         try:

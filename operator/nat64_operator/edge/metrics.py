@@ -33,11 +33,11 @@ REQUESTS = Counter(
 FAILURES = Counter(
     "nat64_operator_failures_total",
     "What failed: a `pass` that could not read the cluster, an `action` that could not be carried "
-    "out, a `decision` that a defect prevented.",
+    "out, a `decision` that a defect prevented, a `watch` that ended and had to be started again.",
     ["kind"],
     registry=REGISTRY,
 )
-for _kind in ("pass", "action", "decision"):
+for _kind in ("pass", "action", "decision", "watch"):
     FAILURES.labels(_kind)  # Prometheus sees an increase only of a series that existed before
 PUT_BACK = ("CorefileRolledBack", "CorefileSteppedBack", "CorefileNotRestored")
 """Reasons of Events about names that didn't resolve, or might not. An alert uses them."""
@@ -49,6 +49,11 @@ WARNINGS = Counter(
 )
 for _reason in PUT_BACK:
     WARNINGS.labels(policy_api.KIND, _reason)
+WATCHES_UP = Gauge(
+    "nat64_operator_watches_up",
+    "1 while the API server's objects are watched, 0 while that is tried again.",
+    registry=REGISTRY,
+)
 LAST_PASS = Gauge(
     "nat64_operator_last_pass_timestamp_seconds",
     "When a pass was last completed.",

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
@@ -21,10 +22,11 @@ from nat64_operator.edge.kube import FORBIDDEN, Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
-from nat64_operator.reconcile.plan import removing, with_failing_nodes
+from nat64_operator.reconcile.plan import removing, with_failing_nodes, without_pods
 from nat64_operator.reconcile.rollout import under_way
 from nat64_operator.reconcile.startup_taint import waiting
 from nat64_operator.render import names
+from nat64_operator.render.manifest import Ref
 from nat64_operator.settings import Settings
 
 log = logging.getLogger("nat64_operator")
@@ -35,7 +37,11 @@ AGAIN_SECONDS = 5
 MISSING_SECONDS = 15
 """How often the operator lists a kind that the API server no longer serves."""
 PODS_SECONDS = 30
-"""How often the pods of a gateway with failing nodes are read."""
+"""How often the pods of a gateway with failing nodes are read, or why it has none."""
+FAILED_SECONDS = 1200
+"""The DaemonSet controller tries again at least every 15 minutes: an older Event says nothing."""
+MESSAGE = 300
+"""How much of an Event's message a condition has."""
 ROLLING_SECONDS = 5
 """The same, while its canary's pods are replaced."""
 
@@ -55,12 +61,18 @@ class Reader:
         self._fetched: dict[tuple[str, str], tuple[float, Any]] = {}
         self._known_pods: dict[str, tuple[Pod, ...]] = {}
         self._pods_read: dict[str, float] = {}
+        self._creations_read: dict[str, float] = {}
         self._every: dict[str, float] = {}
 
     def corefiles_again(self) -> None:
         """Make the next pass read the Corefiles again."""
         self._fetched.clear()
         self._corefiles_read = float("-inf")
+
+    def lists_again(self) -> None:
+        """Make the next pass list everything again that has been listed."""
+        for kind, at in self._synced.items():
+            self._synced[kind] = min(at, time.monotonic() - RESYNC_SECONDS)
 
     async def refresh(self) -> None:
         """Read everything that is due."""
@@ -95,6 +107,7 @@ class Reader:
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
         yield from (read + self._every[name] for name, read in self._pods_read.items())
+        yield from (read + PODS_SECONDS for read in self._creations_read.values())
 
     def _due(self) -> dict[str, float]:
         return {
@@ -124,7 +137,25 @@ class Reader:
                 self._pods_read[gateway] = now
         for gateway in set(self._known_pods) - wanted:
             del self._known_pods[gateway], self._pods_read[gateway]
+        await self._read_creations(without_pods(world), now)
         return dict(self._known_pods)
+
+    async def _read_creations(self, lacking: set[str], now: float) -> None:
+        """Why the DaemonSet controller makes no pods: only its Events say so."""
+
+        def fetch(gateway: str) -> str:
+            ref = Ref("DaemonSet", names.daemon_set(gateway), self._settings.namespace)
+            at, message = self._kube.newest_event(ref, "FailedCreate")
+            since = time.time() - datetime.fromisoformat(at).timestamp() if at else float("inf")
+            return message[:MESSAGE] if since < FAILED_SECONDS else ""
+
+        for gateway in sorted(lacking):
+            if now - self._creations_read.get(gateway, float("-inf")) >= PODS_SECONDS:
+                self._store.not_created[gateway] = await asyncio.to_thread(fetch, gateway)
+                self._creations_read[gateway] = now
+        for gateway in self._creations_read.keys() - lacking:
+            del self._creations_read[gateway]
+            self._store.not_created.pop(gateway, None)
 
     async def _resync(self, kind: str) -> None:
         namespace = self._settings.namespace if kind in (*OWNED, "EndpointSlice") else ""

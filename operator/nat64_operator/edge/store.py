@@ -80,6 +80,8 @@ class Store:
         """The warnings of the nodes of each gateway."""
         self.refused: dict[Ref, str] = {}
         """The API server's message when it last refused a change of one of our objects."""
+        self.not_created: dict[str, str] = {}
+        """By gateway, why the API server takes none of its pods; empty where nothing says so."""
         self._left_behind: dict[str, float] = {}
 
     def put(self, obj: Object) -> None:
@@ -160,6 +162,7 @@ class Store:
             answers=dict(self.answers),
             pods=pods,
             asked=dict(self.asked),
+            not_created=dict(self.not_created),
             refused=dict(self.refused),
             left_behind=self._left_behind,
         )

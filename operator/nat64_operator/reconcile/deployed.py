@@ -21,6 +21,15 @@ def rolled_out(daemon_set: Any) -> bool:
     )
 
 
+def lacks_pods(daemon_set: Any) -> bool:
+    """Whether there are nodes where it has no pod at all."""
+    status = get(daemon_set, "status") or {}
+    seen = status.get("observedGeneration")
+    wanted, there = status.get("desiredNumberScheduled", 0), status.get("currentNumberScheduled")
+    current = seen is not None and seen == get(daemon_set, "metadata", "generation")
+    return current and there is not None and bool(there < wanted)
+
+
 def running_config(daemon_set: Any, world: World) -> config.Config | None:
     """The config that the nodes were last told to run."""
     mounted = mounted_config(daemon_set)

@@ -36,6 +36,10 @@ STARTING_SECONDS = 180
 """How long a rollout may be without every node ready before the operator looks for the reason."""
 
 
+FAILING = ("NodesNotReady", "PodsNotCreated")
+"""Reasons that are nobody's plan."""
+
+
 class Observed(NamedTuple):
     """A gateway, the spec that is carried out for it, and the state of its nodes."""
 
@@ -156,12 +160,12 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
     short = decided.shortages() if decided else []
     programmed = _programmed(gateway, daemon_set, translator, counts, world)
-    if short and not programmed.status and programmed.reason in ("NodesNotReady", "RollingOut"):
+    if short and not programmed.status and programmed.reason in (*FAILING, "RollingOut"):
         what = f"{short[0].message}; {programmed.message}"
         programmed = programmed._replace(reason="RangeTooSmall", message=what)
     ready = readiness.ready_condition(gateway, counts, programmed)
     conditions = [accepted, programmed, ready]
-    failing = [programmed] if programmed.reason == "NodesNotReady" else []
+    failing = [programmed] if programmed.reason in FAILING else []
     conditions += degraded.warnings(gateway, translator, world, kept_off, failing, short)
     return Observed(gateway, effective, None, prefix, conditions, fields, decided)
 
@@ -212,6 +216,8 @@ def _programmed(
         )
     starting = updated < living or _is_starting(gateway, world.now)
     reason = "RollingOut" if starting else "NodesNotReady"
+    if world.not_created.get(gateway.name):
+        reason = "PodsNotCreated"
     return Condition(
         PROGRAMMED,
         False,
@@ -234,7 +240,10 @@ def _held_back(gateway: Gateway, rolling: bool) -> str:
 
 
 def _troubles(gateway: str, world: World) -> str:
-    """What the kubelets report about pods that aren't ready, on at least one node."""
+    """What is reported about pods that don't exist, or that aren't ready on at least one node."""
+    refused = world.not_created.get(gateway)
+    if refused:
+        return f"; no pod can be created on the others: {refused}"
     bad = [pod for pod in world.pods.get(gateway, ()) if pod.trouble and not pod.ready]
     return "; " + some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
 

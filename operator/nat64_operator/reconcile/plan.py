@@ -22,6 +22,7 @@ from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import (
     corefiles,
+    deployed,
     gateways,
     host_ports,
     ownership,
@@ -174,6 +175,16 @@ def with_failing_nodes(world: World) -> set[str]:
         for condition in (obj.get("status") or {}).get("conditions") or ()
         if condition["type"] == PROGRAMMED and condition["reason"] == "NodesNotReady"
     }
+
+
+def without_pods(world: World) -> set[str]:
+    """Gateways whose DaemonSet has fewer pods than nodes, although its controller is done."""
+    found = {
+        name: world.find("DaemonSet", names.daemon_set(name))
+        for name, obj in world.gateways.items()
+        if not obj["metadata"].get("deletionTimestamp")
+    }
+    return {name for name, daemon_set in found.items() if deployed.lacks_pods(daemon_set)}
 
 
 def _configs(

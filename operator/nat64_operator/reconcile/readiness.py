@@ -110,7 +110,7 @@ def ready_condition(gateway: Gateway, counts: Counts, programmed: Condition) -> 
     return programmed._replace(type=READY)
 
 
-_UNDER_WAY = ("RollingOut", "NodesNotReady", "RangeTooSmall")
+_UNDER_WAY = ("RollingOut", "NodesNotReady", "PodsNotCreated", "RangeTooSmall")
 
 
 def without_dead(counts: Counts) -> str:

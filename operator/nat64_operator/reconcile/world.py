@@ -122,6 +122,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Pods of gateways that are being removed, have failing nodes, or a canary."""
     asked: Mapping[str, Asked] = msgspec.field(default_factory=dict)
     """The warnings of the nodes of each gateway; nothing before the nodes were asked."""
+    not_created: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """By gateway, why its DaemonSet's pods can't be created, as the last Event says."""
     refused: Mapping[Ref, str] = msgspec.field(default_factory=dict)
     """The API server's message for each custom resource for which it refused a change."""
     left_behind: Mapping[str, float] = msgspec.field(default_factory=dict)

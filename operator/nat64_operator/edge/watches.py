@@ -1,0 +1,108 @@
+"""kopf's watches, in a thread with an event loop of its own, started again when they end.
+
+Why kopf carries only this much: a handler that kopf retries for one object can't decide about many,
+and kopf's own progress would be written into the objects. So handlers fill the store, the loop
+decides, and what kopf can't see is read beside it: a watch reports no deletion that happened while
+it was down, so full lists every ten minutes correct the store (`resync`).
+
+kopf ends all of its watches where one meets what it doesn't expect, as a kind whose CRD is gone, or
+a right that was taken away for a moment; and it cancels every task of its event loop then. Hence
+the thread. The process goes on, with what it knows, until the watches are back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import kopf
+
+from nat64_operator.edge import handlers, metrics
+from nat64_operator.edge.backoff import wait_after
+from nat64_operator.edge.store import Store
+
+log = logging.getLogger("nat64_operator")
+
+SOUND_SECONDS = 60
+"""Watches that ran for so long were sound: the next end is a first one."""
+
+
+class Watches:
+    """The watches. `again` is called when they start anew: what they missed must be listed."""
+
+    def __init__(self, store: Store, namespace: str, again: Callable[[], None]) -> None:
+        self._store, self._namespace, self._again = store, namespace, again
+
+    async def run(self) -> None:
+        """Run until cancelled. Does not wait for the thread's end, which nothing depends on."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            thread = _Thread(self._store, self._namespace)
+            metrics.WATCHES_UP.set(1)
+            try:
+                why = await thread.ended
+            finally:
+                thread.stop()
+                metrics.WATCHES_UP.set(0)
+            metrics.FAILURES.labels("watch").inc()
+            failures = 0 if time.monotonic() - began > SOUND_SECONDS else failures
+            wait = wait_after(failures)
+            failures += 1
+            log.error("the watches ended, and start again in %d s: %s", wait, why)
+            await asyncio.sleep(wait)
+            log.info("the watches start again")
+            self._again()
+
+
+class _Thread:
+    """One run of kopf."""
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self._store, self._namespace = store, namespace
+        self._owner = asyncio.get_running_loop()
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._told = False
+        self.ended: asyncio.Future[str] = self._owner.create_future()
+        threading.Thread(target=self._run, name="watches", daemon=True).start()
+
+    def stop(self) -> None:
+        """Tell kopf to end, if it hasn't."""
+        self._told = True
+        own = self._own
+        if own is not None and not own.is_closed():
+            own.call_soon_threadsafe(self._stop.set)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+            why = "kopf returned"
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:
+            why = "kopf was cancelled"
+        if not self._owner.is_closed():
+            self._owner.call_soon_threadsafe(self._note, why)
+
+    def _note(self, why: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    async def _watch(self) -> None:
+        self._own = asyncio.get_running_loop()
+        if self._told:
+            return
+        await kopf.operator(
+            registry=handlers.registry(self._store, self._owner),
+            # The user id of the pod has no name in the image, which kopf would look up for this.
+            identity=cast(Any, socket.gethostname()),
+            namespaces=[self._namespace],
+            standalone=True,
+            stop_flag=self._stop,
+        )
