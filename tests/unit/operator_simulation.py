@@ -65,6 +65,7 @@ class Simulation:
         self.fails = ""
         """How names that need an upstream fail, whoever is asked."""
         self.dns_clients: frozenset[str] = frozenset()
+        self.dns_pods: frozenset[tuple[str, str]] = frozenset()
         self.rolls_out = True
         self.machines: Machines | None = None
         """What translators hold on nodes; without it each pod is ready at once."""
@@ -132,6 +133,7 @@ class Simulation:
                 owned=self.owned,
                 endpoints=ready,
                 dns_clients=self.dns_clients,
+                dns_pods=self.dns_pods,
                 announced=self.announced,
                 api_version=self.api_version,
                 corefiles={

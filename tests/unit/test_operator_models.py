@@ -97,9 +97,9 @@ def test_every_option_of_the_translator_can_be_set() -> None:
             "deniedDestinations": ["198.51.100.0/24"],
         },
         filtering="AddressDependent",
-        overloadTCPPorts=False,
+        tcpPortSharing="Never",
         copyTrafficClass=False,
-        clampTCPMSS=False,
+        tcpMSS="Keep",
         lowestIPv6MTU=1400,
         timeouts={
             "udpSeconds": 121,

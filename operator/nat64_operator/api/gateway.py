@@ -40,6 +40,20 @@ class Source(enum.Enum):
     RANGE = "Range"
 
 
+class PortSharing(enum.Enum):
+    """Whether TCP connections to different destinations share a port."""
+
+    WHEN_FULL = "WhenFull"
+    NEVER = "Never"
+
+
+class SegmentSize(enum.Enum):
+    """What becomes of the MSS of TCP connections."""
+
+    CLAMP = "Clamp"
+    KEEP = "Keep"
+
+
 class Pool(Spec, frozen=True, kw_only=True):
     """IPv4 addresses and the ports on each."""
 
@@ -140,9 +154,9 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     static_mappings: tuple[StaticMapping, ...] = ()
     policy: Policy = Policy()
     filtering: str = "AddressAndPortDependent"
-    overload_tcp_ports: bool = msgspec.field(default=True, name="overloadTCPPorts")
+    tcp_port_sharing: PortSharing = PortSharing.WHEN_FULL
     copy_traffic_class: bool = True
-    clamp_tcp_mss: bool = msgspec.field(default=True, name="clampTCPMSS")
+    tcp_mss: SegmentSize = msgspec.field(default=SegmentSize.CLAMP, name="tcpMSS")
     lowest_ipv6_mtu: int = msgspec.field(default=1280, name="lowestIPv6MTU")
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -187,9 +201,9 @@ class Gateway(Resource, frozen=True):
                     denied_destinations=tuple(map(IPv4Network, spec.policy.denied_destinations)),
                 ),
                 filtering=config.Filtering(spec.filtering),
-                overload_tcp_ports=spec.overload_tcp_ports,
+                overload_tcp_ports=spec.tcp_port_sharing is PortSharing.WHEN_FULL,
                 copy_traffic_class=spec.copy_traffic_class,
-                clamp_tcp_mss=spec.clamp_tcp_mss,
+                clamp_tcp_mss=spec.tcp_mss is SegmentSize.CLAMP,
                 lowest_ipv6_mtu=spec.lowest_ipv6_mtu,
                 timeouts=config.Timeouts(
                     **{

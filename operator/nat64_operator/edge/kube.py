@@ -5,7 +5,6 @@ Synchronous: the loop calls it from a thread.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,8 +15,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
 from nat64_operator.apiserver import Connection, Json, Timeout
-from nat64_operator.edge import metrics
-from nat64_operator.reconcile import status
+from nat64_operator.edge import events, metrics
 from nat64_operator.reconcile.actions import (
     Action,
     Announce,
@@ -41,8 +39,6 @@ TIMEOUT = (5, 20)
 """Seconds to connect and to answer."""
 PAGE = 200
 """Objects in one answer of a list: bounds memory where there are thousands of nodes."""
-EVENTS_NAMESPACE = "default"
-"""Where Kubernetes keeps the Events of objects that have no namespace."""
 
 _PATHS = {
     "ConfigMap": ("api/v1", "configmaps"),
@@ -153,7 +149,7 @@ class Kube:
                 self._announce(action)
                 return None
             case Emit():
-                self._emit(action)
+                events.emit(self._connection, action)
                 return None
 
     def config_map(self, namespace: str, name: str) -> Json | None:
@@ -218,16 +214,8 @@ class Kube:
             yield {"apiVersion": version, "kind": kind, **item}
 
     def newest_event(self, ref: Ref, reason: str) -> tuple[str, str]:
-        """When the last Event of this reason about an object was, as text, and its message; empty
-        where there is none.
-        """
-        about = f"involvedObject.kind={ref.kind},involvedObject.name={ref.name},reason={reason}"
-        path = f"/api/v1/namespaces/{ref.namespace}/events"
-        found = [
-            (str(e.get("lastTimestamp") or e.get("eventTime") or ""), str(e.get("message") or ""))
-            for e in self._connection.items(path, {"fieldSelector": about})
-        ]
-        return max(found, default=("", ""))
+        """The same as `events.newest`."""
+        return events.newest(self._connection, ref, reason)
 
     def _write(self, action: WriteCorefile) -> Json:
         ref = Ref("ConfigMap", action.name, action.namespace)
@@ -251,40 +239,6 @@ class Kube:
             except client.ApiException as error:
                 if error.status != 404:  # it is gone
                     raise
-
-    def _emit(self, event: Emit) -> None:
-        now = status.now_text()
-        # The same message about the same object is one Event that is counted.
-        content = "\n".join((event.uid, event.reason, event.message))
-        name = f"{event.ref.name}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        body = {
-            "metadata": {"name": name},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": event.ref.kind,
-                "name": event.ref.name,
-                "uid": event.uid,
-            },
-            "type": "Warning" if event.warning else "Normal",
-            "reason": event.reason,
-            "message": event.message,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "source": {"component": FIELD_MANAGER},
-            "reportingComponent": FIELD_MANAGER,
-        }
-        events = f"/api/v1/namespaces/{EVENTS_NAMESPACE}/events"
-        try:
-            self._connection.request("POST", events, {}, body)
-        except client.ApiException as error:
-            if error.status != 409:
-                raise
-            # The answer to a patch has the count, so no right to read Events is needed.
-            seen = {"lastTimestamp": now}
-            known = self._connection.request("PATCH", f"{events}/{name}", {}, seen, _MERGE)
-            again = {"count": int(known.get("count") or 1) + 1}
-            self._connection.request("PATCH", f"{events}/{name}", {}, again, _MERGE)
 
     def _call(
         self,

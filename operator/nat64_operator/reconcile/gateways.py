@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from nat64_dataplane import config
 from nat64_dataplane.corefile import content_hash
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
-from nat64_operator.api.gateway import KIND, Gateway, UpdateType
+from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.api.policy import PolicySpec
 from nat64_operator.coredns.carried_upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
@@ -25,19 +24,13 @@ from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, Se
 from nat64_operator.reconcile.deployed import mounted_config, rolled_out, running_config
 from nat64_operator.reconcile.drift import repair
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
-from nat64_operator.reconcile.readiness import Counts, some
+from nat64_operator.reconcile.programmed import FAILING, programmed_condition
+from nat64_operator.reconcile.readiness import Counts
 from nat64_operator.reconcile.shares import Shares
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
-
-STARTING_SECONDS = 180
-"""How long a rollout may be without every node ready before the operator looks for the reason."""
-
-
-FAILING = ("NodesNotReady", "PodsNotCreated")
-"""Reasons that are nobody's plan."""
 
 
 class Observed(NamedTuple):
@@ -159,7 +152,7 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     translator = effective.translator
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
     short = decided.shortages() if decided else []
-    programmed = _programmed(gateway, daemon_set, translator, counts, world)
+    programmed = programmed_condition(gateway, daemon_set, translator, counts, world)
     if short and not programmed.status and programmed.reason in (*FAILING, "RollingOut"):
         what = f"{short[0].message}; {programmed.message}"
         programmed = programmed._replace(reason="RangeTooSmall", message=what)
@@ -189,72 +182,6 @@ def cluster_address(service: Any) -> str | None:
     """The address that the API server gave a Service."""
     address = get(service, "spec", "clusterIP")
     return address if address and address != "None" else None
-
-
-def _programmed(
-    gateway: Gateway,
-    daemon_set: Any,
-    translator: config.Config,
-    counts: Counts,
-    world: World,
-) -> Condition:
-    selector = gateway.spec.node_selector
-    current = daemon_set is not None and get(daemon_set, "status", "observedGeneration") == get(
-        daemon_set, "metadata", "generation"
-    )
-    mounted = mounted_config(daemon_set)
-    if not current or mounted != names.translator_config(translator.name, translator.content_hash):
-        return Condition(PROGRAMMED, False, "RollingOut", "the config is on its way to the nodes")
-    desired, ready, updated = counts.desired, counts.ready, counts.updated
-    if desired == 0:
-        where = f" with labels {selector}" if selector else ""
-        return Condition(PROGRAMMED, False, "NoNodes", f"there is no node{where} to translate on")
-    living, without = counts.living, readiness.without_dead(counts)
-    if living and ready >= living and updated >= living:
-        return Condition(
-            PROGRAMMED, True, "Programmed", f"{ready} of {desired} nodes translate{without}"
-        )
-    starting = updated < living or _is_starting(gateway, world.now)
-    reason = "RollingOut" if starting else "NodesNotReady"
-    if world.not_created.get(gateway.name):
-        reason = "PodsNotCreated"
-    return Condition(
-        PROGRAMMED,
-        False,
-        reason,
-        f"{ready} of {desired} nodes translate, {updated} run this config{without}"
-        + _held_back(gateway, updated < living)
-        + _troubles(gateway.name, world),
-    )
-
-
-def _held_back(gateway: Gateway, rolling: bool) -> str:
-    """What to add to a message if pods don't follow a change by themselves."""
-    strategy = gateway.spec.update_strategy
-    if not rolling:
-        return ""
-    if strategy.canary is not None:
-        return "; spec.updateStrategy.canary holds the other nodes back: remove it to go on"
-    on_delete = strategy.type is UpdateType.ON_DELETE
-    return "; spec.updateStrategy.type is OnDelete: delete the others' pods" if on_delete else ""
-
-
-def _troubles(gateway: str, world: World) -> str:
-    """What is reported about pods that don't exist, or that aren't ready on at least one node."""
-    refused = world.not_created.get(gateway)
-    if refused:
-        return f"; no pod can be created on the others: {refused}"
-    bad = [pod for pod in world.pods.get(gateway, ()) if pod.trouble and not pod.ready]
-    return "; " + some([f"{pod.node}: {pod.trouble}" for pod in bad], 2) if bad else ""
-
-
-def _is_starting(gateway: Gateway, now: float) -> bool:
-    """Whether nodes that aren't ready are so because they were told to change a short while ago."""
-    for before in gateway.status.get("conditions") or ():
-        if before["type"] == PROGRAMMED:
-            since = now - datetime.fromisoformat(before["lastTransitionTime"]).timestamp()
-            return before["reason"] == "RollingOut" and since < STARTING_SECONDS
-    return True
 
 
 def _shares(effective: Effective, daemon_set: Any, world: World) -> Shares:
