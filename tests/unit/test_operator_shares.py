@@ -1,7 +1,7 @@
 """What nodes read beside their config: addresses of shared ranges, and the pods'."""
 
 import json
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 from typing import Any
 
 import pytest
@@ -163,3 +163,30 @@ def test_pod_ranges_reach_the_nodes_unless_sources_are_listed() -> None:
     made.edit("NAT64Gateway", "g", policy={"allowedSources": ["fd00::/8"]})
     made.settle()
     assert file_of(made).pod_ranges == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "spec", "warned"),
+    [
+        ("198.51.100.9", {}, True),
+        ("198.51.100.1", {}, False),  # a node's own
+        ("192.0.2.1", {"pools": shared("192.0.2.0/30")}, False),
+        ("198.51.100.9", {"nodeSelector": {"name": "n0"}}, False),
+    ],
+)
+def test_a_mapping_that_is_on_several_nodes_is_said(
+    address: str, spec: dict[str, Any], warned: bool
+) -> None:
+    made = Simulation()
+    made.nodes = {
+        name: node(name, None)._replace(
+            labels={**LINUX, "name": name}, ipv4=(IPv4Address("198.51.100.1"),)
+        )
+        for name in ("n0", "n1")
+    }
+    mapping = {"protocol": "TCP", "client": "fd00::5", "clientPort": 1, "port": 80}
+    made.create("NAT64Gateway", "g", staticMappings=[{**mapping, "address": address}], **spec)
+    made.settle()
+    conditions = made.custom["NAT64Gateway"]["g"]["status"]["conditions"]
+    said = [c["reason"] for c in conditions if c["type"] == "Degraded" and c["status"] == "True"]
+    assert said == (["MappingOnSeveralNodes"] if warned else [])

@@ -13,6 +13,7 @@ from nat64_operator.reconcile import node_warnings
 from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.readiness import some
 from nat64_operator.reconcile.world import World
+from nat64_operator.render.gateway import node_selector
 
 
 def warnings(
@@ -36,6 +37,15 @@ def warnings(
                 "use a prefix that nothing else in the cluster uses",
             )
         )
+    if running and (lost := _nobodys(gateway, running, world)):
+        more.append(
+            NodeWarning(
+                "MappingOnSeveralNodes",
+                f"{some(lost)} of spec.staticMappings is on several nodes, and its packets come "
+                "to one of them at most",
+                "add a range with it to spec.pools, or select one node",
+            )
+        )
     if kept_off:
         others = ", ".join(repr(name) for name in sorted(set(kept_off.values())))
         more.append(
@@ -50,3 +60,14 @@ def warnings(
     asked = world.asked.get(gateway.name)
     if more or asked is not None:
         yield node_warnings.condition(asked or node_warnings.Asked(), more)
+
+
+def _nobodys(gateway: Gateway, running: config.Config, world: World) -> list[str]:
+    """Addresses of static mappings that are in no shared range and no node's own."""
+    nodes = world.select(node_selector(gateway.spec.node_selector))
+    if len(nodes) < 2:
+        return []
+    own = {address for name in nodes for address in world.nodes[name].ipv4}
+    shared = [pool.network for pool in running.pools if pool.network]
+    found = {mapping.address for mapping in running.static_mappings} - own
+    return [str(a) for a in sorted(found) if not any(a in network for network in shared)]
