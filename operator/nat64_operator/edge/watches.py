@@ -13,6 +13,7 @@ the thread. The process goes on, with what it knows, until the watches are back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -75,9 +76,9 @@ class _Thread:
     def stop(self) -> None:
         """Tell kopf to end, if it hasn't."""
         self._told = True
-        own = self._own
-        if own is not None and not own.is_closed():
-            own.call_soon_threadsafe(self._stop.set)
+        if self._own is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+                self._own.call_soon_threadsafe(self._stop.set)
 
     def _run(self) -> None:
         try:
@@ -87,7 +88,7 @@ class _Thread:
             why = f"{type(error).__name__}: {error}"
         except asyncio.CancelledError:
             why = "kopf was cancelled"
-        if not self._owner.is_closed():
+        with contextlib.suppress(RuntimeError):  # the process ends
             self._owner.call_soon_threadsafe(self._note, why)
 
     def _note(self, why: str) -> None:
