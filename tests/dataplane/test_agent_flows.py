@@ -95,7 +95,7 @@ def test_another_size_at_a_restart_takes_every_session_along(lab: Line, nat64: T
     ("change", "reason"),
     [
         ("mv $pins/$maps $pins/0123456789ab", "their layout is of another version"),
-        ("mv $pins/$maps $pins/0123456789ab; rm $pins/*/bib6", "maps bib6 are missing there"),
+        ("mv $pins/$maps $pins/0123456789ab; rm $pins/*/bib4", "maps bib4 are missing there"),
     ],
     ids=["another version", "incomplete"],
 )
@@ -146,11 +146,15 @@ def test_a_changed_timeout_disturbs_no_flow(lab: Line, nat64: Translator) -> Non
     flows.end_all(live)
 
 
-def test_a_pool_that_grows_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
+def test_a_pool_that_grows_and_shrinks_disturbs_no_flow(lab: Line, nat64: Translator) -> None:
     lab.router.ip("route add 192.0.2.8/29 via 198.51.100.1")
     live = flows.start_all(lab.pod)
     nat64.configure(pools=[{"addresses": "192.0.2.8/29"}, {"addresses": "node"}])
     wait_for("new pool", lambda: "and 8 more" in nat64.get("readyz")[1])
+    time.sleep(1.5)  # for what a flow has noted
+    nat64.configure(pools=[{"addresses": "node"}])
+    wait_for("old pool", lambda: "and 8 more" not in nat64.get("readyz")[1])
+    time.sleep(1.5)
     flows.end_all(live)
 
 

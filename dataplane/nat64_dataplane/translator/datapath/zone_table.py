@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 from nat64_dataplane.bpf import Map
 from nat64_dataplane.translator.datapath import abi, port_bitmap
-from nat64_dataplane.translator.host_view import PoolRange
+from nat64_dataplane.translator.host_view import ANY_SOURCE, PoolRange
 
 Zones = dict[IPv4Address, int]
 """The name of each zone, and its number, below abi.MAX_ZONES."""
@@ -23,15 +23,33 @@ def number(pool: Iterable[PoolRange], known: Zones) -> Zones:
 
     What finds no number any more is left out: it counts as the first zone.
     """
+    pool = tuple(pool)
     names = list(dict.fromkeys(each.zone for each in pool))
     found = {name: known[name] for name in names if name in known}
+    if names and names[0] not in found and (renamed := _former_name(pool, names, known)):
+        found[names[0]] = known[renamed]
     free = [each for each in range(abi.MAX_ZONES) if each not in known.values()]
     # A number that has just become free still stands in bindings that aren't purged yet.
-    free += [n for name, n in known.items() if name not in names]
+    free += [n for name, n in known.items() if name not in names and n not in found.values()]
     for name in names:
         if name not in found and free:
             found[name] = free.pop(0)
     return found
+
+
+def _former_name(
+    pool: tuple[PoolRange, ...], names: list[IPv4Address], known: Zones
+) -> IPv4Address | None:
+    """What the first zone was called before, if only its name has changed.
+
+    Its name is that of the node's address, or ANY_SOURCE where it has pools that don't depend on
+    that address. Bindings must outlive such a pool's coming and going.
+    """
+    rest = names[0]
+    gone = known.keys() - set(names)
+    if rest != ANY_SOURCE:
+        return ANY_SOURCE if ANY_SOURCE in gone else None
+    return next((each.address for each in pool if each.zone == rest and each.address in gone), None)
 
 
 def default(pool: Iterable[PoolRange], zones: Zones) -> int:
