@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 ACCEPTED, PROGRAMMED, READY = "Accepted", "Programmed", "Ready"
 DEGRADED = "Degraded"
-"""True if something will fail later although all is ready. For the other conditions, True is good.
-"""
+"""True if something will fail later although all is ready. Others are good if True."""
 
 
 class Condition(NamedTuple):

@@ -25,8 +25,7 @@ from nat64_operator.coredns.wiring_record import Record, State
 WORRIED_SECONDS = 10
 """How often the DNS is asked about a wired Corefile while something is wrong."""
 KUBELET_SECONDS = 120
-"""The kubelet updates a mounted ConfigMap within its sync of a minute, plus a minute of its cache.
-"""
+"""The kubelet updates a mounted ConfigMap within a minute of its sync and one of its cache."""
 MOST_RETRY_SECONDS = 86_400
 RELAPSE_SECONDS = 60
 """How long a Corefile that has worked is left alone after its first harm. A node that was down for

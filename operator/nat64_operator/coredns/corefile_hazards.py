@@ -18,8 +18,7 @@ from nat64_operator.coredns.root_block import NO_FILES, Files, Root
 from nat64_operator.errors import UnsupportedCorefileError
 
 SAMPLE_NAMES = ("ipv4only.arpa.", "www.example.com.", "a1.b-2.example.net.")
-"""These stand for any external name: a pattern that matches one of them matches what we synthesize.
-"""
+"""Samples of external names: a pattern that matches one matches names that we synthesize."""
 
 MANUAL = "or use the mode Manual"
 

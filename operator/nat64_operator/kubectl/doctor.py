@@ -14,8 +14,7 @@ from nat64_operator.kubectl.output import Paint, Tone
 from nat64_operator.kubectl.status import condition
 
 PROBE_NAME = "ipv4only.arpa"
-"""It has two IPv4 addresses and no IPv6 one (RFC 7050): a server that answers with one synthesizes.
-"""
+"""It has two IPv4 addresses and no IPv6 one (RFC 7050): an IPv6 answer is synthesized."""
 
 
 class Facts(NamedTuple):

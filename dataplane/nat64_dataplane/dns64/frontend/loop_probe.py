@@ -14,8 +14,7 @@ from nat64_dataplane.dns64.message.wire import Reply
 HINFO = 13
 TRY_SECONDS = 30.0
 SEEN_MEANS_LOOP = 1
-"""The probe goes to the upstream, not to ourselves as in CoreDNS. So seeing it once proves a loop.
-"""
+"""The probe goes to the upstream, not to ourselves as in CoreDNS: seeing it once proves a loop."""
 
 
 class LoopProbe:

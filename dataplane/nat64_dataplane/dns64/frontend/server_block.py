@@ -1,7 +1,7 @@
 """A running server block: from a query's bytes to its response.
 
-`hit` is the hot path and uses nothing but the cache. `quick` takes the usual miss. `accept` does
-everything else: access rules, views, stale answers, limits, counts and logs.
+`hit` is the hot path and uses only the cache. `quick` takes the usual miss. `accept` does all the
+rest: access rules, views, stale answers, limits, counts and logs.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class ServerBlock:
         keep_cache: bool = True,
         limits: ClientLimits = LIMITS,
     ) -> None:
-        """`before` is the previous run of this block: its counts continue, and its cache if that is
-        safe.
-        """
+        """`before` ran this block so far: its counts go on, and its cache if that is safe."""
         self.settings = settings
         self.zones = {domain_names.from_text(zone): zone for zone in settings.zones}
         """Its zones, as wire names."""
@@ -101,9 +99,7 @@ class ServerBlock:
         return changed
 
     def hit(self, message: bytes, host: bytes, now: int) -> bytes | None:
-        """Answer from the cache at once, or not at all. `host` is the client as the kernel reports
-        it.
-        """
+        """Answer from the cache, or not at all. `host` is the client as the kernel reports it."""
         if not self.hot:
             return None
         assert self.cache is not None, "without a cache nothing is hot"
@@ -128,7 +124,7 @@ class ServerBlock:
         return question is not None and self.resolver.take_fast_path(asker, client, question)
 
     def time_hits(self, seconds: float) -> None:
-        """Count the hits of one wakeup as having taken `seconds` each: none took longer."""
+        """Count the hits of one wakeup, each as `seconds` long: none took longer."""
         if self._hits_now:
             self.stats.seconds.observe(seconds, self._hits_now)
             self._hits_now = 0

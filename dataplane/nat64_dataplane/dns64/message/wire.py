@@ -1,8 +1,8 @@
 """DNS messages as bytes (RFC 1035, RFC 6891): read in place, without unpacking.
 
-`Query` keeps slices of a small message, `Reply` the message and the place of each record. Both are
-checked while they are read, so later passes over an accepted message need not look for its end.
-Names are always in wire format: length-prefixed labels, with the root's zero at the end.
+`Query` has slices of a small message, `Reply` the message and the place of each record. Both are
+checked while they are read, so that later passes need not look for the message's end. Names are in
+wire format throughout.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ def parse_query(wire: bytes) -> Query:
 def parse_reply(wire: bytes) -> Reply:
     """Read a server's message. Raises Malformed.
 
-    Errors behind the answer and authority sections are ignored: bytes after the last record, OPT
-    records out of place or after the first, additional records that can't be read. Of a truncated
-    message, only header and question have to be good.
+    Errors behind the authority section are ignored: bytes after the last record, OPT records out of
+    place or after the first, unreadable additional records. A truncated message is only read up to
+    its question.
     """
     try:
         return _parse_reply(wire)
@@ -212,9 +212,7 @@ def _parse_reply(wire: bytes) -> Reply:
     except (Malformed, IndexError, StructError):
         if not flags & TC:
             raise
-        return Reply(
-            wire[:at], flags, question, (), (), (), None
-        )  # the question is asked again over TCP
+        return Reply(wire[:at], flags, question, (), (), (), None)  # asked again over TCP
     answer, authority, additional = sections
     return Reply(wire[:end], flags, question, answer, authority, additional, edns, whole)
 

@@ -1,9 +1,9 @@
 """Queries to one server over UDP: several sockets, each with a port that the kernel chooses.
 
-A forger has to guess the source port, the ID and the letter case of the name (RFC 5452). So queries
-are spread over the sockets at random, and each socket is replaced after some use. A reply counts
-only if it comes from the server's address (the sockets are connected), has an ID that is open on
-that socket, and repeats the question with the same letter case.
+A forger has to guess source port, ID and the name's letter case (RFC 5452). So queries are spread
+over the sockets at random, and each socket is replaced after some use. A reply counts only if it
+comes from the server's address (the sockets are connected), has an ID that is open on that socket,
+and repeats the question to the letter.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ TICK = 0.05
 
 
 _Pending = tuple[UpstreamQuery, bytes, int, bool]
-"""An open query: its question in the letter case in which it was sent, the number of this try, and
-whether it has an OPT record."""
+"""An open query: its question as it was sent, the number of this try, and whether it has OPT."""
 
 _Waiting = tuple[float, int, UpstreamQuery, "_Port", bytes, float]
-"""When to check again, a number that breaks ties, the query, its port and ID, and when to give up.
-"""
+"""When to check again, a tie-breaking number, the query, its port and ID, when to give up."""
 
 
 class _Port:
@@ -53,8 +51,7 @@ class _Port:
     def __init__(self, owner: UdpTransport) -> None:
         self.pending: dict[bytes, _Pending] = {}
         self.refused: set[bytes] = set()
-        """IDs of queries to which a bare error was the reply: it may be forged, so the true reply
-        still counts."""
+        """IDs of queries answered by a bare error: if it was forged, the true reply counts."""
         self.uses = 0
         self._owner = owner
         self._socket = owner.open_socket()
@@ -123,8 +120,8 @@ class _Port:
             owner.learn(message, query.do, asked)
 
     def _take_bare_error(self, message: bytes, pending: _Pending) -> None:
-        """Accept an error without a question. It is easier to forge than another reply. So if it
-        may make us ask without EDNS, the query stays open for a reply that proves it wrong.
+        """Accept an error without a question. It is easy to forge. So if it may make us ask without
+        EDNS, the query stays open for a reply that proves it wrong.
         """
         query, _, number, edns = pending
         ident = message[:2]
