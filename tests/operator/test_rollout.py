@@ -49,11 +49,11 @@ def test_a_change_reaches_the_canarys_node_and_waits_there(rolled: Api) -> None:
         ),
         about="OnDelete",
     )
+    before = api.get("daemonset", "nat64-default")["metadata"]["generation"]
     api.apply(gateway(updateStrategy=held, limits={"sessions": 2048}))
 
     def is_told() -> bool:
-        found = api.get("daemonset", "nat64-default")
-        return bool(found["metadata"]["generation"] != found["status"]["observedGeneration"])
+        return bool(api.get("daemonset", "nat64-default")["metadata"]["generation"] > before)
 
     eventually(is_told, about="another template")
     assert pods(api) == {"agent-node1", "agent-node2"}, "the controller hasn't seen it yet"
