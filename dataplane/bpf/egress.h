@@ -2,7 +2,7 @@
 /* IPv6 to IPv4: packets that the kernel routes to nat64-NAME. */
 #pragma once
 
-#include "fragments.h"
+#include "held_fragments.h"
 #include "icmp_6to4.h"
 #include "mss.h"
 #include "open.h"

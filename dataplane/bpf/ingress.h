@@ -4,7 +4,7 @@
 #pragma once
 
 #include "arp.h"
-#include "fragments.h"
+#include "held_fragments.h"
 #include "icmp_4to6.h"
 #include "open.h"
 #include "refragment.h"

@@ -2,7 +2,7 @@
 /* What a sweep does with one entry of each table: it removes the entry, or keeps and counts it. */
 #pragma once
 
-#include "fragments.h"
+#include "held_fragments.h"
 #include "session.h"
 
 struct bpf_map;
