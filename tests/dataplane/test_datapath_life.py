@@ -12,6 +12,7 @@ from scapy.layers.inet6 import IPv6
 
 from nat64_dataplane.bpf.errors import PinMismatchError
 from nat64_dataplane.config import Config, Limits, Policy, StaticMapping
+from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.datapath.datapath import Datapath, DatapathError
 from nat64_dataplane.translator.host_view import HostView, PoolRange
 from tests.dataplane.machine import PREFIX, at
@@ -97,7 +98,7 @@ def test_instances_do_not_share_anything(root: Path) -> None:
         send(one)
         assert two.applied_hash() is None
         assert two.session_count() == 0
-        Datapath.remove(root, "two")
+        pinned_maps.remove_instance(root, "two")
         assert one.program_path("nat64_egress").exists()
 
 
@@ -105,11 +106,11 @@ def test_removal_leaves_nothing_of_any_layout_and_can_be_repeated(root: Path) ->
     Datapath.open(root, "life", LIMITS).close()
     Datapath.open(root, "life", Limits(sessions=2048)).close()
     (root / "life" / "links").mkdir()
-    Datapath.remove(root, "life")
+    pinned_maps.remove_instance(root, "life")
     assert [path.name for path in (root / "life").iterdir()] == ["links"]  # the agent's own
     (root / "life" / "links").rmdir()
-    Datapath.remove(root, "life")
-    Datapath.remove(root, "life")
+    pinned_maps.remove_instance(root, "life")
+    pinned_maps.remove_instance(root, "life")
     assert not root.exists()
 
 

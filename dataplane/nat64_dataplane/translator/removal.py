@@ -10,7 +10,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.errors import DataplaneError, HostError
-from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.node import facts, nftables_notrack, node_sysctls
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.plan import link_alias
@@ -71,7 +71,7 @@ class Removal:
     def _pins(self) -> Iterator[str]:
         path = self.pins / self.instance
         existed = path.exists()
-        Datapath.remove(self.pins, self.instance)
+        pinned_maps.remove_instance(self.pins, self.instance)
         for directory in (path / "links", path, self.pins):
             with contextlib.suppress(OSError):
                 directory.rmdir()

@@ -269,8 +269,7 @@ class SweepResult(NamedTuple):
 
 def slot_of(key: bytes) -> int:
     """The config slot in a key of `sources` or `destinations`."""
-    slot: int = U32.unpack_from(key, 4)[0]
-    return slot
+    return int(U32.unpack_from(key, 4)[0])
 
 
 def port_bytes(port: int) -> bytes:
@@ -297,6 +296,5 @@ def session_key(
     pool: IPv4Address, pool_port: int, remote: IPv4Address, remote_port: int, protocol: int
 ) -> bytes:
     """A key of sessions."""
-    return SESSION_KEY.pack(
-        pool.packed, remote.packed, port_bytes(pool_port), port_bytes(remote_port), protocol
-    )
+    ports = port_bytes(pool_port), port_bytes(remote_port)
+    return SESSION_KEY.pack(pool.packed, remote.packed, *ports, protocol)

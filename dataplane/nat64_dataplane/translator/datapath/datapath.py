@@ -257,13 +257,7 @@ class Datapath:
 
     def prune(self) -> list[Path]:
         """Unpin what other ABIs have left of this instance; return what that was."""
-        if self.directory is None:
-            return []
-        root, name = self.directory.parent.parent, self.directory.parent.name
-        others = [path for path in pinned_maps.versions(root, name) if path != self.directory]
-        for path in others:
-            pinned_maps.remove_version(path)
-        return others
+        return pinned_maps.remove_others(self.directory) if self.directory else []
 
     def close(self) -> None:
         """Close descriptors; unpin nothing."""
@@ -277,11 +271,6 @@ class Datapath:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @staticmethod
-    def remove(pin_root: Path, name: str) -> None:
-        """Unpin everything of an instance, of every ABI."""
-        pinned_maps.remove_instance(pin_root, name)
 
     def _control(self) -> tuple[int, int, int]:
         value = self._maps["control"].get(ZERO)

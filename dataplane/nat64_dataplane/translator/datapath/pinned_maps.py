@@ -72,6 +72,15 @@ def remove_version(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def remove_others(directory: Path) -> list[Path]:
+    """Unpin all other versions of the same instance; return their directories."""
+    root, name = directory.parent.parent, directory.parent.name
+    others = [path for path in versions(root, name) if path != directory]
+    for path in others:
+        remove_version(path)
+    return others
+
+
 def remove_instance(root: Path, name: str) -> None:
     """Unpin all of an instance, of every ABI, and its directory where that leaves it empty."""
     for directory in versions(root, name):
