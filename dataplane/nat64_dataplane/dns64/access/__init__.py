@@ -1,3 +1,4 @@
-"""Which clients may ask (`acl`), and how many questions and connections each may hold. It may
-import message and settings. It must never know how a question is answered, nor by whom.
+"""Which clients may ask (`acl`), and how many questions and connections each may hold.
+
+It may import message and settings. It must never know how a question is answered, nor by whom.
 """

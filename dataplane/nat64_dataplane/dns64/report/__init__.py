@@ -1,4 +1,5 @@
-"""What people and Prometheus see: metrics and HTTP pages of a running sidecar, and `explain`. It
-may import everything but the app. It must never change what it reports, and no answer ever needs
+"""What people and Prometheus see: metrics and HTTP pages of a running sidecar, and `explain`.
+
+It may import everything but the app. It must never change what it reports, and no answer ever needs
 it.
 """
