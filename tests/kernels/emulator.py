@@ -12,8 +12,8 @@ from tests.kernels import initramfs
 from tests.kernels.kernel import Kernel
 
 _MEMORY_MIB = 2048
-# A panic restarts the machine at once, and -no-reboot makes that the emulator's end. On a busy machine
-# the kernel would find that its timer doesn't tick, and panic.
+# A panic restarts the machine at once, and -no-reboot makes that the emulator's end. On a busy
+# machine the kernel would find that its timer doesn't tick, and panic.
 _COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check"
 
 
