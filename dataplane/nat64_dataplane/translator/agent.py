@@ -1,8 +1,8 @@
 """The agent: keeps one translator instance on this node as its config file says.
 
-It forwards nothing. Killing it changes nothing for packets; starting it again finds the pinned
-state and goes on. Everything that touches the kernel runs in one worker thread, in order; the
-event loop only decides when.
+No packet goes through it. Killing it changes nothing for packets; when it starts again, it finds
+the pinned state and continues. Everything that uses the kernel runs in one worker thread, in order;
+the event loop only decides when.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Agent:
         self._source = ConfigSource(options.config, options.node_file, options.node)
         config = self._source.current
         self.run_dir = RunDir(options.run_dir, config.name)
-        # A predecessor's status still holds: what it set up translates whether we run or not.
+        # A predecessor's status is still true: what it set up translates whether an agent runs or
+        # not.
         status = self.run_dir.read_status() or _starting(config)
         self.state = AgentState(config, status, warnings=status.warnings)
         if self._source.error:

@@ -1,4 +1,4 @@
-"""`nat64-translator`: run a translator on this node, and see what it does."""
+"""`nat64-translator`: runs a translator on this node, and shows what it does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
 
 NODE_NAME, NODE_FILE = "NODE_NAME", "NAT64_NODE_FILE"
-"""From the environment, so that commands that are run in the pod see what its agent sees."""
+"""From the environment, so that commands in the pod use the same places as its agent."""
 _DEFAULT_LISTEN = "[::]:9464"
 
 

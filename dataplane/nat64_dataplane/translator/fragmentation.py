@@ -1,7 +1,7 @@
-"""How IPv4 packets that are too long for IPv6 reach the kernel's own fragmentation.
+"""How IPv4 packets that are too long for IPv6 get to the kernel's own fragmentation.
 
 The program sends them to an address that only it uses. The node routes that address back to the
-translator's link, with an MTU whose fragments fit IPv6 once translated (RFC 7915 section 4).
+translator's link, with an MTU whose fragments fit IPv6 after translation (RFC 7915 section 4).
 """
 
 from __future__ import annotations

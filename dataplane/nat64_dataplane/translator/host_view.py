@@ -1,4 +1,4 @@
-"""What one node looks like to the translator: the values that the agent finds and the maps hold."""
+"""The translator's view of one node: the values that the agent finds and the maps hold."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ANY_SOURCE = IPv4Address("0.0.0.0")
 """Names the zone of pools that have nothing to do with the node's own addresses."""
 
 DUMMY_ADDRESS = IPv4Address("192.0.0.8")
-"""The translator link's own (RFC 7600). Without any IPv4 address on it, what comes out of it
-would fail loose reverse-path filtering."""
+"""The translator link's own address (RFC 7600). Without an IPv4 address on it, packets that come
+out of it would fail loose reverse-path filtering."""
 
 
 class Uplink(NamedTuple):

@@ -1,4 +1,4 @@
-"""One translator in the kernel, with what keeps the node fit for it: opened, followed, reopened."""
+"""One translator in the kernel, and the reconciler of its node: opened, updated, reopened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Instance:
 
     @property
     def notrack_error(self) -> str:
-        """Why conntrack sees translated packets; empty where it doesn't."""
+        """Why conntrack sees translated packets; empty if it doesn't."""
         return (self._opened[1].host.notrack_error or "") if self._opened else ""
 
     def open(self, config: Config) -> None:
@@ -150,7 +150,7 @@ class Instance:
             log.info("unpinned maps %s", path.name)
 
     def _resize(self, config: Config) -> Settled:
-        """Maps have the size they were made with: another limit means other maps."""
+        """Maps keep the size that they were made with: another limit needs other maps."""
         opened, carrier = self._load(config)
         try:
             settled = opened[1].reconcile(config)

@@ -1,10 +1,10 @@
-"""Warnings: what an operator of the node must know although packets are translated.
+"""Warnings: problems that an operator of the node must know although packets are translated.
 
-A node is programmed or it isn't; a warning says that it is, and that something will still go wrong.
-Every warning has a reason from `REASONS`, a message about this node, and the reason's remedy. They
-are in status.json, as metric `nat64_warning`, in the gateway's condition `Degraded`, and in what
-`kubectl nat64 status` and `doctor` print. To add one: a row here, one in docs/troubleshooting.md,
-and `warn(REASON, ...)` where it is found.
+A node is programmed or it isn't. A warning says that it is, but that something will fail later.
+Every warning has a reason from `REASONS`, a message about this node, and the reason's remedy.
+Warnings are in status.json, in the metric `nat64_warning`, in the gateway's condition `Degraded`,
+and in the output of `kubectl nat64 status` and `doctor`. To add one: a row here, one in
+docs/troubleshooting.md, and `warn(REASON, ...)` where it is found.
 """
 
 from __future__ import annotations

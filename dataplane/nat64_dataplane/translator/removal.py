@@ -1,4 +1,4 @@
-"""Take one translator instance off a node, and leave nothing of it."""
+"""Removes one translator instance from a node, and leaves nothing of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Removal:
         """Yield a line for each thing removed. Raises BusyError while an agent runs."""
         run_dir = RunDir(self.root, self.instance)
         with run_dir.locked(wait=_LOCK_SECONDS):
-            # The link first: with it goes the route, so clients are told at once.
+            # The link goes first, and the route with it, so clients get an error at once.
             for step in (self._links, self._hooks, self._rules, self._pins, self._settings):
                 yield from self._tried(step)
             run_dir.remove()

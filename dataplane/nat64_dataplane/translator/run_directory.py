@@ -1,7 +1,7 @@
-"""An instance's run-time directory: its lock, what it claims on the node, and its status.
+"""An instance's run-time directory: its lock, its claims on the node, and its status.
 
-The status file outlives the agent on purpose: an agent that dies changes nothing for packets,
-and the DNS64 sidecar, which reads the file, must go on as before.
+The status file outlives the agent on purpose: an agent that dies changes nothing for packets, and
+the DNS64 sidecar, which reads the file, must continue as before.
 """
 
 from __future__ import annotations

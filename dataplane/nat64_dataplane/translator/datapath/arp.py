@@ -1,4 +1,6 @@
-"""ARP for pool addresses that the node claims: whom the program answers for, and announcements."""
+"""ARP for pool addresses that the node claims: the addresses that the program answers for, and
+announcements.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _SHORTEST_FRAME = 60
 
 
 def follow(maps: Mapping[str, Map], wanted: Iterable[ArpAnswer]) -> None:
-    """Have the program answer for these and no others. Raises BpfError."""
+    """Make the program answer for these addresses and no others. Raises BpfError."""
     table = maps["arp_answers"]
     entries = {abi.ARP_KEY.pack(a.address.packed, a.ifindex): a.mac for a in wanted}
     for key, _ in list(table.items()):

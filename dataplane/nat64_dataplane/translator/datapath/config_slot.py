@@ -1,4 +1,4 @@
-"""One config slot: from a Config and what the node looks like to map entries. Pure."""
+"""One config slot: the map entries that follow from a Config and the node's state. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Bitmaps of the ports of pool addresses: what the programs may hand out. Pure.
+"""Bitmaps of the ports of pool addresses: the ports that the programs may use. Pure.
 
-A block is 4096 ports of one address. Static mappings hold their ports outside of it.
+A block is 4096 ports of one address. The ports of static mappings are not in the bitmaps.
 """
 
 from __future__ import annotations

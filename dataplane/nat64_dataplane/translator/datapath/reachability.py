@@ -1,8 +1,8 @@
 """Which IPv4 destinations may be reached, as ranges whose longest match is the answer. Pure.
 
-A trie knows only the longest match, while the rules have an order: what the config denies is
-denied; what no NAT64 should reach is lifted one range at a time; the rest of the defaults yields
-to anything that is allowed. So each range's answer is worked out here, from all that hold it.
+A trie knows only the longest match, but the rules have an order: what the config denies stays
+denied; special addresses are allowed one range at a time; all other defaults give way to any
+allowed range. So this module computes the answer of each range from all rules that cover it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What the program would do with a packet, by having it do it: on copies of the maps it reads.
+"""Find out what the program would do with a packet, by running it on copies of the maps that it
+reads.
 
 The same object is loaded once more, with maps of its own that hold the same config, the same ports
-and what the client holds. A packet that is run there gets the program's own answer, from the node's
-own routes, and leaves no trace in the maps that packets meet.
+and the client's state. A packet that is run there gets the program's own answer, from the node's
+own routes, and changes nothing in the real maps.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _EPHEMERAL = 32768
 
 
 class Decision(NamedTuple):
-    """What became of a packet."""
+    """The result for a packet."""
 
     outcome: str
     """`translated`, `dropped`, or `passed` where the program leaves it to the kernel."""

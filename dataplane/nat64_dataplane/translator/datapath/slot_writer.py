@@ -1,4 +1,4 @@
-"""Writing one config slot into the maps, and tidying up after the switch to it."""
+"""Writes one config slot into the maps, and cleans up after the switch to it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SlotWriter:
         zone_table.write(self._maps["zones"], built.zones)
 
     def drop_idle_blocks(self) -> None:
-        """Forget blocks of addresses that no pool has any more and no binding uses."""
+        """Delete blocks of addresses that no pool has any more and no binding uses."""
         items = dict(self._maps["ports"].items())
         kept = {
             (address, block)
@@ -102,7 +102,7 @@ class SlotWriter:
             self._add_static(_static_key(mapping), mapping, now, zone_of(mapping.address))
 
     def drop_statics_but(self, mappings: Iterable[StaticMapping]) -> None:
-        """Forget static mappings of former configs."""
+        """Delete static mappings of former configs."""
         wanted = {_static_key(mapping) for mapping in mappings}
         stale = [
             (key, value)
@@ -116,7 +116,7 @@ class SlotWriter:
             self._maps["bib4"].delete(key)
 
     def drop_uplinks_but(self, built: Slot) -> None:
-        """Forget uplinks of former configs."""
+        """Delete uplinks of former configs."""
         for key in set(self._maps["uplinks"].keys()) - built.uplinks.keys():
             self._maps["uplinks"].delete(key)
 

@@ -1,7 +1,7 @@
-"""Takes away what has expired, in many short runs of the program that does it.
+"""Removes what has expired, in many short runs of nat64_sweep.
 
-A run holds back the packets of its CPU, so none looks at more than a chunk of a table. Tables of
-state are read here, which stops nobody, and their keys are handed to the program chunk by chunk.
+While a run lasts, its CPU receives no packets, so no run visits more than a chunk of a table. State
+tables are read here, which delays nobody, and their keys are handed to the program chunk by chunk.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sweeper:
             self._run(table, keys=count)
 
     def _look_through(self, table: SweepTable) -> None:
-        """A small table: again and again, as long as a run finds as much as it may take."""
+        """Sweep a small table: run again for as long as a run removes as much as it may."""
         taken = abi.SWEEP_MOST
         while taken >= abi.SWEEP_MOST:
             before = sum(abi.SWEEP.unpack(self._report())[-2:])

@@ -1,4 +1,8 @@
-"""The steps that a plan is made of: each says what it does, and `host` knows how."""
+"""The steps of a plan: each describes itself, and `netlink_host` carries it out.
+
+Each step is a class of its own, even where two have the same fields, because the plan and its tests
+compare steps by type.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from nat64_dataplane.translator.node.nftables_notrack import Rule
 from nat64_dataplane.translator.node.tc_hooks import Hook
 
 NEXT_HOP = IPv6Address("fe80::64")
-"""The one neighbour on the translator's link: without it, the kernel would keep an entry for
-every IPv4 destination and overflow its table at a thousand (gc_thresh3)."""
+"""The only neighbour on the translator's link. Without it, the kernel would keep an entry for every
+IPv4 destination and overflow its table at a thousand (gc_thresh3)."""
 
 LINK_MTU = 65535
-"""Out of the way: the route's MTU is the one that counts."""
+"""Large enough never to matter: the route's MTU is the one that counts."""
 
 DEVCONF = Devconf(forwarding=1, accept_local=1, rp_filter=2)
 
@@ -72,7 +76,8 @@ class AddAddress:
 class SetNeighbour:
     """Make the next hop a permanent neighbour with the link's own MAC address.
 
-    Its own, so that a frame which no program consumed is dropped by the peer as another host's.
+    It is the link's own address so that the peer drops a frame that no program has consumed, as
+    addressed to another host.
     """
 
     index: int
@@ -95,7 +100,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Run a program at a hook, in the place of the one that may run there."""
+    """Run a program at a hook, instead of the one that may run there."""
 
     hook: Hook
     name: str
@@ -106,7 +111,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class MoveFirst:
-    """Have our program at a hook run before those of others, which may end the chain."""
+    """Run our program at a hook before those of others, which may end the chain."""
 
     hook: Hook
     name: str
@@ -140,7 +145,7 @@ class WriteRules:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRange:
-    """Make the node own pool addresses that no link holds."""
+    """Make the node own pool addresses that no link has."""
 
     route: RangeRoute
 

@@ -48,7 +48,7 @@ def attach_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
 
 
 def update(link_fd: int, program_fd: int) -> None:
-    """Put another program in the link's place; no packet sees neither. Raises OSError."""
+    """Replace the link's program; every packet meets one of the two. Raises OSError."""
     _bpf(_LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0))
 
 

@@ -1,7 +1,7 @@
 """Whether the translator can have its capabilities on this node (capabilities(7)).
 
-A node may itself be a container, as kind's are. Then its runtime bounds what any process in it can
-have, privileged or not: Docker before 23 knows neither CAP_BPF nor CAP_PERFMON.
+A node may itself be a container, as with kind. Then its runtime limits the capabilities of every
+process in it, privileged or not: Docker before 23 knows neither CAP_BPF nor CAP_PERFMON.
 """
 
 from __future__ import annotations

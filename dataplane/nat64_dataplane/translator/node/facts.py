@@ -15,7 +15,7 @@ from nat64_dataplane.translator.node import policy_rules, route_dump
 from nat64_dataplane.translator.node.policy_rules import Rule
 
 ROUTE_PROTOCOL = 64
-"""Marks our routes, so that they can be told from anyone else's (rtm_protocol)."""
+"""Marks our routes, to distinguish them from those of others (rtm_protocol)."""
 
 IFF_UP, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_NOARP = 0x1, 0x8, 0x10, 0x80
 MAIN_TABLE, LOCAL_TABLE = 254, 255
@@ -24,8 +24,8 @@ _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _LOCAL_KINDS = frozenset({route_dump.RTN_LOCAL, route_dump.RTN_BROADCAST, route_dump.RTN_ANYCAST})
 _SCOPE_GLOBAL = 0
 _REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
-"""Stands for any address that only a default route holds: its use has ended (RFC 7526), so nobody
-has a route of its own to it. The kernel is asked about it; nothing is sent there."""
+"""A sample of the addresses that only a default route covers: its use has ended (RFC 7526), so
+nobody has a more specific route to it. It is only looked up; nothing is sent there."""
 _IFA_F_SECONDARY = 0x1
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
@@ -59,7 +59,7 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether someone has set it up; carrier is another matter."""
+        """Whether it is set up; carrier is another matter."""
         return bool(self.flags & IFF_UP)
 
 
@@ -129,9 +129,9 @@ class Facts:
     prefix_routes: frozenset[PrefixRoute] = frozenset()
     range_routes: frozenset[RangeRoute] = frozenset()
     local_ranges: frozenset[IPv4Network] = frozenset()
-    """What the kernel's local table says is the node's, whoever put it there."""
+    """The node's own addresses according to the kernel's local table, whoever added them."""
     way_out: WayOut | None = None
-    """None where the kernel has no way to the rest of the world."""
+    """None if the kernel has no route to the rest of the world."""
     hops: frozenset[Hop] = frozenset()
     """Of all routes that policy rules lead to."""
     rules: tuple[Rule, ...] = ()

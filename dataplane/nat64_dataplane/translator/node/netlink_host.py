@@ -41,7 +41,7 @@ class Host:
         self.pins = pins
         self.attach_by: AttachBy = attach_by
         self.notrack_error: str | None = None
-        """Why there are no notrack rules, where the kernel has no nf_tables."""
+        """Why there are no notrack rules, if the kernel has no nf_tables."""
         self.ahead: Mapping[tc_hooks.Hook, tuple[int, ...]] = {}
         """Programs of others that run before ours, as of the last `observe`."""
         self._moves: dict[tc_hooks.Hook, list[float]] = {}
@@ -105,7 +105,9 @@ class Host:
             )
 
     def _may_move(self, hook: tc_hooks.Hook) -> bool:
-        """Whether to try once more: someone who also insists to be first must not be fought."""
+        """Whether to try once more: another program that also insists on being first must not be
+        fought.
+        """
         recent = [at for at in self._moves.get(hook, ()) if time.monotonic() - at < _MOVES_SECONDS]
         self._moves[hook] = recent
         return len(recent) < _MOST_MOVES
@@ -171,7 +173,7 @@ class Host:
 
     def _configure(self, action: actions.ConfigureLink) -> None:
         for index in (action.peer, action.index):
-            # Before it comes up: a link-local address would mean neighbour discovery on it.
+            # Before it comes up, because a link-local address would mean neighbour discovery on it.
             self.ipr.link("set", index=index, IFLA_AF_SPEC=_NO_LINK_LOCAL)
         self.ipr.link(
             "set",

@@ -1,4 +1,4 @@
-"""Wakes the agent when the node's network changes. What changed, it reads anew."""
+"""Wakes the agent when the node's network changes. The agent then reads everything anew."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def watching(wake: Callable[[], None]) -> Iterator[None]:
                 )
                 netlink.bind((0, groups))
             except OSError:
-                # Without nf_tables there is nothing to hear; routes we must hear.
+                # Without nf_tables there are no such events; route events are required.
                 if family == socket.NETLINK_ROUTE:
                     raise
                 continue

@@ -1,13 +1,15 @@
-"""Keep conntrack and the node's own TCP off translated flows: one nftables table per instance.
+"""Keep conntrack and the node's own TCP away from translated flows: one nftables table per
+instance.
 
-Replies leave the translator by `bpf_redirect_neigh`, around netfilter, so conntrack would see
-half of each flow and call it invalid; and a CNI's masquerade, which is conntrack, would merge
-all clients into one source before they are translated. Rules cost every packet something, so
-they come only once conntrack has been seen at work in this network namespace, or somebody has a
-chain for NAT that could set it to work, and then stay.
+Replies leave the translator by `bpf_redirect_neigh`, past netfilter. So conntrack would see half of
+each flow and call it invalid, and a CNI's masquerade, which uses conntrack, would merge all clients
+into one source before they are translated. Rules cost every packet some time. So they are added
+only once conntrack is at work in this network namespace, or once a NAT chain exists that could
+start it, and then they stay.
 
-Packets to a pool port that come while no hook is there yet, as on an uplink that has just
-appeared, reach the node's TCP, which knows nothing of the connection: its reset must not leave.
+Packets to a pool port that arrive while no hook is there yet, as on an uplink that has just
+appeared, reach the node's TCP, which doesn't know the connection. Its reset must not leave the
+node.
 
 Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 """
@@ -60,8 +62,9 @@ def rules(
     *,
     tracking: bool,
 ) -> frozenset[Rule]:
-    """What must not be tracked (packets to Pref64, and what comes out of the translator) where
-    conntrack is `tracking`, and which resets must not leave."""
+    """The packets that must not be tracked if conntrack is `tracking` (those to Pref64, and those
+    that come out of the translator), and the resets that must not leave.
+    """
     resets = {
         Rule("output", f"ip saddr {network} tcp sport {ports} tcp flags rst drop")
         for network, ports in pools

@@ -1,8 +1,8 @@
-"""What needs a privileged process once: sysctls of the whole node, and bpffs.
+"""The setup that needs a privileged process once: sysctls of the whole node, and bpffs.
 
-`prepare` records what it found before it changes anything, and `restore` puts exactly that back
-once the last instance is gone: a value that someone else has changed since then is left alone.
-Both are idempotent. The record is one file for all instances of the node.
+`prepare` records the old values before it changes anything. `restore` restores exactly these once
+the last instance is gone; it leaves a value alone that somebody else has changed since then. Both
+are idempotent. The record is one file for all instances of the node.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """What was found and changed, for all instances of this node."""
+    """The old values and the changes, for all instances of this node."""
 
     sysctls: dict[str, Change] = {}
     reserved_before: str | None = None
@@ -96,9 +96,9 @@ def restore(instance: str, run_dir: Path, sys: Path = PROC_SYS) -> Iterator[str]
 
 
 def missing(config: Config, found: Facts, sys: Path = PROC_SYS) -> str:
-    """What `prepare` would have to reserve, for a log; empty where nothing is missing.
+    """The ports that `prepare` would have to reserve, for a log; empty if nothing is missing.
 
-    Raises HostError where packets can't be translated without it.
+    Raises HostError if packets can't be translated without it.
     """
     with _errors("read this node's settings"):
         if _get(sys, _FORWARDING) == "0":

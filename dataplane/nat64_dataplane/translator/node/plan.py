@@ -1,9 +1,9 @@
-"""What must change on the node: one pure function from what should be and what is.
+"""What must change on the node: one pure function of the desired and the observed state.
 
-`plan` returns the actions that are possible now, in the order in which packets stay right: the
-maps are filled before a hook runs, and Pref64 is routed to the translator last. The agent
-executes them, reads the node again, and asks again until the answer is empty. So drift of any
-kind is repaired by the same few lines that set the node up.
+`plan` returns the actions that are possible now, in an order in which packets are never translated
+wrongly: the maps are filled before a hook runs, and Pref64 is routed to the translator last. The
+agent executes them, reads the node again, and asks again until the plan is empty. So the same few
+lines set the node up and repair any drift.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HookName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """How the node should be for one translator instance."""
+    """The desired state of the node for one translator instance."""
 
     instance: str
     interface: str
@@ -74,13 +74,13 @@ class Desired:
 
     @property
     def alias(self) -> str:
-        """What marks a link as this instance's."""
+        """The mark of this instance's link."""
         return link_alias(self.instance)
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """How the node is."""
+    """The observed state of the node."""
 
     facts: Facts
     neighbour: bytes | None = None

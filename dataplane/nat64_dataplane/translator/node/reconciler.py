@@ -37,13 +37,13 @@ class Maps(Protocol):
     """The part of `Datapath` that a reconcile pass uses."""
 
     def apply(self, config: Config, host: HostView) -> None:
-        """Have the maps follow the config, atomically."""
+        """Make the maps follow the config, atomically."""
 
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
         """Tell the neighbours where pool addresses are."""
 
     def follow_pod_links(self, links: frozenset[int]) -> None:
-        """Have the programs know which links lead to one pod each."""
+        """Tell the programs which links lead to one pod each."""
 
     def program_fd(self, which: tc_hooks.Program) -> int:
         """The descriptor of a loaded program."""
@@ -51,7 +51,7 @@ class Maps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A pass that ended well."""
+    """The result of a successful pass."""
 
     view: HostView
     actions: tuple[Action, ...]
@@ -66,7 +66,7 @@ def peer_name(instance: str) -> str:
 
 
 class Reconciler:
-    """Holds what was applied, so that a pass which changes nothing writes nothing."""
+    """Remembers what was applied, so that a pass without changes writes nothing."""
 
     def __init__(self, host: Host, maps: Maps) -> None:
         self.host = host
@@ -113,7 +113,9 @@ class Reconciler:
         )
 
     def _announce(self, view: HostView) -> None:
-        """Announce what has come to this node, twice, as the first may be lost (RFC 5227)."""
+        """Announce the addresses that are new on this node, twice, because the first may be lost
+        (RFC 5227).
+        """
         self._announced = {a: n for a, n in self._announced.items() if a in view.arp_answers}
         new = sorted(a for a in view.arp_answers if self._announced.get(a, 0) < _ANNOUNCEMENTS)
         for answer in new[:_MOST_ANNOUNCED]:

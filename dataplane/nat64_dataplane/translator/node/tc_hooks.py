@@ -1,8 +1,8 @@
-"""Hooks: which program runs on which link and direction, by tcx or, before 6.6, by clsact.
+"""Hooks: which program runs on which link and direction, by tcx or, before Linux 6.6, by clsact.
 
-Both kinds answer the same three questions, so the plan does not care which it is: what is
-attached, attach this, detach that. A tcx link is pinned, so it outlives the agent; a clsact
-filter belongs to the link and needs no pin.
+Both kinds have the same three operations, so the plan does not depend on the kind: list what is
+attached, attach, detach. A tcx link is pinned, so it outlives the agent; a clsact filter belongs to
+the link and needs no pin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the agent knows of itself: written by its loop, read by probes and metrics."""
+"""The agent's own state: its loop writes it, probes and metrics read it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AgentState:
     settled: bool = False
     """Whether the last pass left the node as the config says."""
     config_error: str = ""
-    """Why the file's content is not what runs; empty where it is."""
+    """Why the file's content is not in use; empty if it is."""
     warnings: tuple[NodeWarning, ...] = ()
     """Those of the last pass that went well."""
     attached_by: str = ""
@@ -62,7 +62,7 @@ class AgentState:
 
     @property
     def unready(self) -> str:
-        """Why the agent is not ready; empty where the file's config is what packets meet."""
+        """Why the agent is not ready; empty if packets are translated by the file's config."""
         if self.config_error:
             return f"ConfigRefused: {self.config_error}"
         if self.settled:

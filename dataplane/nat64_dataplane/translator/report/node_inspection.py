@@ -1,6 +1,6 @@
-"""What a node looks like to its translator, for whoever has to find out why it doesn't work.
+"""The node's state as a translator sees it, for people who look for the cause of a problem.
 
-Everything is read, nothing is judged here, and no agent need be running.
+This module reads everything and judges nothing, and needs no running agent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that show what a translator does. They read pinned maps; no agent need be running."""
+"""Commands that show what a translator does. They read pinned maps and need no running agent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NotRunningError(DataplaneError):
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print a line for each translator; the exit code is 1 where one isn't programmed."""
+    """Print a line for each translator; the exit code is 1 if one isn't programmed."""
     names = [options.name] if options.name else _instances(options.pins, options.run_dir)
     if not names:
         raise NotRunningError("no translator on this node")

@@ -1,8 +1,8 @@
-"""One client's way to one destination, as this node sees it: names, routes, policy, state, packets.
+"""One client's path to one destination, as this node sees it: names, routes, policy, state,
+packets.
 
-The packet's view comes first: the program itself decides about the client's packet, on a copy of
-the maps. Only then, and named so, comes what a connection of the node's own shows: whether the IPv4
-side answers.
+First the program itself decides about the client's packet, on a copy of the maps. Only then, and
+labelled so, comes the result of a connection of the node itself: whether the IPv4 side answers.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def source_allowed(datapath: Datapath, client: IPv6Address) -> bool:
 
 
 def probe(datapath: Datapath, address: IPv6Address, port: int) -> dict[str, Any]:
-    """Connect from the node itself, and say what came of it and what was counted meanwhile."""
+    """Connect from the node itself; report the result and the counters that changed."""
     before = datapath.counters()
     began = time.monotonic()
     outcome, source = _connect(address, port)
