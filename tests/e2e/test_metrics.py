@@ -45,7 +45,7 @@ def exported(product: Product) -> dict[str, set[str]]:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+    return {**found, "up": ADDED}  # which Prometheus makes for each target
 
 
 def scrape(pod: Pod, url: str) -> str:
@@ -69,7 +69,7 @@ def expressions() -> Iterator[tuple[str, str, str]]:
             yield panel["title"], target["expr"], target.get("legendFormat", "")
 
 
-METRIC = r"\b((?:nat64|coredns)_[a-z0-9_]+)\b(?:\{([^}]*)\})?"
+METRIC = r"\b((?:nat64|coredns)_[a-z0-9_]+|up(?=\{))\b(?:\{([^}]*)\})?"
 
 
 @pytest.mark.parametrize(("what", "expression", "text"), list(expressions()))
