@@ -38,14 +38,14 @@ enum config_flag {
 #define MAX_MARKS	4
 #define MANY_LINKS	0xffffffffU
 
-/* The pool of one way out: see zones.h. */
+/* The pool of one way out (see zones.h). */
 struct zone {
 	__u32 first, ranges; /* in `pool`; no ranges: there is no such zone */
 	__u32 ports;	     /* in these, for each protocol */
 	__u32 link;	     /* by which it leaves, or MANY_LINKS; 0: by uplinks only */
 };
 
-/* A mark of packets that a policy rule asks for. */
+/* A packet mark that a policy rule asks for. */
 struct mark {
 	__u32 value, mask;
 };

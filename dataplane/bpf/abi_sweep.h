@@ -32,7 +32,7 @@ struct sweep_keys {
 	__u8 bytes[SWEEP_CHUNK * SWEEP_KEY_BYTES];
 };
 
-/* What one run of nat64_adopt is given in sweep_keys: entries of other maps. `table` is
+/* The input of one run of nat64_adopt in sweep_keys: entries of other maps. `table` is
  * SWEEP_BINDINGS or SWEEP_SESSIONS, and `keys` the number of entries. */
 struct adopt_binding {
 	struct bib4_key key;

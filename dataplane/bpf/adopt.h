@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Takes over bindings and sessions from the maps of another version or size.
  *
- * The agent reads the old maps, and the program inserts what it is given as if packets had opened
- * it, with everything that is counted. Packets may use the new maps meanwhile: what they have made
- * there stays, and of a session that both maps have, the later state wins. The old maps keep
- * changing until their programs are replaced, so the agent gives everything twice.
+ * The agent reads the old maps and gives their entries to this program, which inserts them as if
+ * packets had opened them, with everything that is counted. Packets may use the new maps meanwhile:
+ * their entries stay, and if both maps have a session, the later state wins. The old maps keep
+ * changing until their programs are replaced, so the agent gives every entry twice.
  */
 #pragma once
 
@@ -15,7 +15,7 @@ struct adopt_run {
 	__u32 now, since;
 };
 
-/* How far a session has come. What an earlier copy says must not undo what a later one does. */
+/* How far a session has progressed. An earlier copy must not undo a later one. */
 TABLE __u8 tcp_progress[TCP_STATES] = {
 	[TCP_V4_INIT] = 1, [TCP_V6_INIT] = 2, [TCP_ESTABLISHED] = 3, [TCP_TRANS] = 4,
 	[TCP_V4_FIN] = 5,  [TCP_V6_FIN] = 5,  [TCP_BOTH_FIN] = 6,
@@ -73,7 +73,8 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	if (take_port(taken, port)) {
 		if (!bpf_map_update_elem(&bib4, &name, &value, BPF_NOEXIST)) {
 			count(DIR_6TO4, COUNT_bindings_opened);
-			/* the client may have another port by now: then no packet finds this one */
+			/* the client may have another port now: then no packet finds this session
+			 */
 			bpf_map_update_elem(&bib6, &client, &entry, BPF_NOEXIST);
 			return;
 		}
@@ -82,7 +83,7 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	client_port_freed(&client.client, value.zone, name.protocol);
 }
 
-/* Move a session on to the state that it has reached under the old programs. */
+/* Move a session to the state that it has reached under the old programs. */
 static __noinline void adopt_state(struct session *known, struct packet *p, __u64 reached,
 				   __u32 now)
 {
@@ -93,14 +94,14 @@ static __noinline void adopt_state(struct session *known, struct packet *p, __u6
 	if (!(p->session_flags & SESSION_OVERLOAD))
 		bib4_extend(p, old.expires, 0);
 	if (!change_session(known, seen, old))
-		return; /* a packet was quicker, and knows better */
+		return; /* a packet was quicker, and its state is newer */
 	if (old.state & ~seen.state & TCP_SHUT)
 		session_closes(p, now);
 	else if (seen.state & ~old.state & TCP_SHUT)
 		session_reopens(p);
 }
 
-/* Count a session that is about to be inserted. False where it has no place here. */
+/* Count a session that is about to be inserted. False if there is no place for it. */
 static __noinline bool adopt_counts(struct packet *p, const struct session *value)
 {
 	struct bib4_key name;

@@ -57,8 +57,7 @@ static __always_inline bool change_life(struct bib4 *binding, union binding_life
 	return __sync_val_compare_and_swap(&binding->life.word, from.word, to.word) == from.word;
 }
 
-/* Have the next sweep know that a session needs the binding until `expires`: see
- * follow_sessions(). */
+/* Tell the next sweep that a session needs the binding until `expires`: see follow_sessions(). */
 static __always_inline void note_need(struct bib4 *binding, __u32 expires)
 {
 	int i;

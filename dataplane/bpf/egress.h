@@ -12,7 +12,7 @@
 #include "session_update.h"
 #include "translate.h"
 
-/* Whether a policy rule treats the packet otherwise than one without a mark. */
+/* Whether a policy rule may route the packet differently because of its mark. */
 static __always_inline bool is_marked(struct __sk_buff *skb, const struct config *config)
 {
 	__u32 mark = skb->mark, i;

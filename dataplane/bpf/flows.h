@@ -66,7 +66,7 @@ static __always_inline bool recall_flow(struct packet *p, const struct config *c
 	__u32 *moved;
 
 	p->second = now;
-	if (p->flags & PACKET_MARKED) /* the note doesn't tell the mark */
+	if (p->flags & PACKET_MARKED) /* the note doesn't have the mark */
 		return false;
 	p->flow = flow_slot(p);
 	p->flags |= PACKET_NOTABLE;

@@ -47,8 +47,8 @@ __noinline enum fragment_fate fragment_fate(struct packet *p)
 	return known->fate;
 }
 
-/* A fragment goes to the fragmenter: have those after it take the same way, so that none overtakes
- * another. Some receivers want the first one first (Cilium drops what comes before it). */
+/* A fragment goes to the fragmenter: send those after it the same way, so that none overtakes
+ * another. Some receivers need the first one first (Cilium drops fragments that come before it). */
 static __always_inline void note_refragmented(const struct packet *p)
 {
 	struct fragment_key key;

@@ -20,7 +20,7 @@ inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struc
 	struct session_key key;
 	struct session *session;
 
-	/* a note doesn't tell the zone */
+	/* a note doesn't have the zone */
 	if (!comes_by_lan(skb, config) && recall_flow(p, config, now))
 		return GO_ON;
 	session_key_of(p, &key);

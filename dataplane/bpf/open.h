@@ -38,8 +38,8 @@ static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet
 	return GO_ON;
 }
 
-/* Remove a binding that this packet has just made. A session that another CPU has opened under it
- * meanwhile is lost. */
+/* Remove a binding that this packet has just made. If another CPU has opened a session under it
+ * meanwhile, that session is lost. */
 static __noinline void unclaim(const struct claim *claim)
 {
 	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &claim->name);
@@ -97,7 +97,7 @@ __noinline enum verdict get_binding(struct __sk_buff *skb, struct packet *p, __u
 	config = config_of(p);
 	if (!config || !work)
 		return STOP_dropped_not_configured;
-	/* The caller has looked in bib6: without a pool address, `p` has no binding. Of several
+	/* The caller has looked in bib6: without a pool address, `p` has no binding. With several
 	 * zones, it has looked only in that of its sessions. */
 	if ((p->pool || config->flags & CONFIG_ZONES) && find_binding(p, expires, 1))
 		return GO_ON;

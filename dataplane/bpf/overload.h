@@ -14,7 +14,7 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
 	key->remote_port = p->remote_port;
 }
 
-/* What open_overloaded has set up, if anything: pool address and port. */
+/* Find the pool address and port that open_overloaded has lent to `p`, if any. */
 static __noinline bool find_overloaded(struct packet *p)
 {
 	struct overload_key key;
@@ -87,7 +87,7 @@ static __noinline void unlend(const struct packet *p)
 }
 
 /* Store where the session that borrows a port is found. AGAIN: another CPU has lent a port to the
- * same flow, and `p` has that one now. */
+ * same flow, and `p` has that port now. */
 __noinline enum verdict note_overload(struct packet *p)
 {
 	struct overload_key key;

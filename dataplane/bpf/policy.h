@@ -38,7 +38,7 @@ static __always_inline enum verdict destination_refusal(enum destination_verdict
 	return STOP_dropped_internal;
 }
 
-/* The binding of our own that the remote end is, if it is one. */
+/* The binding that the remote end belongs to, if it is one of our own mappings. */
 static __always_inline struct bib4 *binding_of_remote(const struct packet *p)
 {
 	struct bib4_key key = {.pool = p->remote, .pool_port = p->remote_port};
@@ -66,7 +66,7 @@ static __always_inline bool is_outside(const struct config *config, __u32 ifinde
 	return link && link->flags & UPLINK_EXTERNAL;
 }
 
-/* Whether an IPv4 packet has come in on a link that only leads to its own subnets. */
+/* Whether an IPv4 packet has come in on a link that leads only to its own subnets. */
 static __always_inline bool comes_by_lan(struct __sk_buff *skb, const struct config *config)
 {
 	__u32 ifindex = skb->ifindex;
@@ -78,8 +78,8 @@ static __always_inline bool comes_by_lan(struct __sk_buff *skb, const struct con
 	return link && link->flags & UPLINK_LAN;
 }
 
-/* Whether a packet of that zone may come in on the link. A LAN is believed about its own zones
- * only: a host there, perhaps a pod, must not pass for one beyond an uplink. */
+/* Whether a packet of that zone may come in on the link. A LAN may only send packets of its own
+ * zones: a host there, perhaps a pod, must not pretend to be beyond an uplink. */
 static __always_inline bool is_way_in(struct __sk_buff *skb, const struct config *config,
 				      __u32 zone)
 {

@@ -58,7 +58,7 @@ __noinline int free_port(const struct port_block *usable, const struct port_bloc
 	return -1;
 }
 
-/* Take a port's bit. False where another CPU was first: whoever has the bit may bind the port. */
+/* Set a port's bit. False if another CPU was first: the CPU that sets the bit may bind the port. */
 static __always_inline bool take_port(struct port_block *taken, __u32 port)
 {
 	__u64 bit = 1ULL << (port & 63);
@@ -83,7 +83,7 @@ static __always_inline __u32 client_hash(const union addr6 *client)
 	return mixed >> 32;
 }
 
-/* The pool range that the client of `p` belongs to; NULL where there is none. */
+/* The pool range that the client of `p` belongs to; NULL if there is none. */
 static __always_inline struct pool_range *client_range(const struct packet *p)
 {
 	struct config *config = config_of(p);

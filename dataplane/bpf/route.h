@@ -23,8 +23,8 @@ static __always_inline void ask_ipv4(struct bpf_fib_lookup *route, const struct 
 	route->ipv4_dst = p->remote;
 }
 
-/* Have the look-up see the packet's mark, where routes may depend on it. What to add to the flags
- * of the look-up; kernels before 6.10 then say EINVAL. */
+/* Let the lookup see the packet's mark, if routes may depend on it. Returns the flag to add; with
+ * it, kernels before 6.10 answer EINVAL. */
 static __always_inline __u32 mark_route(struct __sk_buff *skb, const struct packet *p,
 					struct bpf_fib_lookup *route)
 {

@@ -23,7 +23,7 @@ static __noinline void note_contact(const struct packet *p, __u32 expires)
 		extend(&contact->life.expires, expires);
 		return;
 	}
-	if (contact) { /* another binding's, of before */
+	if (contact) { /* it belongs to an earlier binding */
 		if (!take_over(&contact->life.expires, 0, true))
 			return;
 		bpf_map_delete_elem(&sessions, &key);
@@ -49,7 +49,7 @@ static __always_inline void count_inbound(void)
 		__sync_fetch_and_add(&all->inbound_sessions, 1);
 }
 
-/* TCP alone says whether a reply is due. */
+/* only TCP shows whether a reply is due */
 static __always_inline void count_unanswered(const struct packet *p)
 {
 	struct shared *all = all_shared();
@@ -77,7 +77,7 @@ static __always_inline bool is_of_client_limit(__u8 flags)
 
 _Static_assert(sizeof(struct overload) == sizeof(__u64), "drop_lent compares it as one word");
 
-/* Remove an entry of `overloads`, unless it tells of another port by now: see drop_way. */
+/* Remove an entry of `overloads`, unless it has another port by now: see drop_way. */
 static __noinline void drop_lent(const struct overload_key *name, __be32 pool, __be16 pool_port)
 {
 	__u64 *entry = bpf_map_lookup_elem(&overloads, name);

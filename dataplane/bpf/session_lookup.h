@@ -75,8 +75,8 @@ static __noinline bool is_of_zone(struct packet *p)
 	return session_is_live(p);
 }
 
-/* Set p->zone to where `p`, from IPv6, has its session, whatever the routes are by now. False where
- * it has none. */
+/* Set p->zone to the zone in which `p`, from IPv6, has its session, whatever the routes are now.
+ * False if it has none. */
 __noinline bool find_zone(struct packet *p)
 {
 	struct config *config;

@@ -170,7 +170,8 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 		session->epoch = config->epoch;
 	}
 	if (p->direction == DIR_6TO4 && !(session->flags & SESSION_CONFIRMED)) {
-		session->flags |= SESSION_CONFIRMED; /* from now on its binding lives as long */
+		session->flags |=
+			SESSION_CONFIRMED; /* from now on its binding lives as long as it does */
 		keep_binding(session, p, seen.expires);
 	}
 	if (is_unconfirmed(p)) {

@@ -48,7 +48,7 @@ static __always_inline void follow_sessions(struct bib4 *binding, __u32 needed, 
 	}
 	if (!change_life(binding, seen, next))
 		return;
-	/* a packet that asked for more meanwhile may have seen the higher `expires` */
+	/* a packet that needed more time may have seen the higher `expires` */
 	needed = *(volatile __u32 *)&binding->needed;
 	if (needed > lowest)
 		binding_lives(binding, needed, 0);

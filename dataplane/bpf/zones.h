@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ways out over IPv4. A node may have several (two networks, a VPN, a LAN beside the default
- * route), each with a source address of its own. A zone is what leaves with one such address: it
- * has its own part of the pools and its own bindings, and mapping is endpoint-independent within
- * it. The kernel says which way a new session takes; the session then stays in its zone.
- */
+ * route), each with a source address of its own. A zone is everything that leaves with one such
+ * address: it has its own part of the pools and its own bindings, and mapping is
+ * endpoint-independent within it. The kernel decides which way a new session takes; the session
+ * then stays in its zone. */
 #pragma once
 
 #include "route.h"
@@ -15,8 +15,8 @@ static __always_inline bool is_zone(const struct config *config, __u32 number)
 	return number < MAX_ZONES && config->zones[index_below(number, MAX_ZONES)].ranges;
 }
 
-/* The zone of a route that was found, from `source` (0: before Linux 6.7), or else by its link.
- * What no zone is known for leaves as all else does. */
+/* The zone of a route that was found: from its `source` (0: before Linux 6.7), or else from its
+ * link. A route without a known zone belongs to that of the way to the rest of the world. */
 static __always_inline __u32 zone_of_route(const struct config *config,
 					   const struct bpf_fib_lookup *route, __be32 source)
 {
@@ -66,9 +66,9 @@ __noinline int find_way_out(struct __sk_buff *skb, struct packet *p)
 	return found;
 }
 
-/* What the kernel would keep for itself is the node's, also where the agent doesn't know of it yet;
- * and where it has no way, no port is claimed in vain. After check_policy, which may know better.
- */
+/* An address that the kernel delivers locally belongs to the node, even if the agent doesn't know
+ * it yet. And if there is no route, no port is claimed in vain. This runs after check_policy, which
+ * may know more. */
 static __always_inline enum verdict check_way_out(struct __sk_buff *skb,
 						  const struct config *config, struct packet *p)
 {
