@@ -278,3 +278,13 @@ def test_closed_connections_of_another_zone_dont_stand_in_the_way(nat: TwoWays) 
         closed(ON_LAN, 6000 + number)
     nat.datapath.travel(5)
     assert syn(nat, ON_LAN, 7000).packet.src == str(LAN)
+
+
+def test_a_zone_of_dedicated_addresses_outlives_another_address_of_the_node(nat: TwoWays) -> None:
+    dedicated = IPv4Address("192.0.2.77")
+    nat.reset((PoolRange(dedicated, 61000, 61003, POOL), LOCAL))
+    before, local = send(nat, SERVER).packet, send(nat, ON_LAN).packet
+    nat.configure((PoolRange(dedicated, 61000, 61003, IPv4Address("192.0.2.2")), LOCAL))
+    after = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / UDP(sport=4000, dport=54)).packet
+    assert (after.src, after.sport) == (before.src, before.sport)
+    assert send(nat, ON_LAN).packet.sport == local.sport

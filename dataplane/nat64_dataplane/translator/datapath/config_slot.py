@@ -31,6 +31,7 @@ class Slot(NamedTuple):
     destinations: list[tuple[bytes, bytes]]
     uplinks: dict[bytes, bytes]
     zones: Zones
+    zone_keys: Zones
 
 
 def build(config: Config, host: HostView, slot: int, epoch: int, known: Zones) -> Slot:
@@ -62,6 +63,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int, known: Zones) -
         destinations=list(_destinations(config, host, slot)),
         uplinks=dict(_uplinks(host, zones)),
         zones=zones,
+        zone_keys=zone_table.keys(host.pool, zones),
     )
 
 

@@ -145,7 +145,7 @@ class Datapath:
             self._sweep(state=True, purge=True)
         # What clients held of the static mappings' ports is purged now.
         writer.add_statics(config.static_mappings, zone_of, self.now())
-        zone_table.forget_but(self._maps["zones"], built.zones)
+        zone_table.forget_but(self._maps["zones"], built.zone_keys)
         writer.drop_idle_blocks()
 
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
@@ -202,9 +202,9 @@ class Datapath:
         value = self._maps["shared"].get(ZERO)
         assert value is not None
         counted = abi.SHARED.unpack(value)[-abi.MAX_ZONES :]
-        return {
-            name: counted[which] for name, which in zone_table.read(self._maps["zones"]).items()
-        }
+        known = zone_table.read(self._maps["zones"])
+        names = {which: name for name, which in sorted(known.items())}
+        return {name: counted[which] for which, name in names.items()}
 
     def session_limit(self) -> int:
         """How many sessions there may be."""

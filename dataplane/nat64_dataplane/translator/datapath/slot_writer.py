@@ -48,7 +48,7 @@ class SlotWriter:
             self._maps["destinations"].set(key, value)
         for key, value in built.uplinks.items():
             self._maps["uplinks"].set(key, value)
-        zone_table.write(self._maps["zones"], built.zones)
+        zone_table.write(self._maps["zones"], built.zone_keys)
 
     def drop_idle_blocks(self) -> None:
         """Delete blocks of addresses that no pool has any more and no binding uses."""

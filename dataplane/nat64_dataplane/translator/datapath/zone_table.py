@@ -26,11 +26,16 @@ def number(pool: Iterable[PoolRange], known: Zones) -> Zones:
     pool = tuple(pool)
     names = list(dict.fromkeys(each.zone for each in pool))
     found = {name: known[name] for name in names if name in known}
+    for name, address in _first_addresses(pool).items():
+        # A zone of dedicated addresses is named by the node's own, which may change.
+        if name not in found and address in known and known[address] not in found.values():
+            found[name] = known[address]
     if names and names[0] not in found and (renamed := _former_name(pool, names, known)):
         found[names[0]] = known[renamed]
     free = [each for each in range(abi.MAX_ZONES) if each not in known.values()]
     # A number that has just become free still stands in bindings that aren't purged yet.
-    free += [n for name, n in known.items() if name not in names and n not in found.values()]
+    gone = {n for name, n in known.items() if name not in names and n not in found.values()}
+    free += sorted(gone)
     for name in names:
         if name not in found and free:
             found[name] = free.pop(0)
@@ -50,6 +55,20 @@ def _former_name(
     if rest != ANY_SOURCE:
         return ANY_SOURCE if ANY_SOURCE in gone else None
     return next((each.address for each in pool if each.zone == rest and each.address in gone), None)
+
+
+def _first_addresses(pool: Iterable[PoolRange]) -> dict[IPv4Address, IPv4Address]:
+    """The first pool address of each zone, by the zone's name."""
+    found: dict[IPv4Address, IPv4Address] = {}
+    for each in pool:
+        found.setdefault(each.zone, each.address)
+    return found
+
+
+def keys(pool: Iterable[PoolRange], zones: Zones) -> Zones:
+    """What the kernel is to know the zones by: their names, and their first addresses."""
+    firsts = _first_addresses(pool)
+    return {firsts[name]: which for name, which in zones.items()} | zones
 
 
 def default(pool: Iterable[PoolRange], zones: Zones) -> int:
