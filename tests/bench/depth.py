@@ -13,7 +13,7 @@ from typing import Any
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
-from tests.bench import sweep_stall
+from tests.bench import sustained, sweep_stall
 from tests.bench.load import SPRAY_SOURCE
 from tests.bench.subjects import Subject, subject
 from tests.dataplane.machine import POD, POOL, SERVER, at, machine
@@ -28,6 +28,7 @@ KEYS = (
     "agent_rss_mib",
     "sweep_cpu_pct",
     "sweep_longest_stall_us",
+    "sustained_connections_refused",
 )
 
 _SWEEP_WATCH_SECONDS = 20
@@ -58,6 +59,8 @@ def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
     found["ns_per_packet"] = nanoseconds()
     found["sweep_longest_stall_us"] = sweep_stall.measure(runs)
     say(f"sweep_longest_stall_us {found['sweep_longest_stall_us']}")
+    found["sustained_connections_refused"] = sustained.measure()
+    say(f"sustained_connections_refused {found['sustained_connections_refused']}")
     return found
 
 

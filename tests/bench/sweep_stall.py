@@ -1,9 +1,11 @@
 """How long a sweep of full tables holds back a packet that its CPU has to receive.
 
 A packet to oneself is received by the CPU that does the sweep (receive packet steering on lo), and
-timed by another one. What a sweep adds to the longest round trip is what it held packets back for.
-Run in a network namespace: `python -m tests.bench.sweep_stall SESSIONS` prints the longest round
-trip during a sweep, and in as much time without one, in microseconds.
+timed by another one. Whatever else the machine does lengthens the longest round trip too, so the
+same is measured right after it, for as long and with that CPU as busy: it reads the tables as a
+sweep does, and runs no program. The least of several runs is the one that the machine disturbed
+least. Run in a network namespace: `python -m tests.bench.sweep_stall SESSIONS` prints the longest
+round trip of each, in microseconds.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -30,11 +33,14 @@ _RPS = Path("/sys/class/net/lo/queues/rx-0/rps_cpus")
 _CLIENT = IPv6Address("2001:db8::10").packed
 _FIRST = int(IPv4Address("198.18.0.0"))
 _HOUR = 3600
+_REST = 0.0001
+"""Seconds between two packets: the kernel stops a real-time process that never rests."""
+Work = Callable[[Datapath, float], None]
 _BATCH = 4096
 
 
 def measure(runs: int) -> dict[str, Any]:
-    """For each size the median of the longest stalls of several sweeps, and the same without."""
+    """For each size the longest stalls of several sweeps, and the same without a sweep (`busy`)."""
     found: dict[str, Any] = {}
     with Lab() as lab:
         node = lab.node("sweep")
@@ -44,8 +50,13 @@ def measure(runs: int) -> dict[str, Any]:
                 node.run(sys.executable, "-m", "tests.bench.sweep_stall", str(size), cwd=ROOT)
                 for _ in range(runs)
             ]
-            swept, idle = zip(*(map(float, each.split()) for each in words), strict=True)
-            found[str(size)] = {"median": median(swept), "runs": swept, "idle": median(idle)}
+            swept, busy = zip(*(map(float, each.split()) for each in words), strict=True)
+            found[str(size)] = {
+                "median": median(swept),
+                "least": min(swept),
+                "runs": swept,
+                "busy": {"median": median(busy), "least": min(busy), "runs": busy},
+            }
     return found
 
 
@@ -70,16 +81,50 @@ def _name(number: int) -> tuple[bytes, bytes]:
     return struct.pack(">I", _FIRST + (number >> 16)), struct.pack(">H", number & 0xFFFF)
 
 
-def _sweep(datapath: Datapath, cpu: int, begun: Event, ended: Event) -> None:
+def _sweep(datapath: Datapath, _seconds: float) -> None:
+    datapath.sweep()
+
+
+def _read(datapath: Datapath, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for name in ("bib4", "sessions"):
+            for _ in datapath.map(name).batches():
+                if time.monotonic() > end:
+                    return
+
+
+def _on(
+    cpu: int, work: Work, datapath: Datapath, seconds: float, begun: Event, ended: Event
+) -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.sched_setaffinity(0, {cpu})
     begun.set()
-    datapath.sweep()
+    work(datapath, seconds)
     ended.set()
+
+
+def _beside(work: Work, cpu: int, datapath: Datapath, seconds: float) -> tuple[float, float]:
+    """The longest round trip while another process does `work` on `cpu`, and how long it did."""
+    context = multiprocessing.get_context("fork")
+    begun, ended = context.Event(), context.Event()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        arguments = (cpu, work, datapath, seconds, begun, ended)
+        process = context.Process(target=_on, args=arguments)
+        process.start()
+        begun.wait()
+        start = time.monotonic()
+        longest = _longest(sock, ended.is_set)
+        took = time.monotonic() - start
+        process.join()
+    return longest, took
 
 
 def _longest(sock: socket.socket, until: Any) -> float:
     longest = 0
     while not until():
+        time.sleep(_REST)
         start = time.perf_counter_ns()
         sock.sendto(b".", sock.getsockname())
         sock.recv(1)
@@ -91,25 +136,14 @@ def main(count: int) -> int:
     """Print both figures."""
     mine, other = sorted(os.sched_getaffinity(0))[:2]
     _RPS.write_text(f"{1 << other:x}")
-    with (
-        Datapath.open(None, "stall", Limits(sessions=max(count, 1024))) as datapath,
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
-    ):
+    with Datapath.open(None, "stall", Limits(sessions=max(count, 1024))) as datapath:
         fill(datapath, count)
         os.sched_setaffinity(0, {mine})
-        sock.bind(("::1", 0))
-        context = multiprocessing.get_context("fork")
-        begun, ended = context.Event(), context.Event()
-        sweeping = context.Process(target=_sweep, args=(datapath, other, begun, ended))
-        sweeping.start()
-        begun.wait()
-        start = time.monotonic()
-        swept = _longest(sock, ended.is_set)
-        took = time.monotonic() - start
-        sweeping.join()
-        end = time.monotonic() + took
-        idle = _longest(sock, lambda: time.monotonic() > end)
-    print(f"{swept:.0f} {idle:.0f}")
+        # No other process may hold up the one that waits for the packet.
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        swept, took = _beside(_sweep, other, datapath, 0)
+        busy, _ = _beside(_read, other, datapath, took)
+    print(f"{swept:.0f} {busy:.0f}")
     return 0
 
 
