@@ -12,6 +12,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.translator.node import policy_rules, route_dump
+from nat64_dataplane.translator.node.address_dump import Address, ipv4_addresses
 from nat64_dataplane.translator.node.policy_rules import Rule
 
 ROUTE_PROTOCOL = 64
@@ -22,11 +23,9 @@ MAIN_TABLE, LOCAL_TABLE = 254, 255
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _LOCAL_KINDS = frozenset({route_dump.RTN_LOCAL, route_dump.RTN_BROADCAST, route_dump.RTN_ANYCAST})
-_SCOPE_GLOBAL = 0
 _REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
 """A sample of the addresses that only a default route covers: its use has ended (RFC 7526), so
 nobody has a more specific route to it. It is only looked up; nothing is sent there."""
-_IFA_F_SECONDARY = 0x1
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
@@ -61,17 +60,6 @@ class Link:
     def up(self) -> bool:
         """Whether it is set up; carrier is another matter."""
         return bool(self.flags & IFF_UP)
-
-
-class Address(NamedTuple):
-    """An IPv4 address of a link."""
-
-    ifindex: int
-    address: IPv4Address
-    is_global: bool = True
-    secondary: bool = False
-    length: int = 32
-    """Of the prefix, in bits."""
 
 
 class DefaultRoute(NamedTuple):
@@ -151,19 +139,20 @@ class Facts:
 def read(ipr: IPRoute) -> Facts:
     """Read the node. `ipr` must be opened with `strict_check=True`: the kernel then filters."""
     rules = policy_rules.read(ipr)
+    main = route_dump.routes(socket.AF_INET, MAIN_TABLE)
     return Facts(
         links=tuple(map(_link, ipr.link("dump", ext_mask=_SKIP_STATS))),
-        addresses=tuple(map(_address, ipr.addr("dump", family=socket.AF_INET))),
-        defaults=tuple(_defaults(ipr.route("dump", family=socket.AF_INET, table=MAIN_TABLE))),
+        addresses=tuple(ipv4_addresses()),
+        defaults=tuple(_defaults(main)),
         prefix_routes=frozenset(
-            _prefix_route(route)
+            _prefix_route(own, family)
             for family in (socket.AF_INET6, socket.AF_INET)
-            for route in _ours(ipr, family=family, table=MAIN_TABLE)
+            for own in route_dump.of_protocol(family, MAIN_TABLE, ROUTE_PROTOCOL)
         ),
         range_routes=frozenset(
-            RangeRoute(IPv4Network((route.get("dst"), route["dst_len"])), route.get("oif"))
-            for route in _ours(ipr, family=socket.AF_INET, table=LOCAL_TABLE)
-            if route["type"] == _RTN_LOCAL
+            RangeRoute(IPv4Network((own.destination, own.length)), own.links[0])
+            for own, _, _ in route_dump.of_protocol(socket.AF_INET, LOCAL_TABLE, ROUTE_PROTOCOL)
+            if own.kind == _RTN_LOCAL and own.links
         ),
         local_ranges=frozenset(
             IPv4Network((int.from_bytes(route.destination, "big"), route.length))
@@ -171,12 +160,12 @@ def read(ipr: IPRoute) -> Facts:
             if route.kind in _LOCAL_KINDS
         ),
         way_out=_way_out(ipr),
-        hops=frozenset(_hops(rules)),
+        hops=frozenset(_hops(rules, main)),
         rules=rules,
         ipv6_default_links=frozenset(
             index
-            for route in route_dump.routes(socket.AF_INET6, MAIN_TABLE)
-            if route.length == 0 and route.kind == route_dump.RTN_UNICAST
+            for route in route_dump.routes(socket.AF_INET6, MAIN_TABLE, only_default=True)
+            if route.kind == route_dump.RTN_UNICAST
             for index in route.links
         ),
     )
@@ -198,10 +187,11 @@ def _way_out(ipr: IPRoute) -> WayOut | None:
     return None
 
 
-def _hops(rules: Iterable[Rule]) -> Iterator[Hop]:
+def _hops(rules: Iterable[Rule], main: list[route_dump.Route]) -> Iterator[Hop]:
     for table in sorted({MAIN_TABLE} | {rule.table for rule in rules} - {0, LOCAL_TABLE}):
         seen = set()
-        for route in route_dump.routes(socket.AF_INET, table):
+        routes = main if table == MAIN_TABLE else route_dump.routes(socket.AF_INET, table)
+        for route in routes:
             if route.kind != _RTN_UNICAST:
                 continue
             subnet = route.source and len(route.gateways) == 1 and not route.gateways[0]
@@ -228,12 +218,6 @@ def neighbour(ipr: IPRoute, link: Link | None, address: IPv6Address) -> bytes | 
     return None
 
 
-def _ours(ipr: IPRoute, *, family: int, table: int) -> Iterator[Any]:
-    for route in ipr.route("dump", family=family, table=table, proto=ROUTE_PROTOCOL):
-        if route["proto"] == ROUTE_PROTOCOL and route.get("table") == table:
-            yield route
-
-
 def _link(message: Any) -> Link:
     conf = message.get_nested("IFLA_AF_SPEC", "AF_INET")
     generation = message.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
@@ -254,39 +238,24 @@ def _link(message: Any) -> Link:
     )
 
 
-def _address(message: Any) -> Address:
-    return Address(
-        ifindex=message["index"],
-        address=IPv4Address(message.get("local") or message.get("address")),
-        is_global=message["scope"] == _SCOPE_GLOBAL,
-        secondary=bool(message["flags"] & _IFA_F_SECONDARY),
-        length=message["prefixlen"],
-    )
-
-
-def _defaults(routes: Iterable[Any]) -> Iterator[DefaultRoute]:
+def _defaults(routes: Iterable[route_dump.Route]) -> Iterator[DefaultRoute]:
     for route in routes:
-        if route["dst_len"] or route["type"] != _RTN_UNICAST or route.get("table") != MAIN_TABLE:
+        if route.length or route.kind != _RTN_UNICAST:
             continue
-        source = route.get("prefsrc")
-        hops = route.get("multipath")
-        for index in [hop["oif"] for hop in hops] if hops else [route.get("oif") or 0]:
-            yield DefaultRoute(
-                index, route.get("priority") or 0, IPv4Address(source) if source else None
-            )
+        source = IPv4Address(route.source) if route.source else None
+        for index in route.links or (0,):
+            yield DefaultRoute(index, route.priority, source)
 
 
-def _prefix_route(route: Any) -> PrefixRoute:
-    metrics = route.get("metrics")
-    gateway = route.get("gateway")
-    version6 = route["family"] == socket.AF_INET6
-    network = IPv6Network if version6 else IPv4Network
+def _prefix_route(own: route_dump.OwnRoute, family: int) -> PrefixRoute:
+    route, network = own.route, IPv6Network if family == socket.AF_INET6 else IPv4Network
+    gateway = route.gateways[0] if route.gateways else b""
     return PrefixRoute(
-        prefix=network((route.get("dst") or 0, route["dst_len"])),
-        ifindex=route.get("oif") or 0,
+        prefix=network((route.destination or 0, route.length)),
+        ifindex=route.links[0] if route.links else 0,
         gateway=IPv6Address(gateway) if gateway else None,
-        mtu=(metrics.get("mtu") or 0) if metrics else 0,
-        mtu_locked=bool(metrics and (metrics.get("lock") or 0) & 1 << 2),  # 1 << RTAX_MTU
+        mtu=own.mtu,
+        mtu_locked=own.mtu_locked,
     )
 
 
