@@ -17,10 +17,10 @@ from nat64_dataplane.translator.host_view import DUMMY_ADDRESS
 from nat64_dataplane.translator.node import actions, nftables_notrack, pools, uplinks_and_pools
 from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action
+from nat64_dataplane.translator.node.address_dump import Address
 from nat64_dataplane.translator.node.facts import (
     IFF_NOARP,
     IFF_UP,
-    Address,
     DefaultRoute,
     Devconf,
     Facts,

@@ -10,7 +10,8 @@ import pytest
 from nat64_dataplane.config import parse
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.node import node_sysctls
-from nat64_dataplane.translator.node.facts import Address, Facts, Link
+from nat64_dataplane.translator.node.address_dump import Address
+from nat64_dataplane.translator.node.facts import Facts, Link
 
 FACTS = Facts(
     links=(Link(1, "lo", 65536, 9, bytes(6)), Link(2, "eth0", 1500, 1, bytes(6))),

@@ -11,7 +11,8 @@ from nat64_dataplane.config import parse
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.host_view import PoolRange, Uplink
 from nat64_dataplane.translator.node import pools, uplinks_and_pools
-from nat64_dataplane.translator.node.facts import Address, DefaultRoute, Facts, Link
+from nat64_dataplane.translator.node.address_dump import Address
+from nat64_dataplane.translator.node.facts import DefaultRoute, Facts, Link
 
 A, B, C = map(IPv4Address, ("198.51.100.1", "198.51.100.2", "203.0.113.1"))
 FACTS = Facts(

@@ -10,14 +10,8 @@ import pytest
 from nat64_dataplane.config import parse
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.node import policy_rules, pools, uplinks_and_pools, ways_out
-from nat64_dataplane.translator.node.facts import (
-    Address,
-    DefaultRoute,
-    Facts,
-    Hop,
-    Link,
-    WayOut,
-)
+from nat64_dataplane.translator.node.address_dump import Address
+from nat64_dataplane.translator.node.facts import DefaultRoute, Facts, Hop, Link, WayOut
 from nat64_dataplane.translator.node.policy_rules import Rule
 
 NODE = parse("name: x")
