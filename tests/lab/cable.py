@@ -1,4 +1,4 @@
-"""A cable without Ethernet: a TUN device on each of two nodes; what one sends, the other receives.
+"""A cable without Ethernet: a TUN device on each of two nodes; each receives what the other sends.
 
 `python -m tests.lab.cable HERE PID THERE` lays one from the node that it runs on to that of process
 PID, and ends with it.

@@ -1,7 +1,7 @@
-"""Live flows for a lab's pod: they notice every byte and datagram that is lost.
+"""Live flows for a lab's pod, which notice every lost byte and datagram.
 
 `python -m tests.lab.flows tcp|udp HOST PORT PATIENCE` runs until a line comes on standard input,
-then says what it saw. TCP sends numbered blocks to an echo server and checks what comes back; it
+then prints what it saw. TCP sends numbered blocks to an echo server and checks the answers; it
 gives up when nothing has come for PATIENCE seconds. UDP sends a numbered datagram every 5 ms.
 """
 
@@ -58,7 +58,7 @@ class Flow:
         wait_for("end of the flow", lambda: self._process.poll() is not None)
 
     def moves(self) -> None:
-        """Wait a moment, so that what comes next happens while it runs."""
+        """Wait a moment, so that the flow runs while the test goes on."""
         time.sleep(0.3)
 
 
@@ -104,7 +104,9 @@ def _udp(host: str, port: int, _: float, stopped: threading.Event) -> dict[str, 
                     time.sleep(0.001)
 
     while not stopped.is_set():
-        with contextlib.suppress(OSError):  # told that it is unreachable: counts as lost
+        with contextlib.suppress(
+            OSError
+        ):  # an ICMP error says that it is unreachable: counts as lost
             connection.send(sent.to_bytes(8, "big"))
         sent += 1
         collect(_UDP_PAUSE)
@@ -131,17 +133,17 @@ def main() -> None:
 
 
 def start_all(node: Node, host: str = str(SERVER), patience: float = PATIENCE) -> list[Flow]:
-    """One TCP and one UDP flow, both under way."""
+    """One TCP and one UDP flow, both running."""
     flows = wait_for("flows", lambda: [Flow(node, kind, host, patience) for kind in ("tcp", "udp")])
     flows[0].moves()
     return flows
 
 
 def end_all(flows: list[Flow], *, gap: bool = False) -> None:
-    """End them; AssertionError where TCP broke, or a datagram went missing.
+    """End them; AssertionError if TCP broke, or a datagram went missing.
 
-    With `gap`, where the test says that there was no way for a while: how many are lost then is a
-    matter of how fast the machine is, but at the end they must arrive again.
+    `gap`: the test has interrupted the path for a while. The number of lost datagrams then depends
+    on the speed of the machine, but at the end they must arrive again.
     """
     flows[0].moves()
     for flow in flows:
@@ -156,9 +158,9 @@ def end_all(flows: list[Flow], *, gap: bool = False) -> None:
 
 
 def end_without_tcp(flows: list[Flow]) -> None:
-    """End them; AssertionError where TCP still works, or UDP doesn't arrive again.
+    """End them; AssertionError if TCP still works, or UDP doesn't arrive again.
 
-    TCP can't go on where its mapping is gone. The next segment that the pod sends is answered by a
+    TCP can't continue without its mapping. The next segment that the pod sends is answered by a
     reset; a pod that only waits hears nothing more.
     """
     tcp, udp = (flow.end() for flow in flows)

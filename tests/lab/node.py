@@ -1,8 +1,8 @@
 """One lab node: a network and a mount namespace that live as long as one process.
 
-Nothing is named in the machine's own namespaces: no `/run/netns` entry, no link, no mount. When
-the holder process dies, the kernel takes the links, mounts, pins and programs with it, so a test
-that is killed leaves nothing behind.
+Nothing has a name in the machine's own namespaces: there is no `/run/netns` entry, no link, no
+mount. When the holder process dies, the kernel removes links, mounts, pins and programs with it, so
+a test that is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
-"""The repository: where programs on a node start."""
+"""The repository, which is the working directory of programs on a node."""
 
 PATIENCE = 90.0
-"""Seconds to wait for what takes one on an idle machine: whatever else runs shares this one."""
+"""Seconds to wait for what takes one second on an idle machine, because other tests share it."""
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
-# /sys shows the namespace of whoever mounted it, so each node has its own; bpffs and /run too.
-# Without duplicate address detection, addresses are there at once and don't appear later.
+# /sys shows the namespace of the process that mounted it, so each node has its own; also bpffs and
+# /run. Without duplicate address detection, addresses are there at once and don't appear later.
 _HOLD = """
 set -e
 mount --make-rprivate /
@@ -71,7 +71,7 @@ class Node:
     def run(self, *args: str | Path, check: bool = True, **options: Any) -> str:
         """Run a program to its end and return its standard output.
 
-        `check` turns a failure into an AssertionError that shows what it printed.
+        `check` turns a failure into an AssertionError that shows its output.
         """
         options.setdefault("timeout", PATIENCE)
         done: subprocess.CompletedProcess[str] = subprocess.run(
@@ -94,7 +94,7 @@ class Node:
         return process
 
     def ip(self, *lines: str) -> None:
-        """Run `ip` commands, one a line, in one batch."""
+        """Run `ip` commands, one per line, in one batch."""
         self.run("ip", "-batch", "-", input="\n".join(lines) + "\n")
 
     def sysctl(self, **values: int | str) -> None:
@@ -120,7 +120,7 @@ class Node:
         peer.ip(f"link set {there} up mtu {mtu}")
 
     def close(self) -> None:
-        """End everything on this node; raise AssertionError where a process stayed in it."""
+        """End everything on this node; raise AssertionError if a process is left on it."""
         for process in [*self.started, self._holder]:
             if process.poll() is None:
                 process.kill()
@@ -143,7 +143,7 @@ class Node:
 
 
 class Lab(contextlib.ExitStack):
-    """The nodes of one test, ended together whatever happens."""
+    """The nodes of one test, ended together in any case."""
 
     def __init__(self, nodes: Mapping[str, Node] | None = None) -> None:
         super().__init__()

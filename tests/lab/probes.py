@@ -1,4 +1,4 @@
-"""What a lab's nodes try out: small programs that run on a node and print what they have seen."""
+"""Probes for a lab's nodes: small programs that run on a node and print what they have seen."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ except OSError:
 
 
 def udp_echo(node: Node, *sizes: int, host: object = SERVER, check: bool = True) -> bool:
-    """Whether datagrams of these sizes come back from the echo server as they went."""
+    """Whether the echo server returns datagrams of these sizes unchanged."""
     command = (sys.executable, "-c", _UDP_ECHO, str(host), str(ECHO_PORT), *map(str, sizes))
     return "ok" in node.run(*command, check=check)
 
 
 def probe(node: Node, host: object, port: int, hops: int) -> list[str]:
-    """Send a datagram that may take so many hops: `error TYPE CODE WHO`, or `answer TEXT`."""
+    """Send a datagram with this hop limit: `error TYPE CODE WHO`, or `answer TEXT`."""
     return node.run(sys.executable, "-c", _PROBE, str(host), str(port), str(hops)).split()
 
 
 def megabyte_both_ways(lab: Line, scratch: Path) -> None:
-    """Upload a megabyte from the pod and download one; AssertionError where a byte is another."""
+    """Upload a megabyte from the pod and download one; AssertionError if a byte differs."""
     body = scratch / "body"
     body.write_bytes(pattern(_MEGABYTE))
     digest = hashlib.sha256(body.read_bytes()).hexdigest()

@@ -47,7 +47,7 @@ class _Http(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the test output for the tests."""
+        """Log nothing, so that the tests' output stays readable."""
 
 
 class _Server(http.server.ThreadingHTTPServer):

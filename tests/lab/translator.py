@@ -73,19 +73,19 @@ class Translator:
         return self
 
     def kill(self) -> None:
-        """Kill the agent as the kernel would: it gets no chance to do anything."""
+        """Kill the agent as the kernel would: it can't do anything before it ends."""
         assert self.process
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """Tell the agent to end, as Kubernetes does, and see that it ends well."""
+        """Tell the agent to end, as Kubernetes does, and check that it ends well."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=PATIENCE) == 0, self.log()
 
     def remove(self) -> str:
-        """Take the translator off the node."""
+        """Remove the translator from the node."""
         return self.run("remove", "--name", self.name)
 
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether a pod's connection went as its node's own: values only, no network."""
+"""Whether a pod's connection went like its node's own: values only, no network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ ERRORS = {
     errno.ENETUNREACH: ("icmp 1 0", "icmp 1 3"),
     errno.EHOSTUNREACH: ("icmp 1 0", "icmp 1 3"),
     errno.EACCES: ("icmp 1 1",),
-    errno.EINVAL: ("",),  # blackhole: nobody is told
+    errno.EINVAL: ("",),  # blackhole: there is no error
 }
-"""What a pod hears where its node's `connect` fails so (RFC 7915 section 4.2 of what the kernel
+"""What a pod hears if its node's `connect` fails like this (RFC 7915 section 4.2 of what the kernel
 says about a forwarded packet); empty: nothing."""
 
 
@@ -37,7 +37,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one connection: its way out, if it left, and what its opener heard.
+    """The outcome of one connection: its way out, if it left, and what the opener heard.
 
     `heard` is `connected`, an errno's name (node), `icmp TYPE CODE` (pod), or empty.
     """
@@ -57,14 +57,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Report:
-    """One set-up. `refusal` is why the translator isn't programmed; empty where it is."""
+    """One set-up. `refusal` is why the translator isn't programmed; empty if it is."""
 
     refusal: str
     compared: tuple[Compared, ...]
 
 
 def differences(report: Report) -> list[str]:
-    """What a pod met that its node wouldn't have; empty where the two agree."""
+    """The difference between a pod's and its node's outcome; empty if the two agree."""
     found = []
     for each in report.compared:
         allowed = {way for outcome in each.node if (way := outcome.way)}

@@ -1,4 +1,4 @@
-"""Random nodes: hypothesis strategies for a Setup and for what is tried on it."""
+"""Random nodes: hypothesis strategies for a Setup and its probes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(subnet: str, number: int) -> str:
 
 
 NEIGHBOURS = tuple(host(subnets[at], 9) for subnets in SUBNETS.values() for at in (0, 1))
-"""One neighbour in each subnet: on the link only where the node has an address there."""
+"""One neighbour per subnet: on the link only if the node has an address there."""
 
 
 def _numbered(link: str) -> SearchStrategy[Address]:
@@ -97,7 +97,7 @@ def _rules(sources: list[str]) -> SearchStrategy[Rule]:
         source=st.sampled_from(["", *sources, "198.51.100.0/24"]),
         destination=st.sampled_from(("", "", "203.0.113.0/25", "192.0.2.0/24")),
         mark=st.sampled_from((None, None, MARK)),
-        # Not `lo`: no look-up for a forwarded packet follows what holds for the node itself only.
+        # Not `lo`: no lookup for a forwarded packet follows rules for the node itself.
         iif=st.sampled_from(("", "", "pod0", "eth0")),
         invert=st.booleans(),
         suppress_prefix_length=st.sampled_from((None, None, 0)),

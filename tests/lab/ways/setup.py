@@ -1,7 +1,7 @@
-"""How a node's IPv4 is set up, as plain values, and the `ip` commands that set it up so.
+"""How a node's IPv4 is set up, as plain values, and the `ip` commands that do it.
 
-Nothing here checks that a set-up makes sense: what the kernel refuses isn't there, for the node
-and for the pod alike.
+Nothing here checks that a set-up makes sense: what the kernel refuses is missing for the node and
+for the pod alike.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def commands(setup: Setup) -> Iterator[str]:
 
 
 def clearing() -> Iterator[str]:
-    """The lines that take any set-up away again."""
+    """The lines that remove any set-up again."""
     yield "rule flush"
     yield "rule add priority 32766 lookup main"
     yield "rule add priority 32767 lookup default"
@@ -107,7 +107,7 @@ def clearing() -> Iterator[str]:
         yield f"route flush table {table}"
     yield "route flush table main proto boot"
     yield "nexthop flush"
-    # A translator that refuses this node must not go on as it did for the last one.
+    # A translator that refuses this node must not continue as on the last one.
     yield f"route del {PREFIX} table main"
     for link in (*LINKS, LO):
         yield f"addr flush dev {link} to 0.0.0.0/0 scope global"

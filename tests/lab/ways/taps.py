@@ -1,8 +1,8 @@
-"""The far ends of a node's links, in user space: whoever is asked for is there and answers.
+"""The far ends of a node's links, in user space: every host that is asked for exists and answers.
 
 Each link ends in a TAP (or TUN) device of the node's own. Every address on it answers ARP and
-neighbour discovery with a link-layer address that spells the address, so that a frame tells the
-next hop that its sender chose. Every IPv4 address accepts every TCP connection.
+neighbour discovery with a link-layer address that contains the address, so that a frame shows which
+next hop its sender chose. Every IPv4 address accepts every TCP connection.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Tap:
                 return
 
     def send(self, frame: bytes) -> None:
-        """Have the node receive a frame."""
+        """Send a frame to the node."""
         os.write(self.fd, frame)
 
 
@@ -86,7 +86,7 @@ class World:
             self._poll.register(tap.fd, select.POLLIN)
 
     def run(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Answer whoever asks until `done`, or for so many seconds; whether it was done."""
+        """Answer every packet until `done`, or for so many seconds; returns whether it was done."""
         end = time.monotonic() + seconds
         while not done():
             left = end - time.monotonic()

@@ -1,8 +1,8 @@
 """Runs on a lab node: sets it up, has the translator follow, and lets node and pod connect.
 
-`python -m tests.lab.ways.worker PINS` reads one job a line on standard input, as JSON, and answers
-each with a Report. The translator is the agent's own `Instance`, driven one pass at a time, so that
-hundreds of set-ups take no longer than their packets do.
+`python -m tests.lab.ways.worker PINS` reads one job per line on standard input, as JSON, and
+answers each with a Report. The translator is the agent's own `Instance`, driven one pass at a time,
+so that hundreds of set-ups take no longer than their packets do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.lab.ways.taps import Syn, Tap, World, mac_of, syn_of_pod
 
 POD = IPv6Address("fd64:1::10")
 CHOICES = 16
-"""How many connections a node makes where a route leaves it a choice."""
+"""How many connections a node makes if a route gives it a choice."""
 
 _POD_LINK = "pod0"
 _SECONDS = 3.0
@@ -98,7 +98,7 @@ class Worker:
             stays = all(outcome.way is None for outcome in node)
             pods = [self._of_pod(probe, stays=stays) for _ in range(1 if stays else tries)]
             if stays and not pods[0].heard and node[0].heard != "EINVAL":
-                # The kernel limits what it says about routes: one a second, after a first few.
+                # The kernel limits its errors about routes: one a second, after the first few.
                 time.sleep(_KERNEL_LIMIT)
                 pods = [self._of_pod(probe, stays=stays)]
             compared.append(Compared(probe, node, tuple(pods)))
@@ -115,8 +115,9 @@ class Worker:
         _ip(*clearing(), *commands(setup))
 
     def _forget_neighbours(self) -> None:
-        """Set-ups follow each other faster than neighbours come and go on a real node: what the
-        programs remember of unresolved ones lasts a few seconds."""
+        """Set-ups follow each other faster than neighbours change on a real node: the programs
+        remember unresolved ones for a few seconds.
+        """
         if self._opened:
             self.instance._datapath.travel(5)
 
