@@ -33,12 +33,12 @@ REASONS: dict[str, Reason] = {
     "HookNotFirst": Reason(
         "a program of someone else runs before ours at a tcx hook and has come back after it was "
         "moved behind it: if it ends the chain, replies never reach the translator",
-        "`bpftool net show` and `bpftool prog show id N` name it: have it attach behind others",
+        "`bpftool net show` and `bpftool prog show id N` name it: make it attach after others",
     ),
     "RuleNotFollowed": Reason(
         "policy rules hold for the node's own connections only: pods' may take another way out, or "
         "leave from another address",
-        "have the rules ask for destinations, sources or marks (from Linux 6.10) instead",
+        "make the rules depend on destinations, sources or marks (from Linux 6.10) instead",
     ),
     "TooManyWaysOut": Reason(
         "the node's routes use more source addresses than there can be zones: the rest leaves from "

@@ -86,7 +86,7 @@ class Collector(BaseCollector):
         yield warnings
         repairs = CounterMetricFamily(
             "nat64_repairs",
-            "Parts of the node's setup found changed and put back",
+            "Parts of the node's setup that were changed and restored",
             labels=("gateway", "action"),
         )
         for action, count in sorted(state.repairs.items()):
