@@ -195,7 +195,8 @@ def _hops(rules: Iterable[Rule], main: list[route_dump.Route]) -> Iterator[Hop]:
             if route.kind != _RTN_UNICAST:
                 continue
             subnet = route.source and len(route.gateways) == 1 and not route.gateways[0]
-            what = route.links, route.gateways, route.source, subnet and route.destination
+            where = (route.destination, route.length) if subnet else None
+            what = route.links, route.gateways, route.source, where
             if what not in seen:
                 seen.add(what)
                 yield from _hops_of(route, subnet=bool(subnet and 0 < route.length < 32))
