@@ -31,7 +31,7 @@ TESTS = (
     "tests/kernels",
 )
 _OPTIONS = ("-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no")
-# The emulator yields to whatever else runs, so this is several times what it takes when nothing does.
+# The emulator yields to whatever else runs: several times what it takes when nothing does.
 _SECONDS = 2700
 
 
