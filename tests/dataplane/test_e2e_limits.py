@@ -85,7 +85,7 @@ def test_client_at_its_limit_is_told_at_once_and_named(
     nat64.wait_ready(containing="warning ClientAtLimit")
     _, body = nat64.get("readyz")
     assert reason in body
-    assert f"the client that holds most is {POD}" in body
+    assert str(POD) not in body, "whoever reaches the probes may read this"
     assert nat64.metric("nat64_warning", reason="ClientAtLimit") == 1
     assert nat64.metric("nat64_dropped_packets_total", reason=reason) >= 1
     process.communicate("end\n")

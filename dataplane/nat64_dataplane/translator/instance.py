@@ -139,7 +139,7 @@ class Instance:
         ]
         if silent:
             yield warn("NoReplies", *silent)
-        yield from self._refusals.warnings(self._datapath.counters(), self._datapath.holdings)
+        yield from self._refusals.warnings(self._datapath.counters())
 
     def _finish_move(self) -> None:
         """Once the new programs run: fetch what the old ones did last, and unpin them."""

@@ -7,10 +7,8 @@ last one, so that a client which retries doesn't switch it on and off.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterator, Mapping
 
-from nat64_dataplane.translator.datapath.abi import Holding
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
 REMEMBERED = 60.0
@@ -37,12 +35,10 @@ class Refusals:
         self._counted: dict[str, int] | None = None
         self._last: dict[str, float] = {}
 
-    def warnings(
-        self, counters: Mapping[str, int], holdings: Callable[[], Iterable[Holding]]
-    ) -> Iterator[NodeWarning]:
+    def warnings(self, counters: Mapping[str, int]) -> Iterator[NodeWarning]:
         """One for each kind of refusal in the last minute.
 
-        `holdings` is asked only where a client is at a limit, as there may be many clients.
+        None names a client: whoever reaches a node's probes may read them.
         """
         counted = {
             reason: counters[f"dropped_{reason}_6to4"]
@@ -58,17 +54,5 @@ class Refusals:
             recent = [
                 reason for reason in reasons if now - self._last.get(reason, -9e9) <= REMEMBERED
             ]
-            if not recent:
-                continue
-            if warning == "ClientAtLimit":
-                greedy = str(_greediest(recent, holdings()))
-                yield warn(warning, *recent, f"the client that holds most is {greedy}")
-            else:
-                yield warn(warning)
-
-
-def _greediest(reasons: list[str], holdings: Iterable[Holding]) -> IPv6Address | None:
-    """The client that holds most of what there is a limit to."""
-    of_ports = any("port" in reason for reason in reasons)
-    most = max(holdings, key=lambda held: held.ports if of_ports else held.sessions, default=None)
-    return most.client if most else None
+            if recent:
+                yield warn(warning, *(recent if len(reasons) > 1 else ()))

@@ -143,8 +143,8 @@ OVERLOAD_KEY = struct.Struct("=16s4s2s2s")
 OVERLOAD = struct.Struct("=4s2s2x")
 IPV6 = struct.Struct("=16s")
 CLIENT = struct.Struct("=Q7I4x")
-SHARED_CLOSED = 20
-"""Where `closed` is in a value of `shared`."""
+SHARED_CLOSED = slice(2 + 3 * MAX_ZONES, 2 + 4 * MAX_ZONES)
+"""Where `closed` is in SHARED: sessions at rest, of each zone."""
 SOURCE_KEY = struct.Struct("=II16s")
 DESTINATION_KEY = struct.Struct("=II4s")
 DESTINATION = struct.Struct("=BBBx")
@@ -237,21 +237,6 @@ class Session(NamedTuple):
             expires - now,
             now - created,
         )
-
-
-class Holding(NamedTuple):
-    """What one client holds."""
-
-    client: IPv6Address
-    sessions: int
-    """That it has opened and that are not at rest."""
-    ports: int
-
-    @classmethod
-    def unpack(cls, key: bytes, value: bytes) -> Holding:
-        """Read a key and value of clients."""
-        held = CLIENT.unpack(value)[0]
-        return cls(IPv6Address(key), held & 0xFFFFFFFF, held >> 32 & 0x7FFFFFFF)
 
 
 class SweepResult(NamedTuple):

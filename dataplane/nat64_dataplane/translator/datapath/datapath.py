@@ -24,7 +24,7 @@ from nat64_dataplane.translator.datapath import (
     port_bitmap,
     zone_table,
 )
-from nat64_dataplane.translator.datapath.abi import BibEntry, Holding, Session, SweepResult
+from nat64_dataplane.translator.datapath.abi import BibEntry, Session, SweepResult
 from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
@@ -219,12 +219,8 @@ class Datapath:
         """Ports of closed TCP connections, by protocol: taken, and given back when needed."""
         value = self._maps["shared"].get(ZERO)
         assert value is not None
-        closed: int = abi.U32.unpack_from(value, abi.SHARED_CLOSED)[0]
+        closed = sum(abi.SHARED.unpack(value)[abi.SHARED_CLOSED])
         return {name: closed if name == "tcp" else 0 for name in abi.PROTOCOLS}
-
-    def holdings(self) -> Iterator[Holding]:
-        """What each client holds."""
-        return (Holding.unpack(key, value) for key, value in self._maps["clients"].items())
 
     def sweep(self) -> SweepResult:
         """Take away what has expired. Harmless at any time and from several processes.
