@@ -152,6 +152,23 @@ def test_trace_says_where_it_stops(lab: Line, nat64: Translator) -> None:
     assert (server["verdict"], server["sourceAllowed"]) == ("ALLOWED", False)
 
 
+def test_trace_knows_that_the_node_itself_needs_no_pods_address(
+    lab: Line, nat64: Translator
+) -> None:
+    nat64.configure(policy={"podRanges": [f"{POD}/128"]})
+
+    def stranger() -> bool:
+        found = trace(nat64, *to(str(SERVER_V4)), "--client", "fd64:1::99")
+        return bool(found["destinations"][0]["decision"]["reason"] == "source_not_a_pod")
+
+    wait_for("the pod ranges to hold", stranger)
+    [way] = trace(nat64, *to(str(SERVER_V4)))["destinations"]
+    assert (way["sourceAllowed"], way["decision"]["outcome"]) == (True, "translated")
+    assert (way["probe"]["sourceAllowed"], way["probe"]["outcome"]) == (True, "connected")
+    [own] = trace(nat64, *to(str(SERVER_V4)), "--client", way["probe"]["source"])["destinations"]
+    assert (own["sourceAllowed"], own["decision"]["outcome"]) == (True, "translated")
+
+
 @pytest.mark.parametrize(("port", "outcome"), [(ECHO_PORT, "connected"), (9, "refused")])
 def test_trace_tells_a_closed_port(lab: Line, nat64: Translator, port: int, outcome: str) -> None:
     lab.node.ip("addr add fd64:1::2/128 dev lo")

@@ -109,7 +109,7 @@ def destination(
     open_ = decision.outcome == "translated" and not onward["error"]
     found |= {
         "ipv4": str(ipv4),
-        "sourceAllowed": source_allowed(datapath, client),
+        "sourceAllowed": source_allowed(datapath, client, by_link=bool(where.link)),
         "verdict": answer.name,
         "ipv4Route": onward,
         "decision": decision._asdict()
@@ -151,13 +151,17 @@ def verdict(datapath: Datapath, ipv4: IPv4Address) -> Verdict:
     return Verdict(abi.DESTINATION.unpack(value)[0]) if value else Verdict.ALLOWED
 
 
-def source_allowed(datapath: Datapath, client: IPv6Address) -> bool:
-    """Whether the policy in the kernel lets a pod's address in."""
+def source_allowed(datapath: Datapath, client: IPv6Address, *, by_link: bool) -> bool:
+    """Whether the policy in the kernel lets an address in.
+
+    `by_link`: its packets come in on a link. The node's own don't, and needn't be a pod's.
+    """
     slot = _active(datapath)
     config = datapath.map("config").get(abi.U32.pack(slot))
     assert config is not None, "the config map is an array: every slot is there"
     flags = abi.CONFIG.unpack(config)[_FLAGS]
-    if not flags & (ConfigFlag.SOURCES_LISTED | ConfigFlag.PODS_KNOWN):
+    asked = ConfigFlag.SOURCES_LISTED | (ConfigFlag.PODS_KNOWN if by_link else ConfigFlag(0))
+    if not flags & asked:
         return True
     found = datapath.map("sources").get(abi.SOURCE_KEY.pack(160, slot, client.packed))
     listed = SourceFlag(abi.U32.unpack(found)[0] if found else 0)
@@ -176,7 +180,7 @@ def probe(datapath: Datapath, address: IPv6Address, port: int) -> dict[str, Any]
         "outcome": outcome,
         "milliseconds": round(took, 1),
         "source": source,
-        "sourceAllowed": source_allowed(datapath, IPv6Address(source)) if source else True,
+        "sourceAllowed": not source or source_allowed(datapath, IPv6Address(source), by_link=False),
         "counters": changes(before, after),
     }
 
