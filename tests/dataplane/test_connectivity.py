@@ -82,7 +82,7 @@ def test_a_black_hole_for_long_packets_is_found(lab: Line, nat64: Translator) ->
     found = judged(lab)
     assert found["ping"][0] is Result.OK
     assert found["pmtu"][0] is Result.STOP
-    assert "nothing tells the pod so" in found["pmtu"][1]
+    assert "no error tells the pod so" in found["pmtu"][1]
 
 
 def test_without_a_translator_each_way_fails_with_words(lab: Line) -> None:
