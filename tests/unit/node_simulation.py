@@ -42,10 +42,13 @@ class Machines:
         """The config that each agent has read."""
         self._files: dict[tuple[str, str], tuple[float, NodeFile]] = {}
         self._gone: dict[str, float] = {}
+        self.came_back: set[str] = set()
+        """Machines that went on while they had no Node, and then had one again."""
         self._agents_refuse = agents_refuse
 
     def act(self, simulation: Any, rng: random.Random) -> None:
         """Every pod does its work, in any order."""
+        self.came_back |= self._gone.keys() & self.held.keys() & simulation.nodes.keys()
         self._gone = {
             name: self._gone.get(name, simulation.now)
             for name in self.held.keys() - simulation.nodes.keys()
@@ -78,6 +81,7 @@ class Machines:
 
     def power_off(self, node: str) -> None:
         """Nothing is left of it, but for what the API server knows."""
+        self.came_back.discard(node)
         self.held.pop(node, None)
         self.runs = {key: found for key, found in self.runs.items() if key[0] != node}
 
