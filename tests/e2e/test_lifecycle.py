@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -147,6 +148,26 @@ def test_a_second_release_is_refused_by_the_name_of_the_first(product: Product) 
         product.cluster.helm(*argv, "--set=crds.install=false")
     assert f'release "{RELEASE}" in namespace "{NAMESPACE}"' in str(refused.value)
     product.cluster.kubectl("delete", "namespace", "elsewhere", "--ignore-not-found")
+
+
+def test_a_quota_that_keeps_an_agent_away_is_named(product: Product) -> None:
+    kubectl = product.cluster.kubectl
+    agent = ("-n", NAMESPACE, "delete", "pod", product.agent_on("node2"), "--wait=false")
+    why = (
+        *("get", "nat64gateway/default", "-o"),
+        'jsonpath={.status.conditions[?(@.type=="Programmed")].message}',
+    )
+    kubectl("-n", NAMESPACE, "create", "quota", "nothing-new", "--hard=pods=0")
+    try:
+        kubectl(*agent)
+        wait_for("the API server's words", lambda: "exceeded quota" in kubectl(*why), timeout=120)
+    finally:
+        kubectl("-n", NAMESPACE, "delete", "quota", "nothing-new")
+        # The DaemonSet's controller waits longer after each refusal, but not after a change.
+        at = f"example.org/tried-at={time.time():.0f}"
+        kubectl("-n", NAMESPACE, "annotate", "daemonset/nat64-default", at, "--overwrite")
+    wait_for("the agent", lambda: product.agent_on("node2"), timeout=120)
+    product.wait_ready(timeout=240)
 
 
 def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product) -> None:
