@@ -4,8 +4,10 @@ repo=$1 python=$2 result=/run/result
 export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
 cd "$repo" || exit
 mount -t bpf bpf /sys/fs/bpf
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
 ip link set lo up
-modprobe tun
+modprobe -a tun ppp_generic # which make their devices
 uname -r >$result/kernel
 # Through cat, because pytest would rewrite lines on a terminal.
 {

@@ -6,6 +6,7 @@ One agent follows all of them, as it must where an operator changes a node's net
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Kind:
     """Commands of `bridge` on the node."""
     route: str = f"default via {ROUTER_V4} dev UP"
     wireguard: bool = False
+    ppp: bool = False
     made: tuple[str, ...] = ()
     """Links to delete afterwards, on both."""
 
@@ -136,6 +138,7 @@ KINDS = {
         wireguard=True,
         made=("wg0",),
     ),
+    "PPP": Kind("ppp0", "ppp0", route="default dev UP", ppp=True),
 }
 
 
@@ -168,17 +171,21 @@ def kind(request: pytest.FixtureRequest, lab: Line, nat64: Translator) -> Iterat
     if chosen.wireguard:
         _wireguard(lab.node, _WG_NODE[0], _WG_ROUTER[1], "192.0.2.254")
         _wireguard(lab.router, _WG_ROUTER[0], _WG_NODE[1], "192.0.2.1")
+    if chosen.ppp:
+        _ppp(lab.node, lab.router)
     for command in chosen.bridge:
         lab.node.run("bridge", *command.split())
     if chosen.offloads:
         lab.node.run("ethtool", "-K", "eth0", *chosen.offloads.split())
-    lab.router.ip(f"addr add {ROUTER_V4}/24 dev {chosen.down}")
-    lab.node.ip(
-        f"addr add {NODE_V4}/24 dev {chosen.up}",
-        f"route add {chosen.route}".replace("UP", chosen.up),
-    )
+    if not chosen.ppp:  # pppd agrees on addresses itself
+        lab.router.ip(f"addr add {ROUTER_V4}/24 dev {chosen.down}")
+        lab.node.ip(f"addr add {NODE_V4}/24 dev {chosen.up}")
+    lab.node.ip(f"route add {chosen.route}".replace("UP", chosen.up))
     nat64.wait_ready(containing=f"over {chosen.up}")
     yield chosen
+    if chosen.ppp:
+        lab.node.started[-1].terminate()
+        lab.node.started.pop().wait()
     _clear(lab.node, "eth0", chosen)
     _clear(lab.router, "node0", chosen)
     if chosen.offloads:
@@ -195,6 +202,19 @@ def _unless_lacking(error: AssertionError) -> None:
 def _wireguard(node: Node, private: str, public: str, endpoint: str) -> None:
     node.run(sys.executable, "-c", _WG, "wg0", private, public, endpoint)
     node.ip("link set wg0 up")
+
+
+def _ppp(node: Node, router: Node) -> None:
+    """Two pppd, each with an end of a pseudo-terminal, as over a modem's line."""
+    common = ("nodetach", "noauth", "local", "nodefaultroute", "noipv6", "nopersist")
+    other = router.command("pppd", *common, "notty", f"{ROUTER_V4}:{NODE_V4}")
+    node.start("pppd", *common, f"{NODE_V4}:{ROUTER_V4}", "pty", shlex.join(other))
+    for one in (node, router):
+        wait_for("PPP", functools.partial(_has_a_peer, one))
+
+
+def _has_a_peer(node: Node) -> bool:
+    return "peer" in node.run("ip", "addr", "show", "ppp0")
 
 
 def _clear(node: Node, link: str, kind: Kind) -> None:
