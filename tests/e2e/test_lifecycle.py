@@ -166,7 +166,7 @@ def test_a_quota_that_keeps_an_agent_away_is_named(product: Product) -> None:
         # The DaemonSet's controller waits longer after each refusal, but not after a change.
         at = f"example.org/tried-at={time.time():.0f}"
         kubectl("-n", NAMESPACE, "annotate", "daemonset/nat64-default", at, "--overwrite")
-    wait_for("the agent", lambda: bool(product.agent_on("node2")), timeout=120)
+    rollout(product)
     product.wait_ready(timeout=240)
 
 
