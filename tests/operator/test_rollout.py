@@ -57,12 +57,15 @@ def test_a_change_reaches_the_canarys_node_and_waits_there(rolled: Api) -> None:
 
     eventually(is_told, about="another template")
     assert pods(api) == {"agent-node1", "agent-node2"}, "the controller hasn't seen it yet"
-    seen = api.get("daemonset", "nat64-default")["metadata"]["generation"]
-    counted(api, observedGeneration=seen, updatedNumberScheduled=0)
-    # A pod on a node stays, terminating, until its kubelet has ended it.
-    eventually(
-        lambda: "deletionTimestamp" in api.get("pod", "agent-node2")["metadata"], about="deleted"
-    )
+
+    def is_deleted() -> bool:
+        # The operator may change the object again meanwhile, and the controller sees that too.
+        seen = api.get("daemonset", "nat64-default")["metadata"]["generation"]
+        counted(api, observedGeneration=seen, updatedNumberScheduled=0)
+        # A pod on a node stays, terminating, until its kubelet has ended it.
+        return "deletionTimestamp" in api.get("pod", "agent-node2")["metadata"]
+
+    eventually(is_deleted, about="deleted")
     assert "deletionTimestamp" not in api.get("pod", "agent-node1")["metadata"]
     counted(api, updatedNumberScheduled=1)
 
