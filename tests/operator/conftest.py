@@ -263,18 +263,18 @@ def cluster(api: Api, chart: list[dict[str, Any]]) -> Iterator["Api"]:
     """A clean cluster with CoreDNS's ConfigMap and one node; cleaned again afterwards."""
     _clean(api)
     api.apply(coredns(SAMPLE.read_text()), node("node1", "fd00:10:244::/64", "2001:db8:1::11"))
-    api.patch(
-        "node/node1",
-        body={
-            "status": {
-                "conditions": [{"type": "Ready", "status": "True"}],
-                "addresses": [{"type": "InternalIP", "address": "2001:db8:1::11"}],
-            }
-        },
-        subresource="status",
-    )
+    report_ready(api, "node1", "2001:db8:1::11")
     yield api
     _clean(api)
+
+
+def report_ready(api: Api, name: str, address: str) -> None:
+    """Be a node's kubelet: without it, the node counts as dead."""
+    status = {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "addresses": [{"type": "InternalIP", "address": address}],
+    }
+    api.patch(f"node/{name}", body={"status": status}, subresource="status")
 
 
 def coredns(text: str) -> dict[str, Any]:

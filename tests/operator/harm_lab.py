@@ -37,6 +37,7 @@ from tests.operator.conftest import (
     gateway,
     node,
     policy,
+    report_ready,
 )
 from tests.operator.test_flow import roll_out
 
@@ -176,11 +177,7 @@ class HarmLab:
         apply_chart(self.api)
         for name, address in SIDECARS.items():
             self.api.apply(node(name, f"fd00:10:244:{name[1]}::/64", address))
-            status = {
-                "conditions": [{"type": "Ready", "status": "True"}],
-                "addresses": [{"type": "InternalIP", "address": address}],
-            }
-            self.api.patch(f"node/{name}", body={"status": status}, subresource="status")
+            report_ready(self.api, name, address)
 
     # what runs
 

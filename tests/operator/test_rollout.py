@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from nat64_operator.render import names
-from tests.operator.conftest import NAMESPACE, Api, Operator, condition, eventually, gateway, node
+from tests.operator.conftest import (
+    NAMESPACE,
+    Api,
+    Operator,
+    condition,
+    eventually,
+    gateway,
+    node,
+    report_ready,
+)
 from tests.operator.test_flow import agent_pod, roll_out
 
 pytestmark = pytest.mark.apiserver
@@ -28,6 +37,7 @@ def rolled(cluster: Api, operator: Operator) -> Api:
     other = node("node2", "fd00:10:245::/64", "2001:db8:1::12")
     other["metadata"]["labels"] |= CANARY
     cluster.apply(other, gateway(updateStrategy={"maxUnavailable": 1}))
+    report_ready(cluster, "node2", "2001:db8:1::12")
     operator.start()
     eventually(lambda: cluster.get("daemonset", "nat64-default"), about="the DaemonSet")
     roll_out(cluster, nodes=2)
@@ -58,18 +68,21 @@ def test_a_change_reaches_the_canarys_node_and_waits_there(rolled: Api) -> None:
     eventually(is_told, about="another template")
     assert pods(api) == {"agent-node1", "agent-node2"}, "the controller hasn't seen it yet"
 
-    def is_deleted() -> bool:
+    def follow(updated: int) -> None:
         # The operator may change the object again meanwhile, and the controller sees that too.
         seen = api.get("daemonset", "nat64-default")["metadata"]["generation"]
-        counted(api, observedGeneration=seen, updatedNumberScheduled=0)
+        counted(api, observedGeneration=seen, updatedNumberScheduled=updated)
+
+    def is_deleted() -> bool:
+        follow(0)
         # A pod on a node stays, terminating, until its kubelet has ended it.
         return "deletionTimestamp" in api.get("pod", "agent-node2")["metadata"]
 
     eventually(is_deleted, about="deleted")
     assert "deletionTimestamp" not in api.get("pod", "agent-node1")["metadata"]
-    counted(api, updatedNumberScheduled=1)
 
     def said() -> str:
+        follow(1)
         return condition(api.get("nat64gateway", "default"), "Programmed")[2]
 
     eventually(lambda: "spec.updateStrategy.canary holds the other nodes back" in said())
