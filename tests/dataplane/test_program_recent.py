@@ -103,16 +103,20 @@ def test_an_expiry_is_written_ahead_and_then_left_alone(nat: Machine) -> None:
 @pytest.mark.parametrize("age", [0, 1, SPARE - 1, SPARE, SPARE + 1])
 def test_no_session_ends_before_its_timer(nat: Machine, age: int) -> None:
     """Whatever the age of the note when the flow was used last."""
-    port = udp(nat).packet[UDP].sport
-    nat.datapath.travel(1)
-    udp(nat)
-    nat.datapath.travel(age)
-    udp(nat)
-    last = nat.datapath.now() + TIMER - SLOW
-    nat.datapath.travel(last - nat.datapath.now())
-    nat.datapath.sweep()
-    nat.datapath.travel(last - nat.datapath.now())
-    assert back(nat, port).translated
+    for slack in (0, SLOW):
+        nat.reset()
+        port = udp(nat).packet[UDP].sport
+        nat.datapath.travel(1)
+        udp(nat)
+        nat.datapath.travel(age)
+        udp(nat)
+        last = nat.datapath.now() + TIMER - slack
+        nat.datapath.travel(last - nat.datapath.now())
+        nat.datapath.sweep()
+        lives = back(nat, port).translated
+        if lives or nat.datapath.now() <= last:
+            break  # otherwise the machine has taken seconds for it
+    assert lives
 
 
 def test_every_remote_end_has_its_own_session(nat: Machine) -> None:
@@ -183,8 +187,10 @@ def test_an_established_connection_is_kept_through_its_notes(nat: Machine) -> No
 
 def test_a_configured_timer_is_written_ahead_by_its_own_share(nat: Machine) -> None:
     nat.configure(timeouts={"udp": 120})
+    began = nat.datapath.now()
     udp(nat)
-    assert 120 - SLOW <= expires_in(nat) <= 121  # nothing has used it yet
+    assert began + 120 <= expiry(nat) <= nat.datapath.now() + 121  # nothing has used it yet
     nat.datapath.travel(1)
+    began = nat.datapath.now()
     udp(nat)
-    assert 135 - SLOW <= expires_in(nat) <= 136
+    assert began + 135 <= expiry(nat) <= nat.datapath.now() + 136

@@ -20,9 +20,13 @@ CLIENT = IPv6Address("2001:db8::10").packed
 POOL = IPv4Address("192.0.2.1")
 ENTRIES = 500_000
 HOUR = 3600
-LONGEST_RUN = 100_000_000
-"""Nanoseconds. A run takes half a millisecond, and all entries in one run would take 350. A busy
-machine may stop a run for a while."""
+LONGEST_RUN = 10_000_000
+"""Nanoseconds. A run takes half a millisecond, and all entries in one run would take 350."""
+LONGEST_REMOVING = 100_000_000
+"""The kernel frees the memory of what was removed in one go, a tenth of a microsecond for each
+entry, and may do so during a run: docs/limitations.md."""
+ATTEMPTS = 5
+"""A busy machine may stop a run for a while: the quietest sweep of so many is what counts."""
 
 
 @pytest.fixture
@@ -61,15 +65,26 @@ def binding_expires_in(datapath: Datapath) -> int:
 
 
 def test_a_run_is_short_whatever_the_size_of_the_table(datapath: Datapath) -> None:
-    fill(datapath, expires=HOUR)
+    looking, removing = [], []
+    for _ in range(ATTEMPTS):
+        fill(datapath, expires=HOUR)
+        looking.append(longest_run(datapath, left=ENTRIES, removed=0))
+        datapath.travel(2 * HOUR)
+        removing.append(longest_run(datapath, left=0, removed=ENTRIES))
+        assert datapath.map("sessions").first_key() is None
+        if looking[-1] < LONGEST_RUN and removing[-1] < LONGEST_REMOVING:
+            break
+    assert min(looking) < LONGEST_RUN
+    assert min(removing) < LONGEST_REMOVING
+
+
+def longest_run(datapath: Datapath, *, left: int, removed: int) -> int:
+    """Sweep; return the nanoseconds of its longest run."""
+    assert datapath._sweeper
+    datapath._sweeper.longest_run = 0
     swept = datapath.sweep()
-    assert (swept.sessions, swept.removed_sessions) == (ENTRIES, 0)
-    assert datapath.longest_sweep_run < LONGEST_RUN
-    datapath.travel(2 * HOUR)
-    swept = datapath.sweep()
-    assert (swept.sessions, swept.removed_sessions) == (0, ENTRIES)
-    assert datapath.longest_sweep_run < LONGEST_RUN
-    assert datapath.map("sessions").first_key() is None
+    assert (swept.sessions, swept.removed_sessions) == (left, removed)
+    return datapath.longest_sweep_run
 
 
 def test_a_sweep_that_was_cut_short_takes_no_time_from_a_binding(
