@@ -7,7 +7,7 @@ PY       := $(BIN)/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-kernels \
+.PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
         test-operator test-e2e cli bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
@@ -61,7 +61,11 @@ test-dataplane: setup ## The translator: the real program, in network namespaces
 	$(BIN)/pytest tests/dataplane
 
 test-ways: setup ## The ways out of 400 random nodes, and of their pods, compared
-	NAT64_RANDOM_NODES=400 $(BIN)/pytest tests/dataplane/test_ways_property.py
+	NAT64_RANDOM_EXAMPLES=1 NAT64_RANDOM_NODES=400 $(BIN)/pytest tests/dataplane/test_ways_property.py
+
+test-random: setup ## All property tests, with examples that no run has tried
+	NAT64_RANDOM_EXAMPLES=1 $(BIN)/pytest $$(grep -rlE "import .*given" tests --include='test_*.py' \
+		--exclude-dir=kernels)
 
 test-kernels: setup ## The translator on Debian 12's own kernel, in an emulator
 	@scripts/apt-install tests/kernels/apt.txt

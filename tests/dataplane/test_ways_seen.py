@@ -90,6 +90,11 @@ SEEN = {
         (Route("default", (Hop("eth0", "198.51.100.30"), Hop("eth1", "198.51.100.94"))),),
         hash_policy=1,
     ),
+    "ECMP by ports, one way seldom taken": Setup(
+        (ETH0, ETH1),
+        (Route("default", (Hop("eth0", "198.51.100.30", weight=9), Hop("eth1", "198.51.100.94"))),),
+        hash_policy=1,
+    ),
     "ECMP by a nexthop group": Setup(
         (ETH0, ETH1),
         (

@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from hypothesis import settings
 
 from tests.dns64.sidecar import Sidecar
 from tests.dns64.upstreams import Answerer, Upstream
-
-# a loaded machine must not fail a property
-settings.register_profile("dns64", deadline=None)
-settings.load_profile("dns64")
 
 PLUGINS = """\
 bind ::1
