@@ -22,8 +22,8 @@ class Claim(NamedTuple):
     """A config as numbers, ready to be compared with many others."""
 
     name: str
-    prefix: Span
-    prefix_text: str
+    prefixes: tuple[tuple[str, Span, str], ...]
+    """Each with its field's name and its text."""
     interface: str
     node_pools: tuple[Span, ...]
     """First and last port of each pool on the node's own address."""
@@ -43,11 +43,15 @@ class Claim(NamedTuple):
             else:
                 first, last = int(network.network_address), int(network.broadcast_address)
                 blocks.append((first, last, ports.first, ports.last))
-        prefix = config.prefix
+        prefixes = [("prefix", config.prefix)]
+        if config.clat:
+            prefixes.append(("clat.prefix", config.clat.prefix))
         return cls(
             config.name,
-            (int(prefix.network_address), int(prefix.broadcast_address)),
-            str(prefix),
+            tuple(
+                (field, (int(net.network_address), int(net.broadcast_address)), str(net))
+                for field, net in prefixes
+            ),
             config.interface,
             tuple(node_pools),
             tuple(blocks),
@@ -82,8 +86,10 @@ def clash_anywhere(mine: Claim, theirs: Claim) -> Clash | None:
 
 def clash_on_a_node(mine: Claim, theirs: Claim) -> Clash | None:
     """What two translators can't both have on one node."""
-    if overlap(mine.prefix, theirs.prefix):
-        return Clash("Prefix", "prefix", theirs.prefix_text)
+    for field, prefix, _ in mine.prefixes:
+        for _, other, text in theirs.prefixes:
+            if overlap(prefix, other):
+                return Clash("Prefix", field, text)
     for ours in mine.node_pools:
         for others in theirs.node_pools:
             if overlap(ours, others):

@@ -27,6 +27,9 @@ SCHEMA_VERSION = 1
 NODE_ADDRESS = "node"
 """The pool address that stands for the node's own IPv4 address, as its default route uses it."""
 
+CLAT_LENGTH = 96
+"""Of the prefix of the pods' CLAT: the only length that its program and the translator read."""
+
 MAX_POOLS = 64
 MAX_POLICY_RANGES = 256
 MAX_PER_NODE = 64
@@ -169,6 +172,30 @@ class Limits(_Section, frozen=True, kw_only=True):
         return default if self.sessions_per_client is None else self.sessions_per_client
 
 
+class Clat(_Section, frozen=True, kw_only=True):
+    """IPv4 literals in pods (464XLAT, RFC 6877): the prefix towards which the pods' own CLAT sends.
+
+    It stands for IPv4 as `prefix` does, over the same pools, bindings and limits. Being a prefix of
+    its own, it lets a pod tell the replies that its CLAT must translate from all others.
+    """
+
+    prefix: IPv6Network
+
+    def __post_init__(self) -> None:
+        if self.prefix.prefixlen != CLAT_LENGTH:
+            raise ValueError(
+                f"prefix {self.prefix} has length /{self.prefix.prefixlen}: the pods' CLAT takes "
+                f"/{CLAT_LENGTH} only, of the lengths of RFC 6052"
+            )
+        pref64.check(self.prefix)
+        if self.prefix == pref64.WELL_KNOWN:
+            raise ValueError(
+                f"prefix {self.prefix} is the well-known prefix, which must not stand for private "
+                "IPv4 addresses (RFC 6052 section 3.1), and a literal may be one: take one inside "
+                f"{pref64.LOCAL_USE} (RFC 8215) or of your own"
+            )
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """Everything one translator instance does. Immutable: a change is a new Config."""
 
@@ -178,6 +205,8 @@ class Config(_Section, frozen=True, kw_only=True):
     interface: str = ""
     """Where Pref64 is routed; `nat64-NAME` by default. At most 15 bytes, as the kernel asks."""
     prefix: IPv6Network = pref64.WELL_KNOWN
+    clat: Clat | None = None
+    """None: pods have no CLAT."""
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1, max_length=MAX_POOLS)] = (Pool(),)
     uplinks: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Interfaces with IPv4; empty means all that IPv4 routes lead to, save those of pods."""
@@ -207,6 +236,11 @@ class Config(_Section, frozen=True, kw_only=True):
         if len(self.interface.encode()) > 15 or set(self.interface) & set("/ \t\n%"):
             raise ValueError(f"interface {self.interface!r} is not a link name: at most 15 bytes")
         pref64.check(self.prefix)
+        if self.clat and self.clat.prefix.overlaps(self.prefix):
+            raise ValueError(
+                f"clat.prefix {self.clat.prefix} overlaps prefix {self.prefix}: a pod could not "
+                "tell the replies apart"
+            )
         for a, b in _pairs(self.pools):
             if a.port_range.overlaps(b.port_range) and _same_address(a, b):
                 raise ValueError(

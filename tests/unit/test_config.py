@@ -21,6 +21,7 @@ def test_what_is_rendered_reads_back_equal() -> None:
         """
         name: edge
         prefix: 64:ff9b:1::/96
+        clat: {prefix: "64:ff9b:1:c1a7::/96"}
         pools: [{addresses: 192.0.2.8/29, ports: 1024-65535}, {}]
         uplinks: [eth0]
         staticMappings:
@@ -58,6 +59,14 @@ def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
         ("name: a\ntimeouts: {udpp: 500}", "udpp"),
         ("name: a\nfiltering: Open", "filtering: .*'Open'"),
         ("name: a\ninterface: a-name-beyond-15-bytes", "at most 15"),
+        ("name: a\nclat: {}", "prefix"),
+        ("name: a\nclat: {prefix: 64:ff9b:1::/64}", "clat: prefix 64:ff9b:1::/64.*/64.*/96 only"),
+        ("name: a\nclat: {prefix: 64:ff9b::/96}", "clat: prefix.*well-known.*section 3.1"),
+        ("name: a\nclat: {prefix: 'fe80::/96'}", "clat: prefix fe80::/96 is not unicast"),
+        (
+            "name: a\nprefix: 2001:db8::/64\nclat: {prefix: 2001:db8::/96}",
+            "clat.prefix 2001:db8::/96 overlaps prefix 2001:db8::/64",
+        ),
     ],
 )
 def test_bad_input_names_field_value_and_rule(text: str, expected: str) -> None:

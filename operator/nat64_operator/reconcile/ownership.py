@@ -181,7 +181,7 @@ def _clash_at(claim: Claim, other: Holder, node: str, world: World) -> Refusal |
 def _prefix_refusal(found: Clash, name: str) -> Refusal:
     return Refusal(
         "PrefixConflict",
-        f"spec.prefix: NAT64Gateway {name!r} translates {found.what} on the same nodes; set "
+        f"spec.{found.field}: NAT64Gateway {name!r} translates {found.what} on the same nodes; set "
         "another prefix, or a nodeSelector that keeps the two apart",
     )
 
