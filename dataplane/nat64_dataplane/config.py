@@ -277,8 +277,14 @@ def parse(text: str | bytes) -> Config:
 
 
 def render(config: Config) -> bytes:
-    """Write a config as the JSON that `parse` reads back to an equal Config."""
-    return msgspec.json.encode(config, enc_hook=_encode, order="deterministic")
+    """Write a config as the JSON that `parse` reads back to an equal Config.
+
+    Without a CLAT it is what it was before there was one: an upgrade must not look like a change.
+    """
+    fields = msgspec.to_builtins(config, enc_hook=_encode)
+    if config.clat is None:
+        del fields["clat"]
+    return msgspec.json.encode(fields, order="deterministic")
 
 
 _TEXT_TYPES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
