@@ -179,7 +179,7 @@ def _drain(sock: socket.socket, until: float) -> int:
 
 
 def streams(host: str, seconds: float, direction: str, count: int) -> float:
-    """Whoever receives counts. Gbit/s of payload over all streams."""
+    """The receiver counts. Gbit/s of payload over all streams."""
     received: list[int] = []
 
     def one(sock: socket.socket, until: float) -> None:

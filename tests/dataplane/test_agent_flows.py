@@ -1,4 +1,4 @@
-"""What live flows lose when something happens to the agent or to the node: nothing, save where a
+"""What live flows lose when something happens to the agent or to the node: nothing, unless a
 test says what."""
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def test_a_pool_that_grows_and_shrinks_disturbs_no_flow(lab: Line, nat64: Transl
     live = flows.start_all(lab.pod)
     nat64.configure(pools=[{"addresses": "192.0.2.8/29"}, {"addresses": "node"}])
     wait_for("new pool", lambda: "and 8 more" in nat64.get("readyz")[1])
-    time.sleep(1.5)  # for what a flow has noted
+    time.sleep(1.5)  # a flow's note expires
     nat64.configure(pools=[{"addresses": "node"}])
     wait_for("old pool", lambda: "and 8 more" not in nat64.get("readyz")[1])
     time.sleep(1.5)
@@ -190,7 +190,7 @@ def test_flows_follow_a_changed_default_route_to_another_router(
         unused = carried(second)
         lab.node.ip(f"route replace {way}")
         wait_for("flows on the second router", lambda: carried(second) > unused + 100)
-        time.sleep(1.5)  # for what a flow has noted of its way
+        time.sleep(1.5)  # a flow's note of its way expires
         before, after = carried(lab.router), carried(second)
         wait_for("more of them", lambda: carried(second) > after + 100)
         assert carried(lab.router) < before + 10, "the old way is left to its ARP"

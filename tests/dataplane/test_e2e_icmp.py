@@ -41,7 +41,7 @@ def test_route_traced_from_the_pod_shows_each_hop(traced: Line) -> None:
 def test_route_traced_from_the_internet_shows_each_hop(traced: Line) -> None:
     assert probe(traced.internet, NODE_V4, 7777, 1)[:3] == ["error", "11", "0"]  # the router
     assert probe(traced.internet, NODE_V4, 7777, 2) == ["error", "11", "0", str(NODE_V4)]
-    # the third is the pod: nobody listens there, and it says so
+    # the third is the pod: no socket listens there, so it answers with an error
     assert probe(traced.internet, NODE_V4, 7777, 3) == ["error", "3", "3", str(NODE_V4)]
 
 

@@ -147,7 +147,7 @@ def test_incoming_syn_is_remembered_for_six_seconds(nat: Machine) -> None:
     opening = IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=4000, dport=81, flags="S")
     assert nat.from_pod(opening).translated
     (opened,) = [each for each in nat.datapath.sessions() if each.remote == OTHER]
-    assert opened.state == "V6_INIT"  # not ESTABLISHED: the earlier SYN doesn't count any more
+    assert opened.state == "V6_INIT"  # not ESTABLISHED: the earlier SYN has expired
 
 
 def test_inbound_session_goes_by_the_kernel_until_the_client_answers(nat: Machine) -> None:
@@ -293,7 +293,8 @@ def test_pool_ranges_help_out_and_a_client_keeps_one_address(nat: Machine) -> No
     assert len(first) == 1  # paired pooling (RFC 6888 REQ-2)
     tcp = nat.from_pod(IPv6(src=str(POD), dst=at(SERVER)) / TCP(sport=1, dport=2, flags="S"))
     assert {tcp.packet.src} == first
-    assert send(nat, 5004).packet.src not in first  # full: the next one helps out
+    # the client's address is full: the next one is used
+    assert send(nat, 5004).packet.src not in first
     spread = set()
     for host in range(64):
         out = nat.from_pod(IPv6(src=f"fd64:1::{host:x}", dst=at(SERVER)) / ICMPv6EchoRequest(id=1))
@@ -410,7 +411,7 @@ def test_new_sessions_a_second_are_limited(nat: Machine) -> None:
     nat.reset(limits={"newSessionsPerSecondPerClient": 5})
     began = nat.datapath.now()
     outs = [send(nat, 5000 + i) for i in range(40)]
-    seconds = nat.datapath.now() - began + 1  # a slow machine takes more than one
+    seconds = nat.datapath.now() - began + 1  # a slow machine takes more than one second
     assert sum(out.translated for out in outs) <= 5 * seconds
     refused = [out for out in outs if not out.translated]
     assert refused or seconds >= 8
@@ -578,7 +579,7 @@ def test_expired_session_does_not_keep_a_port_from_being_lent(nat: Machine) -> N
     nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
     syn(nat, 5000)
     answer = IP(src=str(SERVER), dst=str(POOL)) / TCP(sport=80, dport=61000, flags="SA")
-    assert nat.from_internet(answer).translated  # its owner keeps it
+    assert nat.from_internet(answer).translated  # the client's own packets keep it
     assert syn(nat, 6000, to=OTHER).translated
     assert syn(nat, 6001, to=OTHER).counted.get("dropped_ports_exhausted")
     nat.datapath.travel(250)  # and no sweep

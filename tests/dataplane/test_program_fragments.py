@@ -228,7 +228,7 @@ def test_fragment_that_expired_while_it_was_held_stays_behind(nat: Machine) -> N
 
 
 def test_early_fragment_of_the_hosts_own_packet_reaches_it(nat: Machine) -> None:
-    pieces = fragments4(1234, DATA)  # nobody's port
+    pieces = fragments4(1234, DATA)  # no binding has this port
     with nat.capture("up0") as frames:
         assert "held" in nat.from_internet(pieces[1]).counted
         assert "held" in nat.from_internet(pieces[0]).counted
@@ -399,7 +399,7 @@ def test_unmarked_packet_too_long_for_ipv6_is_fragmented_by_the_kernel(
     assert out.counted == {"fragmented": 1}  # the fragments are counted, when they come back
     assert out.frame[:6] == MAC
     assert out.packet.dst == str(fragmenter.address)
-    assert out.packet.ttl == 50  # the kernel takes the one that is due
+    assert out.packet.ttl == 50  # the kernel takes the next one
     assert checksum(bytes(out.packet)[:20]) == 0
     back = fragmenter.come_back(out.packet)
     assert len(back) == 2

@@ -91,7 +91,8 @@ def test_refused_connection_gives_its_port_back(nat: Machine) -> None:
 
 def test_live_connection_never_gives_its_port_back(nat: Machine) -> None:
     nat.reset(FOUR, overloadTcpPorts=False)
-    for i, steps in enumerate(("", "6FA", "4FA", "6R 6A")):  # the last one's RST was no RST of it
+    # the RST of the last one belonged to the connection before
+    for i, steps in enumerate(("", "6FA", "4FA", "6R 6A")):
         close(nat, 5000 + i, connect(nat, 5000 + i), steps)
     nat.datapath.travel(100)
     assert six(nat, 7000, "S", pod=POD2).counted.get("dropped_ports_exhausted")

@@ -194,7 +194,7 @@ class World:
         return "translated", self.translated(out, wanted)
 
     def translated(self, out: Out, wanted: Outcome) -> bytes:
-        """It has been, into exactly this packet."""
+        """Assert that it was translated, into exactly this packet."""
         assert out.translated, (out.verdict, out.counted, wanted.packet.hex())
         ways = [name for name in ("sent_fast", "sent_kernel", "hairpinned") if name in out.counted]
         assert len(ways) == 1, out.counted
@@ -209,7 +209,7 @@ class World:
         return whole
 
     def refused(self, packet: bytes, refused: Refused) -> str:
-        """It has been, for this reason and no other, and whoever must be told is told."""
+        """Assert that it was refused for this reason only, with the error that it needs."""
         out, reason = self.seen, refused.reason
         self.outcomes[reason] += 1
         ends = {
@@ -414,7 +414,7 @@ EVERY_END = {
 
 @pytest.mark.slow
 def test_programs_do_what_the_reference_predicts_a_hundred_thousand_times(world: World) -> None:
-    """And the packets come to every end that the generator is meant to lead them to."""
+    """The generator leads packets to every outcome that it is meant for."""
     world.outcomes.clear()
 
     @settings(max_examples=2000, **COMMON)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class PendingMessage:
 
 
 class _Inbox:
-    """In the place of a DatagramReceiver: what the test says has come."""
+    """A DatagramReceiver whose datagrams are given by the test."""
 
     def __init__(self, messages: list[bytes]) -> None:
         self._messages = messages
@@ -148,7 +148,7 @@ class Harness:
             port._readable()
 
     def time_out(self) -> None:
-        """Let what waits for upstream be too late."""
+        """Let every query that waits for upstream time out."""
         while self.streams.waiting or any(port.pending for port in self._ports()):
             asked, self.streams.waiting = self.streams.waiting, []
             for query in asked:
@@ -159,7 +159,7 @@ class Harness:
                     self.upstream.fail(query, "no reply in time")
 
     def idle(self) -> bool:
-        """Whether nothing waits, by any count there is."""
+        """Whether no query is in flight, by every counter."""
         resolver = self.block.resolver
         clients = self.block.clients._known.values()
         return not (

@@ -88,7 +88,7 @@ def expected(case: Case, dns64: Dns64, reference: Reference) -> list[dns.message
     if response.rcode() == dns.rcode.NOERROR and not any(
         rrset.rdtype == asked or asked == dns.rdatatype.ANY for rrset in response.answer
     ):
-        response.flags |= dns.flags.RA  # or a stub resolver takes the server for a lame one
+        response.flags |= dns.flags.RA  # without RA a stub resolver takes the server for a lame one
     return [response] if case.tcp else cuts(response, limit_of(case))
 
 

@@ -1,4 +1,4 @@
-"""Whatever comes from upstream and whatever fails here: who asked gets one answer, and one only."""
+"""Whatever upstream sends and whatever fails here: each query gets exactly one answer."""
 
 from __future__ import annotations
 

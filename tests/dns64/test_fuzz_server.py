@@ -1,4 +1,4 @@
-"""Damaged bytes where they come in: each who asked gets exactly one answer, and nothing is kept.
+"""Damaged bytes where they come in: each query gets exactly one answer, nothing is kept.
 
 Beside `test_fuzz`, which gives the same kind of bytes to the functions that read them.
 """
@@ -248,7 +248,7 @@ async def test_damaged_replies_over_tcp_end_each_query_once() -> None:
             connection.data_received(piece)
         came = [query.came[0] for query in asked if query.came]
         replied += sum(not isinstance(result, Failed) for result in came)
-        connection.replies = 0  # else what is left would be asked on another connection
+        connection.replies = 0  # else the remaining questions would be asked on another connection
         connection.connection_lost(None)
         assert [len(query.came) for query in asked] == [1] * len(asked)
         assert connection.closed

@@ -1,4 +1,4 @@
-"""What real upstreams and clients do that names must not fail of, over real sockets."""
+"""Odd behaviour of real upstreams and clients that must not make names fail, over real sockets."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_of_an_untidy_reply_what_is_good_is_read(
     for do in (False, True):
         assert texts(server.ask("v4.example", do=do).answer) == [SYNTHESIZED]
         for name, rdtype in (("text.example", "TXT"), ("v4.example", "A")):
-            response = server.ask(name, rdtype, do=do)  # dnspython reads it to the last byte
+            response = server.ask(name, rdtype, do=do)  # dnspython parses the whole message
             assert len(response.answer) == 1
     assert server.ask("gone.example").rcode() == dns.rcode.NXDOMAIN
 
@@ -180,7 +180,7 @@ def test_update_and_notify_with_records_are_not_implemented(
 def test_an_empty_answer_offers_recursion_whatever_upstream_does(
     upstream: StartUpstream, sidecar: StartSidecar
 ) -> None:
-    """glibc takes one without RA for that of a lame server, and goes on to the next."""
+    """glibc takes a response without RA for one of a lame server, and asks the next."""
 
     def authoritative(query: dns.message.Message, proto: str) -> dns.message.Message:
         response = ZONE(query, proto)

@@ -1,4 +1,4 @@
-"""Upstreams that know EDNS, don't, or say so of one question only; and who forges that."""
+"""Upstreams that know EDNS, or don't, or not for one question; and forged replies that say so."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_a_quota_that_keeps_an_agent_away_is_named(product: Product) -> None:
 
 
 def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product) -> None:
-    """Last but one: it takes all pods away, and puts them back."""
+    """Last but one: it removes all pods, and has them made again."""
     kubectl = product.cluster.kubectl
     operator = ("-n", NAMESPACE, "scale", "deployment/nat64-operator")
     with running_pod(product.cluster, "alone", "node1") as pod:
@@ -196,7 +196,7 @@ def test_external_names_resolve_with_every_pod_of_ours_stopped(product: Product)
 
 
 def test_helm_uninstall_leaves_a_clean_cluster_and_clean_nodes(product: Product) -> None:
-    """Last in the file: it takes the product away and puts it back for whoever comes after."""
+    """Last in the file: it removes the product and installs it again for later tests."""
     cluster = product.cluster
     # A failed `helm test`, whose pod Helm leaves.
     fails = f"--set-string=helmTest.connect={DUAL}:80"

@@ -132,7 +132,7 @@ def test_a_prefix_length_that_rfc_6052_lacks_is_refused_by_the_api_server(
 
 
 def test_deleting_the_resources_removes_every_trace(product: Product) -> None:
-    """Last in the file: it takes the product away and puts it back for whoever comes after."""
+    """Last in the file: it removes the product and installs it again for later tests."""
     cluster = product.cluster
     installed = {name: node_state(cluster, name) for name in NODES}
     wired = corefile(cluster)

@@ -8,7 +8,7 @@ from tests.kernels.kernel import Kernel
 
 _HERE = Path(__file__).parent
 _BUSYBOX = Path("/bin/busybox")
-# What stands between the kernel and its root; all else, it loads from there itself.
+# Modules that the kernel needs to mount its root; it loads all others from there.
 _BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 _TOOLS = ("sh", "insmod", "mkdir", "mount", "poweroff", "switch_root", "umount")
 _FOLDERS = ("above", "below", "bin", "dev", "modules", "new", "proc")

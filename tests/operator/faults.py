@@ -1,4 +1,4 @@
-"""A proxy between the operator and the API server, that does what networks and servers do."""
+"""A proxy between the operator and the API server that fails as networks and servers do."""
 
 import asyncio
 import contextlib
@@ -98,7 +98,7 @@ class FaultProxy:
             if self._random.random() < rate:
                 return _refusal(status)
         if request.method == "PATCH" and self.stuck & words:
-            await request.read()  # it has come, although nobody will wait for what comes of it
+            await request.read()  # it was received, although no client waits for the response
             await asyncio.sleep(STUCK_SECONDS)
         if self.slow_seconds and not watch:
             await asyncio.sleep(self._random.random() * self.slow_seconds)

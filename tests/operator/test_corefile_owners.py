@@ -1,4 +1,4 @@
-"""Who owns the Corefile goes on to own it: the owner's next write works, whatever it writes by.
+"""The Corefile's owner stays its owner: its next write works, by whatever tool.
 
 Helm is the real one, with a chart that has CoreDNS's ConfigMap; the others' writes are made as they
 make them, by kubectl with their field manager.

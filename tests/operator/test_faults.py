@@ -1,4 +1,4 @@
-"""An API server that is slow, refuses, forgets or is away: nothing is lost, nothing hammered."""
+"""An API server that is slow, refuses, forgets or is away: no change is lost, requests stay few."""
 
 import time
 
@@ -107,7 +107,7 @@ def test_an_answer_that_comes_too_late_holds_up_one_object_only(
 
     eventually(timed_out, 90, about="the operator gives up waiting")
     assert operator.ask("/healthz")[0] == 200
-    # Late, and not lost: the change was made all the same, and nobody makes it a hundred times.
+    # The change was made although its answer was late; it is not made again and again.
     eventually(lambda: udp_timeout(api) == 888, 90, about="the change is there")
     proxy.stuck = set()
     api.patch("nat64gateway/default", body={"spec": {"timeouts": {"udpSeconds": 889}}})

@@ -149,7 +149,7 @@ def assert_it_ends_well(made: Simulation, rng: random.Random, *, all_is_heard: b
                 assert made.machines.runs.get((name, gateway)) == mounted(made, obj)
     for name, held in made.machines.held.items():
         if name in made.machines.came_back:
-            continue  # with its Node went what the operator knew of it: docs/limitations.md
+            continue  # the operator's record of the node went with its Node: docs/limitations.md
         assert not all_is_heard or held.keys() <= wanted.get(name, set()), f"{name}: leftovers"
 
 

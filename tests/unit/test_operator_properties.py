@@ -1,4 +1,4 @@
-"""Whatever several gateways and policies, their nodes and everybody else do: the same end.
+"""Whatever several gateways and policies, their nodes and others do, the end state is the same.
 
 Each case is made from one number, so that a failing one can be had again.
 """

@@ -1,4 +1,4 @@
-"""One bad object stops no other; what is not ours to believe is not believed."""
+"""One bad object stops no other; data that others may have written is checked."""
 
 from collections.abc import Callable
 from ipaddress import IPv6Network as Pref
