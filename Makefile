@@ -8,11 +8,12 @@ PY       := $(BIN)/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
-        test-operator test-e2e cli bench-nat64 bench-dns64 bench-operator lock \
+        test-operator test-e2e cli test-environments record-environments \
+        bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: deps $(VENV)/.stamp bpf ## Install what is missing and build the eBPF program
 
@@ -76,6 +77,15 @@ test-operator: setup ## The operator, against a real kube-apiserver and etcd
 
 test-e2e: setup ## The product on the real two-node cluster
 	$(BIN)/pytest tests/e2e
+
+test-environments: setup ## The product on other clusters; ENVIRONMENT=name for one
+	@scripts/apt-install tests/environments/apt.txt
+	$(PY) -m tests.environments $(ENVIRONMENT)
+
+record-environments: setup ## The same, written to docs/results/environments and docs/cni.md
+	@scripts/apt-install tests/environments/apt.txt
+	$(PY) -m tests.environments --record $(ENVIRONMENT); found=$$?; \
+		$(PY) -m scripts.environments && exit $$found
 
 cli: $(VENV)/.stamp ## kubectl nat64 as one file, and its krew manifest: build/cli
 	@$(PY) -m scripts.cli_zipapp

@@ -29,6 +29,8 @@ class Project:
     # Without a stamp a release calls itself v0.0.0, and version checks in Helm and kubectl fail.
     stamp: tuple[str, ...] = ()
     tags: str = ""
+    # Whether a C compiler is needed.
+    cgo: bool = False
 
     @property
     def version(self) -> str:
@@ -74,6 +76,20 @@ PROMETHEUS = Project(
     tags="remove_all_sd",
 )
 
+# Its back end for UDP, which nobody uses here, is partly C.
+FLANNEL = Project(
+    "flannel",
+    "github.com/flannel-io/flannel",
+    stamp=("github.com/flannel-io/flannel/pkg/version.Version={v}",),
+    cgo=True,
+)
+FLANNEL_CNI = Project("flannelcni", "github.com/containernetworking/plugins")
+KUBE_ROUTER = Project(
+    "kuberouter",
+    "github.com/cloudnativelabs/kube-router/v2",
+    stamp=("github.com/cloudnativelabs/kube-router/v2/pkg/version.Version={v}",),
+)
+
 # In the order in which others wait for them.
 PROGRAMS: dict[str, tuple[Project, str]] = {
     "etcd": (ETCD, ""),
@@ -90,9 +106,13 @@ PROGRAMS: dict[str, tuple[Project, str]] = {
     "ctr": (CONTAINERD, "cmd/ctr"),
 }
 
-# What tests run beside the cluster: built only where it is asked for by name.
+# What tests run beside the cluster, or in some environments: built only where it is asked for by
+# name.
 TOOLS: dict[str, tuple[Project, str]] = {
     "promtool": (PROMETHEUS, "cmd/promtool"),
+    "flanneld": (FLANNEL, ""),
+    "flannel": (FLANNEL_CNI, "plugins/meta/flannel"),
+    "kube-router": (KUBE_ROUTER, "cmd/kube-router"),
 }
 
 
@@ -100,6 +120,11 @@ def path_of(name: str) -> Path:
     """Where a program is, or will be once built."""
     project, _ = _source(name)
     return CACHE / "bin" / f"{project.folder}-{project.version}" / name
+
+
+def version_of(name: str) -> str:
+    """The release that a program is built from."""
+    return _source(name)[0].version
 
 
 def ensure(*names: str) -> dict[str, Path]:
@@ -129,7 +154,11 @@ def _build(name: str, progress: str) -> None:
     argv = [_go(), "build", "-mod=readonly", "-trimpath", "-buildvcs=false"]
     argv += ["-tags", project.tags, "-ldflags", project.ldflags, "-o", str(unfinished)]
     argv.append(f"{project.module}/{package}".rstrip("/"))
-    env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    env = os.environ | {
+        "CGO_ENABLED": str(int(project.cgo)),
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
     # Others share these cores: a build is never more urgent than a test.
     folder = HERE / "go" / project.folder
     run(["nice", "-n", "5", *argv], cwd=folder, env=env, reassure=f"{progress} {name}:")

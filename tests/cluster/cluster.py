@@ -15,8 +15,6 @@ from pathlib import Path
 from tests.cluster import binaries, images, network
 from tests.cluster.controlplane import (
     ADMIN,
-    POD_RANGE,
-    SERVICE_RANGE,
     api_server_argv,
     etcd_argv,
     issue_for_api_server,
@@ -24,11 +22,13 @@ from tests.cluster.controlplane import (
 from tests.cluster.internet import Internet
 from tests.cluster.network import HOSTS, NODE1
 from tests.cluster.node import Node, remove_cgroups
-from tests.cluster.paths import CACHE, HERE, STATE
+from tests.cluster.paths import CACHE, STATE
 from tests.cluster.pki import Authority
 from tests.cluster.run import ClusterError, locked, run, say, wait_for
+from tests.cluster.setup import Setup
 
 API = f"https://[{NODE1.ipv6}]:6443"
+SETUP_NAME = STATE / "setup"
 _PACKAGES_OF = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
@@ -42,9 +42,13 @@ _PACKAGES_OF = {
 
 
 class Cluster:
-    """The cluster on this machine; there is at most one, and every object of this class is it."""
+    """The cluster on this machine; there is at most one, and every object of this class is it.
 
-    def __init__(self) -> None:
+    `setup` is what `up` makes of it; where another is up, `up` replaces that.
+    """
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        self.setup = setup or Setup()
         self.nodes = tuple(Node(host) for host in HOSTS)
         self.internet = Internet()
         self.kubeconfig = STATE / "pki" / f"{ADMIN}.kubeconfig"
@@ -77,11 +81,11 @@ class Cluster:
         """Start the cluster, unless it runs; clean up first what an earlier one left."""
         _check_machine()
         with locked(CACHE / "locks" / "cluster"):
-            if not self.problems() and (self.audit_log.exists() or not audit):
+            as_wanted = _running_setup() == self.setup.name
+            if as_wanted and not self.problems() and (self.audit_log.exists() or not audit):
                 say("cluster: already up")
                 return
-            binaries.ensure()
-            archives = images.ensure(images.equipment())
+            archives = self.build()
             began = time.monotonic()
             self._clean()
             try:
@@ -90,6 +94,13 @@ class Cluster:
                 say(f"cluster: failed to start; logs are in {STATE} until the next up or down")
                 raise
             say(f"cluster: up in {time.monotonic() - began:.0f} s")
+
+    def build(self) -> dict[images.Image, Path]:
+        """Build the programs that are missing; return the images that every node needs."""
+        binaries.ensure()
+        if further := (*self.setup.programs, *self.setup.pod_network.programs):
+            binaries.ensure(*further)
+        return images.ensure(images.equipment())
 
     def down(self) -> None:
         """Stop everything and leave nothing behind but the cache."""
@@ -138,11 +149,15 @@ class Cluster:
     def _start(self, archives: dict[images.Image, Path], *, audit: bool) -> None:
         say("cluster: namespaces, certificates")
         network.create()
+        SETUP_NAME.parent.mkdir(parents=True, exist_ok=True)
+        SETUP_NAME.write_text(self.setup.name)
         authority = Authority(STATE / "pki")
         issue_for_api_server(authority, NODE1.ipv6)
         authority.kubeconfig(ADMIN, API)
         for node in self.nodes:
             node.boot()
+            for change in self.setup.on_node:
+                change(node)
             authority.issue(node.name, f"system:node:{node.name}", "system:nodes")
         for component in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
             authority.issue(component, f"system:{component}")
@@ -157,21 +172,24 @@ class Cluster:
         )
         say("cluster: nodes")
         self._start_controllers(authority)
+        self.setup.pod_network.prepare(self)
         for node in self.nodes:
             config = authority.kubeconfig(node.name, API)
-            node.start_kubelet(config, authority.certificate("ca"))
-            node.start_kube_proxy(authority.kubeconfig("kube-proxy", API))
+            node.start_kubelet(self.setup, config, authority.certificate("ca"))
+            node.start_kube_proxy(self.setup, authority.kubeconfig("kube-proxy", API))
         self._connect_pods()
         say("cluster: CoreDNS")
-        self.kubectl("apply", "-f", str(HERE / "manifests"))
+        self.kubectl("apply", "-f", "-", input=self.setup.coredns_objects())
         self.kubectl("label", "node", NODE1.name, "node-role.kubernetes.io/control-plane=")
+        for extend in self.setup.on_cluster:
+            extend(self)
         wait_for("the cluster to be ready", lambda: not self.problems(), timeout=90, every=0.5)
 
     def _start_api_server(self, authority: Authority, *, audit: bool) -> None:
         first = self.nodes[0]
         first.start("etcd", etcd_argv(Path("/var/lib/etcd"), 2379, 2380))
         log = self.audit_log if audit else None
-        argv = api_server_argv(authority, 2379, "::", 6443, log)
+        argv = api_server_argv(authority, 2379, "::", 6443, log, self.setup.service_ranges)
         first.start("kube-apiserver", [*argv, f"--advertise-address={NODE1.ipv6}"])
 
     def _api_is_ready(self) -> bool:
@@ -181,8 +199,9 @@ class Cluster:
         first = self.nodes[0]
         for name, flags in {
             "kube-controller-manager": [
-                f"--cluster-cidr={POD_RANGE}",
-                f"--service-cluster-ip-range={SERVICE_RANGE}",
+                f"--cluster-cidr={self.setup.pod_ranges}",
+                f"--service-cluster-ip-range={self.setup.service_ranges}",
+                *(["--node-cidr-mask-size-ipv4=27"] if self.setup.dual_stack else []),
                 "--allocate-node-cidrs",
                 "--use-service-account-credentials",
                 f"--root-ca-file={authority.certificate('ca')}",
@@ -201,21 +220,19 @@ class Cluster:
         images.load(node, archives)
 
     def _connect_pods(self) -> None:
-        """Wait for the nodes' pod ranges, then configure the pod network and its routes."""
-        path = "jsonpath={.spec.podCIDR}"
-        ranges: dict[Node, str] = {}
+        """Wait for the nodes' pod ranges, then have the pod network connect pods."""
+        path = "jsonpath={.spec.podCIDRs[*]}"
+        ranges: dict[Node, list[str]] = {}
 
         def all_known() -> bool:
             for node in self.nodes:
                 for log in node.ended():
                     raise ClusterError(f"a program has ended: see {log}")
-                ranges[node] = self.kubectl("get", "node", node.name, "-o", path)
+                ranges[node] = self.kubectl("get", "node", node.name, "-o", path).split()
             return all(ranges.values())
 
         wait_for("the nodes to register", all_known, timeout=60)
-        network.route_pods({node.host: pods for node, pods in ranges.items()})
-        for node, pods in ranges.items():
-            node.connect_pods(pods)
+        self.setup.pod_network.connect(self, ranges)
 
     def _clean(self) -> None:
         """Remove whatever there is of a cluster, whole or in pieces."""
@@ -233,6 +250,11 @@ class Cluster:
             run(["ip", "netns", "del", namespace])
         wait_for("the cgroups to empty", _cgroups_removed, timeout=10)
         shutil.rmtree(STATE, ignore_errors=True)
+
+
+def _running_setup() -> str:
+    """The name of the setup that was last begun."""
+    return SETUP_NAME.read_text() if SETUP_NAME.exists() else ""
 
 
 def _cgroups_removed() -> bool:

@@ -19,6 +19,9 @@ from tests.cluster.run import ClusterError, run, wait_for
 SERVICE_RANGE = "fd00:10:96::/112"
 SERVICE_OF_API = "fd00:10:96::1"
 POD_RANGE = "fd00:10:244::/56"
+# For a dual-stack cluster; parts of documentation ranges in which no server of the harness is.
+SERVICE_RANGE_IPV4 = "198.51.100.128/25"
+POD_RANGE_IPV4 = "203.0.113.128/25"
 
 ADMIN = "admin"
 
@@ -48,7 +51,12 @@ def etcd_argv(data: Path, client_port: int, peer_port: int) -> list[str]:
 
 
 def api_server_argv(
-    authority: Authority, etcd_port: int, bind: str, port: int, audit_log: Path | None
+    authority: Authority,
+    etcd_port: int,
+    bind: str,
+    port: int,
+    audit_log: Path | None,
+    services: str = SERVICE_RANGE,
 ) -> list[str]:
     """The flags that every API server here shares."""
     argv = [
@@ -56,7 +64,7 @@ def api_server_argv(
         f"--etcd-servers=http://127.0.0.1:{etcd_port}",
         f"--bind-address={bind}",
         f"--secure-port={port}",
-        f"--service-cluster-ip-range={SERVICE_RANGE}",
+        f"--service-cluster-ip-range={services}",
         "--authorization-mode=Node,RBAC",
         "--allow-privileged",
         f"--client-ca-file={authority.certificate('ca')}",

@@ -8,7 +8,7 @@ that happens in the cluster can leave the machine. Addresses are from the docume
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.controlplane import POD_RANGE, POD_RANGE_IPV4
 from tests.cluster.run import run
 
 INTERNET = "nat64-cluster-internet"
@@ -70,14 +70,19 @@ def create() -> None:
             _sysctl(host.namespace, family, "1")
 
 
-def route_pods(ranges: dict[Host, str]) -> None:
-    """Tell everyone behind which node each pod range is, as a cloud or a routing CNI would."""
-    for owner, pods in ranges.items():
-        for namespace in NAMESPACES:
+def route_pods(ranges: dict[Host, list[str]], namespaces: tuple[str, ...] = NAMESPACES) -> None:
+    """Tell everyone behind which node each pod range is, as a cloud or a routing CNI would; where
+    a CNI tells the nodes by itself, only the internet's namespace is told.
+    """
+    for owner, subnets in ranges.items():
+        for namespace in namespaces:
             if namespace != owner.namespace:
-                _ip(namespace, f"route replace {pods} via {owner.ipv6}")
+                for pods in subnets:
+                    gateway = owner.ipv6 if ":" in pods else owner.ipv4
+                    _ip(namespace, f"route replace {pods} via {gateway}")
     # What no node has taken is nowhere, rather than back at the router.
-    _ip(INTERNET, f"route replace unreachable {POD_RANGE}")
+    for nowhere in (POD_RANGE, POD_RANGE_IPV4):
+        _ip(INTERNET, f"route replace unreachable {nowhere}")
 
 
 def processes(namespace: str) -> list[int]:

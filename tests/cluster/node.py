@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import binaries
-from tests.cluster.controlplane import ADMIN, POD_RANGE
+from tests.cluster.controlplane import ADMIN
 from tests.cluster.network import DNS_IPV6, Host, processes
 from tests.cluster.paths import CACHE, HERE, REPO, STATE
 from tests.cluster.run import ClusterError, run, wait_for
+from tests.cluster.setup import Setup
 
 CGROUP = "nat64-cluster"
-CLUSTER_DNS = "fd00:10:96::a"
 PAUSE_IMAGE = "localhost/nat64-operator/pause:dev"
 # From Debian's containernetworking-plugins, which buildah asks for as well.
 CNI_PLUGINS = "/usr/lib/cni"
@@ -106,14 +106,15 @@ options = {{ SystemdCgroup = false }}
         """Run containerd's client in the namespace that the kubelet uses."""
         return self.run([str(binaries.ensure("ctr")["ctr"]), "--namespace", "k8s.io", *args])
 
-    def start_kubelet(self, kubeconfig: Path, authority: Path) -> None:
+    def start_kubelet(self, setup: Setup, kubeconfig: Path, authority: Path) -> None:
+        """Start a kubelet, which registers the node."""
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": "::",
             "authentication": {"x509": {"clientCAFile": str(authority)}},
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-            "clusterDNS": [CLUSTER_DNS],
+            "clusterDNS": [setup.cluster_dns],
             "clusterDomain": "cluster.local",
             # Two kubelets share one machine: each keeps to its own corner of its cgroups, neither
             # judges the disk, and whatever cgroup version and swap the machine has will do.
@@ -136,6 +137,7 @@ options = {{ SystemdCgroup = false }}
             "shutdownGracePeriod": "0s",
         }
         self.write("/var/lib/kubelet/config.yaml", json.dumps(config, indent=1))
+        addresses = self.host.ipv6 + (f",{self.host.ipv4}" if setup.dual_stack else "")
         self.start(
             "kubelet",
             [
@@ -143,42 +145,28 @@ options = {{ SystemdCgroup = false }}
                 "--config=/var/lib/kubelet/config.yaml",
                 f"--kubeconfig={kubeconfig}",
                 f"--hostname-override={self.name}",
-                f"--node-ip={self.host.ipv6}",
+                f"--node-ip={addresses}",
             ],
         )
 
-    def start_kube_proxy(self, kubeconfig: Path) -> None:
+    def start_kube_proxy(self, setup: Setup, kubeconfig: Path) -> None:
+        """Start kube-proxy, where the cluster has one."""
+        if not setup.kube_proxy:
+            return
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "bindAddress": "::",
             "clientConnection": {"kubeconfig": str(kubeconfig)},
-            "clusterCIDR": POD_RANGE,
+            "clusterCIDR": setup.pod_ranges,
             "hostnameOverride": self.name,
-            # Not every kernel has what the iptables mode needs.
-            "mode": "nftables",
+            "mode": setup.kube_proxy,
             # The size of the connection table is the machine's affair.
             "conntrack": {"maxPerCore": 0, "min": 0},
         }
         self.write("/var/lib/kube-proxy/config.yaml", json.dumps(config, indent=1))
         kube_proxy = str(binaries.ensure("kube-proxy")["kube-proxy"])
         self.start("kube-proxy", [kube_proxy, "--config=/var/lib/kube-proxy/config.yaml"])
-
-    def connect_pods(self, pods: str) -> None:
-        """Configure the pod network: a bridge, and addresses out of the node's range."""
-        bridge = {
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": True,
-            "hairpinMode": True,
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": pods}]],
-                "routes": [{"dst": "::/0"}],
-            },
-        }
-        network = {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}
-        self.write("/etc/cni/net.d/10-pods.conflist", json.dumps(network, indent=1))
 
     def _booted(self) -> bool:
         try:

@@ -36,8 +36,15 @@ POLICY: dict[str, Any] = {
 class Product:
     """The chart and the two resources on a running cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        gateway: dict[str, Any] = GATEWAY,
+        policy: dict[str, Any] = POLICY,
+        chart: tuple[str, ...] = (),
+    ) -> None:
+        self.cluster, self._resources, self._chart = cluster, (gateway, policy), chart
 
     def install(self) -> None:
         """Install or upgrade the chart, with the images that the harness built."""
@@ -53,11 +60,12 @@ class Product:
             *("upgrade", "--install", RELEASE, str(REPO / "charts" / "nat64-operator")),
             *(f"--namespace={NAMESPACE}", "--create-namespace", "--wait", "--timeout=120s"),
             *sets,
+            *self._chart,
         )
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply the two resources, or others."""
-        documents = yaml.safe_dump_all(objects or (GATEWAY, POLICY), sort_keys=False)
+        documents = yaml.safe_dump_all(objects or self._resources, sort_keys=False)
         self.cluster.kubectl("apply", "-f", "-", input=documents)
 
     def wait_ready(self, timeout: float = 240) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.lab.node import wait_for
 from tests.lab.probes import udp_echo
 from tests.lab.topology import NODE_V4, SERVER, Line
 from tests.lab.translator import Translator
@@ -15,6 +16,21 @@ pytestmark = pytest.mark.root
 def test_a_large_datagram_and_its_echo_arrive_whole(
     lab: Line, nat64: Translator, size: int
 ) -> None:
+    assert udp_echo(lab.pod, size)
+
+
+@pytest.mark.parametrize("size", [3000, 9000])
+def test_fragments_arrive_whole_where_conntrack_collects_them(
+    lab: Line, nat64: Translator, size: int
+) -> None:
+    """It waits for all fragments of a packet, and some go past it."""
+    lab.node.run(
+        "nft",
+        "add table inet proxy;"
+        "add chain inet proxy out { type nat hook postrouting priority srcnat; };"
+        "add rule inet proxy out oifname lo masquerade",
+    )
+    wait_for("notrack rules", lambda: "notrack" in lab.node.run("nft", "list", "ruleset"), 8)
     assert udp_echo(lab.pod, size)
 
 

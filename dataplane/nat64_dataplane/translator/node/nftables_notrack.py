@@ -7,6 +7,11 @@ into one source before they are translated. Rules cost every packet some time. S
 only once conntrack is at work in this network namespace, or once a NAT chain exists that could
 start it, and then they stay.
 
+Conntrack also collects fragments (at priority -400), and waits for all of a packet. Some of them go
+past it: fragments from IPv4 that are short enough go straight to the pod, while the long ones come
+out of the translator to be fragmented further. So packets from there are marked before that. Those
+to Pref64 are marked later: a NetworkPolicy with ports needs to see whole packets.
+
 Packets to a pool port that arrive while no hook is there yet, as on an uplink that has just
 appeared, reach the node's TCP, which doesn't know the connection. Its reset must not leave the
 node.
@@ -32,7 +37,7 @@ from pyroute2.nftables.expressions import genex, verdict
 
 from nat64_dataplane.port_range import PortRange
 
-_RAW_PRIORITY = -300
+_RAW_PRIORITY, _BEFORE_DEFRAGMENTATION = -300, -450
 _NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
@@ -40,7 +45,11 @@ _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _LEGACY_TABLES = Path("/proc/net/ip6_tables_names")
-_CHAINS = {"prerouting": _NF_INET_PRE_ROUTING, "output": _NF_INET_LOCAL_OUT}
+_CHAINS = {
+    "prerouting": (_NF_INET_PRE_ROUTING, _RAW_PRIORITY),
+    "fragments": (_NF_INET_PRE_ROUTING, _BEFORE_DEFRAGMENTATION),
+    "output": (_NF_INET_LOCAL_OUT, _RAW_PRIORITY),
+}
 
 
 class Rule(NamedTuple):
@@ -71,7 +80,7 @@ def rules(
     }
     untracked = {
         Rule("prerouting", f"ip6 daddr {prefix} notrack accept"),
-        Rule("prerouting", f"iifname {interface} notrack accept"),
+        Rule("fragments", f"iifname {interface} notrack accept"),
         Rule("output", f"ip6 daddr {prefix} notrack accept"),
     }
     return frozenset(resets | untracked if tracking else resets)
@@ -118,8 +127,8 @@ def write(instance: str, wanted: Collection[Rule]) -> None:
         _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, name=name),
     ]
     for chain in sorted({rule.chain for rule in wanted}):
-        hook = _CHAINS[chain]
-        hooked = {"attrs": [["NFTA_HOOK_HOOKNUM", hook], ["NFTA_HOOK_PRIORITY", _RAW_PRIORITY]]}
+        hook, priority = _CHAINS[chain]
+        hooked = {"attrs": [["NFTA_HOOK_HOOKNUM", hook], ["NFTA_HOOK_PRIORITY", priority]]}
         requests.append(
             _message(
                 nft.nft_chain_msg,
@@ -139,7 +148,7 @@ def write(instance: str, wanted: Collection[Rule]) -> None:
             expressions=list(_expressions(rule)),
             userdata=rule.text,
         )
-        for rule in sorted(wanted, key=_most_packets_first)
+        for rule in sorted(wanted)
     ]
     asyncio.run(_commit(requests))
 
@@ -151,10 +160,6 @@ def remove(instance: str) -> bool:
     name = table_name(instance)
     asyncio.run(_commit([_message(nft.nft_table_msg, nft.NFT_MSG_DELTABLE, name=name)]))
     return True
-
-
-def _most_packets_first(rule: Rule) -> tuple[bool, Rule]:
-    return rule.text.startswith("iifname"), rule
 
 
 def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,85 @@
+"""All environments, in the order in which they run."""
+
+from __future__ import annotations
+
+from tests.cluster.setup import Setup
+from tests.environments import beside, layouts
+from tests.environments.environment import Environment
+from tests.environments.networks import Flannel, KubeRouter, PointToPoint
+
+_ALL = (
+    Environment(
+        Setup("bridge"),
+        "reference plugins `bridge` and `host-local`, kube-proxy nftables, kubeadm's CoreDNS",
+    ),
+    Environment(
+        Setup("ptp", pod_network=PointToPoint()),
+        "reference plugins `ptp` and `host-local`",
+    ),
+    Environment(
+        Setup("kube-proxy-iptables", kube_proxy="iptables"),
+        "kube-proxy in mode `iptables` (iptables-nft)",
+        packages=("iptables",),
+    ),
+    Environment(
+        Setup("flannel-host-gw", pod_network=Flannel("host-gw"), kube_proxy="iptables"),
+        "flannel, back end `host-gw`, masquerading on; kube-proxy iptables",
+        packages=("iptables",),
+    ),
+    Environment(
+        Setup("flannel-vxlan", pod_network=Flannel("vxlan"), kube_proxy="iptables"),
+        "flannel, back end `vxlan`, masquerading on; kube-proxy iptables",
+        packages=("iptables",),
+    ),
+    Environment(
+        Setup("kube-router", pod_network=KubeRouter(), kube_proxy="iptables"),
+        "kube-router as router and for NetworkPolicy (`ipBlock` too), pod egress masqueraded; "
+        "kube-proxy iptables",
+        packages=("iptables", "ipset"),
+    ),
+    Environment(
+        Setup("coredns-k3s", coredns=layouts.k3s),
+        "CoreDNS as k3s has it; mode `Import`",
+        policy={"coreDNS": {"mode": "Import"}},
+        chart=("--set=coreDNS.createCustomConfigMap=true",),
+    ),
+    Environment(
+        Setup("coredns-helm", coredns=layouts.helm_chart),
+        "CoreDNS as its Helm chart has it",
+    ),
+    Environment(
+        Setup("nodelocal-dns", cluster_dns=layouts.NODE_LOCAL, on_node=(layouts.node_local_cache,)),
+        "NodeLocal DNSCache before CoreDNS, forwarding external names to CoreDNS too",
+    ),
+    Environment(
+        Setup("dual-stack", dual_stack=True),
+        "pods and Services with IPv4 too",
+    ),
+    Environment(
+        Setup("docker", on_node=(beside.docker,)),
+        "Docker's bridge and iptables rules on the nodes, with its FORWARD policy DROP",
+        packages=("iptables",),
+    ),
+    Environment(
+        Setup("random-masquerade", on_node=(beside.random_masquerade,)),
+        "all IPv4 that leaves a node is masqueraded with `fully-random`",
+    ),
+    Environment(
+        Setup("firewalld", on_node=(beside.firewalld,)),
+        "a firewall on the nodes with firewalld's rules in form (nftables), pods' range trusted",
+        packages=("nftables",),
+    ),
+    Environment(
+        Setup("ufw", on_node=(beside.ufw,)),
+        "a firewall on the nodes with ufw's rules in form (iptables-nft), all on DROP, pods' range "
+        "allowed",
+        packages=("iptables",),
+    ),
+    Environment(
+        Setup("tayga", on_node=(beside.tayga,)),
+        "another NAT64 on the nodes, TAYGA with a prefix of its own",
+        packages=("tayga",),
+    ),
+)
+
+ENVIRONMENTS = {environment.name: environment for environment in _ALL}

@@ -1,0 +1,64 @@
+"""What a run found, as a file that docs/cni.md is made from."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.paths import REPO
+from tests.environments.environment import Environment
+
+FOLDER = REPO / "docs" / "results" / "environments"
+
+
+def from_junit(
+    environment: Environment, report: Path, date: str, seconds: float, ending: str = ""
+) -> dict[str, Any]:
+    """A result from pytest's report; `ending` says why there is none, or why it is not whole."""
+    result: dict[str, Any] = {
+        "environment": environment.name,
+        "what": environment.says,
+        "date": date,
+        "seconds": round(seconds),
+        "versions": environment.versions(),
+        "passed": [],
+        "failed": {},
+        "skipped": {},
+    }
+    cases = ET.parse(report).iter("testcase") if report.exists() else iter(())
+    for case in cases:
+        name = case.get("name", "")
+        problems = [*case.findall("failure"), *case.findall("error")]
+        skips = case.findall("skipped")
+        if problems:
+            result["failed"][name] = _first_line(problems[0].get("message", ""))
+        elif skips:
+            result["skipped"][name] = _first_line(skips[0].get("message", ""))
+        else:
+            result["passed"].append(name)
+    if ending:
+        result["failed"]["the run"] = ending
+    elif not result["passed"] and not result["failed"]:
+        result["failed"]["the run"] = "no test ran"
+    return result
+
+
+def write(result: dict[str, Any]) -> Path:
+    """Keep it in the repo."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{result['environment']}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """All that is kept, by the environments' names."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def _first_line(message: str) -> str:
+    text = re.sub(r"\s+", " ", message.strip().partition("\n")[0])
+    return text if len(text) <= 300 else text[:299] + "…"

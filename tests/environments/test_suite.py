@@ -1,0 +1,222 @@
+"""The product suite: what must hold in every environment, in this order.
+
+Most of it are tests of tests/e2e, which run here once more.
+"""
+
+from __future__ import annotations
+
+import threading
+from ipaddress import IPv4Address, IPv6Network
+
+import pytest
+import yaml
+
+from nat64_dataplane import pref64
+from tests.cluster import Cluster
+from tests.cluster.network import HTTP_IPV4, HTTP_IPV4_OTHER
+from tests.cluster.product import KINDS, NAMESPACE, PREFIX, RELEASE, Pod, Product
+from tests.cluster.run import wait_for
+from tests.e2e.test_kubectl import (
+    Plugin,
+    plugin,
+    test_the_connectivity_test_passes_on_both_nodes_and_cleans_up,
+    test_trace_goes_all_the_way,
+)
+from tests.e2e.test_lifecycle import test_an_upgrade_and_a_rollback_lose_no_flow
+from tests.e2e.test_product import (
+    IPV4_ONLY,
+    SERVER,
+    assert_nodes_are_clean,
+    corefile,
+    pod,
+    running_pod,
+    test_a_dual_stack_name_is_not_synthesized,
+    test_a_pod_fetches_from_an_ipv4_only_name_and_the_server_sees_the_nodes_ipv4,
+    test_an_ipv4_only_name_is_synthesized_under_the_gateways_prefix,
+    test_an_upload_of_a_megabyte_arrives_whole,
+    test_cluster_names_are_untouched,
+    test_killing_the_translator_in_mid_transfer_loses_nothing,
+    test_ping_reaches_an_ipv4_only_name,
+    test_udp_comes_back_to_the_pod,
+)
+from tests.environments.environment import Environment
+
+pytestmark = pytest.mark.cluster
+
+# What tests/e2e lends: the fixtures and tests that are collected here.
+__all__ = [
+    "plugin",
+    "pod",
+    "test_a_dual_stack_name_is_not_synthesized",
+    "test_a_pod_fetches_from_an_ipv4_only_name_and_the_server_sees_the_nodes_ipv4",
+    "test_an_ipv4_only_name_is_synthesized_under_the_gateways_prefix",
+    "test_an_upgrade_and_a_rollback_lose_no_flow",
+    "test_an_upload_of_a_megabyte_arrives_whole",
+    "test_cluster_names_are_untouched",
+    "test_killing_the_translator_in_mid_transfer_loses_nothing",
+    "test_ping_reaches_an_ipv4_only_name",
+    "test_the_connectivity_test_passes_on_both_nodes_and_cleans_up",
+    "test_trace_goes_all_the_way",
+    "test_udp_comes_back_to_the_pod",
+]
+
+OTHER = "other.internet.example"
+
+# What doctor says on every cluster of the harness.
+_NOTES: tuple[str, ...] = ()
+
+# Asks until an answer is there: no network promises a datagram.
+_ECHO = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(1)
+data = bytes(range(256)) * (int(sys.argv[2]) // 256)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    s.sendto(data, (sys.argv[1], 7))
+    try:
+        if s.recv(65535) == data:
+            sys.exit(0)
+    except TimeoutError:
+        pass
+sys.exit("no datagram came back whole")
+"""
+
+# Prints what came, each once and in order, until something honest comes.
+_LISTEN = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 4000))
+seen = []
+while seen[-1:] != ["honest"]:
+    text = s.recv(100).decode()
+    if text not in seen:
+        seen.append(text)
+print(*seen)
+"""
+
+# A UDP packet from an address that is not the sender's (RFC 8200, section 8.1: the checksum).
+_FORGE = """
+import socket, struct, sys
+source, server = (socket.inet_pton(socket.AF_INET6, a) for a in sys.argv[1:3])
+payload = sys.argv[3].encode()
+length = 8 + len(payload)
+pseudo = source + server + struct.pack("!II", length, 17)
+udp = struct.pack("!HHHH", 4001, 4000, length, 0)
+data = pseudo + udp + payload
+data += bytes(len(data) % 2)
+total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+while total >> 16:
+    total = (total & 0xffff) + (total >> 16)
+udp = struct.pack("!HHHH", 4001, 4000, length, 0xffff - total or 0xffff)
+header = struct.pack("!IHBB", 6 << 28, length, 17, 64) + source + server
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for _ in range(3):
+    s.sendto(header + udp + payload, (sys.argv[2], 0))
+"""
+
+_HONEST = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.sendto(b"honest", (sys.argv[1], 4000))
+"""
+
+
+@pytest.mark.parametrize("size", [2048, 8192])
+def test_fragments_come_back_to_the_pod(pod: Pod, size: int) -> None:
+    pod.exec("python3", "-c", _ECHO, SERVER, str(size))
+
+
+def test_nothing_is_sent_in_the_name_of_others(
+    product: Product, pod: Pod, environment: Environment
+) -> None:
+    """Of the node, of a stranger, and, where each pod has a link of its own, of another pod."""
+    cluster = product.cluster
+    sources = {"node": cluster.node(pod.node).host.ipv6, "stranger": "2001:db8:99::1"}
+    with running_pod(cluster, "neighbour", pod.node) as neighbour:
+        if environment.setup.pod_network.link_per_pod:
+            sources["neighbour"] = neighbour.addresses(6)[0]
+        seen: list[str] = []
+        listen = ["python3", "-c", _LISTEN, HTTP_IPV4]
+        listener = threading.Thread(target=lambda: seen.append(cluster.internet.run(listen)))
+        listener.start()
+        bound = ["ss", "-Huln", "sport = :4000"]
+        wait_for("the listener", lambda: cluster.internet.run(bound) != "", timeout=30)
+        for name, source in sources.items():
+            pod.exec("python3", "-c", _FORGE, source, SERVER, name)
+
+        def heard() -> bool:
+            pod.exec("python3", "-c", _HONEST, SERVER)
+            return not listener.is_alive()
+
+        wait_for("an honest datagram to arrive", heard, timeout=60, every=1)
+    assert seen == ["honest\n"]
+
+
+def test_doctor_warns_of_what_is_wrong_here_and_of_nothing_else(
+    plugin: Plugin, environment: Environment
+) -> None:
+    found = plugin.json("doctor")
+    assert plugin.code == 0, found
+    unexpected = [
+        check["text"]
+        for check in found
+        if check["result"] != "ok"
+        and not any(part in check["text"] for part in (*_NOTES, *environment.warnings))
+    ]
+    assert unexpected == []
+    texts = " ".join(check["text"] for check in found)
+    assert [part for part in environment.warnings if part not in texts] == []
+    wiring = [check["result"] for check in found if check["name"] in ("wiring", "synthesis")]
+    assert wiring == ["ok", "ok"]
+
+
+def test_network_policy_allows_and_denies_addresses_under_the_prefix(
+    product: Product, environment: Environment
+) -> None:
+    if not environment.setup.pod_network.enforces_network_policy:
+        pytest.skip("the pod network enforces no NetworkPolicy")
+    cluster = product.cluster
+    forbidden = pref64.embed(IPv6Network(PREFIX), IPv4Address(HTTP_IPV4_OTHER))
+    allowed = {"cidr": PREFIX, "except": [f"{forbidden}/128"]}
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "prefix"},
+        "spec": {
+            "podSelector": {"matchLabels": {"policy": "prefix"}},
+            "policyTypes": ["Egress"],
+            "egress": [
+                {"ports": [{"port": 53, "protocol": p} for p in ("UDP", "TCP")]},
+                {"to": [{"ipBlock": allowed}]},
+            ],
+        },
+    }
+
+    def reaches(pod: Pod, name: str) -> bool:
+        said = pod.exec("curl", "-6sS", "-m", "3", f"http://{name}/policy", check=False)
+        return "path /policy" in said
+
+    with running_pod(cluster, "restricted", "node2") as pod:
+        wait_for("both servers", lambda: reaches(pod, IPV4_ONLY) and reaches(pod, OTHER), 60)
+        cluster.kubectl("label", "pod", pod.name, "policy=prefix")
+        cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(policy))
+        try:
+            wait_for("the policy to deny one server", lambda: not reaches(pod, OTHER), 60)
+            wait_for("the policy to allow the other", lambda: reaches(pod, IPV4_ONLY), 60)
+        finally:
+            cluster.kubectl("delete", "networkpolicy", "prefix")
+        wait_for("both servers again", lambda: reaches(pod, OTHER), 60)
+
+
+def test_uninstalling_removes_every_trace(
+    product: Product, cluster: Cluster, corefile_before: str
+) -> None:
+    """Last in the file: what comes after would find no product."""
+    where = f"--namespace={NAMESPACE}"
+    cluster.helm("uninstall", RELEASE, where, "--wait", "--timeout=5m")
+    for kind in KINDS:
+        assert cluster.kubectl("get", kind, "-o", "name").strip() == ""
+    assert_nodes_are_clean(cluster)
+    assert corefile(cluster) == corefile_before
+    wait_for("our pods to be gone", lambda: product.pods() == [], timeout=90)
