@@ -4,7 +4,7 @@
  * as on every veth) or has already summed (CHECKSUM_COMPLETE). */
 #pragma once
 
-#include "context.h"
+#include "basics.h"
 
 #define CHUNK	   SCRATCH_BYTES
 #define MAX_CHUNKS 129 /* 64 KiB and the remainder */

@@ -9,7 +9,6 @@
 #pragma once
 
 #include "icmp_tables.h"
-#include "session.h"
 #include "translate.h"
 
 #define LONGEST_ERROR_V4   576	/* RFC 1812 section 4.3.2.3 */

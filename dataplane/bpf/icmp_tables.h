@@ -3,7 +3,7 @@
  * names is dropped. */
 #pragma once
 
-#include "context.h"
+#include "basics.h"
 
 enum icmp_v4 {
 	V4_UNREACHABLE = 3,

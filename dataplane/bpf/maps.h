@@ -7,23 +7,10 @@
  */
 #pragma once
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
 #include "abi.h"
-#include "counters.h"
-#include "work_areas.h"
+#include "maps_translation.h"
 
 #define DEFAULT_SESSIONS 65536
-
-#define MAP(kind, name, key_type, value_type, entries, map_bits)                                   \
-	struct {                                                                                   \
-		__uint(type, kind);                                                                \
-		__type(key, key_type);                                                             \
-		__type(value, value_type);                                                         \
-		__uint(max_entries, entries);                                                      \
-		__uint(map_flags, map_bits);                                                       \
-	} name SEC(".maps")
 
 MAP(BPF_MAP_TYPE_ARRAY, control, __u32, struct control, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, config, __u32, struct config, CONFIG_SLOTS, 0);
@@ -77,7 +64,6 @@ struct shared {
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
 
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep, __u32, struct sweep, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, sweep_keys, __u32, struct sweep_keys, 1, 0);
 
@@ -87,9 +73,7 @@ MAP(BPF_MAP_TYPE_ARRAY, sweep_keys, __u32, struct sweep_keys, 1, 0);
 MAP(BPF_MAP_TYPE_ARRAY, unresolved, __u32, __u32, HOP_SLOTS, 0);
 
 /* Work areas, one per CPU. */
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
-MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_work, __u32, struct error_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, open_work, __u32, struct open_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 2, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);

@@ -92,3 +92,19 @@ static __always_inline bool addr6_equal(const union addr6 *a, const union addr6 
 {
 	return a->halves[0] == b->halves[0] && a->halves[1] == b->halves[1];
 }
+
+/* Multicast, link-local, loopback and unspecified (RFC 7915 section 5.1). */
+static __always_inline bool source6_is_illegal(const union addr6 *source)
+{
+	if (source->bytes[0] == 0xff || (source->bytes[0] == 0xfe && source->bytes[1] >> 6 == 2))
+		return true;
+	return !source->halves[0] && bpf_be64_to_cpu(source->halves[1]) <= 1;
+}
+
+/* The same in IPv4 (RFC 1812 section 5.3.7). */
+static __always_inline bool source_is_illegal(__be32 address)
+{
+	__u32 first = bpf_ntohl(address) >> 24;
+
+	return first == 0 || first == 127 || first >= 224;
+}

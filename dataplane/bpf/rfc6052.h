@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "context.h"
+#include "basics.h"
 
 static __always_inline bool in_pref64(const struct config *config, const union addr6 *address)
 {

@@ -23,6 +23,11 @@ def quoted_ipv6(quoted: bytes, prefix: IPv6Network) -> tuple[Header6, tuple[int,
         raise Refused("icmp_inner_malformed")
     if IPv6Address(quoted[8:24]) not in prefix:
         raise Refused("icmp_without_session")
+    return read_quoted_ipv6(quoted)
+
+
+def read_quoted_ipv6(quoted: bytes) -> tuple[Header6, tuple[int, int]]:
+    """Any quoted packet: its header, and the ports of its source and its destination."""
     try:
         inner = Header6.read(quoted, whole=False)
     except Refused:

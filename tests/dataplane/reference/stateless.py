@@ -114,15 +114,22 @@ class Stateless:
         public: Public,
         ttl: int,
         link_mtu: int,
+        *,
+        here: IPv4Address | None = None,
+        source: IPv4Address | None = None,
     ) -> Outcome:
-        """An ICMPv6 error about a packet that went to the client of `public`."""
+        """An ICMPv6 error about a packet that went to the client of `public`.
+
+        `here` is who sent that packet and gets the error, where that isn't somebody in the prefix;
+        `source` is who sends the error, where that isn't `public` too.
+        """
         kind, code, value = message[0], message[1], int.from_bytes(message[4:8], "big")
         new_kind, new_code = icmp.ERRORS_TO_IPV4[kind, code]
         body, extensions = message[8:], b""
         if kind in (1, 3):
             body, extensions = icmp.split(body, message[4], 8)
         protocol = ICMP if inner.next_header == ICMPV6 else inner.next_header
-        remote = extract(self.prefix, inner.source)
+        remote = here or extract(self.prefix, inner.source)
         quoted = self.transport_to_ipv4(body[inner.start :], inner, public, remote, inner=True)
         quoted = (
             self.header_to_ipv4(
@@ -137,15 +144,16 @@ class Stateless:
                 raise Refused("icmp_type")
             rest = bytes((icmp.POINTERS_TO_IPV4[value], 0, 0, 0))
         elif kind == 2:
-            rest = struct.pack("!HH", 0, min(max(value - 20, 0), link_mtu, 0xFFFF))
+            growth = 20 if inner.fragment_id is None else 28
+            rest = struct.pack("!HH", 0, min(max(value - growth, 0), link_mtu, 0xFFFF))
         changed = bytes((new_kind, new_code)) + message[2:4] + rest + body
         old = pseudo6(head.source, head.destination, head.length, ICMPV6)
         whole = renew(message, old, changed, b"")
         outer = Header6(
             head.source, head.destination, head.traffic_class, head.hop_limit, ICMP, len(whole)
         )
-        router = extract(self.prefix, head.destination)
-        return self.header_to_ipv4(outer, ttl, ICMP, public[0], router, whole)
+        to = here or extract(self.prefix, head.destination)
+        return self.header_to_ipv4(outer, ttl, ICMP, source or public[0], to, whole)
 
     # ---- IPv4 to IPv6 ------------------------------------------------------------------------
 
@@ -205,13 +213,18 @@ class Stateless:
         source: IPv6Address,
         hop_limit: int,
         link_mtus: tuple[int, int],
+        *,
+        remote: IPv6Address | None = None,
     ) -> Outcome:
-        """An ICMPv4 error about a packet that `client` sent; `link_mtus` towards IPv4, IPv6."""
+        """An ICMPv4 error about a packet that `client` sent; `link_mtus` towards IPv4, IPv6.
+
+        `remote` is where that packet went, if not to somebody in the prefix.
+        """
         kind, code = message[0], message[1]
         if (kind, code) not in icmp.ERRORS_TO_IPV6:
             raise Refused("icmp_type")
         new_kind, new_code = icmp.ERRORS_TO_IPV6[kind, code]
-        remote = embed(self.prefix, inner.destination)
+        remote = remote or embed(self.prefix, inner.destination)
         body, extensions = icmp.split(message[8:], message[5], 4)
         if new_kind not in (1, 3):
             extensions = b""
