@@ -1,16 +1,16 @@
-# Compiles the translator's programs (`make bpf`). The Makefile includes this file.
+# Compiles the programs (`make bpf`). The Makefile includes this file.
 
-BPF_CLANG  ?= clang
-BPF_SOURCE := dataplane/bpf/nat64.bpf.c
-BPF_OBJECT := dataplane/nat64_dataplane/bpf/nat64.bpf.o
+BPF_CLANG   ?= clang
+BPF_PACKAGE := dataplane/nat64_dataplane/bpf
+BPF_OBJECT  := $(patsubst dataplane/bpf/%.bpf.c,$(BPF_PACKAGE)/%.bpf.o,$(wildcard dataplane/bpf/*.bpf.c))
 # The machine's own headers: <linux/types.h> needs <asm/types.h>, wherever Debian has put it.
-BPF_FLAGS  := -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror -I dataplane/bpf \
+BPF_FLAGS   := -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Werror -I dataplane/bpf \
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu
 
 .PHONY: bpf
 bpf: $(BPF_OBJECT)
 
 # Written to another name and then moved, so that a loader never reads half an object.
-$(BPF_OBJECT): $(BPF_SOURCE) $(wildcard dataplane/bpf/*.h)
+$(BPF_PACKAGE)/%.bpf.o: dataplane/bpf/%.bpf.c $(wildcard dataplane/bpf/*.h)
 	$(BPF_CLANG) $(BPF_FLAGS) -c $< -o $@.new
 	mv $@.new $@

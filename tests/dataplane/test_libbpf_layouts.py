@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nat64_dataplane.bpf import OBJECT, Object
+from nat64_dataplane.bpf import CLAT_OBJECT, OBJECT, Object
+from nat64_dataplane.clat import programs as clat_programs
 from nat64_dataplane.translator import agent
 from nat64_dataplane.translator.datapath import abi, counters
 from nat64_dataplane.translator.fragmentation import fragmentation_address
@@ -180,3 +181,14 @@ def test_object_says_which_licence_the_kernel_may_go_by() -> None:
     for path in SOURCE.glob("*.[ch]"):
         assert "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause" in path.read_text(), path
     assert b"Dual BSD/GPL\0" in OBJECT.read_bytes()
+
+
+@needs_object
+def test_the_clat_has_no_state() -> None:
+    """Only its pods, its counters and work areas: neither bindings nor sessions."""
+    with Object(CLAT_OBJECT) as clat:
+        layouts = clat.layouts
+    assert set(layouts) == {"clat_pods", "counters", "scratch", "error_work"}
+    assert layouts["clat_pods"].max_entries == clat_programs.SLOTS
+    assert layouts["clat_pods"].value_size == clat_programs._SLOT.size
+    assert layouts["counters"].value_size == counters.VALUE_SIZE

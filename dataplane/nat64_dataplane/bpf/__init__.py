@@ -1,4 +1,4 @@
-"""eBPF in the kernel, by libbpf through ctypes; the compiled object lies beside this file.
+"""eBPF in the kernel, by libbpf through ctypes; the compiled objects lie beside this file.
 
 Imports nothing but the errors that all share; must never know what a map or a program is for.
 """
@@ -14,4 +14,7 @@ from nat64_dataplane.bpf.programs import Program, RunResult
 OBJECT = Path(__file__).with_name("nat64.bpf.o")
 """The translator's programs, compiled by `make bpf`."""
 
-__all__ = ["OBJECT", "Map", "MapLayout", "Object", "Program", "RunResult"]
+CLAT_OBJECT = Path(__file__).with_name("clat.bpf.o")
+"""The CLAT's programs, likewise."""
+
+__all__ = ["CLAT_OBJECT", "OBJECT", "Map", "MapLayout", "Object", "Program", "RunResult"]
