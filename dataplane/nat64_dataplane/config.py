@@ -284,7 +284,7 @@ def render(config: Config) -> bytes:
     fields = msgspec.to_builtins(config, enc_hook=_encode)
     if config.clat is None:
         del fields["clat"]
-    return msgspec.json.encode(fields, order="deterministic")
+    return msgspec.json.encode(fields)
 
 
 _TEXT_TYPES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
