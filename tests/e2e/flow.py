@@ -20,7 +20,7 @@ class LiveFlow:
         self._pod, self._name, self._file = pod, name, f"/tmp/{name}"
         self._said: list[str] = []
         url = f"http://{HOST}/stream/{name}?rate={RATE}"
-        script = f"curl -sS --no-keepalive '{url}' -o {self._file} 2>&1; echo exit $?"
+        script = f"curl -6sS --no-keepalive '{url}' -o {self._file} 2>&1; echo exit $?"
         self._thread = threading.Thread(
             target=lambda: self._said.append(pod.sh(script, check=False)), daemon=True
         )
@@ -38,7 +38,9 @@ class LiveFlow:
     def finish(self) -> None:
         """Have the server end it; every byte that it sent must have arrived."""
         assert self._thread.is_alive(), self._said
-        sent = self._pod.exec("curl", "-sS", "-m", "90", f"http://{HOST}/stop/{self._name}").split()
+        sent = self._pod.exec(
+            "curl", "-6sS", "-m", "90", f"http://{HOST}/stop/{self._name}"
+        ).split()
         self._thread.join(60)
         assert self._said == ["exit 0\n"]
         digest = self._pod.exec("sha256sum", self._file).split()[0]

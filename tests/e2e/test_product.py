@@ -41,13 +41,15 @@ def test_the_pod_has_ipv6_only(pod: Pod) -> None:
 
 
 def test_a_pod_fetches_from_an_ipv4_only_name_and_the_server_sees_the_nodes_ipv4(pod: Pod) -> None:
-    body = pod.exec("curl", "-sS", "--max-time", "10", f"http://{IPV4_ONLY}/hello")
+    body = pod.exec("curl", "-6sS", "--max-time", "10", f"http://{IPV4_ONLY}/hello")
     assert f"client {pod.cluster.node(pod.node).host.ipv4}\n" in body
     assert "path /hello" in body
 
 
 def test_an_upload_of_a_megabyte_arrives_whole(pod: Pod) -> None:
-    script = f"head -c 1000000 /dev/zero > /tmp/up; curl -sS -m 20 -T /tmp/up http://{IPV4_ONLY}/up"
+    script = (
+        f"head -c 1000000 /dev/zero > /tmp/up; curl -6sS -m 20 -T /tmp/up http://{IPV4_ONLY}/up"
+    )
     assert hashlib.sha256(bytes(1_000_000)).hexdigest() in pod.sh(script)
 
 
@@ -88,7 +90,7 @@ def test_cluster_names_are_untouched(pod: Pod) -> None:
 
 def test_the_mapping_of_a_connection_is_seen_in_the_bib(product: Product) -> None:
     with running_pod(product.cluster, "bib", "node2") as pod:
-        pod.exec("curl", "-sS", "--max-time", "10", f"http://{IPV4_ONLY}/")
+        pod.exec("curl", "-6sS", "--max-time", "10", f"http://{IPV4_ONLY}/")
         clients = [entry["client"] for entry in product.translator("node2", "bib")]
         assert any(client.startswith(f"[{pod.addresses(6)[0]}]:") for client in clients)
 
@@ -99,7 +101,7 @@ def test_killing_the_translator_in_mid_transfer_loses_nothing(product: Product) 
     with running_pod(cluster, "transfer", "node2") as pod:
         result: list[str] = []
         url = f"http://{IPV4_ONLY}/bytes/{size}?rate={size // 10}"
-        script = f"curl -sS --max-time 60 --no-keepalive '{url}' | sha256sum"
+        script = f"curl -6sS --max-time 60 --no-keepalive '{url}' | sha256sum"
         transfer = threading.Thread(target=lambda: result.append(pod.sh(script, check=False)))
         transfer.start()
         time.sleep(2)

@@ -19,7 +19,7 @@ from tests.cluster.run import wait_for
 from tests.e2e.test_kubectl import (
     Plugin,
     plugin,
-    test_the_connectivity_test_passes_on_both_nodes_and_cleans_up,
+    run_connectivity_test,
     test_trace_goes_all_the_way,
 )
 from tests.e2e.test_lifecycle import test_an_upgrade_and_a_rollback_lose_no_flow
@@ -55,7 +55,6 @@ __all__ = [
     "test_cluster_names_are_untouched",
     "test_killing_the_translator_in_mid_transfer_loses_nothing",
     "test_ping_reaches_an_ipv4_only_name",
-    "test_the_connectivity_test_passes_on_both_nodes_and_cleans_up",
     "test_trace_goes_all_the_way",
     "test_udp_comes_back_to_the_pod",
 ]
@@ -151,6 +150,12 @@ def test_nothing_is_sent_in_the_name_of_others(
 
         wait_for("an honest datagram to arrive", heard, timeout=60, every=1)
     assert seen == ["honest\n"]
+
+
+def test_the_connectivity_test_passes_on_both_nodes(
+    plugin: Plugin, environment: Environment
+) -> None:
+    run_connectivity_test(plugin, pods_have_ipv4=environment.setup.dual_stack)
 
 
 def test_doctor_warns_of_what_is_wrong_here_and_of_nothing_else(
