@@ -33,15 +33,19 @@ def gone(nat64: Translator, reason: str) -> bool:
     return not warned(nat64, reason) and not nat64.metric("nat64_warning", reason=reason)
 
 
+@pytest.mark.parametrize("where", ["FORWARD", "DOCKER-USER"])
 def test_a_filter_that_drops_forwarding_is_named_until_it_accepts(
-    lab: Line, nat64: Translator
+    lab: Line, nat64: Translator, where: str
 ) -> None:
+    """In the chain itself, or where Docker and ufw have an administrator's rules."""
     chain = "{ type filter hook forward priority 0; policy drop; }"
     lab.node.run("nft", f"add table ip filter; add chain ip filter FORWARD {chain}")
     wait_for("a warning", lambda: "ip filter FORWARD" in warned(nat64, "ForwardingDropped"))
     assert nat64.metric("nat64_warning", reason="ForwardingDropped") == 1
     assert lab.curl("ok") == "ok", "but what can be goes around it"
-    lab.node.run("nft", 'add rule ip filter FORWARD iifname "nat64-default" accept')
+    lab.node.run("nft", "add chain ip filter DOCKER-USER")
+    lab.node.run("nft", "add rule ip filter FORWARD jump DOCKER-USER")
+    lab.node.run("nft", f'add rule ip filter {where} iifname "nat64-default" accept')
     wait_for("its end", lambda: gone(nat64, "ForwardingDropped"))
 
 

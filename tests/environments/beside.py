@@ -10,7 +10,7 @@ _CLUSTER_PORTS = "{ 53, 6443, 10250, 10256 }"
 
 
 # As firewalld writes its table with the nftables back end: zone public by default, which ends in a
-# reject, and the pods' range in the zone trusted, as its documentation advises.
+# reject, and both the pods' range and the translator's link in the zone trusted.
 FIREWALLD = f"""
 table inet firewalld {{
     chain mangle_PREROUTING {{
@@ -50,12 +50,13 @@ table inet firewalld {{
     chain filter_FORWARD_ZONES {{
         ip6 saddr {POD_RANGE} accept
         ip6 daddr {POD_RANGE} accept
+        iifname "nat64-default" accept
     }}
 }}
 """
 
-# As ufw has it with iptables-nft, in short: all three policies on drop, replies by conntrack, and
-# the pods' range allowed by `ufw route allow`.
+# As ufw has it with iptables-nft, in short: INPUT and FORWARD on drop, replies by conntrack, and by
+# `ufw route allow` the pods' range, and `in on nat64-default`.
 UFW = """
 *filter
 :INPUT DROP [0:0]
@@ -75,12 +76,14 @@ ICMP-INPUT
 -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 ICMP-FORWARD
 -A ufw-before-forward -j ufw-user-forward
+-A ufw-user-forward -i nat64-default -j ACCEPT
 PORTS
 PODS
 COMMIT
 """
 
-# Docker's rules, which it makes for its default bridge even where it runs no container.
+# Docker's rules, which it makes for its default bridge even where it runs no container. An
+# administrator's own belong into DOCKER-USER.
 DOCKER = """
 *nat
 :DOCKER - [0:0]
@@ -97,6 +100,7 @@ COMMIT
 -A FORWARD -o docker0 -j DOCKER
 -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
 -A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A DOCKER-USER -i nat64-default -j ACCEPT
 -A DOCKER-USER -j RETURN
 COMMIT
 """

@@ -57,7 +57,8 @@ _ALL = (
     ),
     Environment(
         Setup("docker", on_node=(beside.docker,)),
-        "Docker's bridge and iptables rules on the nodes, with its FORWARD policy DROP",
+        "Docker's bridge and rules on the nodes, FORWARD on DROP, `-i nat64-default` accepted in "
+        "DOCKER-USER",
         packages=("iptables",),
     ),
     Environment(
@@ -66,13 +67,14 @@ _ALL = (
     ),
     Environment(
         Setup("firewalld", on_node=(beside.firewalld,)),
-        "a firewall on the nodes with firewalld's rules in form (nftables), pods' range trusted",
+        "a firewall with firewalld's rules in form (nftables); pods' range and the link "
+        "`nat64-default` trusted",
         packages=("nftables",),
     ),
     Environment(
         Setup("ufw", on_node=(beside.ufw,)),
-        "a firewall on the nodes with ufw's rules in form (iptables-nft), all on DROP, pods' range "
-        "allowed",
+        "a firewall with ufw's rules in form (iptables-nft), INPUT and FORWARD on DROP; "
+        "pods' range and the link `nat64-default` allowed",
         packages=("iptables",),
     ),
     Environment(

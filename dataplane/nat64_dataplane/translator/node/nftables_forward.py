@@ -1,8 +1,9 @@
 """Filters that drop what the node forwards over IPv4: found, never changed.
 
 Translated packets go around netfilter, save those that the kernel must fragment, or whose next hop
-doesn't answer. A chain at the forward hook whose policy is `drop` has them, unless a rule of it
-names a translator's link. Chains of legacy iptables can't be read so.
+doesn't answer. A chain at the forward hook whose policy is `drop` has them, unless a rule of its
+table names a translator's link: Docker and ufw have chains for an administrator's rules, to which
+theirs jump. Chains of legacy iptables can't be read so.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ async def _dropping(interface: str) -> list[str]:
         wanted = [message async for message in chains if _drops(message)]
     for chain in wanted:
         family, table, name = chain["nfgen_family"], chain.get("table"), chain.get("name")
-        if not await _names_link(family, table, name, interface):
+        if not await _names_link(family, table, interface):
             found.append(f"{_FAMILIES[family]} {table} {name}")
     return found
 
@@ -57,9 +58,9 @@ def _drops(chain: Any) -> bool:
     )
 
 
-async def _names_link(family: int, table: str, chain: str, interface: str) -> bool:
+async def _names_link(family: int, table: str, interface: str) -> bool:
     query = nft.nft_rule_msg()
-    query["attrs"] = [["NFTA_RULE_TABLE", table], ["NFTA_RULE_CHAIN", chain]]
+    query["attrs"] = [["NFTA_RULE_TABLE", table]]
     async with nft.AsyncNFTSocket(nfgen_family=family) as nfnetlink:
         rules = await nfnetlink.request_get(query, nft.NFT_MSG_GETRULE, _DUMP)
         texts = [str(message) async for message in rules]
