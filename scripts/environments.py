@@ -22,13 +22,16 @@ def render(found: Mapping[str, Mapping[str, Any]]) -> str:
         *(_row(name, result) for name, result in found.items()),
         "",
     ]
+    left_out: dict[tuple[str, str], list[str]] = {}
     for name, result in found.items():
         if reason := result.get("not_run"):
             lines.append(f"- `{name}` did not run: {_cell(reason)}")
         for test, reason in result.get("failed", {}).items():
             lines.append(f"- `{name}` fails `{test}`: {_cell(reason)}")
-        for test, reason in result.get("skipped", {}).items():
-            lines.append(f"- `{name}` leaves out `{test}`: {_cell(reason)}")
+        for skipped in result.get("skipped", {}).items():
+            left_out.setdefault(skipped, []).append(f"`{name}`")
+    for (test, reason), names in left_out.items():
+        lines.append(f"- `{test}` is left out by {', '.join(names)}: {_cell(reason)}")
     return "\n".join([*lines, ""])
 
 

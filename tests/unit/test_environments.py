@@ -46,7 +46,7 @@ def test_a_report_becomes_a_result_with_reasons(
     table = environments.render({"bridge": found})
     assert "| **1 of 2 failed** | 2026-01-02 | a 1 |" in table
     assert "- `bridge` fails `test_bad`: AssertionError: lost" in table
-    assert "- `bridge` leaves out `test_apart`: has no policies" in table
+    assert "- `test_apart` is left out by `bridge`: has no policies" in table
 
 
 @pytest.mark.parametrize(("ending", "reason"), [("", "no test ran"), ("too slow", "too slow")])
