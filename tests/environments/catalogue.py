@@ -17,11 +17,6 @@ _ALL = (
         "reference plugins `ptp` and `host-local`",
     ),
     Environment(
-        Setup("kube-proxy-iptables", kube_proxy="iptables"),
-        "kube-proxy in mode `iptables` (iptables-nft)",
-        packages=("iptables",),
-    ),
-    Environment(
         Setup("flannel-host-gw", pod_network=Flannel("host-gw"), kube_proxy="iptables"),
         "flannel, back end `host-gw`, masquerading on; kube-proxy iptables",
         packages=("iptables",),
@@ -56,14 +51,10 @@ _ALL = (
         "pods and Services with IPv4 too",
     ),
     Environment(
-        Setup("docker", on_node=(beside.docker,)),
+        Setup("docker", on_node=(beside.docker, beside.random_masquerade)),
         "Docker's bridge and rules on the nodes, FORWARD on DROP, `-i nat64-default` accepted in "
-        "DOCKER-USER",
+        "DOCKER-USER; all IPv4 that leaves a node masqueraded with `fully-random`",
         packages=("iptables",),
-    ),
-    Environment(
-        Setup("random-masquerade", on_node=(beside.random_masquerade,)),
-        "all IPv4 that leaves a node is masqueraded with `fully-random`",
     ),
     Environment(
         Setup("firewalld", on_node=(beside.firewalld,)),

@@ -44,7 +44,7 @@ _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-_LEGACY_TABLES = Path("/proc/net/ip6_tables_names")
+_LEGACY_TABLES = (Path("/proc/net/ip6_tables_names"), Path("/proc/net/ip_tables_names"))
 _CHAINS = {
     "prerouting": (_NF_INET_PRE_ROUTING, _RAW_PRIORITY),
     "fragments": (_NF_INET_PRE_ROUTING, _BEFORE_DEFRAGMENTATION),
@@ -88,7 +88,7 @@ def rules(
 
 def is_tracking(there: Iterable[Rule] = ()) -> bool:
     """Whether conntrack is at work in this network namespace, or was when `there` was written:
-    a moment without any connection proves nothing. Where there is NAT of IPv6, the next packet may
+    a moment without any connection proves nothing. Where there is NAT, the next packet may
     set it to work, and a flow that is once merged by masquerade stays so.
     """
     if any("notrack" in rule.text for rule in there):
@@ -100,10 +100,13 @@ def is_tracking(there: Iterable[Rule] = ()) -> bool:
 
 
 def has_nat() -> bool:
-    """Whether anybody has a chain for NAT of IPv6, by nftables or by the older ip6tables."""
-    with contextlib.suppress(OSError):
-        if "nat" in _LEGACY_TABLES.read_text().split():
-            return True
+    """Whether anybody has a chain for NAT, by nftables or by the older iptables: for IPv6, whose
+    masquerade would merge clients, or for IPv4, whose fragments would be collected.
+    """
+    for names in _LEGACY_TABLES:
+        with contextlib.suppress(OSError):
+            if "nat" in names.read_text().split():
+                return True
     with contextlib.suppress(OSError):  # no nf_tables: no chains
         return asyncio.run(_has_nat_chain())
     return False
@@ -266,12 +269,6 @@ async def _has_nat_chain() -> bool:
     try:
         async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
             chains = await nfnetlink.request_get(nft.nft_chain_msg(), nft.NFT_MSG_GETCHAIN, flags)
-            return any(
-                [
-                    message.get("type") == "nat"
-                    and message["nfgen_family"] in (nft.NFPROTO_INET, nft.NFPROTO_IPV6)
-                    async for message in chains
-                ]
-            )
+            return any([message.get("type") == "nat" async for message in chains])
     except NetlinkError as error:
         raise OSError(error.code, f"nf_tables: {error}") from error
