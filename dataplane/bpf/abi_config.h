@@ -27,6 +27,7 @@ enum config_flag {
 	CONFIG_MANY_OUTSIDE = 1 << 7,	/* more links than config.outside holds: see `uplinks` */
 	CONFIG_PORT_DEPENDENT = 1 << 8, /* filter by remote address and port: exact sessions only */
 	CONFIG_ZONES = 1 << 9,		/* there are several */
+	CONFIG_CLAT = 1 << 10,		/* there is a CLAT prefix */
 };
 
 #define CONFIG_SLOTS	2
@@ -54,7 +55,8 @@ struct mark {
 struct config {
 	__u64 prefix_high, prefix_low; /* Pref64, machine order */
 	__u64 mask_high, mask_low;
-	__u32 prefix_shift; /* 96 - prefix length: where RFC 6052 puts the IPv4 address */
+	__u64 clat_high, clat_low; /* the prefix of the pods' CLAT, a /96 */
+	__u32 prefix_shift;	   /* 96 - prefix length: where RFC 6052 puts the IPv4 address */
 	__u32 flags;
 	__u32 zone;		    /* an index of `zones`: of the way to the rest of the world */
 	__u32 interface;	    /* nat64-NAME */
@@ -106,7 +108,7 @@ struct destination_key {
 enum destination_verdict {
 	DESTINATION_ALLOWED,
 	DESTINATION_DENIED,	/* by the config */
-	DESTINATION_NOT_GLOBAL, /* under the well-known prefix (RFC 6052 section 3.1) */
+	DESTINATION_NOT_GLOBAL, /* under the well-known prefix (RFC 6052 section 3.1) only */
 	DESTINATION_SPECIAL,	/* loopback, link-local, multicast, reserved */
 	DESTINATION_LOCAL,	/* an address of the node */
 };

@@ -64,6 +64,7 @@ union binding_life {
 };
 
 #define BIB_STATIC (1 << 0) /* configured: never expires */
+#define BIB_CLAT   (1 << 7) /* its last session was opened by the CLAT prefix */
 
 struct bib4 {
 	union addr6 client;
@@ -90,6 +91,7 @@ struct session_key {
 #define SESSION_PENDING	  (1 << 4) /* filtered SYN from IPv4: valid once the client sends one */
 #define SESSION_INBOUND	  (1 << 5) /* opened from IPv4 */
 #define SESSION_OUTSIDE	  (1 << 6) /* the client may send through an uplink */
+#define SESSION_CLAT	  (1 << 7) /* the client uses the CLAT prefix for this remote */
 
 /* The fields of a session that change together, likewise: packets of both directions update it on
  * several CPUs at once, and neither a FIN nor its timer may be lost. */
@@ -175,7 +177,8 @@ struct fragment {
 	__u8 hairpin;
 	__u8 outside; /* PACKET_FROM_OUTSIDE of the first: the others may come from there too */
 	__u8 refragmented; /* 1: one has gone to the fragmenter, and those after it go there too */
-	__u8 pad[4];
+	__u8 clat;	   /* SESSION_CLAT of the first */
+	__u8 pad[3];
 };
 
 /* Fragments that arrived before the first one, held until it arrives. Long ones take several

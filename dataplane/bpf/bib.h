@@ -10,6 +10,8 @@
 
 #include "ports.h"
 
+_Static_assert(BIB_CLAT == SESSION_CLAT, "a session's flag is copied to its binding");
+
 #define LIFE_TRIES   8		  /* each lost try means that another CPU has won */
 #define USES_BINDING (1ULL << 32) /* one of binding_life.sessions, in its word */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "USES_BINDING is the upper half");
@@ -165,6 +167,9 @@ static __noinline bool bib4_extend(struct packet *p, __u32 expires, __u32 sessio
 	p->generation = binding->generation;
 	if (binding->flags & BIB_STATIC)
 		p->flags |= PACKET_STATIC;
+	else if (sessions && p->direction == DIR_6TO4 &&
+		 (binding->flags ^ p->session_flags) & SESSION_CLAT)
+		binding->flags = p->session_flags & SESSION_CLAT;
 	return binding_lives(binding, expires, sessions);
 }
 

@@ -92,13 +92,12 @@ inline_step enum verdict translate_6to4(struct __sk_buff *skb, const struct conf
 	enum verdict stop;
 
 	STEP(parse_ipv6(skb, p));
-	if (!in_pref64(config, &p->remote6))
+	if (!remote_from_ipv6(config, p))
 		return STOP_passed; /* for example the link's own neighbour discovery */
-	if (in_pref64(config, &p->client))
+	if (in_pref64(config, &p->client) || in_clat_prefix(config, &p->client))
 		return STOP_dropped_source_in_prefix; /* RFC 6146 section 3.4 */
 	STEP(parse_ipv6_rest(skb, p));
 	note_where_from(skb, config, p);
-	p->remote = pref64_extract(config, &p->remote6);
 	if (is_fragment(p) && p->protocol == IPPROTO_ICMP)
 		return STOP_dropped_icmp_fragment;
 	if (is_later_fragment(p))

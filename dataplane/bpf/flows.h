@@ -84,6 +84,8 @@ static __always_inline bool recall_flow(struct packet *p, const struct config *c
 	if (!flow->steady || tcp_event(p->tcp_flags) != TCP_OTHER)
 		return false;
 	if (p->direction == DIR_6TO4) {
+		if ((flow->session_flags ^ p->session_flags) & SESSION_CLAT)
+			return false;
 		p->pool = flow->pool;
 		p->pool_port = flow->pool_port;
 	} else {

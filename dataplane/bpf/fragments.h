@@ -37,6 +37,7 @@ __noinline enum fragment_fate fragment_fate(struct packet *p)
 		p->client = known->client;
 		p->client_port = known->client_port;
 		p->identification = known->identification;
+		p->session_flags = known->clat;
 	}
 	if (p->flags & PACKET_FROM_OUTSIDE && !known->outside)
 		return FRAGMENT_DROP;
@@ -81,6 +82,7 @@ __noinline enum verdict remember_fragment(struct packet *p, enum fragment_fate f
 	known.identification = identification;
 	known.fate = fate;
 	known.hairpin = !!(p->flags & PACKET_HAIRPIN);
+	known.clat = p->session_flags & SESSION_CLAT;
 	known.outside = !!(p->flags & PACKET_FROM_OUTSIDE);
 	before = bpf_map_lookup_elem(&fragments, &key);
 	if (before && before->expires > now_seconds())

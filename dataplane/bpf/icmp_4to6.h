@@ -16,6 +16,7 @@ static __noinline enum verdict find_inner_session_4to6(struct packet *inner)
 	if (!session || session->flags & SESSION_CONTACT || session->life.expires <= now_seconds())
 		return STOP_passed;
 	inner->zone = session->zone;
+	inner->session_flags = session->flags;
 	inner->client = session->client;
 	inner->client_port = session->client_port;
 	return GO_ON;
@@ -30,9 +31,11 @@ static __always_inline void error_source(const struct config *config, __u32 slot
 {
 	struct destination_key key = {.prefix_length = 64, .slot = slot, .address = p->remote};
 	struct destination *router = bpf_map_lookup_elem(&destinations, &key);
-	bool presentable = !router || router->verdict != DESTINATION_NOT_GLOBAL;
+	bool presentable = !router || router->verdict != DESTINATION_NOT_GLOBAL ||
+			   inner->session_flags & SESSION_CLAT;
 
-	pref64_embed(config, presentable ? p->remote : inner->remote, source);
+	embed_for_session(config, inner->session_flags, presentable ? p->remote : inner->remote,
+			  source);
 }
 
 static __always_inline __u32 limit_by_route_ipv6(struct __sk_buff *skb, const struct config *config,
@@ -92,7 +95,7 @@ __noinline enum verdict error_to_ipv6(struct __sk_buff *skb, struct packet *p)
 	work->meaning = meaning_4to6(p->icmp_type, p->icmp_code);
 	if (!work->meaning.known)
 		return STOP_dropped_icmp_type;
-	pref64_embed(config, inner->remote, &inner->remote6);
+	embed_for_session(config, inner->session_flags, inner->remote, &inner->remote6);
 	error_source(config, slot, p, inner, &p->remote6);
 	p->client = inner->client;
 

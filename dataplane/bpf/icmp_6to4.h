@@ -10,9 +10,8 @@ inline_step enum verdict parse_inner_ipv6(struct __sk_buff *skb, const struct co
 					  const struct packet *p, struct packet *inner)
 {
 	STEP(read_inner_ipv6(skb, p, inner));
-	if (!in_pref64(config, &inner->remote6))
+	if (!remote_from_ipv6(config, inner))
 		return STOP_dropped_icmp_without_session;
-	inner->remote = pref64_extract(config, &inner->remote6);
 	return read_inner_ipv6_rest(skb, p, inner);
 }
 
@@ -72,7 +71,6 @@ __noinline enum verdict error_to_ipv4(struct __sk_buff *skb, struct packet *p)
 	if (p->flags & PACKET_FROM_OUTSIDE && !(inner->session_flags & SESSION_OUTSIDE))
 		return STOP_dropped_source_behind_uplink;
 
-	p->remote = pref64_extract(config, &p->remote6);
 	p->pool = inner->pool; /* also for a router, which has no IPv4 address (RFC 6791) */
 	if (work->meaning.rest == REST_MTU)
 		mtu = limit_by_route_ipv4(skb, config, inner, mtu_in_error6(work));

@@ -61,7 +61,7 @@ static __always_inline bool is_pool_address(__u32 slot, __be32 address)
 inline_step enum verdict prepare_for_ipv6(struct __sk_buff *skb, const struct config *config,
 					  struct packet *p)
 {
-	pref64_embed(config, p->remote, &p->remote6);
+	embed_for_session(config, p->session_flags, p->remote, &p->remote6);
 	mark_slow(p);
 	return wants_fragmenting(skb, config, p) ? refragment(skb, p) : GO_ON;
 }

@@ -166,7 +166,8 @@ __noinline enum verdict open_from_ipv6(struct __sk_buff *skb, struct packet *p)
 	p->zone = p->way;
 	STEP(client_may_open(p, config->session_rate_per_client, now));
 	STEP(client_session_taken(p, config->sessions_per_client));
-	p->session_flags = SESSION_CONFIRMED | (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
+	p->session_flags = SESSION_CONFIRMED | (p->session_flags & SESSION_CLAT) |
+			   (p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0);
 	if (p->flags & PACKET_FROM_OUTSIDE)
 		p->session_flags |= SESSION_OUTSIDE;
 	for (i = 0; i <= GIVE_BACK_TRIES; i++) {
@@ -248,6 +249,7 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 	p->client_port = binding->client_port;
 	p->zone = binding->zone;
 	p->generation = binding->generation;
+	p->session_flags = binding->flags & BIB_CLAT; /* no packet has told which prefix it wants */
 
 	if (source_is_illegal(p->remote))
 		return STOP_dropped_source_illegal;
@@ -262,7 +264,8 @@ __noinline enum verdict open_from_ipv4(struct __sk_buff *skb, struct packet *p)
 			return GO_ON;
 		}
 	}
-	p->session_flags = p->flags & PACKET_HAIRPIN ? SESSION_HAIRPIN : 0;
+	if (p->flags & PACKET_HAIRPIN)
+		p->session_flags |= SESSION_HAIRPIN;
 	if (config->flags & CONFIG_ADDRESS_DEPENDENT && !is_static && !knows_contact(p, now)) {
 		if (p->protocol == IPPROTO_TCP && !stranger_may_open(p, config, now)) {
 			/* kept for a while: the client may be about to open the connection too */

@@ -115,7 +115,7 @@ inline_step enum verdict open_overloaded(struct packet *p, __u32 expires, __u32 
 	enum verdict result = AGAIN;
 	int i;
 
-	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD;
+	p->session_flags = SESSION_CONFIRMED | SESSION_OVERLOAD | (p->session_flags & SESSION_CLAT);
 	if (was_lent(p))
 		STEP(make_way(p, now)); /* AGAIN: it is in use */
 	if (p->flags & PACKET_FROM_OUTSIDE)

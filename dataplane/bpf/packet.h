@@ -64,7 +64,7 @@ struct packet {
 	__u8 ttl;
 	__u8 tcp_flags;
 	__u8 icmp_type, icmp_code;
-	__u8 session_flags;
+	__u8 session_flags; /* from IPv6, SESSION_CLAT always tells how this packet came */
 	__u8 direction;
 	__u8 transport_header; /* bytes; TCP and UDP only */
 	__u8 slot;	       /* of the config that this packet uses */

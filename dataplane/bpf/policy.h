@@ -173,6 +173,8 @@ __noinline enum verdict check_policy(struct __sk_buff *skb, struct packet *p)
 	if (!destination)
 		return GO_ON;
 	verdict = destination->verdict;
+	if (verdict == DESTINATION_NOT_GLOBAL && p->session_flags & SESSION_CLAT)
+		verdict = DESTINATION_ALLOWED;
 	if (verdict == DESTINATION_DENIED)
 		return STOP_dropped_destination_denied; /* also if it is one of our own */
 	/* an ICMP query has one identifier for both ends, so it can't name a mapping of ours */

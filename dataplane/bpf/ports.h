@@ -218,6 +218,7 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	binding->client = p->client;
 	binding->client_port = p->client_port;
 	binding->zone = p->zone;
+	binding->flags = p->session_flags & SESSION_CLAT;
 	binding->generation = bpf_get_prandom_u32();
 	binding->life.expires = search->expires;
 	binding->life.sessions = 1; /* the session that the caller makes */

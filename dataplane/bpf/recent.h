@@ -12,13 +12,20 @@
 #include "bib.h"
 #include "flows.h"
 
-/* The stamp has the second before which the note is valid, and the config's epoch in its low bits.
- * 0: there is no note. BUSY: a CPU is writing one. */
+/* The stamp has the second before which the note is valid, and in its low bits the config's epoch
+ * and SESSION_CLAT. 0: there is no note. BUSY: a CPU is writing one. */
 #define EPOCH_BITS 8
 #define EPOCH_MASK ((1U << EPOCH_BITS) - 1)
 #define BUSY	   1
 
 #define MOST_SPARE 60 /* seconds by which an expiry may be written ahead */
+
+/* The low bits of the stamp for a packet or session with these flags. */
+static __always_inline __u32 low_bits(const struct config *config, __u8 session_flags)
+{
+	_Static_assert(SESSION_CLAT == (EPOCH_MASK + 1) / 2, "the highest of the low bits");
+	return (config->epoch & (SESSION_CLAT - 1)) | (session_flags & SESSION_CLAT);
+}
 
 /* Whether `p`, from IPv6, goes to the remote end that its binding was last used for, and needs no
  * lookup of its session. */
@@ -31,13 +38,14 @@ static __always_inline bool recall_recent(struct packet *p, const struct config 
 	if (p->flags & PACKET_FROM_OUTSIDE) /* the note doesn't say who may send from there */
 		return false;
 	if (stamp <= BUSY || left - 1 > MOST_SPARE ||
-	    (stamp & EPOCH_MASK) != (config->epoch & EPOCH_MASK) || binding->recent != p->remote ||
-	    binding->recent_port != p->remote_port || tcp_event(p->tcp_flags) != TCP_OTHER)
+	    (stamp & EPOCH_MASK) != low_bits(config, p->session_flags) ||
+	    binding->recent != p->remote || binding->recent_port != p->remote_port ||
+	    tcp_event(p->tcp_flags) != TCP_OTHER)
 		return false;
 	remember_moves(p, now);
 	if (*(volatile __u32 *)&binding->stamp != stamp)
 		return false;
-	p->session_flags = SESSION_CONFIRMED;
+	p->session_flags = SESSION_CONFIRMED | (p->session_flags & SESSION_CLAT);
 	p->flags |= PACKET_STEADY;
 	return true;
 }
@@ -47,7 +55,7 @@ static __always_inline bool recall_recent(struct packet *p, const struct config 
 static __always_inline void note_recent(const struct packet *p, const struct config *config,
 					struct bib6 *binding, const struct session *session)
 {
-	__u32 stamp = p->fresh_until << EPOCH_BITS | (config->epoch & EPOCH_MASK);
+	__u32 stamp = p->fresh_until << EPOCH_BITS | low_bits(config, p->session_flags);
 	__u32 seen = *(volatile __u32 *)&binding->stamp;
 
 	if (seen == BUSY || __sync_val_compare_and_swap(&binding->stamp, seen, BUSY) != seen)

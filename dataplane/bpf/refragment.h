@@ -112,7 +112,7 @@ __noinline enum verdict translate_refragmented(struct __sk_buff *skb, struct pac
 		return STOP_dropped_fragmenter_foreign; /* not one that refragment() sent */
 	if (fragment_fate(p) != FRAGMENT_TRANSLATE)
 		return STOP_dropped_fragment_unexpected;
-	pref64_embed(config, p->remote, &p->remote6);
+	embed_for_session(config, p->session_flags, p->remote, &p->remote6);
 	p->flags |= PACKET_FORWARDED;
 	return header_to_ipv6(skb, config, p);
 }

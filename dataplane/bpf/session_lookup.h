@@ -57,7 +57,7 @@ static __always_inline bool session_is_live(struct packet *p)
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (!session || !is_client_of(session, p) || session->life.expires <= now_seconds())
 		return false;
-	p->session_flags = session->flags;
+	p->session_flags = (session->flags & ~SESSION_CLAT) | (p->session_flags & SESSION_CLAT);
 	return true;
 }
 

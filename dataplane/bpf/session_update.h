@@ -143,6 +143,29 @@ __noinline enum verdict move_session(struct packet *p, struct session *session, 
 	return GO_ON;
 }
 
+/* Let the session of `p` answer from the other prefix, by which the client sends now. Both prefixes
+ * of a client share its mapping, so two sockets with the same port and remote end share one
+ * session, and the one that has sent last gets the answers. A connection of TCP is never taken over
+ * like this. */
+static __noinline enum verdict change_prefix(struct packet *p, struct session *session)
+{
+	__u8 state = session_life_of(session).state & ~TCP_SHUT;
+	__u32 *moved;
+
+	if (p->protocol == IPPROTO_TCP) {
+		if (!has_syn(p->tcp_flags))
+			return STOP_dropped_tcp_without_session;
+		if (state == TCP_ESTABLISHED || state == TCP_V4_FIN || state == TCP_V6_FIN)
+			return STOP_dropped_ports_exhausted; /* of its one port, to this remote */
+	}
+	session->flags = (session->flags & ~SESSION_CLAT) | (p->session_flags & SESSION_CLAT);
+	moved = moves_of(p);
+	if (moved)
+		__sync_fetch_and_add(moved, 1);
+	forget_recent(p);
+	return GO_ON;
+}
+
 /* Let a packet update its session. Expiries are written at most once a second. */
 inline_step enum verdict use_session(struct __sk_buff *skb, const struct config *config,
 				     struct packet *p, struct session *session, __u32 now)
@@ -157,6 +180,8 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 		p->flags |= PACKET_HAIRPIN;
 	}
 	p->zone = session->zone;
+	if (p->direction == DIR_6TO4 && (session->flags ^ p->session_flags) & SESSION_CLAT)
+		STEP(change_prefix(p, session));
 	p->session_flags = session->flags;
 	p->generation = session->generation;
 	if (p->flags & PACKET_FROM_OUTSIDE && !(session->flags & SESSION_OUTSIDE)) {

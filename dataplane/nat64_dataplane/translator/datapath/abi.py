@@ -43,6 +43,7 @@ class ConfigFlag(enum.IntFlag):
     MANY_OUTSIDE = 128
     PORT_DEPENDENT = 256
     ZONES = 512
+    CLAT = 1024
 
 
 class Verdict(enum.IntEnum):
@@ -78,6 +79,7 @@ class SessionFlag(enum.IntFlag):
     PENDING = 16
     INBOUND = 32
     OUTSIDE = 64
+    CLAT = 128
 
 
 class UplinkFlag(enum.IntFlag):
@@ -116,6 +118,7 @@ class SweepHow(enum.IntFlag):
 
 
 BIB_STATIC = 1
+BIB_CLAT = 128
 TCP_SHUT = 0x40
 """Of a session's state: both ends are done with it, so its port may be given back."""
 PORTS_TAKEN, PORTS_USABLE = 0, 1
@@ -123,9 +126,9 @@ PORTS_TAKEN, PORTS_USABLE = 0, 1
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
 CONFIG = struct.Struct(
-    f"=4Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}I4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
+    f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}I4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
 )
-CONFIG_EPOCH = 22
+CONFIG_EPOCH = 24
 """Where the epoch is in CONFIG."""
 ZONE = struct.Struct("=4I")
 MARK = struct.Struct("=II")
@@ -152,7 +155,7 @@ UPLINK = struct.Struct("=III")
 ARP_KEY = struct.Struct("=4sI")
 ARP_ANSWER = struct.Struct("=6sxx")
 FRAGMENT_KEY = struct.Struct("=16s16sIBBH")
-FRAGMENT = struct.Struct("=16s4sII2sHBBBB4x")
+FRAGMENT = struct.Struct("=16s4sII2sHBBBBB3x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")

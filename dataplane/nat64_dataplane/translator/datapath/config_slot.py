@@ -96,6 +96,10 @@ def _config(
         flags |= ConfigFlag.MANY_OUTSIDE
     if not all(uplink.ethernet for uplink in host.uplinks):
         flags |= ConfigFlag.RAW_UPLINKS
+    clat = 0
+    if config.clat:
+        flags |= ConfigFlag.CLAT
+        clat = int(config.clat.prefix.network_address)
     prefix, mask = int(config.prefix.network_address), int(config.prefix.netmask)
     low_bits = (1 << 64) - 1
     times, limits = config.timeouts, config.limits
@@ -115,6 +119,8 @@ def _config(
         prefix & low_bits,
         mask >> 64,
         mask & low_bits,
+        clat >> 64,
+        clat & low_bits,
         96 - config.prefix.prefixlen,
         flags,
         zone_table.default(host.pool, zones),
