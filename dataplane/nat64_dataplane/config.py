@@ -249,6 +249,11 @@ class Config(_Section, frozen=True, kw_only=True):
                 )
 
     @property
+    def prefixes(self) -> tuple[IPv6Network, ...]:
+        """All that this instance translates: `prefix`, and the CLAT prefix if there is one."""
+        return (self.prefix, self.clat.prefix) if self.clat else (self.prefix,)
+
+    @property
     def content_hash(self) -> str:
         """Twelve hex digits that change whenever any field does."""
         return hashlib.sha256(render(self)).hexdigest()[:12]

@@ -65,7 +65,7 @@ DONE = replace(
     prefix_routes=frozenset({FRAGMENTER, ROUTE}),
 )
 HOOKS = {Hook(5, "egress"): 11, Hook(1, "ingress"): 10, Hook(3, "ingress"): 10}
-RULES = nftables_notrack.rules(CONFIG.prefix, CONFIG.interface, tracking=True)
+RULES = nftables_notrack.rules(CONFIG.prefixes, CONFIG.interface, tracking=True)
 
 
 def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> Desired:
@@ -73,11 +73,11 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         instance=config.name,
         interface=config.interface,
         peer="n64p-0",
-        prefix=config.prefix,
+        prefixes=config.prefixes,
         mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
         fragment_mtu=fragmentation_mtu(config),
         programs={"ingress": 10, "egress": 11},
-        rules=nftables_notrack.rules(config.prefix, config.interface, tracking=True),
+        rules=nftables_notrack.rules(config.prefixes, config.interface, tracking=True),
         ranges=pools.owned_ranges(config, facts),
     )
     return replace(wanted, **changes)  # type: ignore[arg-type]
@@ -200,3 +200,20 @@ def test_a_program_of_someone_else_before_ours_is_moved_behind_it() -> None:
     [action] = planned(desired(), observed(ahead={hook: (7, 8)}))
     assert action == actions.MoveFirst(hook, "eth0", (7, 8))
     assert str(action) == "move ingress of eth0 before program 7, 8"
+
+
+def test_both_prefixes_are_routed_and_untracked_and_one_that_is_gone_is_not() -> None:
+    both = parse("{name: default, prefix: 64:ff9b:1::/96, clat: {prefix: '64:ff9b:1:c1a7::/96'}}")
+    other = PrefixRoute(both.prefixes[1], 5, actions.NEXT_HOP, 1520, True)
+    rules = nftables_notrack.rules(both.prefixes, both.interface, tracking=True)
+    assert {(rule.chain, rule.text) for rule in rules - RULES} == {
+        (chain, "ip6 daddr 64:ff9b:1:c1a7::/96 notrack accept")
+        for chain in ("prerouting", "output")
+    }
+    assert planned(desired(both), observed(), both) == [
+        actions.WriteRules(rules),
+        actions.ReplaceRoute(other),
+    ]
+    there = routed(FRAGMENTER, ROUTE, other)
+    assert planned(desired(both), replace(there, rules=rules), both) == []
+    assert planned(desired(), there) == [actions.DeleteRoute(other)]

@@ -161,19 +161,20 @@ def test_config_fields_are_where_python_writes_them() -> None:
         name: int(bits) // 8
         for name, bits in re.findall(r"'(\w+)' type_id=\d+ bits_offset=(\d+)", found[1])
     }
-    marked = list(range(1, 26))
-    values = [*marked[:25]]
+    values = list(range(1, 28))
     packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, b"zones", b"marks", b"hash")
     assert packed[offsets["zones"] : offsets["zones"] + 5] == b"zones"
-    assert packed[offsets["zone"]] == 7
+    assert packed[offsets["zone"]] == 9
     assert packed[offsets["marks"] : offsets["marks"] + 5] == b"marks"
-    assert packed[offsets["marks_used"]] == 22
+    assert packed[offsets["marks_used"]] == 24
     assert packed[offsets["epoch"]] == values[abi.CONFIG_EPOCH]
     assert packed[offsets["mac"] : offsets["mac"] + 6] == b"\xaa" * 6
     assert packed[offsets["hash"] : offsets["hash"] + 4] == b"hash"
-    assert packed[offsets["prefix_shift"]] == 5
-    assert packed[offsets["timeout"]] == 10
-    assert packed[offsets["lowest_ipv6_mtu"]] == 18
+    assert packed[offsets["clat_high"]] == 5
+    assert packed[offsets["flags"]] == values[abi.CONFIG_FLAGS]
+    assert packed[offsets["prefix_shift"]] == 7
+    assert packed[offsets["timeout"]] == 12
+    assert packed[offsets["lowest_ipv6_mtu"]] == 20
 
 
 @needs_object

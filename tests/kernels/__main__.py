@@ -16,6 +16,7 @@ RELEASES = ("bookworm",)
 TESTS = (
     "tests/dataplane/test_program_bindings.py",
     "tests/dataplane/test_program_checksums.py",
+    "tests/dataplane/test_program_clat_prefix.py",
     "tests/dataplane/test_program_flows.py",
     "tests/dataplane/test_program_fragments.py",
     "tests/dataplane/test_program_give_back.py",

@@ -128,6 +128,8 @@ CONTROL = struct.Struct("=IIQ")
 CONFIG = struct.Struct(
     f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}I4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
 )
+CONFIG_FLAGS = 7
+"""Where the flags are in CONFIG."""
 CONFIG_EPOCH = 24
 """Where the epoch is in CONFIG."""
 ZONE = struct.Struct("=4I")

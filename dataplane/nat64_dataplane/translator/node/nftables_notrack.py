@@ -65,23 +65,26 @@ def table_name(instance: str) -> str:
 
 
 def rules(
-    prefix: IPv6Network,
+    prefixes: Collection[IPv6Network],
     interface: str,
     pools: Iterable[tuple[IPv4Network, PortRange]] = (),
     *,
     tracking: bool,
 ) -> frozenset[Rule]:
-    """The packets that must not be tracked if conntrack is `tracking` (those to Pref64, and those
-    that come out of the translator), and the resets that must not leave.
+    """The packets that must not be tracked if conntrack is `tracking` (those to the prefixes, and
+    those that come out of the translator), and the resets that must not leave.
     """
     resets = {
         Rule("output", f"ip saddr {network} tcp sport {ports} tcp flags rst drop")
         for network, ports in pools
     }
     untracked = {
-        Rule("prerouting", f"ip6 daddr {prefix} notrack accept"),
         Rule("fragments", f"iifname {interface} notrack accept"),
-        Rule("output", f"ip6 daddr {prefix} notrack accept"),
+        *(
+            Rule(chain, f"ip6 daddr {prefix} notrack accept")
+            for chain in ("prerouting", "output")
+            for prefix in prefixes
+        ),
     }
     return frozenset(resets | untracked if tracking else resets)
 

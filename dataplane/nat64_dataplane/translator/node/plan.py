@@ -63,7 +63,7 @@ class Desired:
     instance: str
     interface: str
     peer: str
-    prefix: IPv6Network
+    prefixes: tuple[IPv6Network, ...]
     mtu: int
     fragment_mtu: int
     programs: Mapping[Direction, int]
@@ -156,7 +156,7 @@ def _actions(desired: Desired, observed: Observed, view: HostView | None) -> Ite
     fragmenter = IPv4Network(fragmentation_address(link.index))
     routes = (
         PrefixRoute(fragmenter, link.index, None, desired.fragment_mtu, True),
-        PrefixRoute(desired.prefix, link.index, NEXT_HOP, desired.mtu, True),
+        *(PrefixRoute(each, link.index, NEXT_HOP, desired.mtu, True) for each in desired.prefixes),
     )
     for route in routes:
         if route not in facts.prefix_routes:

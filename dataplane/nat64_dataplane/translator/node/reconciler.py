@@ -156,7 +156,7 @@ class Reconciler:
     def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
         facts = observed.facts
         wanted_rules = nftables_notrack.rules(
-            config.prefix,
+            config.prefixes,
             config.interface,
             pools.pool_networks(config, facts),
             tracking=observed.tracking,
@@ -165,7 +165,7 @@ class Reconciler:
             instance=config.name,
             interface=config.interface,
             peer=peer_name(config.name),
-            prefix=config.prefix,
+            prefixes=config.prefixes,
             mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
             fragment_mtu=fragmentation_mtu(config),
             programs=self._ids,

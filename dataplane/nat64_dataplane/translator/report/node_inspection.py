@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import socket
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
     node: dict[str, Any] = {
         "name": config.name,
         "prefix": str(config.prefix),
+        "clatPrefix": str(config.clat.prefix) if config.clat else None,
         "interface": config.interface,
         "kernel": os.uname().release,
         "bpffs": _has_bpffs(),
@@ -88,16 +89,17 @@ def describe(config: Config, found: Facts, routes: list[dict[str, Any]]) -> dict
 
 
 def prefix_routes(ipr: IPRoute, config: Config) -> list[dict[str, Any]]:
-    """Every route, in any table, that is for the prefix or for a part of it."""
+    """Every route, in any table, that is for a prefix or for a part of it."""
     found = []
     for route in ipr.route("dump", family=socket.AF_INET6):
         text = route.get("dst")
-        if text is None or route["dst_len"] < config.prefix.prefixlen:
+        if text is None:
             continue
-        if IPv6Address(text) in config.prefix:
+        net = IPv6Network(f"{text}/{route['dst_len']}")
+        if any(net.subnet_of(prefix) for prefix in config.prefixes):
             found.append(
                 {
-                    "destination": f"{text}/{route['dst_len']}",
+                    "destination": str(net),
                     "interface": link_name(ipr, route.get("oif")),
                     "table": route.get("table"),
                     "ours": route["proto"] == facts.ROUTE_PROTOCOL,

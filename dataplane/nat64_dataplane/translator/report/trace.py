@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
 import dns.exception
@@ -24,6 +24,7 @@ import dns.rdatatype
 from pyroute2 import IPRoute
 
 from nat64_dataplane import pref64
+from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.datapath import abi
@@ -37,8 +38,6 @@ from nat64_dataplane.translator.run_directory import RunDir
 
 DNS_SECONDS = 3
 CONNECT_SECONDS = 3
-_FLAGS = 5
-"""Where the flags are in abi.CONFIG."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     found: dict[str, Any] = {
         "name": config.name,
         "prefix": str(config.prefix),
+        "clatPrefix": str(config.clat.prefix) if config.clat else None,
         "interface": config.interface,
         "programmed": bool(status and status.programmed),
         "reason": status.reason if status else "no agent has run on this node",
@@ -67,9 +67,7 @@ def run(options: argparse.Namespace) -> int:
         where = Where(*_links(ipr, config.interface, options.link, options.client))
         for address in addresses:
             found["destinations"].append(
-                destination(
-                    ipr, datapath, config.prefix, options.client, address, options.port, where
-                )
+                destination(ipr, datapath, config, options.client, address, options.port, where)
             )
     print(json.dumps(found, indent=2))
     return 0
@@ -88,22 +86,25 @@ class Where(NamedTuple):
 def destination(
     ipr: IPRoute,
     datapath: Datapath,
-    prefix: IPv6Network,
+    config: Config,
     client: IPv6Address,
     address: IPv6Address,
     port: int,
     where: Where,
 ) -> dict[str, Any]:
     """Everything about one address."""
+    prefix = next((each for each in config.prefixes if address in each), None)
     found: dict[str, Any] = {
         "address": str(address),
-        "translated": address in prefix,
+        "translated": prefix is not None,
         "route": route_to(ipr, address, client),
     }
-    if address not in prefix:
+    if prefix is None:
         return found
     ipv4 = pref64.extract(prefix, address)
     answer, onward = verdict(datapath, ipv4), route_to(ipr, ipv4)
+    if answer is Verdict.NOT_GLOBAL and prefix != config.prefix:
+        answer = Verdict.ALLOWED  # as policy.h has it: the rule is the well-known prefix's
     with Rehearsal(datapath, datapath.maps, client) as rehearsal:
         decision = rehearsal.syn(where.interface, where.link, address, port)
     open_ = decision.outcome == "translated" and not onward["error"]
@@ -159,7 +160,7 @@ def source_allowed(datapath: Datapath, client: IPv6Address, *, by_link: bool) ->
     slot = _active(datapath)
     config = datapath.map("config").get(abi.U32.pack(slot))
     assert config is not None, "the config map is an array: every slot is there"
-    flags = abi.CONFIG.unpack(config)[_FLAGS]
+    flags = abi.CONFIG.unpack(config)[abi.CONFIG_FLAGS]
     asked = ConfigFlag.SOURCES_LISTED | (ConfigFlag.PODS_KNOWN if by_link else ConfigFlag(0))
     if not flags & asked:
         return True
