@@ -36,6 +36,9 @@ MAX_PER_NODE = 64
 MAX_SHARED = 1 << 16
 """Addresses in a range that nodes share."""
 
+MAX_LIFETIME = 65528
+"""Seconds for which RFC 8781 can say that a prefix is valid."""
+
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
 
 
@@ -196,6 +199,40 @@ class Clat(_Section, frozen=True, kw_only=True):
             )
 
 
+class Advertise(_Section, frozen=True, kw_only=True):
+    """The links on which Router Advertisements tell hosts of the prefix and the route to it."""
+
+    interfaces: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """None: nothing is advertised."""
+    interval: Annotated[int, msgspec.Meta(ge=4, le=1800)] = 600
+    """MaxRtrAdvInterval of RFC 4861 section 6.2.1, in seconds."""
+    route_lifetime: Annotated[int, msgspec.Meta(ge=0, le=MAX_LIFETIME)] | None = None
+    """For how many seconds hosts keep route and prefix; None: three intervals. 0: hosts are told
+    of the prefix only, for three intervals, as another router has the route."""
+
+    def __post_init__(self) -> None:
+        for name in self.interfaces:
+            if not name or len(name.encode()) > 15 or set(name) & set("/ \t\n%"):
+                raise ValueError(f"interfaces: {name!r} is not a link name: at most 15 bytes")
+        if len(set(self.interfaces)) < len(self.interfaces):
+            raise ValueError(f"interfaces {list(self.interfaces)} has one twice")
+        if self.route_lifetime and self.route_lifetime < self.interval:
+            raise ValueError(
+                f"routeLifetime {self.route_lifetime} is less than the interval, {self.interval}: "
+                "hosts would lose the route between two advertisements"
+            )
+
+    @property
+    def seconds_of_route(self) -> int:
+        """The lifetime of the route; 0 where none is advertised."""
+        return 3 * self.interval if self.route_lifetime is None else self.route_lifetime
+
+    @property
+    def seconds_of_prefix(self) -> int:
+        """The lifetime of the prefix."""
+        return self.route_lifetime or 3 * self.interval
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """Everything one translator instance does. Immutable: a change is a new Config."""
 
@@ -223,6 +260,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """IPv4 packets with DF=0 above this size are fragmented (RFC 7915 section 4)."""
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    advertise: Advertise = Advertise()
     listen: str = "[::]:9464"
     """Address of /metrics, /livez and /readyz; empty for none."""
 
@@ -236,6 +274,11 @@ class Config(_Section, frozen=True, kw_only=True):
         if len(self.interface.encode()) > 15 or set(self.interface) & set("/ \t\n%"):
             raise ValueError(f"interface {self.interface!r} is not a link name: at most 15 bytes")
         pref64.check(self.prefix)
+        if self.interface in self.advertise.interfaces:
+            raise ValueError(
+                f"advertise.interfaces has {self.interface!r}, the translator's own link: it has "
+                "no hosts"
+            )
         if self.clat and self.clat.prefix.overlaps(self.prefix):
             raise ValueError(
                 f"clat.prefix {self.clat.prefix} overlaps prefix {self.prefix}: a pod could not "

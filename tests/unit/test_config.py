@@ -28,6 +28,7 @@ def test_what_is_rendered_reads_back_equal() -> None:
           - {protocol: tcp, client: "fd00::1", clientPort: 80, address: 192.0.2.8, port: 8080}
         policy: {allowedSources: ["fd00::/8"], deniedDestinations: [198.51.100.0/24]}
         filtering: AddressDependent
+        advertise: {interfaces: [lan0], interval: 200, routeLifetime: 600}
         limits: {sessions: 4096}
         """
     )
@@ -98,3 +99,39 @@ def test_no_timer_is_shorter_than_rfc_6146_allows(timer: str) -> None:
 
 def test_every_timer_has_its_minimum_tested() -> None:
     assert len(MINIMA) == len(msgspec.structs.fields(config.Timeouts))
+
+
+@pytest.mark.parametrize(
+    ("text", "of_route", "of_prefix"),
+    [
+        ("interfaces: [lan0]", 1800, 1800),
+        ("interfaces: [lan0], interval: 4", 12, 12),
+        ("interfaces: [lan0], interval: 1800", 5400, 5400),
+        ("interfaces: [lan0], interval: 300, routeLifetime: 300", 300, 300),
+        ("interfaces: [lan0], routeLifetime: 65528", 65528, 65528),
+        ("interfaces: [lan0], interval: 200, routeLifetime: 0", 0, 600),
+    ],
+)
+def test_what_is_advertised_lasts_three_intervals_unless_told_otherwise(
+    text: str, of_route: int, of_prefix: int
+) -> None:
+    advertise = config.parse(f"name: a\nadvertise: {{{text}}}").advertise
+    assert (advertise.seconds_of_route, advertise.seconds_of_prefix) == (of_route, of_prefix)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval: 3", "advertise.interval: 3"),
+        ("interval: 1801", "advertise.interval: 1801"),
+        ("interval: 600, routeLifetime: 599", "routeLifetime 599 is less than the interval, 600"),
+        ("routeLifetime: 65529", "advertise.routeLifetime: 65529"),
+        ("interfaces: ['a b']", "'a b' is not a link name"),
+        ("interfaces: [a, a]", r"interfaces \['a', 'a'\] has one twice"),
+        ("interfaces: [nat64-a]", "the translator's own link"),
+        ("interfaces: lan0", "advertise.interfaces: 'lan0'"),
+    ],
+)
+def test_bad_advertisement_is_refused_with_field_value_and_rule(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        config.parse(f"name: a\nadvertise: {{{text}}}")

@@ -52,7 +52,7 @@ def test_a_new_warning_is_a_change_of_status_and_none_of_what_is_programmed() ->
         warnings=(warn("NoNftables"),),
     )
     assert not warned.same_as(STATUS)
-    assert warned.same_but_warnings(STATUS)
+    assert warned.same_state(STATUS)
 
 
 def test_readyz_stays_ok_and_names_the_warnings() -> None:

@@ -25,13 +25,17 @@ from pyroute2 import IPRoute
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
+from nat64_dataplane.translator.advertise import links
+from nat64_dataplane.translator.advertise.advertiser import Advertiser
+from nat64_dataplane.translator.advertise.record import Record
 from nat64_dataplane.translator.config_source import ConfigSource
+from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.node import facts, netlink_monitor, pools
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
-from nat64_dataplane.translator.node_warning import NodeWarning
+from nat64_dataplane.translator.node_warning import NodeWarning, ordered
 from nat64_dataplane.translator.report import probes
 from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR, RunDir, Status
@@ -79,6 +83,8 @@ class Agent:
         self.state = AgentState(config, status, warnings=status.warnings)
         if self._source.error:
             self._refuse(self._source.error)
+        self._advertiser = Advertiser(Record(self.run_dir.path), self.state.advertisements)
+        self._links: dict[str, links.AdvertisingLink] = {}
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -117,6 +123,7 @@ class Agent:
             asyncio.create_task(self._supervise(instance)),
             asyncio.create_task(self._sweep(instance)),
             asyncio.create_task(self._watch_file()),
+            asyncio.create_task(self._advertiser.run()),
             asyncio.create_task(self._stop.wait()),
         ]
         try:
@@ -142,9 +149,11 @@ class Agent:
             except DataplaneError as error:
                 self.state.failures += 1
                 self.state.settled = False
+                await self._advertise(config, None)
                 self._publish(_reason(error), programmed=False)
                 pause = _RETRY_SECONDS
             else:
+                await self._advertise(config, settled.view)
                 self._settled(settled)
                 pause = _RESYNC_SECONDS
             self.state.notrack_error = instance.notrack_error
@@ -152,6 +161,21 @@ class Agent:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
                 await asyncio.sleep(_SETTLE_SECONDS)
+
+    async def _advertise(self, config: Config, view: HostView | None) -> None:
+        """`view` is what packets are translated by; None where they aren't."""
+        if names := self._advertiser.names(config):
+            try:
+                self._links = await self._in_kernel(links.read, names, self._links)
+            except HostError as error:
+                log.warning("advertising goes on as before: %s", error)
+                return
+        self._advertiser.follow(
+            config,
+            self._links if names else {},
+            healthy=view is not None,
+            strangers=view.strangers if view else frozenset(),
+        )
 
     def _check_pools(self, config: Config) -> None:
         if not config.pools:
@@ -169,7 +193,7 @@ class Agent:
         uplinks = ", ".join(uplink.name for uplink in settled.view.uplinks)
         pool = {each.address for each in settled.view.pool}
         addresses = str(min(pool)) + (f" and {len(pool) - 1} more" if len(pool) > 1 else "")
-        self._note_warnings(settled.warnings)
+        self._note_warnings(ordered((*settled.warnings, *self._advertiser.warnings)))
         self._publish(
             f"Programmed: {self.state.config.prefix} translates to {addresses} over {uplinks}",
             programmed=True,
@@ -201,10 +225,11 @@ class Agent:
             config_hash=config.content_hash,
             since=time.time(),
             warnings=self.state.warnings,
+            advertised=self._advertiser.advertised,
         )
         if status.same_as(self.state.status) and self.run_dir.status_path.exists():
             return
-        if status.same_but_warnings(self.state.status):
+        if status.same_state(self.state.status):
             status = replace(status, since=self.state.status.since)
         else:
             log.log(logging.INFO if programmed else logging.WARNING, "%s", reason)

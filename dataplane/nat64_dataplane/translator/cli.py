@@ -16,9 +16,10 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from nat64_dataplane import log_format
-from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
+from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import agent, config_file
+from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.node import capabilities, facts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
 from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
@@ -198,6 +199,12 @@ def _prepare(options: argparse.Namespace) -> int:
         found, ra_links = facts.read(ipr), node_sysctls.links_with_ra(ipr)
     for line in node_sysctls.prepare(config, found, ra_links, options.run_dir):
         print(line)
+    try:
+        for line in withdrawal.withdraw(options.run_dir / config.name, config):
+            print(f"withdrawn: {line}")
+    except (HostError, OSError) as error:
+        # The agent tries on, and hosts forget in the end: no reason not to translate.
+        print(f"nat64-translator: {error}", file=sys.stderr)
     return EXIT_OK
 
 
@@ -206,6 +213,8 @@ def _remove(options: argparse.Namespace) -> int:
     removal = Removal(config.name if config else options.name, options.pins, options.run_dir)
     for line in removal.run():
         print(f"removed {line}", flush=True)
+    for note in removal.notes:
+        print(f"nat64-translator: {note}", file=sys.stderr)
     for failure in removal.failures:
         print(f"nat64-translator: not removed: {failure}", file=sys.stderr)
     for setting in removal.unrestored:

@@ -71,3 +71,9 @@ class HostView:
     """By which links a zone leaves, where that is known: by interface index."""
     marks: tuple[tuple[int, int], ...] = ()
     """Value and mask of the packets' marks that policy rules ask for."""
+
+    @property
+    def strangers(self) -> frozenset[int]:
+        """Interface indexes of the links from which only listed sources are translated."""
+        external = {uplink.ifindex for uplink in self.uplinks if uplink.external}
+        return frozenset(external.union(self.outside))

@@ -73,6 +73,14 @@ REASONS: dict[str, Reason] = {
         "look at what the client does: `kubectl nat64 bib --node`; if it may, raise the limit of "
         "this name in spec.limits, or add ports to spec.pools where its share is used up",
     ),
+    "NotAdvertised": Reason(
+        "the prefix isn't advertised on a link that spec.advertise names",
+        "bring the link up with a link-local address, or take it out of spec.advertise.interfaces",
+    ),
+    "AdvertisedToNobody": Reason(
+        "the prefix is advertised on a link whose hosts are strangers: their packets are dropped",
+        "list the hosts' network, and the pods', in spec.policy.allowedSources",
+    ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
         "load the module nf_tables, or keep conntrack and masquerade rules off this node",

@@ -10,6 +10,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.errors import DataplaneError, HostError
+from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.node import facts, nftables_notrack, node_sysctls
 from nat64_dataplane.translator.node.netlink_host import Host
@@ -28,6 +29,8 @@ class Removal:
         self.pins = pins
         self.root = run_dir
         self.failures: list[str] = []
+        self.notes: list[str] = []
+        """What people should know, though it is no failure."""
         self.unrestored: list[str] = []
         """Sysctls that an unprivileged process can't put back; everything else is gone."""
 
@@ -35,8 +38,16 @@ class Removal:
         """Yield a line for each thing removed. Raises BusyError while an agent runs."""
         run_dir = RunDir(self.root, self.instance)
         with run_dir.locked(wait=_LOCK_SECONDS):
-            # The link goes first, and the route with it, so clients get an error at once.
-            for step in (self._links, self._hooks, self._rules, self._pins, self._settings):
+            # Hosts are told before they lose it. Then the link goes, and the route with it, so
+            # that clients get an error at once.
+            for step in (
+                self._advertisements,
+                self._links,
+                self._hooks,
+                self._rules,
+                self._pins,
+                self._settings,
+            ):
                 yield from self._tried(step)
             run_dir.remove()
 
@@ -45,6 +56,13 @@ class Removal:
             yield from step()
         except (DataplaneError, OSError, NetlinkError) as error:
             self.failures.append(str(error))
+
+    def _advertisements(self) -> Iterator[str]:
+        try:
+            yield from withdrawal.withdraw(self.root / self.instance)
+        except (HostError, OSError) as error:
+            # It must not hold up the rest: hosts forget after the lifetime that they were told.
+            self.notes.append(f"not withdrawn, hosts keep it for its lifetime: {error}")
 
     def _links(self) -> Iterator[str]:
         with IPRoute(strict_check=True) as ipr:

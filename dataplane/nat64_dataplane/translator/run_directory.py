@@ -29,10 +29,13 @@ from nat64_dataplane.translator.node_warning import NodeWarning
 
 DEFAULT_RUN_DIR = Path("/run/nat64-operator")
 _CLAIM = "claim.json"
+_OTHERS = ("advertised.json", "advertised.new")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What `status.json` holds. `since` is the Unix time of the last change but to warnings."""
+    """What `status.json` holds. `since` is the Unix time at which packets began to be translated
+    like this, or ceased to be.
+    """
 
     prefix: str
     programmed: bool
@@ -42,14 +45,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     since: float
     warnings: tuple[NodeWarning, ...] = ()
     """What is wrong although packets are translated."""
+    advertised: tuple[str, ...] = ()
+    """The links on which hosts are offered the prefix by Router Advertisements."""
 
     def same_as(self, other: Status | None) -> bool:
         """Whether nothing but the time differs."""
         return other is not None and msgspec.structs.replace(other, since=self.since) == self
 
-    def same_but_warnings(self, other: Status) -> bool:
-        """Whether nothing but the warnings and the time differs."""
-        return self.same_as(msgspec.structs.replace(other, warnings=self.warnings))
+    def same_state(self, other: Status) -> bool:
+        """Whether nothing but the warnings, the advertised links and the time differs."""
+        return self.same_as(
+            msgspec.structs.replace(other, warnings=self.warnings, advertised=self.advertised)
+        )
 
 
 class RunDir:
@@ -115,7 +122,7 @@ class RunDir:
 
     def remove(self) -> None:
         """Delete the directory's files and the directory, as far as it holds only ours."""
-        for name in ("status.json", "status.new", _CLAIM, "claim.new", "lock"):
+        for name in ("status.json", "status.new", _CLAIM, "claim.new", *_OTHERS, "lock"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()

@@ -13,6 +13,7 @@ _RTMGRP = (
     | 0x10  # IPv4 addresses
     | 0x40  # IPv4 routes
     | 0x80  # IPv4 policy rules
+    | 0x100  # IPv6 addresses
     | 0x400  # IPv6 routes
     | 1 << 23  # settings of links
     | 1 << 31  # nexthop objects

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nat64_dataplane.config import Config
+from nat64_dataplane.translator.advertise.counters import Counters
 from nat64_dataplane.translator.node_warning import NodeWarning
 from nat64_dataplane.translator.run_directory import Status
 
@@ -59,6 +60,7 @@ class AgentState:
     """How many repairs there were, by what was done."""
     failures: int = 0
     sweeps: SweepTotals = field(default_factory=SweepTotals)
+    advertisements: Counters = field(default_factory=Counters)
 
     @property
     def unready(self) -> str:

@@ -102,6 +102,42 @@ class Collector(BaseCollector):
             counter = CounterMetricFamily(f"nat64_{metric}", text, labels=("gateway",))
             counter.add_metric((name,), number)
             yield counter
+        yield from self._advertisements()
+
+    def _advertisements(self) -> Iterator[Metric]:
+        name, counted = self._state.config.name, self._state.advertisements
+        on = GaugeMetricFamily(
+            "nat64_advertised",
+            "Whether hosts on a link are offered the prefix",
+            labels=("gateway", "interface"),
+        )
+        offered = self._state.status.advertised
+        for interface in self._state.config.advertise.interfaces:
+            on.add_metric((name, interface), interface in offered)
+        yield on
+        for metric, text, label, counts in (
+            ("advertisements_sent", "Router Advertisements sent", "kind", counted.sent),
+            (
+                "solicitations_dropped",
+                "Router Solicitations that are not valid",
+                "reason",
+                counted.dropped,
+            ),
+        ):
+            family = CounterMetricFamily(
+                f"nat64_{metric}", text, labels=("gateway", "interface", label)
+            )
+            for (interface, value), count in sorted(counts.items()):
+                family.add_metric((name, interface, value), count)
+            yield family
+        for metric, text, plain in (
+            ("advertisements_failed", "Router Advertisements that were not sent", counted.failed),
+            ("solicitations_received", "Router Solicitations that came in", counted.received),
+        ):
+            family = CounterMetricFamily(f"nat64_{metric}", text, labels=("gateway", "interface"))
+            for interface, count in sorted(plain.items()):
+                family.add_metric((name, interface), count)
+            yield family
 
     def _maps(self) -> Iterator[Metric]:
         name, source = self._state.config.name, self._source
