@@ -19,25 +19,23 @@ import msgspec
 import yaml
 
 from nat64_dataplane import pref64
+from nat64_dataplane.config_sections import Advertise, Clat, Limits, Section, Timeouts
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.special_purpose import NEVER_FORWARDED
+
+__all__ = ["Advertise", "Clat", "Config", "Limits", "Policy", "Pool", "Timeouts", "parse", "render"]
 
 SCHEMA_VERSION = 1
 NODE_ADDRESS = "node"
 """The pool address that stands for the node's own IPv4 address, as its default route uses it."""
 
-CLAT_LENGTH = 96
-"""Of the prefix of the pods' CLAT: the only length that its program and the translator read."""
 
 MAX_POOLS = 64
 MAX_POLICY_RANGES = 256
 MAX_PER_NODE = 64
 MAX_SHARED = 1 << 16
 """Addresses in a range that nodes share."""
-
-MAX_LIFETIME = 65528
-"""Seconds for which RFC 8781 can say that a prefix is valid."""
 
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
 
@@ -50,13 +48,7 @@ class Filtering(enum.Enum):
     ADDRESS_DEPENDENT = "AddressDependent"
 
 
-class _Section(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
-):
-    """One section of the file."""
-
-
-class Pool(_Section, frozen=True, kw_only=True):
+class Pool(Section, frozen=True, kw_only=True):
     """IPv4 addresses and the ports on each that mappings may take.
 
     `addresses` is `node`, or an address or range as in `192.0.2.8/29`. The default ports stay
@@ -113,7 +105,7 @@ class Pool(_Section, frozen=True, kw_only=True):
             ) from None
 
 
-class StaticMapping(_Section, frozen=True, kw_only=True):
+class StaticMapping(Section, frozen=True, kw_only=True):
     """A BIB entry that exists from the start and never expires (RFC 6146 section 3.1)."""
 
     protocol: str
@@ -127,7 +119,7 @@ class StaticMapping(_Section, frozen=True, kw_only=True):
             raise ValueError(f"{self.protocol!r} is not a protocol: tcp, udp or icmp")
 
 
-class Policy(_Section, frozen=True, kw_only=True):
+class Policy(Section, frozen=True, kw_only=True):
     """What may be translated.
 
     With no `allowed_sources`, any IPv6 source may open sessions, save packets that came in
@@ -147,93 +139,7 @@ class Policy(_Section, frozen=True, kw_only=True):
     denied_destinations: Annotated[tuple[IPv4Network, ...], msgspec.Meta(max_length=256)] = ()
 
 
-class Timeouts(_Section, frozen=True, kw_only=True):
-    """Idle times in seconds after which a session is gone (RFC 6146 section 4)."""
-
-    udp: Annotated[int, msgspec.Meta(ge=120, le=86400)] = 300
-    icmp: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 60
-    tcp_established: Annotated[int, msgspec.Meta(ge=7200, le=604800)] = 7440
-    tcp_transitory: Annotated[int, msgspec.Meta(ge=240, le=86400)] = 240
-    tcp_incoming_syn: Annotated[int, msgspec.Meta(ge=6, le=86400)] = 6
-    fragment: Annotated[int, msgspec.Meta(ge=2, le=60)] = 2
-
-
-class Limits(_Section, frozen=True, kw_only=True):
-    """Bounds on state. `0` in a per-client limit means that there is none."""
-
-    sessions: Annotated[int, msgspec.Meta(ge=1024, le=16_777_216)] = 262_144
-    sessions_per_client: Annotated[int, msgspec.Meta(ge=0, le=16_777_216)] | None = None
-    """Sessions that one client has opened and that are not closed; None: an eighth of `sessions`,
-    so that no client can keep the others out (RFC 6888 REQ-5)."""
-    ports_per_client: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    new_sessions_per_second_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-
-    @property
-    def of_one_client(self) -> int:
-        """Sessions that one client may have open; 0 for no limit."""
-        default = self.sessions // 8
-        return default if self.sessions_per_client is None else self.sessions_per_client
-
-
-class Clat(_Section, frozen=True, kw_only=True):
-    """IPv4 literals in pods (464XLAT, RFC 6877): the prefix towards which the pods' own CLAT sends.
-
-    It stands for IPv4 as `prefix` does, over the same pools, bindings and limits. Being a prefix of
-    its own, it lets a pod tell the replies that its CLAT must translate from all others.
-    """
-
-    prefix: IPv6Network
-
-    def __post_init__(self) -> None:
-        if self.prefix.prefixlen != CLAT_LENGTH:
-            raise ValueError(
-                f"prefix {self.prefix} has length /{self.prefix.prefixlen}: the pods' CLAT takes "
-                f"/{CLAT_LENGTH} only, of the lengths of RFC 6052"
-            )
-        pref64.check(self.prefix)
-        if self.prefix == pref64.WELL_KNOWN:
-            raise ValueError(
-                f"prefix {self.prefix} is the well-known prefix, which must not stand for private "
-                "IPv4 addresses (RFC 6052 section 3.1), and a literal may be one: take one inside "
-                f"{pref64.LOCAL_USE} (RFC 8215) or of your own"
-            )
-
-
-class Advertise(_Section, frozen=True, kw_only=True):
-    """The links on which Router Advertisements tell hosts of the prefix and the route to it."""
-
-    interfaces: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """None: nothing is advertised."""
-    interval: Annotated[int, msgspec.Meta(ge=4, le=1800)] = 600
-    """MaxRtrAdvInterval of RFC 4861 section 6.2.1, in seconds."""
-    route_lifetime: Annotated[int, msgspec.Meta(ge=0, le=MAX_LIFETIME)] | None = None
-    """For how many seconds hosts keep route and prefix; None: three intervals. 0: hosts are told
-    of the prefix only, for three intervals, as another router has the route."""
-
-    def __post_init__(self) -> None:
-        for name in self.interfaces:
-            if not name or len(name.encode()) > 15 or set(name) & set("/ \t\n%"):
-                raise ValueError(f"interfaces: {name!r} is not a link name: at most 15 bytes")
-        if len(set(self.interfaces)) < len(self.interfaces):
-            raise ValueError(f"interfaces {list(self.interfaces)} has one twice")
-        if self.route_lifetime and self.route_lifetime < self.interval:
-            raise ValueError(
-                f"routeLifetime {self.route_lifetime} is less than the interval, {self.interval}: "
-                "hosts would lose the route between two advertisements"
-            )
-
-    @property
-    def seconds_of_route(self) -> int:
-        """The lifetime of the route; 0 where none is advertised."""
-        return 3 * self.interval if self.route_lifetime is None else self.route_lifetime
-
-    @property
-    def seconds_of_prefix(self) -> int:
-        """The lifetime of the prefix."""
-        return self.route_lifetime or 3 * self.interval
-
-
-class Config(_Section, frozen=True, kw_only=True):
+class Config(Section, frozen=True, kw_only=True):
     """Everything one translator instance does. Immutable: a change is a new Config."""
 
     version: int = SCHEMA_VERSION
@@ -327,11 +233,13 @@ def parse(text: str | bytes) -> Config:
 def render(config: Config) -> bytes:
     """Write a config as the JSON that `parse` reads back to an equal Config.
 
-    Without a CLAT it is what it was before there was one: an upgrade must not look like a change.
+    Without what is new it is what it was before: an upgrade must not look like a change.
     """
     fields = msgspec.to_builtins(config, enc_hook=_encode)
     if config.clat is None:
         del fields["clat"]
+    if config.advertise == Advertise():
+        del fields["advertise"]
     return msgspec.json.encode(fields)
 
 

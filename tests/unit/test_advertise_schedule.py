@@ -258,7 +258,7 @@ def test_whatever_happens_the_rate_is_kept_and_hosts_end_up_knowing_how_things_a
     assert all(gap >= 3 - SLACK for gap in one.gaps)
     one.schedule.usable(one.now, True)
     one.passes(100 + 4 * interval)
-    lifetimes = {}  # as a host that hears everything has them
+    lifetimes: dict[IPv6Network, int] = {}  # as a host that hears everything has them
     for _, _, what in one.sent:
         lifetimes |= {each.prefix: each.route_lifetime for each in what}
     assert {p for p, seconds in lifetimes.items() if seconds} == (

@@ -45,6 +45,13 @@ def test_status_adds_drops_of_all_nodes() -> None:
     assert "no policies" in text
 
 
+def test_status_shows_where_the_prefix_is_advertised() -> None:
+    text = status.render(status.build([], [], [report(advertised=["eth1", "lan0"])]), Paint(False))
+    assert "ADVERTISED ON" in text
+    assert "eth1, lan0" in text
+    assert "ADVERTISED" not in status.render(status.build([], [], [report()]), Paint(False))
+
+
 def test_ports_are_those_of_the_fullest_protocol_over_all_addresses() -> None:
     pools = [pool("tcp", 10), pool("tcp", 10), pool("udp", 30), pool("icmp", 1)]
     assert status.fullest(pools) == (30, 100)

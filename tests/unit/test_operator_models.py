@@ -14,6 +14,7 @@ from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway, GatewaySpec, Pool
 from nat64_operator.api.host_ports import DERIVED_PORTS, derived_ports
 from nat64_operator.api.policy import Policy, PolicySpec, words
+from nat64_operator.errors import InvalidObjectError
 from nat64_operator.render.sidecar_corefile import render_corefile
 from tests.unit.policy_specs import defaulted, fields, fields_set, schema
 
@@ -80,6 +81,7 @@ def test_every_option_of_the_translator_can_be_set() -> None:
             }
         ],
         uplinks=["eth0"],
+        advertise={"interfaces": ["eth1"], "intervalSeconds": 200, "routeLifetimeSeconds": 900},
         interfaceName="nat",
         staticMappings=[
             {
@@ -241,3 +243,25 @@ def test_fields_that_a_later_version_adds_do_no_harm() -> None:
     stored = yaml.safe_load((STORED / "nat64gateway-v1alpha1.yaml").read_text())
     later = {**stored, "spec": {**stored["spec"], "topology": "Gateway"}}
     assert Gateway.parse(later).spec == Gateway.parse(stored).spec
+
+
+@pytest.mark.parametrize(
+    ("advertise", "says"),
+    [
+        ({"interfaces": ["eth1"], "intervalSeconds": 3}, "advertise: .*>= 4"),
+        ({"interfaces": ["eth1"], "routeLifetimeSeconds": 599}, "advertise: .*599 is less than"),
+        ({"interfaces": ["eth1"], "routeLifetimeSeconds": 65529}, "advertise: .*<= 65528"),
+        ({"interfaces": ["nat64-default"]}, "advertise.*the translator's own link"),
+    ],
+)
+def test_an_advertisement_that_was_stored_before_its_rule_is_refused(
+    advertise: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidObjectError, match=f"spec: {says}"):
+        gateway(advertise=advertise).config()
+
+
+def test_what_is_advertised_by_default_are_the_translators_own_times() -> None:
+    made = gateway(advertise={"interfaces": ["eth1"]}).config().advertise
+    assert made == config.Advertise(interfaces=("eth1",))
+    assert (made.seconds_of_route, made.seconds_of_prefix) == (1800, 1800)

@@ -144,3 +144,15 @@ def test_an_upgrade_of_the_operator_alone_replaces_no_pod() -> None:
     read = Gateway.parse(DEFAULT)
     made = gateway.daemon_set(read, read.config(), SETTINGS)["spec"]["template"]
     assert json.dumps(made, indent=1, sort_keys=True) + "\n" == STORED.read_text()
+
+
+def test_only_a_translator_that_advertises_may_open_a_raw_socket() -> None:
+    def rights(**spec: object) -> list[str]:
+        read = Gateway.parse({**DEFAULT, "spec": spec})
+        template = gateway.daemon_set(read, read.config(), SETTINGS)["spec"]["template"]
+        (translator,) = (c for c in template["spec"]["containers"] if c["name"] == "translator")
+        found: list[str] = translator["securityContext"]["capabilities"]["add"]
+        return found
+
+    assert "NET_RAW" not in rights()
+    assert {*rights(advertise={"interfaces": ["eth1"]})} - {*rights()} == {"NET_RAW"}

@@ -14,9 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -28,21 +26,19 @@ from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator.advertise import links
 from nat64_dataplane.translator.advertise.advertiser import Advertiser
 from nat64_dataplane.translator.advertise.record import Record
+from nat64_dataplane.translator.agent_options import Options
 from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.node import facts, netlink_monitor, pools
 from nat64_dataplane.translator.node.actions import Action, Apply
-from nat64_dataplane.translator.node.netlink_host import AttachBy
 from nat64_dataplane.translator.node.reconciler import Settled
 from nat64_dataplane.translator.node_warning import NodeWarning, ordered
 from nat64_dataplane.translator.report import probes
 from nat64_dataplane.translator.report.agent_state import AgentState
-from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR, RunDir, Status
+from nat64_dataplane.translator.run_directory import RunDir, Status
 
 T = TypeVar("T")
-
-DEFAULT_PINS = Path("/sys/fs/bpf/nat64-operator")
 
 _RESYNC_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
@@ -56,19 +52,6 @@ LONGEST_PAUSE = 30.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Where things are; the config file says what to do."""
-
-    config: Path
-    pins: Path = DEFAULT_PINS
-    run_dir: Path = DEFAULT_RUN_DIR
-    attach_by: AttachBy = "auto"
-    node_file: Path | None = None
-    node: str = ""
-    """This node, as the node file names it."""
-
-
 class Agent:
     """Runs until told to stop. Detaches nothing when it does."""
 
@@ -79,7 +62,7 @@ class Agent:
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status is still true: what it set up translates whether an agent runs or
         # not.
-        status = self.run_dir.read_status() or _starting(config)
+        status = self.run_dir.read_status() or Status.starting(config)
         self.state = AgentState(config, status, warnings=status.warnings)
         if self._source.error:
             self._refuse(self._source.error)
@@ -301,16 +284,6 @@ def _node_address() -> list[IPv4Address]:
     with contextlib.suppress(HostError), IPRoute(strict_check=True) as ipr:
         return [pools.node_address(facts.read(ipr))]
     return []
-
-
-def _starting(config: Config) -> Status:
-    return Status(
-        prefix=str(config.prefix),
-        programmed=False,
-        reason="Starting: nothing is set up yet",
-        config_hash=config.content_hash,
-        since=time.time(),
-    )
 
 
 def _reason(error: DataplaneError) -> str:

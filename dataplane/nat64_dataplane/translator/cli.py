@@ -18,7 +18,7 @@ from pyroute2 import IPRoute
 from nat64_dataplane import log_format
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
-from nat64_dataplane.translator import agent, config_file
+from nat64_dataplane.translator import agent, agent_options, config_file
 from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.node import capabilities, facts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--pins",
             type=Path,
-            default=agent.DEFAULT_PINS,
+            default=agent_options.DEFAULT_PINS,
             help="where state is pinned, on bpffs (default: %(default)s)",
         )
         one.add_argument(
@@ -177,7 +177,7 @@ def _run(options: argparse.Namespace) -> int:
         _prepare(options)
     asyncio.run(
         agent.Agent(
-            agent.Options(
+            agent_options.Options(
                 config=options.config,
                 pins=options.pins,
                 run_dir=options.run_dir,

@@ -48,6 +48,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     advertised: tuple[str, ...] = ()
     """The links on which hosts are offered the prefix by Router Advertisements."""
 
+    @classmethod
+    def starting(cls, config: Config) -> Status:
+        """That of an instance of which nothing is known yet."""
+        return cls(
+            prefix=str(config.prefix),
+            programmed=False,
+            reason="Starting: nothing is set up yet",
+            config_hash=config.content_hash,
+            since=time.time(),
+        )
+
     def same_as(self, other: Status | None) -> bool:
         """Whether nothing but the time differs."""
         return other is not None and msgspec.structs.replace(other, since=self.since) == self

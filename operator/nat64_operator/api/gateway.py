@@ -111,6 +111,28 @@ class Limits(Spec, frozen=True, kw_only=True):
     new_sessions_per_second_per_client: int = 0
 
 
+class Advertise(Spec, frozen=True, kw_only=True):
+    """The links on which hosts are told of the prefix."""
+
+    interfaces: tuple[str, ...]
+    interval_seconds: int = 600
+    route_lifetime_seconds: int | None = None
+
+    def config(self) -> config.Advertise:
+        """As the translator's config has it. Raises ValueError, also for values that the API server
+        would refuse.
+        """
+        values = {
+            "interfaces": self.interfaces,
+            "interval": self.interval_seconds,
+            "routeLifetime": self.route_lifetime_seconds,
+        }
+        try:
+            return msgspec.convert(values, config.Advertise)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"advertise: {error}") from error
+
+
 class HostPorts(Spec, frozen=True, kw_only=True):
     """Ports on the node; those not set are derived from the gateway's name."""
 
@@ -150,6 +172,7 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     tolerations: tuple[dict[str, Any], ...] = ({"operator": "Exists"},)
     pools: tuple[Pool, ...] = (Pool(),)
     uplinks: tuple[str, ...] = ()
+    advertise: Advertise | None = None
     interface_name: str | None = None
     static_mappings: tuple[StaticMapping, ...] = ()
     policy: Policy = Policy()
@@ -212,6 +235,7 @@ class Gateway(Resource, frozen=True):
                     }
                 ),
                 limits=config.Limits(**msgspec.structs.asdict(spec.limits)),
+                advertise=spec.advertise.config() if spec.advertise else config.Advertise(),
                 listen=f"[::]:{self.ports.translator}",
             )
         except (ValueError, ConfigError) as error:

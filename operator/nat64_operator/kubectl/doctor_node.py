@@ -70,6 +70,8 @@ def room(status: dict[str, Any], agent: Agent) -> Iterator[Step]:
         yield stop("translator", status["reason"] or "not programmed", _log_of(agent))
         return
     yield ok("translator", "programmed")
+    if links := status.get("advertised"):
+        yield ok("advertisement", f"hosts on {', '.join(links)} are told of the prefix")
     for warning in status.get("warnings") or ():
         yield note("warning", f"{warning['reason']}: {warning['message']}", warning["remedy"])
     for pool in status.get("pools") or ():

@@ -85,6 +85,7 @@ def node(report: Report) -> dict[str, Any]:
         "ports": available if pools else None,
         "pools": pools,
         "drops": data.get("drops") or [],
+        "advertised": data.get("advertised") or [],
         "warnings": data.get("warnings") or [],
     }
 
@@ -118,6 +119,12 @@ def render(status: dict[str, Any], paint: Paint) -> str:
     if status["nodes"]:
         titles = ("NODE", "GATEWAY", "PROGRAMMED", "SESSIONS", "PORTS", "DROPPED", "REASON")
         parts.append(table(titles, map(_node_row, status["nodes"]), paint))
+    if advertising := [entry for entry in status["nodes"] if entry["advertised"]]:
+        links = [
+            (entry["node"], entry["gateway"], ", ".join(entry["advertised"]))
+            for entry in advertising
+        ]
+        parts.append(table(("NODE", "GATEWAY", "ADVERTISED ON"), links, paint))
     if warnings := list(_warning_rows(status["nodes"])):
         parts.append(table(("WARNING", "NODES", "MESSAGE", "DO"), warnings, paint))
     if status["drops"]:

@@ -20,6 +20,8 @@ DNS64_USER = 65532
 # Every capability is dropped except those that the translator uses: links, routes and tc hooks;
 # programs and maps; packet access that the verifier grants only with it.
 TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
+ADVERTISING_CAPABILITIES = (*TRANSLATOR_CAPABILITIES, "NET_RAW")
+"""Router Advertisements need a raw socket: only a translator that sends them may open one."""
 
 READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
 """A sidecar that no longer answers leaves the Service within two seconds. Until then CoreDNS may
@@ -52,8 +54,11 @@ def privileged(settings: Settings, command: str) -> dict[str, Any]:
     }
 
 
-def translator(settings: Settings, port: int, command: list[str]) -> dict[str, Any]:
+def translator(
+    settings: Settings, port: int, command: list[str], *, advertises: bool = False
+) -> dict[str, Any]:
     """The translator's container. `port` serves its metrics and probes."""
+    capabilities = ADVERTISING_CAPABILITIES if advertises else TRANSLATOR_CAPABILITIES
     return {
         "name": "translator",
         "image": settings.dataplane_image,
@@ -69,7 +74,7 @@ def translator(settings: Settings, port: int, command: list[str]) -> dict[str, A
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "runAsUser": 0,
-            "capabilities": {"drop": ["ALL"], "add": list(TRANSLATOR_CAPABILITIES)},
+            "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
             # The runtimes' default profile refuses writes under /sys, where the pins are.
             "appArmorProfile": {"type": "Unconfined"},
             **_selinux(settings),

@@ -110,7 +110,12 @@ def daemon_set(
     pod["containers"] = [
         {
             **containers.with_node_file(
-                containers.translator(settings, gateway.ports.translator, ["run"])
+                containers.translator(
+                    settings,
+                    gateway.ports.translator,
+                    ["run"],
+                    advertises=bool(translator.advertise.interfaces),
+                )
             ),
             "resources": translator_resources(
                 settings.translator_resources, translator.limits.sessions
