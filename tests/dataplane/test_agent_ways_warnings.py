@@ -56,6 +56,16 @@ def test_a_rule_about_the_node_itself_is_named(lab: Line, nat64: Translator) -> 
     wait_for("its end", lambda: gone(nat64, "RuleNotFollowed"))
 
 
+def test_a_route_that_takes_the_prefix_away_is_named(lab: Line, nat64: Translator) -> None:
+    assert not warned(nat64, "PrefixRoutedElsewhere")
+    lab.node.ip("route add 64:ff9b:1::/96 via fd64:1::99 dev pod0 metric 100")
+    wait_for("a warning", lambda: "by pod0" in warned(nat64, "PrefixRoutedElsewhere"))
+    assert nat64.get("readyz")[0] == 200
+    lab.node.ip("route del 64:ff9b:1::/96 via fd64:1::99 dev pod0 metric 100")
+    wait_for("its end", lambda: gone(nat64, "PrefixRoutedElsewhere"))
+    assert lab.curl("ok") == "ok"
+
+
 def test_a_way_out_without_any_reply_is_named_until_one_comes(lab: Line, nat64: Translator) -> None:
     lab.router.sysctl(net__ipv4__ip_forward=0)
     lab.pod.run(sys.executable, "-c", _SYNS, str(SERVER))

@@ -35,6 +35,11 @@ REASONS: dict[str, Reason] = {
         "moved behind it: if it ends the chain, replies never reach the translator",
         "`bpftool net show` and `bpftool prog show id N` name it: make it attach after others",
     ),
+    "PrefixRoutedElsewhere": Reason(
+        "another route of this node leads the prefix elsewhere: packets never reach the translator",
+        "`ip -6 route get` an address of the prefix shows it; keep that route off the node, as one "
+        "that NetworkManager or systemd-networkd learns from a neighbour's advertisements",
+    ),
     "RuleNotFollowed": Reason(
         "policy rules hold for the node's own connections only: pods' may take another way out, or "
         "leave from another address",

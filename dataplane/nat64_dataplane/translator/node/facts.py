@@ -23,7 +23,7 @@ MAIN_TABLE, LOCAL_TABLE = 254, 255
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _LOCAL_KINDS = frozenset({route_dump.RTN_LOCAL, route_dump.RTN_BROADCAST, route_dump.RTN_ANYCAST})
-_REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
+REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
 """A sample of the addresses that only a default route covers: its use has ended (RFC 7526), so
 nobody has a more specific route to it. It is only looked up; nothing is sent there."""
 _WITH_ETHERNET_HEADER = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -177,7 +177,7 @@ def _way_out(ipr: IPRoute) -> WayOut | None:
     That is the order of a link's subnets, its /32 addresses, policy rules and nexthop objects.
     """
     try:
-        answers = ipr.route("get", dst=str(_REST_OF_THE_WORLD), family=socket.AF_INET)
+        answers = ipr.route("get", dst=str(REST_OF_THE_WORLD), family=socket.AF_INET)
     except NetlinkError:
         return None
     for answer in answers:
@@ -185,6 +185,15 @@ def _way_out(ipr: IPRoute) -> WayOut | None:
         if source and link and answer["type"] == _RTN_UNICAST:
             return WayOut(link, IPv4Address(source))
     return None
+
+
+def way_to(ipr: IPRoute, address: IPv6Address) -> int:
+    """The link, by interface index, by which the node itself reaches an address; 0 for none."""
+    try:
+        answers = ipr.route("get", dst=str(address), family=socket.AF_INET6)
+    except NetlinkError:
+        return 0
+    return next((answer.get("oif") or 0 for answer in answers), 0)
 
 
 def _hops(rules: Iterable[Rule], main: list[route_dump.Route]) -> Iterator[Hop]:

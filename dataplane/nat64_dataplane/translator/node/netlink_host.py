@@ -7,13 +7,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from nat64_dataplane import pref64
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.node import actions, facts, link_sysctls, nftables_notrack, tc_hooks
 from nat64_dataplane.translator.node.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
@@ -103,6 +105,22 @@ class Host:
                 tracking=nftables_notrack.is_tracking(rules or ()),
                 applied=applied,
             )
+
+    def led_away(self, prefixes: Iterable[IPv6Network], found: Facts, interface: str) -> list[str]:
+        """The prefixes that another route than ours leads elsewhere, and where to. Raises
+        HostError.
+        """
+        link = found.link(interface)
+        if link is None:
+            return []
+        away = []
+        with _as_host_error("look up the way to the prefix"):
+            for prefix in prefixes:
+                way = facts.way_to(self.ipr, pref64.embed(prefix, facts.REST_OF_THE_WORLD))
+                if way != link.index:
+                    other = found.link_at(way)
+                    away.append(f"{prefix} by {other.name if other else 'no link'}")
+        return away
 
     def _may_move(self, hook: tc_hooks.Hook) -> bool:
         """Whether to try once more: another program that also insists on being first must not be

@@ -148,6 +148,8 @@ class Reconciler:
             yield warn("NoNftables", self.host.notrack_error)
         if dropping := nftables_forward.dropping(config.interface):
             yield warn("ForwardingDropped", *dropping)
+        if away := self.host.led_away(config.prefixes, observed.facts, config.interface):
+            yield warn("PrefixRoutedElsewhere", *away)
         if rules := policy_rules.not_followed(observed.facts.rules):
             yield warn("RuleNotFollowed", *rules)
         if too_many := pools.left_out(config, observed.facts):
