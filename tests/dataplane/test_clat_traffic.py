@@ -56,7 +56,7 @@ def world(**mtus: int) -> Iterator[tuple[Line, Translator, Clat]]:
     """A lab whose pod has a CLAT, and whose node translates what comes of it."""
     with (
         line(**mtus) as lab,
-        translator(lab.node, prefix=PREFIX) as nat64,
+        translator(lab.node, clat={"prefix": str(PREFIX)}) as nat64,
         clat(lab.node) as agent,
     ):
         agent.mount(lab.pod, "cni-1")

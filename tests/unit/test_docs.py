@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.core import Metric
 
+from nat64_dataplane.clat.metrics import Collector as ClatCollector
+from nat64_dataplane.clat.state import State
 from nat64_dataplane.config import Config
 from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
@@ -77,7 +79,13 @@ async def exported() -> set[str]:
     translator = Collector(AgentState(Config(name="default"), status), Kernel())
     operator = [*operator_metrics.REGISTRY.collect(), *Objects(Store(SETTINGS)).collect()]
     ours = {name for name in names(operator) if name.startswith("nat64_")}
-    return names(translator.collect()) | names(DnsCollector(app).collect()) | ours
+    clat = ClatCollector("default", State(), lambda: {"received_4to6": 0})
+    return (
+        names(translator.collect())
+        | names(clat.collect())
+        | names(DnsCollector(app).collect())
+        | ours
+    )
 
 
 def test_every_metric_is_documented_and_every_documented_metric_is_exported() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nat64_dataplane.clat import metrics, mounts, programs, runtime_data
-from nat64_dataplane.clat.followed import Follower
+from nat64_dataplane.clat.follower import Follower
 from nat64_dataplane.clat.keeper import Keeper
 from nat64_dataplane.clat.programs import DEFAULT_PINS, Programs
 from nat64_dataplane.clat.run_directory import DEFAULT_RUN_DIR, RunDir

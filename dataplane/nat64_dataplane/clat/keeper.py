@@ -14,7 +14,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import NamedTuple
 
-from nat64_dataplane.clat import namespace, netlink, plan
+from nat64_dataplane.clat import namespace, netlink_changes, netlink_facts, plan
 from nat64_dataplane.clat.namespace import Identity
 from nat64_dataplane.clat.plan import Direction, LeftAlone, Part, Setup
 from nat64_dataplane.clat.programs import SLOTS, Programs, Slot
@@ -140,13 +140,13 @@ class Keeper:
         self._free_slot(pod)
 
     def _settle(self, pod: Pod, prefix: IPv6Network, *, wanted: bool) -> Visit:
-        facts = netlink.read(prefix)
+        facts = netlink_facts.read(prefix)
         result = plan.decide(facts, self.instance) if wanted else LeftAlone.OPTED_OUT
         if isinstance(result, LeftAlone):
             # What is only missing for a moment takes nothing out.
             if result in (LeftAlone.OPTED_OUT, LeftAlone.HAS_IPV4):
                 if plan.is_set_up(facts, self.instance):
-                    netlink.remove(facts, self.instance)
+                    netlink_changes.remove(facts, self.instance)
                 self._free_slot(pod)
             return Visit(pod, result, ())
         slot = Slot(result.address, prefix)
@@ -155,7 +155,7 @@ class Keeper:
         self.slots.write(pod.slot, slot)
         parts = plan.missing(facts, result, self.instance, pod.slot, self._ids)
         if parts:
-            netlink.apply(facts, result, parts, self.instance, pod.slot, self._fds)
+            netlink_changes.apply(facts, result, parts, self.instance, pod.slot, self._fds)
         return Visit(pod, result, tuple(parts))
 
     def _slot(self, facts: plan.Facts, pod: Pod, slot: Slot) -> int:
@@ -176,10 +176,10 @@ def undo(path: Path, instance: str) -> bool:
     Raises NotANamespaceError, OSError.
     """
     with namespace.opened(path) as fd, namespace.entered(fd):
-        facts = netlink.read(ANY_PREFIX)
+        facts = netlink_facts.read(ANY_PREFIX)
         if not plan.is_set_up(facts, instance):
             return False
-        netlink.remove(facts, instance)
+        netlink_changes.remove(facts, instance)
         return True
 
 

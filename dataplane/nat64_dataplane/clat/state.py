@@ -27,11 +27,6 @@ class PodStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     reason: str = ""
     message: str = ""
 
-    @property
-    def title(self) -> str:
-        """The pod for a person."""
-        return f"{self.namespace}/{self.name} ({self.netns})" if self.name else self.netns
-
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What `status.json` holds."""

@@ -1,4 +1,4 @@
-"""Reads and changes the network namespace that the calling thread is in."""
+"""Reads the network namespace that the calling thread is in."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ import errno
 import os
 import socket
 import struct
-import zlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network
-from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.clat.plan import (
-    ADDRESS,
     DIRECTIONS,
     Direction,
     Facts,
     Filter,
     IPv4Route,
     Link,
-    Part,
     Route,
-    Setup,
     is_ipv4_of_pod,
 )
 from nat64_dataplane.translator.node import address_dump
@@ -33,13 +28,11 @@ from nat64_dataplane.translator.node.netlink_dump import attributes, dump
 
 PROTOCOL = 64
 """Of our routes, so that they are told from others'."""
-_NAME = "nat64-clat:"
-_PARENTS: dict[Direction, int] = {"egress": 0xFFFFFFF3, "ingress": 0xFFFFFFF2}
+NAME = "nat64-clat:"
+PARENTS: dict[Direction, int] = {"egress": 0xFFFFFFF3, "ingress": 0xFFFFFFF2}
 _CLSACT = 0xFFFFFFF1
-_PRIORITY = 1
-_MAJOR = 0xFFFF0000
+MAJOR = 0xFFFF0000
 _UNICAST = 1
-_ONLINK = 4
 
 _RTM_GETROUTE, _RTM_GETQDISC, _RTM_GETTFILTER = 26, 38, 46
 _RTMSG = struct.Struct("=8BI")
@@ -61,14 +54,14 @@ _NO_ROUTE = {
 
 def read(prefix: IPv6Network) -> Facts:
     """What the namespace looks like on the way to `prefix`. Raises OSError."""
-    with _ipr() as ipr:
+    with routing() as ipr:
         route = _route(ipr, prefix)
         link = _link(ipr, route.ifindex) if route else None
     filters: dict[Direction, tuple[Filter, ...]] = dict.fromkeys(DIRECTIONS, ())
     strays = []
     for index in _with_clsact():
         for direction in DIRECTIONS:
-            found = tuple(one for one in _all_filters(index, direction) if one.instance)
+            found = tuple(one for one in all_filters(index, direction) if one.instance)
             if link and index == link.ifindex:
                 filters[direction] = found
             else:
@@ -81,64 +74,6 @@ def read(prefix: IPv6Network) -> Facts:
         ipv4_routes=_ipv4_routes(),
         strays=tuple(strays),
     )
-
-
-def apply(
-    facts: Facts,
-    setup: Setup,
-    parts: list[Part],
-    instance: str,
-    slot: int,
-    programs: dict[Direction, int],
-) -> None:
-    """Make the parts that are missing. `programs` are descriptors. Raises OSError."""
-    with _ipr() as ipr:
-        for part in parts:
-            if part is Part.ADDRESS:
-                with _existing():
-                    ipr.addr("add", index=setup.link, address=str(ADDRESS.ip), prefixlen=32)
-            elif part is Part.ROUTE:
-                # Somebody else's default route is not replaced: EEXIST says that it is there.
-                how = "replace" if facts.ipv4_routes else "add"
-                ipr.route(how, **_default(setup.link, setup.via, setup.mtu))
-            elif part is Part.EGRESS:
-                _attach(ipr, setup.link, "egress", programs["egress"], instance, slot)
-            else:
-                _attach(ipr, setup.link, "ingress", programs["ingress"], instance, slot)
-
-
-def remove(facts: Facts, instance: str) -> None:
-    """Take everything out that is ours; what is gone already is no error. Raises OSError."""
-    with _ipr() as ipr:
-        for route in facts.ipv4_routes:
-            with _gone():
-                ipr.route("del", **_default(route.ifindex, route.via, route.mtu))
-        for index, address in facts.addresses:
-            if address == ADDRESS:
-                with _gone():
-                    ipr.addr("del", index=index, address=str(ADDRESS.ip), prefixlen=32)
-        _detach_all(ipr, facts, instance)
-
-
-def _detach_all(ipr: IPRoute, facts: Facts, instance: str) -> None:
-    placed = list(facts.strays)
-    if facts.link:
-        placed += [(facts.link.ifindex, d, one) for d in DIRECTIONS for one in facts.filters[d]]
-    ours = [(index, d, one) for index, d, one in placed if one.instance == instance]
-    for index, direction, one in ours:
-        with _gone():
-            ipr.tc(
-                "del-filter",
-                "bpf",
-                index,
-                one.handle,
-                parent=_PARENTS[direction],
-                prio=_PRIORITY,
-            )
-    for index in {index for index, _, _ in ours}:
-        if not any(_all_filters(index, direction) for direction in DIRECTIONS):
-            with _gone():
-                ipr.tc("del", "clsact", index)
 
 
 def _route(ipr: IPRoute, prefix: IPv6Network) -> Route | None:
@@ -207,9 +142,9 @@ def _read_ipv4_route(data: bytes, at: int, end: int) -> IPv4Route | None:
     return IPv4Route(index, via, mtu)
 
 
-def _all_filters(index: int, direction: Direction) -> list[Filter]:
+def all_filters(index: int, direction: Direction) -> list[Filter]:
     """All filters; those of others have no instance."""
-    return dump(_RTM_GETTFILTER, _TCMSG.pack(0, index, 0, _PARENTS[direction], 0), _read_filter)
+    return dump(_RTM_GETTFILTER, _TCMSG.pack(0, index, 0, PARENTS[direction], 0), _read_filter)
 
 
 def _with_clsact() -> list[int]:
@@ -240,75 +175,17 @@ def _read_filter(data: bytes, at: int, end: int) -> Filter | None:
             elif option == _TCA_BPF_ID:
                 (program,) = _U32.unpack_from(data, start)
             elif option == _TCA_BPF_CLASSID:
-                slot = _U32.unpack_from(data, start)[0] & ~_MAJOR
-    ours = name.startswith(_NAME.encode())
-    instance = name.removeprefix(_NAME.encode()).decode("ascii", "replace") if ours else ""
+                slot = _U32.unpack_from(data, start)[0] & ~MAJOR
+    ours = name.startswith(NAME.encode())
+    instance = name.removeprefix(NAME.encode()).decode("ascii", "replace") if ours else ""
     return Filter(instance, program, slot, handle)
 
 
-def _attach(
-    ipr: IPRoute, index: int, direction: Direction, program: int, instance: str, slot: int
-) -> None:
-    with _existing():
-        ipr.tc("add", "clsact", index)
-    ipr.tc(
-        "replace-filter",
-        "bpf",
-        index,
-        _handle(instance),
-        fd=program,
-        name=f"{_NAME}{instance}",
-        parent=_PARENTS[direction],
-        prio=_PRIORITY,
-        classid=_MAJOR | slot,
-        direct_action=True,
-    )
-
-
-def _handle(instance: str) -> int:
-    return zlib.crc32(instance.encode()) & 0x7FFFFFFF or 1
-
-
-def _default(index: int, via: IPv6Address | None, mtu: int) -> dict[str, Any]:
-    """An IPv4 default route by an IPv6 next hop, as pyroute2 takes it."""
-    wanted: dict[str, Any] = {
-        "family": socket.AF_INET,
-        "dst": "0.0.0.0/0",
-        "oif": index,
-        "prefsrc": str(ADDRESS.ip),
-        "metrics": {"mtu": mtu},
-        "proto": PROTOCOL,
-        "flags": _ONLINK,
-    }
-    if via:
-        wanted["via"] = {"family": socket.AF_INET6, "addr": str(via)}
-    return wanted
-
-
 @contextlib.contextmanager
-def _ipr() -> Iterator[IPRoute]:
+def routing() -> Iterator[IPRoute]:
+    """Requests to this namespace's kernel, whose errors are OSError."""
     try:
         with IPRoute() as ipr:
             yield ipr
     except NetlinkError as error:
         raise OSError(error.code, os.strerror(error.code)) from error
-
-
-@contextlib.contextmanager
-def _existing() -> Iterator[None]:
-    """What is there already is fine."""
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
-
-
-@contextlib.contextmanager
-def _gone() -> Iterator[None]:
-    """What is gone already is fine."""
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code not in (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL):
-            raise
