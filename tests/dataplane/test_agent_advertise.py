@@ -273,6 +273,43 @@ def test_a_link_that_is_not_there_is_a_warning_until_it_is(lab: Line, host: Node
         wait_for("no warning", lambda: not nat64.metric("nat64_warning", reason="NotAdvertised"))
 
 
+_DEFAULT_ROUTER = """
+import sys
+from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
+import socket
+source, link = sys.argv[1:]
+message = bytes(IPv6(src=source, dst="ff02::1", hlim=255) / ICMPv6ND_RA(routerlifetime=1800))[40:]
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+raw.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex(link)))
+"""
+
+
+def test_it_gives_way_to_a_program_that_makes_the_node_a_default_router(
+    lab: Line, host: Node
+) -> None:
+    with translator(lab.node, advertise=LONG, policy=SOURCES) as nat64:
+        has_route(host)
+        said = (sys.executable, "-c", _DEFAULT_ROUTER, link_local(lab.node, "lan0"), "lan0")
+        lab.node.run(*said)
+        wait_for("a warning", lambda: "default route there" in warned(nat64, "NotAdvertised"))
+        assert advertised(nat64) == []
+        before = nat64.metric("nat64_advertisements_sent_total")
+        lab.node.run(*said)
+        wait_for("the other's", lambda: host.run("ip", "-6", "route", "show", "default"))
+        solicit(host, "valid")
+        lab.node.ip("route del default")
+        nat64.wait_ready(503, "NoIPv4DefaultRoute")
+        assert nat64.metric("nat64_advertisements_sent_total") == before
+        nat64.stop()
+        nat64.start()
+        nat64.wait_ready(503, "NoIPv4DefaultRoute")
+        nat64.stop()
+        assert "removed advertisement" not in nat64.remove()
+        assert "default via" in host.run("ip", "-6", "route", "show", "default")
+        assert route(host), "hosts keep what they have"
+
+
 def test_without_the_right_to_it_the_node_translates_and_says_what_is_missing(
     lab: Line, host: Node
 ) -> None:

@@ -25,6 +25,7 @@ from nat64_dataplane.translator.advertise.message import (
     Offer,
     advertisement,
     checksum,
+    makes_default_router,
     pref64,
     refusal,
     route_information,
@@ -168,7 +169,23 @@ def test_solicitation_is_checked_as_rfc4861_section_6_1_1_asks(
     assert refusal(message, source, ALL_ROUTERS, hop_limit) == why
 
 
+@pytest.mark.parametrize(
+    ("lifetime", "hop_limit", "is_one"), [(1, 255, 1), (0, 255, 0), (1, 64, 0)]
+)
+def test_a_default_router_is_known_by_its_lifetime(
+    lifetime: int, hop_limit: int, is_one: int
+) -> None:
+    packet = IPv6(src=str(ROUTER), dst=str(ALL_NODES), hlim=255) / ICMPv6ND_RA(
+        routerlifetime=lifetime
+    )
+    data = bytes(packet)[40:]
+    assert makes_default_router(data, ROUTER, ALL_NODES, hop_limit) == bool(is_one)
+    assert not makes_default_router(data[:-1], ROUTER, ALL_NODES, hop_limit)
+    assert not makes_default_router(data, HOST, ALL_NODES, hop_limit), "of another checksum"
+
+
 @given(st.binary(max_size=200), st.sampled_from([HOST, NOBODY]))
 def test_no_bytes_upset_the_check(data: bytes, source: IPv6Address) -> None:
     refusal(data, source, ALL_ROUTERS, 255)
+    makes_default_router(data, source, ALL_NODES, 255)
     refusal(solicitation(data, source), source, ALL_ROUTERS, 255)

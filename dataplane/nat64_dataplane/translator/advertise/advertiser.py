@@ -16,8 +16,14 @@ from nat64_dataplane.config import Config
 from nat64_dataplane.translator.advertise.counters import Counters
 from nat64_dataplane.translator.advertise.icmp_socket import IcmpSocket, Received
 from nat64_dataplane.translator.advertise.links import AdvertisingLink
-from nat64_dataplane.translator.advertise.message import Offer, advertisement, refusal
-from nat64_dataplane.translator.advertise.record import Record, Told, now
+from nat64_dataplane.translator.advertise.message import (
+    ROUTER_SOLICITATION,
+    Offer,
+    advertisement,
+    makes_default_router,
+    refusal,
+)
+from nat64_dataplane.translator.advertise.record import RIVAL, Record, Told, now
 from nat64_dataplane.translator.advertise.schedule import Draw, Schedule
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
@@ -25,6 +31,9 @@ _MOST_AT_ONCE = 64
 _REST_SECONDS = 0.05
 """Solicitations that are read in one go, and the pause after so many: a flood must not hold up the
 rest of the agent."""
+_SOLICITATION = bytes([ROUTER_SOLICITATION])
+_RIVAL_SECONDS = 3 * 1800.0
+"""No router is silent for longer than 1800 s (RFC 4861 section 6.2.1)."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +52,7 @@ class Advertiser:
         self._wake = asyncio.Event()
         self._wanted: tuple[str, ...] = ()
         self._socket_error = ""
+        self._rivals: dict[str, float] = {}
         self._nobody: tuple[str, ...] = ()
 
     def names(self, config: Config) -> tuple[str, ...]:
@@ -55,17 +65,13 @@ class Advertiser:
         return tuple(
             name
             for name, schedule in self._schedules.items()
-            if schedule.offer and self._socket and not self._links[name].problem
+            if schedule.offer and not self._obstacle(name)
         )
 
     @property
     def warnings(self) -> Iterator[NodeWarning]:
         """What keeps hosts from learning of the prefix, or from using it."""
-        found = [
-            f"{name}: {problem}"
-            for name in self._wanted
-            if (problem := self._links[name].problem or self._socket_error)
-        ]
+        found = [f"{name}: {problem}" for name in self._wanted if (problem := self._obstacle(name))]
         if found:
             yield warn("NotAdvertised", *found)
         if self._nobody:
@@ -93,7 +99,7 @@ class Advertiser:
             wanted = offer if healthy and name in section.interfaces else None
             had = schedule.offer
             schedule.offers(time, wanted, section.interval)
-            schedule.usable(time, self._socket is not None and not links[name].problem)
+            schedule.usable(time, not self._obstacle(name))
             if had != wanted:
                 _log_change(name, had, wanted, healthy=healthy)
         self._forget()
@@ -160,11 +166,38 @@ class Advertiser:
                 return
             if got is None:
                 return
-            self._solicited(by_index.get(got.link), got)
+            name = by_index.get(got.link)
+            if name is None or name not in self._schedules:
+                continue
+            if got.data[:1] == _SOLICITATION:
+                self._solicited(name, got)
+            elif got.source == self._links[name].source and makes_default_router(
+                got.data, got.source, got.destination, got.hop_limit
+            ):
+                self._give_way(name)
         self._rest(socket)
 
-    def _solicited(self, name: str | None, got: Received) -> None:
-        if name is None or name not in self._schedules or not self._schedules[name].offer:
+    def _give_way(self, name: str) -> None:
+        """Another program makes this node a default router here, by the same address. Ours say that
+        it is none: hosts would drop their default route each time.
+        """
+        if name not in self._rivals:
+            log.warning("no longer advertising on %s: %s", name, RIVAL)
+        self._rivals[name] = now()
+        self._schedules[name].usable(now(), False)
+
+    def _rival(self, name: str) -> str:
+        heard = self._rivals.get(name)
+        if heard is not None and now() - heard > _RIVAL_SECONDS:
+            del self._rivals[name]
+        return RIVAL if name in self._rivals else ""
+
+    def _obstacle(self, name: str) -> str:
+        """Why nothing can be sent on a link; empty if something can."""
+        return self._links[name].problem or self._socket_error or self._rival(name)
+
+    def _solicited(self, name: str, got: Received) -> None:
+        if not self._schedules[name].offer:
             return
         self._counters.received[name] += 1
         if why := refusal(got.data, got.source, got.destination, got.hop_limit):
@@ -197,6 +230,8 @@ class Advertiser:
         told = self._before.pop(name, None)
         before: frozenset[IPv6Network] = told.networks if told else frozenset()
         last = told.sent_at(now()) if told else None
+        if told and told.quiet:
+            self._rivals[name] = now()
         self._schedules[name] = Schedule(self._draw, before, last)
         return self._schedules[name]
 
@@ -232,6 +267,7 @@ class Advertiser:
             name: Told(
                 prefixes=tuple(map(str, sorted(schedule.known))),
                 last=schedule.last if last else None,
+                quiet=name in self._rivals,
             )
             for name, schedule in self._schedules.items()
         }

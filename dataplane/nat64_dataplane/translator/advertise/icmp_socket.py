@@ -1,4 +1,4 @@
-"""The raw ICMPv6 socket: Router Solicitations in, Router Advertisements out."""
+"""The raw ICMPv6 socket: solicitations and what others advertise in, our advertisements out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nat64_dataplane.translator.advertise.message import (
     ALL_NODES,
     ALL_ROUTERS,
     HOP_LIMIT,
+    ROUTER_ADVERTISEMENT,
     ROUTER_SOLICITATION,
 )
 
@@ -51,7 +52,8 @@ class IcmpSocket:
 
     def _set_up(self) -> None:
         blocked = [0xFFFFFFFF] * 8
-        blocked[ROUTER_SOLICITATION >> 5] &= ~(1 << (ROUTER_SOLICITATION & 31))
+        for kind in (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT):
+            blocked[kind >> 5] &= ~(1 << (kind & 31))
         raw = self._socket
         raw.setblocking(False)
         raw.setsockopt(_SOL_ICMPV6, _ICMPV6_FILTER, struct.pack("=8I", *blocked))

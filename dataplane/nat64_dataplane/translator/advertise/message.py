@@ -116,6 +116,19 @@ def refusal(data: bytes, source: IPv6Address, destination: IPv6Address, hop_limi
     return ""
 
 
+def makes_default_router(
+    data: bytes, source: IPv6Address, destination: IPv6Address, hop_limit: int
+) -> bool:
+    """Whether this is a Router Advertisement by which its source is a default router."""
+    return (
+        data[:1] == bytes([ROUTER_ADVERTISEMENT])
+        and len(data) >= _ADVERTISEMENT.size
+        and hop_limit == HOP_LIMIT
+        and not checksum(data, source, destination)
+        and data[6:8] != b"\0\0"
+    )
+
+
 def _option_kinds(data: bytes) -> set[int] | None:
     """The types of the options; None where one has no length, or more than there is."""
     kinds = set()

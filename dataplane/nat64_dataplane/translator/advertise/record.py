@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 NAME = "advertised.json"
+RIVAL = "another program of this node advertises a default route there"
+"""Why a link is quiet."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -22,6 +24,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefixes: tuple[str, ...]
     last: float | None = None
     """When the last advertisement was sent, in seconds of the monotonic clock, as far as known."""
+
+    quiet: bool = False
+    """Whether nothing may be sent there, as another program makes the node a default router."""
 
     @property
     def networks(self) -> frozenset[IPv6Network]:

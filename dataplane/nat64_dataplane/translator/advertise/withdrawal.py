@@ -14,7 +14,7 @@ from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.advertise import links
 from nat64_dataplane.translator.advertise.icmp_socket import IcmpSocket
 from nat64_dataplane.translator.advertise.message import advertisement
-from nat64_dataplane.translator.advertise.record import Record, Told, now
+from nat64_dataplane.translator.advertise.record import RIVAL, Record, Told, now
 from nat64_dataplane.translator.advertise.schedule import Schedule
 
 
@@ -40,7 +40,8 @@ def withdraw(run_dir: Path, config: Config | None = None) -> Iterator[str]:
     if not gone:
         return
     found = links.read(gone)
-    usable = {name: prefixes for name, prefixes in gone.items() if not found[name].problem}
+    obstacles = {name: found[name].problem or (told[name].quiet and RIVAL) for name in gone}
+    usable = {name: prefixes for name, prefixes in gone.items() if not obstacles[name]}
     if usable:
         with contextlib.closing(_open()) as socket:
             schedules = {name: _schedule(told[name], usable[name]) for name in usable}
@@ -66,7 +67,7 @@ def withdraw(run_dir: Path, config: Config | None = None) -> Iterator[str]:
         raise HostError(
             "NotWithdrawn",
             "can't take back what was advertised: "
-            + "; ".join(f"{name}: {found[name].problem}" for name in left),
+            + "; ".join(f"{name}: {obstacles[name]}" for name in left),
         )
 
 
