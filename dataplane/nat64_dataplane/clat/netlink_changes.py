@@ -21,7 +21,7 @@ from nat64_dataplane.clat.netlink_facts import (
     all_filters,
     routing,
 )
-from nat64_dataplane.clat.plan import ADDRESS, DIRECTIONS, Direction, Facts, Part, Setup
+from nat64_dataplane.clat.plan import ADDRESS, DIRECTIONS, Direction, Facts, Filter, Part, Setup
 
 _PRIORITY = 1
 _ONLINK = 4
@@ -45,10 +45,12 @@ def apply(
                 # Somebody else's default route is not replaced: EEXIST says that it is there.
                 how = "replace" if facts.ipv4_routes else "add"
                 ipr.route(how, **_default(setup.link, setup.via, setup.mtu))
-            elif part is Part.EGRESS:
-                _attach(ipr, setup.link, "egress", programs["egress"], instance, slot)
             else:
-                _attach(ipr, setup.link, "ingress", programs["ingress"], instance, slot)
+                direction: Direction = "egress" if part is Part.EGRESS else "ingress"
+                _attach(ipr, setup.link, direction, programs[direction], instance, slot)
+                for one in facts.filters[direction]:
+                    if (one.handle, one.priority) != (_handle(instance), _PRIORITY):
+                        _detach(ipr, setup.link, direction, one)  # it only has our name
 
 
 def remove(facts: Facts, instance: str) -> None:
@@ -70,15 +72,7 @@ def _detach_all(ipr: IPRoute, facts: Facts, instance: str) -> None:
         placed += [(facts.link.ifindex, d, one) for d in DIRECTIONS for one in facts.filters[d]]
     ours = [(index, d, one) for index, d, one in placed if one.instance == instance]
     for index, direction, one in ours:
-        with _gone():
-            ipr.tc(
-                "del-filter",
-                "bpf",
-                index,
-                one.handle,
-                parent=PARENTS[direction],
-                prio=_PRIORITY,
-            )
+        _detach(ipr, index, direction, one)
     for index in {index for index, _, _ in ours}:
         if not any(all_filters(index, direction) for direction in DIRECTIONS):
             with _gone():
@@ -102,6 +96,18 @@ def _attach(
         classid=MAJOR | slot,
         direct_action=True,
     )
+
+
+def _detach(ipr: IPRoute, index: int, direction: Direction, one: Filter) -> None:
+    with _gone():
+        ipr.tc(
+            "del-filter",
+            "bpf",
+            index,
+            one.handle,
+            parent=PARENTS[direction],
+            prio=one.priority,
+        )
 
 
 def _handle(instance: str) -> int:

@@ -162,7 +162,7 @@ def _read_clsact(data: bytes, at: int, end: int) -> int | None:
 
 
 def _read_filter(data: bytes, at: int, end: int) -> Filter | None:
-    _, _, handle, _, _ = _TCMSG.unpack_from(data, at)
+    _, _, handle, _, info = _TCMSG.unpack_from(data, at)
     if not handle:
         return None
     name, program, slot = b"", 0, 0
@@ -178,7 +178,7 @@ def _read_filter(data: bytes, at: int, end: int) -> Filter | None:
                 slot = _U32.unpack_from(data, start)[0] & ~MAJOR
     ours = name.startswith(NAME.encode())
     instance = name.removeprefix(NAME.encode()).decode("ascii", "replace") if ours else ""
-    return Filter(instance, program, slot, handle)
+    return Filter(instance, program, slot, handle, priority=info >> 16)
 
 
 @contextlib.contextmanager

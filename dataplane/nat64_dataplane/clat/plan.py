@@ -73,6 +73,7 @@ class Filter(NamedTuple):
     program: int
     slot: int
     handle: int
+    priority: int
 
 
 class IPv4Route(NamedTuple):
@@ -157,7 +158,7 @@ def missing(
             parts.append(part)
     if (setup.link, ADDRESS) not in facts.addresses:
         parts.append(Part.ADDRESS)
-    if facts.ipv4_routes != (IPv4Route(setup.link, setup.via, setup.mtu),):
+    if IPv4Route(setup.link, setup.via, setup.mtu) not in facts.ipv4_routes:
         parts.append(Part.ROUTE)
     return parts
 
