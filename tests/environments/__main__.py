@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from typing import Any
 
 from tests.cluster import Cluster, images
-from tests.cluster.paths import REPO
+from tests.cluster.paths import REPO, STATE
 from tests.cluster.run import say
 from tests.environments import results
 from tests.environments.catalogue import ENVIRONMENTS
@@ -70,8 +71,17 @@ def run(environment: Environment, expression: str | None = None) -> dict[str, An
         say(f"environments: {environment.name}: {ending}")
     finally:
         _end(process)
+        _keep_logs(environment.name)
         cluster.down()
     return results.from_junit(environment, report, today, time.monotonic() - began, ending)
+
+
+def _keep_logs(name: str) -> None:
+    """Copy what the nodes' programs said: `down` removes it with the cluster."""
+    kept = REPO / "build" / "environments" / name
+    shutil.rmtree(kept, ignore_errors=True)
+    for logs in STATE.glob("*/logs"):
+        shutil.copytree(logs, kept / logs.parent.name)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

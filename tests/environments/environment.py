@@ -30,7 +30,7 @@ class Environment:
     # Debian packages that take part, whose versions the result names.
     packages: tuple[str, ...] = ()
     # For start, suite and end together.
-    seconds: int = 600
+    seconds: int = 900
 
     @property
     def name(self) -> str:

@@ -121,7 +121,7 @@ def helm_chart(objects: Objects) -> None:
 
 def node_local_cache(node: Node) -> None:
     """NodeLocal DNSCache: CoreDNS on the node, asked before the cluster's, on an address there."""
-    node.run(["ip", "link", "add", "nodelocaldns", "type", "dummy"])
+    node.run(["ip", "link", "add", "nodelocaldns", "type", "bridge"])
     node.run(["ip", "addr", "add", f"{NODE_LOCAL}/128", "dev", "nodelocaldns", "nodad"])
     node.run(["ip", "link", "set", "nodelocaldns", "up"])
     node.write("/etc/nodelocaldns/Corefile", _NODE_LOCAL_COREFILE)
