@@ -7,7 +7,13 @@ from random import Random
 
 import pytest
 
-from tests.dataplane import test_program_fuzz, test_program_property, test_program_raw
+from tests.dataplane import (
+    test_clat_random,
+    test_program_fuzz,
+    test_program_property,
+    test_program_raw,
+)
+from tests.dataplane.clat_bench import Bench
 from tests.dataplane.machine import Machine, machine
 
 pytestmark = pytest.mark.root
@@ -33,3 +39,10 @@ def test_raw_packets_become_what_the_reference_predicts(nat: Machine) -> None:
     world = test_program_property.World(nat, tun)
     test_program_property.play(world, Random(1), 50)
     tun.close()
+
+
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_the_clat_does_what_the_reference_predicts(direction: str) -> None:
+    bench = Bench()
+    test_clat_random.play(bench, direction, 1, 200)
+    bench.close()
