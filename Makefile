@@ -3,12 +3,14 @@
 PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
+CI_SECONDS ?= 2400
 PY       := $(BIN)/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
-        test-operator test-e2e cli test-environments record-environments \
+        test-operator test-e2e cli test-environments test-environments-ci \
+        record-environments \
         bench-nat64 bench-dns64 bench-operator lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
@@ -81,6 +83,12 @@ test-e2e: setup ## The product on the real two-node cluster
 test-environments: setup ## The product on other clusters; ENVIRONMENT=name for one
 	@scripts/apt-install tests/environments/apt.txt
 	$(PY) -m tests.environments $(ENVIRONMENT)
+
+# What is not done by then is ended, and what the time doesn't allow is left out and said.
+test-environments-ci: setup ## Cilium within CI_SECONDS (40 minutes)
+	@scripts/apt-install tests/environments/apt.txt
+	timeout --kill-after=120 $$(($(CI_SECONDS) + 120)) \
+		$(PY) -m tests.environments --within $(CI_SECONDS) cilium cilium-kube-proxy
 
 record-environments: setup ## The same, written to docs/results/environments and docs/cni.md
 	@scripts/apt-install tests/environments/apt.txt

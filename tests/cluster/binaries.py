@@ -5,6 +5,7 @@ No registry of ready-made binaries may be at hand, but the Go module proxy is. E
 line is the only place where a version is written.
 """
 
+import json
 import os
 import re
 import shutil
@@ -90,6 +91,16 @@ KUBE_ROUTER = Project(
     stamp=("github.com/cloudnativelabs/kube-router/v2/pkg/version.Version={v}",),
 )
 
+_CILIUM_STAMP = ("github.com/cilium/cilium/pkg/version.ciliumVersion={v}",)
+CILIUM = Project("cilium", "github.com/cilium/cilium", stamp=_CILIUM_STAMP, tags="osusergo")
+# Which kinds of IPAM the operator knows is said when it is built.
+CILIUM_OPERATOR = Project(
+    "cilium",
+    "github.com/cilium/cilium",
+    stamp=_CILIUM_STAMP,
+    tags="osusergo ipam_provider_operator",
+)
+
 # In the order in which others wait for them.
 PROGRAMS: dict[str, tuple[Project, str]] = {
     "etcd": (ETCD, ""),
@@ -113,6 +124,10 @@ TOOLS: dict[str, tuple[Project, str]] = {
     "flanneld": (FLANNEL, ""),
     "flannel": (FLANNEL_CNI, "plugins/meta/flannel"),
     "kube-router": (KUBE_ROUTER, "cmd/kube-router"),
+    "cilium-agent": (CILIUM, "daemon"),
+    "cilium-operator": (CILIUM_OPERATOR, "operator"),
+    "cilium-cni": (CILIUM, "plugins/cilium-cni"),
+    "cilium-dbg": (CILIUM, "cilium-dbg"),
 }
 
 
@@ -138,6 +153,12 @@ def ensure(*names: str) -> dict[str, Path]:
             if not wanted[name].exists():
                 _build(name, f"[{number}/{len(missing)}]")
     return wanted
+
+
+def module_folder(project: Project) -> Path:
+    """The sources of a project's module, in Go's own cache."""
+    argv = [_go(), "mod", "download", "-json", f"{project.module}@{project.version}"]
+    return Path(json.loads(run(argv, cwd=HERE / "go" / project.folder))["Dir"])
 
 
 def _source(name: str) -> tuple[Project, str]:

@@ -70,12 +70,15 @@ class Cluster:
 
     def client(self, name: str, *args: str) -> list[str]:
         """The words that run kubectl or Helm; no interface of the machine leads to the API."""
+        return [*self.beside_api(), str(binaries.ensure(name)[name]), *args]
+
+    def beside_api(self) -> list[str]:
+        """The words that run a program of the machine as the administrator, where the API is."""
         if NODE1.namespace not in network.existing():
             raise ClusterError("the cluster is not up; `make cluster-up` starts it")
-        program = str(binaries.ensure(name)[name])
         home = STATE / "home"  # what they cache is not to stay behind
         env = ["env", f"HOME={home}", f"KUBECONFIG={self.kubeconfig}"]
-        return ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--", *env, program, *args]
+        return ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--", *env]
 
     def up(self, *, audit: bool = False) -> None:
         """Start the cluster, unless it runs; clean up first what an earlier one left."""

@@ -15,7 +15,6 @@ from tests.cluster.network import (
     HTTP_IPV4_OTHER,
     HTTP_IPV6,
     INTERNET,
-    existing,
     processes,
 )
 from tests.cluster.node import detach
@@ -45,9 +44,11 @@ remote-control:
 
 
 class Internet:
-    """The network beyond the nodes."""
+    """The network beyond the nodes, in a network namespace that is there."""
 
-    log_folder = STATE / "internet" / "logs"
+    def __init__(self, namespace: str = INTERNET, state: Path = STATE) -> None:
+        self._namespace, self._folder = namespace, state / "internet"
+        self.log_folder = self._folder / "logs"
 
     def run(self, argv: Sequence[str], *, input: str | None = None, check: bool = True) -> str:
         """Run a command in the internet's network namespace and return its output."""
@@ -55,14 +56,15 @@ class Internet:
 
     def enter(self) -> list[str]:
         """The words that put a command into its network namespace."""
-        if INTERNET not in existing():
+        path = Path("/run/netns") / self._namespace
+        if not path.exists():
             raise ClusterError("the cluster is not up; `make cluster-up` starts it")
-        return ["nsenter", f"--net=/run/netns/{INTERNET}", "--"]
+        return ["nsenter", f"--net={path}", "--"]
 
     def start(self) -> None:
         """Start its servers and wait until they answer."""
         self.log_folder.mkdir(parents=True)
-        folder, zones = STATE / "internet", HERE / "internet"
+        folder, zones = self._folder, HERE / "internet"
         config = _NSD.format(DNS_IPV4=DNS_IPV4, DNS_IPV6=DNS_IPV6, folder=folder, zones=zones)
         for name, file in _ZONES.items():
             config += f'zone:\n  name: "{name}"\n  zonefile: "{file}"\n'
@@ -94,13 +96,13 @@ class Internet:
                 wait_for("the internet's DNS to be back", self.answers, timeout=15)
 
     def _start_dns(self) -> None:
-        config = str(STATE / "internet" / "nsd.conf")
+        config = str(self._folder / "nsd.conf")
         detach([*self.enter(), "nsd", "-d", "-c", config], self.log_folder / "dns")
 
     def _dns_servers(self) -> list[int]:
         """NSD's processes, which call themselves `nsd: main` and the like."""
         found = []
-        for pid in processes(INTERNET):
+        for pid in processes(self._namespace):
             with contextlib.suppress(FileNotFoundError):
                 if (Path("/proc") / str(pid) / "comm").read_text().startswith("nsd"):
                     found.append(pid)

@@ -95,7 +95,7 @@ class Product:
     def agent_on(self, node: str) -> str:
         """The name of the agent pod on a node."""
         path = "jsonpath={.items[*].metadata.name}"
-        where = f"--field-selector=spec.nodeName={node}"
+        where = f"--field-selector=spec.nodeName={self.cluster.node(node).name}"
         what = ("get", "pods", "-l", "app.kubernetes.io/component=dataplane", where, "-o", path)
         names = self.cluster.kubectl("-n", NAMESPACE, *what).split()
         if len(names) != 1:
@@ -138,7 +138,7 @@ class Pod:
             "command": ["sleep", "infinity"],
         }
         spec = {
-            "nodeName": self.node,
+            "nodeName": self.cluster.node(self.node).name,
             "terminationGracePeriodSeconds": 0,
             "containers": [container],
         }

@@ -85,6 +85,16 @@ def test_a_black_hole_for_long_packets_is_found(lab: Line, nat64: Translator) ->
     assert "no error tells the pod so" in found["pmtu"][1]
 
 
+def test_a_cni_that_drops_fragments_of_pings_is_no_black_hole(lab: Line, nat64: Translator) -> None:
+    """As Cilium does."""
+    rules = "table ip6 cni { chain i { type filter hook prerouting priority -450; %s }; }"
+    lab.pod.run("nft", rules % "exthdr frag exists drop;")
+    found = judged(lab)
+    assert found["ping"][0] is Result.OK
+    assert found["pmtu"][0] is Result.NOTE
+    assert "answers come in fragments" in found["pmtu"][1]
+
+
 def test_without_a_translator_each_way_fails_with_words(lab: Line) -> None:
     found = judged(lab)
     for name in ("tcp", "ping"):

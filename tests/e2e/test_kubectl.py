@@ -16,7 +16,7 @@ import yaml
 
 from nat64_dataplane import pref64
 from tests.cluster import Cluster, binaries
-from tests.cluster.network import HTTP_IPV4, NODE1
+from tests.cluster.network import HTTP_IPV4
 from tests.cluster.paths import REPO
 from tests.cluster.product import NAMESPACE, PREFIX, RELEASE, Pod, Product
 
@@ -39,8 +39,8 @@ class Plugin:
 
     def __call__(self, *arguments: str) -> str:
         # The API is in the node's network, as for every client of the harness.
-        where = ["nsenter", f"--net=/run/netns/{NODE1.namespace}", "--"]
-        argv = [*where, "env", f"KUBECONFIG={self.kubeconfig}", str(PROGRAM), *arguments]
+        where = self.cluster.beside_api()
+        argv = [*where, f"KUBECONFIG={self.kubeconfig}", str(PROGRAM), *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=self.patience)
         self.code, self.errors = done.returncode, done.stderr
         return done.stdout
@@ -230,7 +230,8 @@ def run_connectivity_test(plugin: Plugin, *, pods_have_ipv4: bool = False) -> No
     )
     assert plugin.code == 0, (found, plugin.errors)
     assert found["passed"] is True
-    assert {check["subject"] for check in found["checks"]} == {"node node1", "node node2"}
+    nodes = {f"node {node.name}" for node in plugin.cluster.nodes}
+    assert {check["subject"] for check in found["checks"]} == nodes
     for name in ("pod", "dns64", "tcp", "udp", "ping", "pmtu", "dual-stack", "denied", "node"):
         results = [c["result"] for c in found["checks"] if c["name"] == name]
         expected = "note" if name == "pod" and pods_have_ipv4 else "ok"

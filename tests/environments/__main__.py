@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from tests.cluster import Cluster, images
+from tests.cluster import images
 from tests.cluster.paths import REPO, STATE
 from tests.cluster.run import say
 from tests.environments import results
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("name", nargs="*", help="which; all where none is named")
     parser.add_argument("--record", action="store_true", help="write docs/results/environments")
     parser.add_argument("--list", action="store_true", help="say which there are")
+    parser.add_argument("--within", type=float, metavar="SECONDS", help="leave out what needs more")
     parser.add_argument("-k", metavar="EXPRESSION", help="only these tests; records nothing")
     given = parser.parse_args()
     if given.list:
@@ -36,20 +37,27 @@ def main() -> int:
         parser.error(f"no environment {', '.join(sorted(unknown))}; there are {[*ENVIRONMENTS]}")
     if given.record and given.k:
         parser.error("a part of the suite is no result")
-    failed = []
+    failed, left_out, began = [], [], time.monotonic()
     for name in given.name or ENVIRONMENTS:
+        if given.within is not None:
+            left = given.within - (time.monotonic() - began)
+            if left < (needs := ENVIRONMENTS[name].needs()):
+                left_out.append(f"{name} (may need {needs} s, {left:.0f} s are left)")
+                continue
         result = run(ENVIRONMENTS[name], given.k)
         if given.record:
             say(f"wrote {results.write(result).relative_to(REPO)}")
         if result["failed"]:
             failed.append(name)
-    say(f"environments: {'failed: ' + ', '.join(failed) if failed else 'all passed'}")
+    if left_out:
+        say(f"environments: left out: {', '.join(left_out)}")
+    say(f"environments: {'failed: ' + ', '.join(failed) if failed else 'all that ran passed'}")
     return 1 if failed else 0
 
 
 def run(environment: Environment, expression: str | None = None) -> dict[str, Any]:
     """Run the suite in one environment and take it away, however it ends; return what was found."""
-    cluster = Cluster(environment.setup)
+    cluster = environment.cluster()
     # What is slow once is no part of the time that a run may take.
     cluster.build()
     images.ensure(images.PRODUCT)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from tests.cluster.setup import Setup
 from tests.environments import beside, layouts
+from tests.environments.cilium import HOST_ROUTING, LEGACY_ROUTING, Cilium
 from tests.environments.environment import Environment
 from tests.environments.networks import Flannel, KubeRouter, PointToPoint
+
+# Cilium drops fragments of pings: no answer is to come in fragments that fits the pods' links.
+_CILIUM = {"lowestIPv6MTU": 1500}
 
 _ALL = (
     Environment(
@@ -31,6 +35,23 @@ _ALL = (
         "kube-router as router and for NetworkPolicy (`ipBlock` too), pod egress masqueraded; "
         "kube-proxy iptables",
         packages=("iptables", "ipset"),
+    ),
+    Environment(
+        Setup("cilium", pod_network=Cilium(HOST_ROUTING), kube_proxy=""),
+        "Cilium in kube-proxy's place, BPF host routing, BPF masquerade, IPAM `cluster-pool`",
+        gateway=_CILIUM,
+        packages=("clang-19",),
+        seconds=900,
+        build_seconds=1200,
+    ),
+    Environment(
+        Setup("cilium-kube-proxy", pod_network=Cilium(LEGACY_ROUTING)),
+        "Cilium beside kube-proxy nftables, host routing by the kernel (`bpf.hostLegacyRouting`), "
+        "masquerade by iptables, IPAM `kubernetes`",
+        gateway=_CILIUM,
+        packages=("clang-19", "iptables"),
+        seconds=900,
+        build_seconds=1200,
     ),
     Environment(
         Setup("coredns-k3s", coredns=layouts.k3s),

@@ -27,7 +27,7 @@ def environment() -> Environment:
 
 @pytest.fixture(scope="session")
 def cluster(environment: Environment) -> Iterator[Cluster]:
-    cluster = Cluster(environment.setup)
+    cluster = environment.cluster()
     cluster.up()
     yield cluster
     cluster.down()

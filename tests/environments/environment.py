@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +30,29 @@ class Environment:
     warnings: tuple[str, ...] = ()
     # Debian packages that take part, whose versions the result names.
     packages: tuple[str, ...] = ()
+    # What starts it, where that is not the harness.
+    start: Callable[[Setup], Cluster] = Cluster
+    # Versions of what is neither a program of the harness nor a package of this machine.
+    further_versions: Callable[[], dict[str, str]] = dict
     # For start, suite and end together.
     seconds: int = 900
+    # What building its programs takes about, where the cache lacks one.
+    build_seconds: int = 300
 
     @property
     def name(self) -> str:
         """What `ENVIRONMENT=` and its result file are called."""
         return self.setup.name
+
+    def needs(self) -> int:
+        """Seconds in which it is surely done, with what is in the cache now."""
+        programs = (*self.setup.pod_network.programs, *self.setup.programs)
+        built = all(binaries.path_of(program).exists() for program in programs)
+        return self.seconds + (0 if built else self.build_seconds)
+
+    def cluster(self) -> Cluster:
+        """The cluster, up or not."""
+        return self.start(self.setup)
 
     def product(self, cluster: Cluster) -> Product:
         """The product as it is installed here."""
@@ -48,7 +65,7 @@ class Environment:
         programs = ["kubelet", "containerd", "coredns"]
         programs += ["kube-proxy"] if self.setup.kube_proxy else []
         programs += [*self.setup.pod_network.programs, *self.setup.programs]
-        found = {"Linux": platform.release()}
+        found = {"Linux": platform.release(), **self.further_versions()}
         for program in programs:
             found[program] = binaries.version_of(program)
         for package in ("containernetworking-plugins", *self.packages):

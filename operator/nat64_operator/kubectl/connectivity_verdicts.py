@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.connectivity import CLUSTER_NAME, Node, Wish
 from nat64_operator.kubectl.exec_output import Json
+from nat64_operator.kubectl.pod_probe import WHOLE
 
 Explain = Callable[[], tuple[str, str]]
 """Why the target can't be reached, and a remedy, as `trace` finds them."""
@@ -118,6 +119,14 @@ def _pmtu(answer: Json, small: Json | None) -> Step:
         return ok("pmtu", text)
     if small is not None and small["error"]:
         return note("pmtu", "not known: the host answers no pings at all")
+    if answer.get("back") == [WHOLE]:
+        return note(
+            "pmtu",
+            f"not known: pings of {WHOLE} octets are answered, longer ones, whose answers come in "
+            "fragments, are not",
+            "the CNI drops fragments of pings (Cilium does), which harms nothing else: give "
+            "spec.lowestIPv6MTU the MTU of the pods' links, and look again",
+        )
     return stop(
         "pmtu",
         f"packets of {answer.get('size', '?')} octets are lost, and no error tells the pod so",

@@ -25,6 +25,9 @@ IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 """linux/in6.h; Python's socket module has no names for them."""
 HEADERS = 48
 """Octets of an IPv6 header and an ICMPv6 echo header."""
+WHOLE, IN_FRAGMENTS = 1280, 1312
+"""Octets of pings: the first's answer comes whole whatever `lowestIPv6MTU` is, the second's in
+fragments where that is 1280 (RFC 7915, section 4)."""
 TRIES, WAIT = 3, 2.0
 RESULT = Path("/tmp/flows.json")  # noqa: S108 - the pod's own emptyDir
 DNS_QUERY = struct.pack("!6H", 0x6464, 0x0100, 1, 0, 0, 0) + b"\0" + struct.pack("!2H", 2, 1)
@@ -169,7 +172,18 @@ def ping(host: str, full: bool = False) -> dict[str, Any]:
             tries += learnt >= mtu
             mtu = min(mtu, learnt)
         size = len(payload) + HEADERS
-        return {"error": "no answer", "size": size, "first": first}
+        found: dict[str, Any] = {"error": "no answer", "size": size, "first": first}
+        if full and mtu >= IN_FRAGMENTS:
+            found["back"] = [n for n in (WHOLE, IN_FRAGMENTS) if _comes_back(sock, n)]
+        return found
+
+
+def _comes_back(sock: socket.socket, size: int) -> bool:
+    for sequence in range(100, 100 + TRIES):
+        with contextlib.suppress(TimeoutError):
+            if _echo(sock, sequence, os.urandom(size - HEADERS)):
+                return True
+    return False
 
 
 def _path_mtu(address: str) -> int:
