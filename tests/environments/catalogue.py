@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.cluster.setup import Setup
 from tests.environments import beside, layouts
-from tests.environments.cilium import HOST_ROUTING, LEGACY_ROUTING, Cilium
+from tests.environments.cilium import DUAL_STACK, HOST_ROUTING, LEGACY_ROUTING, Cilium
 from tests.environments.environment import Environment
 from tests.environments.networks import Flannel, KubeRouter, PointToPoint
 
@@ -50,6 +50,15 @@ _ALL = (
         "masquerade by iptables, IPAM `kubernetes`",
         gateway=_CILIUM,
         packages=("clang-19", "iptables"),
+        seconds=900,
+        build_seconds=1200,
+    ),
+    Environment(
+        Setup("cilium-dual-stack", pod_network=Cilium(DUAL_STACK), kube_proxy="", dual_stack=True),
+        "dual-stack Cilium in kube-proxy's place, BPF masquerade, host firewall; a pool below its "
+        "masquerade's ports",
+        gateway=_CILIUM | {"pools": [{"source": "Node", "ports": {"from": 20000, "to": 29999}}]},
+        packages=("clang-19",),
         seconds=900,
         build_seconds=1200,
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.cluster import binaries, network
-from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.controlplane import POD_RANGE, POD_RANGE_IPV4
 from tests.cluster.network import INTERNET, NODE1
 from tests.cluster.node import CGROUP, CNI_PLUGINS
 from tests.cluster.paths import CACHE, STATE
@@ -69,6 +69,17 @@ LEGACY_ROUTING: dict[str, Any] = {
     "kubeProxyReplacement": False,
     "bpf.hostLegacyRouting": True,
     "bpf.masquerade": False,
+    "ipam.mode": "kubernetes",
+}
+# With Cilium's host firewall, which drops all IPv4 where Cilium's own is off.
+DUAL_STACK: dict[str, Any] = {
+    "ipv4.enabled": True,
+    "ipv4NativeRoutingCIDR": POD_RANGE_IPV4,
+    "enableIPv4Masquerade": True,
+    "kubeProxyReplacement": True,
+    "bpf.hostLegacyRouting": False,
+    "bpf.masquerade": True,
+    "hostFirewall.enabled": True,
     "ipam.mode": "kubernetes",
 }
 

@@ -182,8 +182,9 @@ def test_others_are_not(image: str, namespace: str) -> None:
 
 def test_ciliums_own_nat64_is_named() -> None:
     on = {"data": {"enable-nat46x64-gateway": "true"}}
-    assert len(list(doctor_overlap.cilium(on))) == 1
-    assert list(doctor_overlap.cilium({"data": {}})) == list(doctor_overlap.cilium(None)) == []
+    assert len(list(doctor_overlap.cilium(on, []))) == 1
+    assert list(doctor_overlap.cilium({"data": {}}, [])) == []
+    assert list(doctor_overlap.cilium(None, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -196,13 +197,30 @@ def test_ciliums_own_nat64_is_named() -> None:
 def test_what_cilium_does_to_our_ipv4_is_named(
     data: dict[str, str], result: Result, says: str
 ) -> None:
-    [found] = doctor_overlap.cilium({"data": data})
+    [found] = doctor_overlap.cilium({"data": data}, [{"spec": {}}])
     assert (found.result, says in found.text, bool(found.remedy)) == (result, True, True)
 
 
 def test_cilium_without_ipv4_masquerades_none() -> None:
     data = {"enable-bpf-masquerade": "true", "enable-ipv4": "false"}
-    assert list(doctor_overlap.cilium({"data": data})) == []
+    assert list(doctor_overlap.cilium({"data": data}, [{"spec": {}}])) == []
+
+
+@pytest.mark.parametrize(
+    ("pools", "shared"),
+    [
+        ([{"source": "Range", "range": "192.0.2.32/27"}], False),
+        ([{"source": "Node", "ports": {"from": 20000, "to": 29999}}], False),
+        ([{"source": "Node", "ports": {"from": 20000, "to": 32768}}], True),
+        ([{"source": "Range", "range": "192.0.2.32/27"}, {"source": "Node"}], True),
+    ],
+)
+def test_a_gateway_that_shares_no_port_with_ciliums_masquerade_is_not_warned_of(
+    pools: list[dict[str, Any]], shared: bool
+) -> None:
+    data = {"enable-bpf-masquerade": "true", "enable-ipv4": "true"}
+    found = list(doctor_overlap.cilium({"data": data}, [{"spec": {"pools": pools}}]))
+    assert bool(found) is shared
 
 
 @pytest.mark.parametrize(

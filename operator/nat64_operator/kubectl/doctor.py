@@ -92,7 +92,7 @@ def _objects(facts: Facts) -> Iterator[Step]:
         yield _ready(obj)
     yield from _uncovered(facts)
     yield from doctor_overlap.workloads(facts.workloads, facts.namespace)
-    yield from doctor_overlap.cilium(facts.cilium)
+    yield from doctor_overlap.cilium(facts.cilium, facts.gateways)
 
 
 def _uncovered(facts: Facts) -> Iterator[Step]:

@@ -35,6 +35,8 @@ _IMAGES = (
         "its Corefile must send external names to CoreDNS, not to the upstreams: docs/cni.md",
     ),
 )
+_CILIUM_FIRST_PORT = 32768
+"""Of its masquerade, which ends at 65535."""
 
 
 def workloads(found: Iterable[Json], ours: str) -> Iterator[Step]:
@@ -52,8 +54,8 @@ def workloads(found: Iterable[Json], ours: str) -> Iterator[Step]:
                 break
 
 
-def cilium(config: Json | None) -> Iterator[Step]:
-    """Cilium's ConfigMap, where it runs."""
+def cilium(config: Json | None, gateways: Iterable[Json]) -> Iterator[Step]:
+    """Cilium's ConfigMap, where it runs, and what the gateways take of the nodes' addresses."""
     data = (config or {}).get("data") or {}
     if data.get("enable-nat46x64-gateway") == "true":
         yield note(
@@ -69,7 +71,11 @@ def cilium(config: Json | None) -> Iterator[Step]:
             "on the nodes' uplinks, so no answer comes back",
             "turn on Cilium's IPv4 (ipv4.enabled), or turn its host firewall off",
         )
-    if ipv4 and data.get("enable-bpf-masquerade") == "true":
+    if (
+        ipv4
+        and data.get("enable-bpf-masquerade") == "true"
+        and any(_takes_ports_of_masquerade(gateway) for gateway in gateways)
+    ):
         yield note(
             "overlap",
             "Cilium masquerades IPv4 by BPF with ports 32768-65535 of the node's address, and does "
@@ -77,3 +83,10 @@ def cilium(config: Json | None) -> Iterator[Step]:
             "one of the two connections stalls",
             "give the gateway an address of its own, or ports below 32768 (spec.pools)",
         )
+
+
+def _takes_ports_of_masquerade(gateway: Json) -> bool:
+    pools = gateway["spec"].get("pools") or [{}]
+    nodes_own = [pool for pool in pools if pool.get("source", "Node") == "Node"]
+    ends = [(pool.get("ports") or {}).get("to", 65535) for pool in nodes_own]
+    return any(end >= _CILIUM_FIRST_PORT for end in ends)
