@@ -14,7 +14,7 @@ import pytest
 from tests.lab.clat import PREFIX, Clat, clat
 from tests.lab.probes import probe, udp_echo
 from tests.lab.servers import pattern
-from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, SERVER_V4, Line, line
+from tests.lab.topology import ECHO_PORT, HTTP_PORT, NODE_V4, SERVER, SERVER_V4, Line, line
 from tests.lab.translator import Translator, translator
 
 pytestmark = pytest.mark.root
@@ -173,6 +173,17 @@ def test_traceroute_shows_every_hop(lab: Line) -> None:
 
 def test_the_pods_ipv6_is_as_it_was(lab: Line) -> None:
     assert "1 received" in lab.pod.run("ping", "-6", "-c", "1", "-W", "5", "fd64:1::1")
+
+
+def test_names_are_connected_to_by_ipv6_as_before(lab: Line, tmp_path: Path) -> None:
+    """Also from a unique local address, from which RFC 6724 would prefer IPv4 for a name with both.
+    NetworkPolicies for the translator's prefix go on to see these connections."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{SERVER_V4} name.example\n{SERVER} name.example\n")
+    lab.pod.run("mount", "--bind", str(hosts), "/etc/hosts")
+    code = "import socket; print(socket.getaddrinfo('name.example', 80)[0][4][0])"
+    assert lab.pod.run(sys.executable, "-c", code).strip() == str(SERVER)
+    lab.pod.run("umount", "/etc/hosts")
 
 
 # Prints the Ethernet types of all frames on a link, until one has the last word in it.

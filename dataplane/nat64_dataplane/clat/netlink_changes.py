@@ -25,6 +25,16 @@ from nat64_dataplane.clat.plan import ADDRESS, DIRECTIONS, Direction, Facts, Fil
 
 _PRIORITY = 1
 _ONLINK = 4
+_FOREVER = 0xFFFFFFFF
+_DEPRECATED = {
+    "address": str(ADDRESS.ip),
+    "prefixlen": 32,
+    "preferred_lft": 0,
+    "valid_lft": _FOREVER,
+}
+"""A deprecated address loses against others (RFC 6724 rule 3): a name that has IPv6, also by DNS64,
+is connected to by IPv6 as before, also from a ULA, and only literals come to the CLAT. The kernel
+makes no difference for IPv4."""
 
 
 def apply(
@@ -40,7 +50,7 @@ def apply(
         for part in parts:
             if part is Part.ADDRESS:
                 with _existing():
-                    ipr.addr("add", index=setup.link, address=str(ADDRESS.ip), prefixlen=32)
+                    ipr.addr("add", index=setup.link, **_DEPRECATED)
             elif part is Part.ROUTE:
                 # Somebody else's default route is not replaced: EEXIST says that it is there.
                 how = "replace" if facts.ipv4_routes else "add"
