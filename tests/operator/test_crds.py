@@ -131,7 +131,7 @@ BAD_GATEWAYS: list[Row] = [
     (
         {"advertise": {"interfaces": ["a"], "routeLifetimeSeconds": 599}},
         "spec.advertise.routeLifetimeSeconds",
-        "599 is less than intervalSeconds, 600",
+        "must be 0, or at least intervalSeconds; hosts would lose the route",
     ),
     ({"uplinks": ["eth 0"]}, "spec.uplinks[0]", "is not an interface name"),
     ({"uplinks": ["a-very-long-interface"]}, "spec.uplinks[0]", "may not be more than 15"),
