@@ -31,6 +31,8 @@ class Claim(NamedTuple):
     """Each pool with addresses of its own."""
     static: tuple[Block, ...]
     """Each static mapping."""
+    clat: str = ""
+    """The CLAT prefix; empty for none."""
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -59,6 +61,7 @@ class Claim(NamedTuple):
                 (int(mapping.address), int(mapping.address), mapping.port, mapping.port)
                 for mapping in config.static_mappings
             ),
+            str(config.clat.prefix) if config.clat else "",
         )
 
 
@@ -66,7 +69,7 @@ class Clash(NamedTuple):
     """Why two claims can't stand side by side."""
 
     kind: str
-    """`Prefix`, `Pool` or `Interface`."""
+    """`Clat`, `Prefix`, `Pool` or `Interface`."""
     field: str
     """The field of the claim that is refused, as the config file names it."""
     what: str
@@ -86,6 +89,8 @@ def clash_anywhere(mine: Claim, theirs: Claim) -> Clash | None:
 
 def clash_on_a_node(mine: Claim, theirs: Claim) -> Clash | None:
     """What two translators can't both have on one node."""
+    if mine.clat and theirs.clat:
+        return Clash("Clat", "clat", f"a CLAT in the pods, towards {theirs.clat},")
     for field, prefix, _ in mine.prefixes:
         for _, other, text in theirs.prefixes:
             if overlap(prefix, other):

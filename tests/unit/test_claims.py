@@ -12,12 +12,6 @@ OTHERS_PORTS = "pools: [{ports: 50000-50099}]"
     [
         ("prefix: 2001:db8::/96", "prefix: 2001:db8::/64", "prefix", "2001:db8::/64"),
         (
-            "prefix: 2001:db8::/96\nclat: {prefix: 64:ff9b:1:c1a7::/96}",
-            "prefix: 64:ff9b::/96\nclat: {prefix: 64:ff9b:1:c1a7::/96}",
-            "clat.prefix",
-            "64:ff9b:1:c1a7::/96",
-        ),
-        (
             "prefix: 2001:db8::/96\nclat: {prefix: 2001:db8:1::/96}",
             "prefix: 2001:db8:1::/64",
             "clat.prefix",
@@ -39,8 +33,13 @@ def test_every_prefix_of_a_translator_is_compared_with_every_one_of_the_other(
     assert clash_on_a_node(ours, others) == Clash("Prefix", field, what)
 
 
-def test_prefixes_of_one_translator_don_t_clash_with_another_s_that_differ() -> None:
+def test_one_translator_of_a_node_has_a_clat_in_the_pods() -> None:
+    """A pod can have one, whatever the prefixes are."""
     others = config.parse(
         f"name: b\nprefix: 2001:db8::/96\nclat: {{prefix: 2001:db8:1::/96}}\n{OTHERS_PORTS}"
     )
-    assert clash_on_a_node(Claim.of(config.parse(WITH_CLAT)), Claim.of(others)) is None
+    found = clash_on_a_node(Claim.of(config.parse(WITH_CLAT)), Claim.of(others))
+    assert found is not None
+    assert (found.kind, found.field) == ("Clat", "clat")
+    plain = config.parse(f"name: b\nprefix: 2001:db8::/96\n{OTHERS_PORTS}")
+    assert clash_on_a_node(Claim.of(config.parse(WITH_CLAT)), Claim.of(plain)) is None

@@ -133,6 +133,29 @@ class Advertise(Spec, frozen=True, kw_only=True):
             raise ValueError(f"advertise: {error}") from error
 
 
+class ClatMode(enum.Enum):
+    """Whose IPv4 literals work."""
+
+    DISABLED = "Disabled"
+    PODS = "Pods"
+
+
+class Clat(Spec, frozen=True, kw_only=True):
+    """A CLAT in each IPv6-only pod, and the prefix that it sends to."""
+
+    mode: ClatMode = ClatMode.DISABLED
+    prefix: str = "64:ff9b:1:c1a7::/96"
+
+    def config(self) -> config.Clat | None:
+        """The section of the translator's config. Raises ValueError."""
+        if self.mode is ClatMode.DISABLED:
+            return None
+        try:
+            return config.Clat(prefix=IPv6Network(self.prefix))
+        except ValueError as error:
+            raise ValueError(f"clat.{error}") from error
+
+
 class HostPorts(Spec, frozen=True, kw_only=True):
     """Ports on the node; those not set are derived from the gateway's name."""
 
@@ -141,6 +164,7 @@ class HostPorts(Spec, frozen=True, kw_only=True):
     dns_health: int | None = None
     dns_ready: int | None = None
     dns_metrics: int | None = None
+    clat: int | None = None
 
 
 class UpdateType(enum.Enum):
@@ -168,6 +192,7 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     """The spec, defaults filled in."""
 
     prefix: str = "64:ff9b::/96"
+    clat: Clat = Clat()
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ({"operator": "Exists"},)
     pools: tuple[Pool, ...] = (Pool(),)
@@ -204,7 +229,10 @@ class Gateway(Resource, frozen=True):
         """The ports of its agents: the given ones, else those of its slot."""
         given = msgspec.structs.astuple(self.spec.host_ports)
         others = derived_ports(self.name) if self.slot is None else slot_ports(self.slot)
-        return Ports(*(g or d for g, d in zip(given, others, strict=True)))
+        ports = Ports(*(g or d for g, d in zip(given, others, strict=True)))
+        if self.spec.clat.mode is ClatMode.DISABLED:
+            ports = msgspec.structs.replace(ports, clat=0)
+        return ports
 
     def config(self) -> config.Config:
         """The translator's config. Raises InvalidObjectError with field, value and rule."""
@@ -214,6 +242,7 @@ class Gateway(Resource, frozen=True):
                 name=self.name,
                 interface=spec.interface_name or "",
                 prefix=IPv6Network(spec.prefix),
+                clat=spec.clat.config(),
                 pools=tuple(pool.config() for pool in spec.pools),
                 uplinks=spec.uplinks,
                 static_mappings=tuple(_static_mapping(m) for m in spec.static_mappings),

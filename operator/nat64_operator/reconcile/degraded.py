@@ -27,16 +27,16 @@ def warnings(
     """What is wrong, or will be, although the gateway translates; nothing before its nodes were
     asked. `failing`: conditions that say which nodes fail. `short`: what their ranges lack.
     """
-    found = world.cluster_ranges.overlap(running.prefix) if running else None
     more = list(short)
-    if running and found is not None:
-        more.append(
-            NodeWarning(
-                "PrefixOverlapsCluster",
-                f"{running.prefix} overlaps {found}: packets for it are translated",
-                "use a prefix that nothing else in the cluster uses",
+    for prefix in running.prefixes if running else ():
+        if (found := world.cluster_ranges.overlap(prefix)) is not None:
+            more.append(
+                NodeWarning(
+                    "PrefixOverlapsCluster",
+                    f"{prefix} overlaps {found}: packets for it are translated",
+                    "use a prefix that nothing else in the cluster uses",
+                )
             )
-        )
     if running and (lost := _nobodys(gateway, running, world)):
         more.append(
             NodeWarning(

@@ -31,6 +31,7 @@ from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
+from nat64_operator.render.removal import has_clat
 
 
 class Observed(NamedTuple):
@@ -167,15 +168,15 @@ def check_prefix(translator: config.Config, world: World) -> None:
     """Raises InvalidObjectError where the prefix overlaps a range of the cluster's own. A prefix
     that already runs is not refused: the range came later, and `Degraded` says so.
     """
-    range_of_cluster = world.cluster_ranges.overlap(translator.prefix)
-    if range_of_cluster is None:
-        return
     running = running_config(world.find("DaemonSet", names.daemon_set(translator.name)), world)
-    if running is None or running.prefix != translator.prefix:
-        raise InvalidObjectError(
-            f"spec.prefix: {translator.prefix} overlaps {range_of_cluster}: packets for it would "
-            "be translated; use a prefix that nothing else in the cluster uses"
-        )
+    already = running.prefixes if running else ()
+    for field, prefix in zip(("prefix", "clat.prefix"), translator.prefixes, strict=False):
+        range_of_cluster = world.cluster_ranges.overlap(prefix)
+        if range_of_cluster is not None and prefix not in already:
+            raise InvalidObjectError(
+                f"spec.{field}: {prefix} overlaps {range_of_cluster}: packets for it would be "
+                "translated; use a prefix that nothing else in the cluster uses"
+            )
 
 
 def cluster_address(service: Any) -> str | None:
@@ -211,7 +212,13 @@ def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: Wor
             same_node=world.api_version >= render.SAME_NODE_SINCE,
         ),
         *node_cleanup.of(effective, world).manifests,
-        render.daemon_set(gateway, translator, world.settings, kept_off.keys()),
+        render.daemon_set(
+            gateway,
+            translator,
+            world.settings,
+            kept_off.keys(),
+            had_clat=has_clat(world.find("DaemonSet", names.daemon_set(gateway.name))),
+        ),
     ]
     owned = world.owned_by(gateway.name)
     record = decided.manifest(world)

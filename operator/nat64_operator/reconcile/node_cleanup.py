@@ -42,6 +42,7 @@ def of(effective: Effective, world: World) -> Leaving:
             names.translator_config(gateway.name, translator.content_hash),
             gateway.ports.translator,
             world.settings,
+            clat=translator.clat is not None or removal.has_clat(daemon_set),
         )
         if is_clean(cleaning, left) and not scheduled(daemon_set, world) & set(left):
             left, wanted = [], None

@@ -186,6 +186,14 @@ def _prefix_refusal(found: Clash, name: str) -> Refusal:
     )
 
 
+def _clat_refusal(found: Clash, name: str) -> Refusal:
+    return Refusal(
+        "CLATConflict",
+        f"spec.clat.mode: NAT64Gateway {name!r} has {found.what} on the same nodes; a pod has one "
+        "CLAT, so set Disabled, or a nodeSelector that keeps the two apart",
+    )
+
+
 def _pool_refusal(found: Clash, name: str) -> Refusal:
     return Refusal(
         "PoolConflict",
@@ -203,6 +211,7 @@ def _interface_refusal(found: Clash, name: str) -> Refusal:
 
 
 _REFUSALS = {
+    "Clat": _clat_refusal,
     "Prefix": _prefix_refusal,
     "Pool": _pool_refusal,
     "Interface": _interface_refusal,

@@ -109,6 +109,8 @@ def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[
         source["metadata"]["name"],
         int(translator.listen.rpartition(":")[2] or derived_ports(gateway)[0]),
         world.settings,
+        # Without the DaemonSet nobody knows.
+        clat=live is None or render.has_clat(live),
     )
     return actions + repair(wanted, live)
 

@@ -23,6 +23,19 @@ TRANSLATOR_CAPABILITIES = ("NET_ADMIN", "BPF", "PERFMON")
 ADVERTISING_CAPABILITIES = (*TRANSLATOR_CAPABILITIES, "NET_RAW")
 """Router Advertisements need a raw socket: only a translator that sends them may open one."""
 
+NETNS_DIR = "/run/netns"
+"""Where the runtimes mount the pods' network namespaces."""
+CLAT_RUN_DIR = "/run/nat64-clat"
+RUNTIME_DIRS = {
+    "containerd": "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+    "crio": "/run/containers/storage/overlay-containers",
+}
+"""Where the runtimes have the pods' names and annotations."""
+
+# Beside the translator's: entering a network namespace takes SYS_ADMIN, and it is the only thing
+# that this is for.
+CLAT_CAPABILITIES = ("SYS_ADMIN", *TRANSLATOR_CAPABILITIES)
+
 READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
 """A sidecar that no longer answers leaves the Service within two seconds. Until then CoreDNS may
 ask it, and then ask upstreams that don't synthesize."""
@@ -85,6 +98,85 @@ def translator(
             {"name": "run", "mountPath": RUN_DIR},
         ],
     }
+
+
+def clat(settings: Settings, port: int) -> dict[str, Any]:
+    """The container that gives pods their CLAT. It has no token and no address of its own; `port`
+    serves its metrics and probes.
+    """
+    return {
+        "name": names.CLAT,
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-clat", "run", "--config", _config_path(), "--listen", f"[::]:{port}"],
+        **_log_format(settings),
+        "ports": [_port("clat-metrics", port)],
+        "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
+        "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        "resources": settings.dns64_resources,
+        "securityContext": {
+            "privileged": False,
+            # The kernel's rule: with SYS_ADMIN, it can't be false.
+            "allowPrivilegeEscalation": True,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": list(CLAT_CAPABILITIES)},
+            # The default profiles refuse setns and writes under /sys, where the pins are.
+            "appArmorProfile": {"type": "Unconfined"},
+            **_selinux(settings),
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            *_clat_mounts(),
+            *(
+                {"name": name, "mountPath": path, "readOnly": True}
+                for name, path in RUNTIME_DIRS.items()
+            ),
+        ],
+    }
+
+
+def remove_clat(settings: Settings) -> dict[str, Any]:
+    """The init container that takes the CLAT out of all pods of the node."""
+    return {
+        "name": names.REMOVE_CLAT,
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["nat64-clat", "remove", "--config", _config_path()],
+        **_log_format(settings),
+        "securityContext": {
+            "privileged": False,
+            "allowPrivilegeEscalation": True,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": list(CLAT_CAPABILITIES)},
+            "appArmorProfile": {"type": "Unconfined"},
+            **_selinux(settings),
+        },
+        "resources": settings.dns64_resources,
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            *_clat_mounts(),
+        ],
+    }
+
+
+def clat_volumes(*, runtime: bool) -> list[dict[str, Any]]:
+    """The volumes of `clat`, and without `runtime` those of `remove_clat`."""
+    paths = {"netns": NETNS_DIR, "clat-run": CLAT_RUN_DIR, **(RUNTIME_DIRS if runtime else {})}
+    return [
+        {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+        for name, path in paths.items()
+    ]
+
+
+def _clat_mounts() -> list[dict[str, Any]]:
+    return [
+        {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
+        {"name": "clat-run", "mountPath": CLAT_RUN_DIR},
+        # HostToContainer: the namespaces of pods that come later must be seen.
+        {"name": "netns", "mountPath": NETNS_DIR, "mountPropagation": "HostToContainer"},
+    ]
 
 
 def with_node_file(container: dict[str, Any]) -> dict[str, Any]:

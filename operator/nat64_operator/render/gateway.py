@@ -71,9 +71,11 @@ def daemon_set(
     translator: config.Config,
     settings: Settings,
     kept_off: Collection[str] = (),
+    *,
+    had_clat: bool = False,
 ) -> dict[str, Any]:
     """The pods that translate and answer DNS on each node of the gateway, except the nodes that it
-    is `kept_off`.
+    is `kept_off`. `had_clat`: its nodes' pods may have a CLAT from before.
     """
     pod = pods.pod(
         settings,
@@ -123,6 +125,12 @@ def daemon_set(
         },
         containers.dns64(settings, gateway.ports),
     ]
+    if translator.clat:
+        pod["containers"].append(containers.clat(settings, gateway.ports.clat))
+    elif had_clat:
+        pod["initContainers"].append(containers.remove_clat(settings))
+    if translator.clat or had_clat:
+        pod["volumes"] += containers.clat_volumes(runtime=translator.clat is not None)
     strategy = gateway.spec.update_strategy
     by_hand = strategy.type is UpdateType.ON_DELETE or strategy.canary is not None
     return pods.daemon_set(

@@ -31,15 +31,16 @@ class Where(NamedTuple):
 
 
 def removal(
-    gateway: str, where: Where, config_name: str, port: int, settings: Settings
+    gateway: str, where: Where, config_name: str, port: int, settings: Settings, *, clat: bool
 ) -> dict[str, Any]:
     """A gateway's DaemonSet in its last form: each pod removes what the translator left on its
-    node, sysctls included, and turns ready once that is done.
+    node, sysctls included, and turns ready once that is done. `clat`: first it takes the CLAT out
+    of the node's pods.
     """
     return daemon_set(
         names.daemon_set(gateway),
         settings,
-        _removing_pod(where, config_name, port, settings),
+        _removing_pod(where, config_name, port, settings, clat=clat),
         match=names.pod_labels(gateway),
         labels=names.labels(gateway),
         max_unavailable=ALL_AT_ONCE,
@@ -52,13 +53,15 @@ def leaving(
     config_name: str,
     port: int,
     settings: Settings,
+    *,
+    clat: bool,
 ) -> dict[str, Any]:
     """The DaemonSet that cleans nodes which a gateway has left, beside the one that translates."""
     match = names.leaving_labels(gateway)
     return daemon_set(
         names.leaving(gateway),
         settings,
-        _removing_pod(Where.by_name(nodes), config_name, port, settings),
+        _removing_pod(Where.by_name(nodes), config_name, port, settings, clat=clat),
         match=match,
         labels={**names.labels(gateway), **match},
         max_unavailable=ALL_AT_ONCE,
@@ -85,9 +88,24 @@ def _named(daemon_set: Any, operator: str) -> tuple[str, ...]:
     return tuple(value for field in chosen for value in field.get("values") or ())
 
 
-def _removing_pod(where: Where, config_name: str, port: int, settings: Settings) -> dict[str, Any]:
+def has_clat(daemon_set: Any) -> bool:
+    """Whether pods on the nodes of a DaemonSet may have a CLAT: its pods set one up, or take it
+    away, which not every node need have done.
+    """
+    pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
+    made = (*(pod.get("containers") or ()), *(pod.get("initContainers") or ()))
+    return any(container.get("name") in (names.CLAT, names.REMOVE_CLAT) for container in made)
+
+
+def _removing_pod(
+    where: Where, config_name: str, port: int, settings: Settings, *, clat: bool
+) -> dict[str, Any]:
     made = pod(settings, where.selector, where.tolerations, config_name)
     made["initContainers"] = [containers.privileged(settings, "remove")]
+    if clat:
+        # First: a literal's packets must not go to a translator that is gone.
+        made["initContainers"].insert(0, containers.remove_clat(settings))
+        made["volumes"] += containers.clat_volumes(runtime=False)
     made["containers"] = [containers.translator(settings, port, ["remove", "--hold"])]
     if where.nodes:
         terms = [
