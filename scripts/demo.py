@@ -1,4 +1,5 @@
-"""`make demo`: from nothing to an IPv6-only pod that fetches from an IPv4-only name.
+"""`make demo`: from nothing to an IPv6-only pod that fetches from an IPv4-only name, and then from an
+IPv4 literal.
 
 Everything in it is real: the cluster, the chart, the two resources, the DNS servers, the packets.
 Each step prints what it did and how long it took; the last line starts with `demo: ok`.
@@ -16,19 +17,20 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from nat64_dataplane import pref64
 from tests.cluster import Cluster
-from tests.cluster.product import PREFIX, Pod, Product
+from tests.cluster.product import GATEWAY, PREFIX, Pod, Product
 from tests.cluster.run import ClusterError
 
 NAME = "ipv4only.internet.example"
 NODE = "node2"
+WITH_CLAT = {**GATEWAY, "spec": {**GATEWAY["spec"], "clat": {"mode": "Pods"}}}
 
 
 def main() -> int:
     """Run the demo; return the exit code."""
     began = time.monotonic()
     cluster = Cluster()
-    product = Product(cluster)
-    print("An IPv6-only pod is to reach a server that has IPv4 only.\n", flush=True)
+    product = Product(cluster, gateway=WITH_CLAT)
+    print("An IPv6-only pod is to reach a server that has IPv4 only, by name and by literal.\n")
     with step("a two-node Kubernetes cluster, IPv6-only pods and services"):
         cluster.up()
     with step("both images, built and imported into the nodes"):
@@ -46,30 +48,33 @@ def main() -> int:
     finally:
         pod.delete()
     print(
-        f"demo: ok, an IPv6-only pod fetched from an IPv4-only name; {time.monotonic() - began:.0f}"
-        " s in all (`make demo-down` removes everything)"
+        "demo: ok, an IPv6-only pod fetched from an IPv4-only name, and from an IPv4 literal; "
+        f"{time.monotonic() - began:.0f} s in all (`make demo-down` removes everything)"
     )
     return 0
 
 
 def show(product: Product, pod: Pod) -> None:
     """Resolve, fetch, and print what happened; raise ClusterError where it didn't."""
-    ipv4, ipv6 = pod.addresses(4), pod.addresses(6)
-    require(not ipv4, f"the pod has IPv4 addresses: {ipv4}")
-    [client] = ipv6
+    seen = product.cluster.kubectl("get", "pod", pod.name, "-o", "jsonpath={.status.podIPs[*].ip}")
+    [client] = pod.addresses(6)
+    require(seen.split() == [client], f"Kubernetes says that the pod has {seen}, not {client}")
     [a] = lookup(pod, "A")
     [aaaa] = lookup(pod, "AAAA")
     expected = pref64.embed(IPv6Network(PREFIX), IPv4Address(a))
     require(IPv6Address(aaaa) == expected, f"AAAA is {aaaa}, not {expected}")
-    body, milliseconds = fetch(pod)
+    body, milliseconds = fetch(pod, f"http://{NAME}/", "-6")
     saw = body.split("\n", 1)[0].removeprefix("client ")
     node_ipv4 = product.cluster.node(NODE).host.ipv4
     require(saw == node_ipv4, f"the server saw {saw}, not {NODE}'s {node_ipv4}")
     sessions = [s for s in product.translator(NODE, "sessions") if f"[{client}]" in s["client"]]
     require(bool(sessions), "the translator has no session of the pod")
     session = sessions[-1]
+    literal = f"http://{a}/"
+    over_ipv4, its_time = fetch(pod, literal, "-4")
+    require(f"client {saw}\n" in over_ipv4, f"{literal} by an IPv4 socket: {over_ipv4!r}")
     rows = {
-        "pod": f"{client} and no IPv4 address",
+        "pod": f"{client}, the only address that Kubernetes knows",
         "name": NAME,
         "A": f"{a}, all that its authoritative server has",
         "AAAA": f"{aaaa}, synthesized by DNS64 behind the cluster's CoreDNS",
@@ -77,6 +82,7 @@ def show(product: Product, pod: Pod) -> None:
         "server saw": f"{saw}, the IPv4 address of {NODE}",
         "session": f"{session['protocol']} {session['client']} -> {session['address']}"
         f" -> {session['remote']} {session['state']}",
+        "literal": f"{literal} over an AF_INET socket in {its_time:.1f} ms, by the pod's CLAT",
     }
     print()
     for title, text in rows.items():
@@ -91,10 +97,10 @@ def lookup(pod: Pod, kind: str) -> list[str]:
     return answers
 
 
-def fetch(pod: Pod) -> tuple[str, float]:
-    """Fetch the page; return its body and the time that it took, in milliseconds."""
+def fetch(pod: Pod, url: str, *options: str) -> tuple[str, float]:
+    """Fetch a page; return its body and the time that it took, in milliseconds."""
     form = "\n%{json}"
-    done = pod.exec("curl", "-sS", "--max-time", "10", "-w", form, f"http://{NAME}/")
+    done = pod.exec("curl", "-sS", "--max-time", "10", *options, "-w", form, url)
     body, _, facts = done.rpartition("\n")
     return body, json.loads(facts)["time_total"] * 1000
 

@@ -52,7 +52,7 @@ def pod(clat: Product) -> Iterator[Pod]:
     """A pod that comes while the switch is on, and has its CLAT."""
     pod = Pod(clat.cluster, "literal", NODE)
     pod.start()
-    wait_for("the CLAT of a new pod", lambda: ipv4(pod), timeout=30)
+    wait_for("the CLAT of a new pod", lambda: bool(ipv4(pod)), timeout=30)
     yield pod
     pod.delete()
 
@@ -68,7 +68,7 @@ def wait_for_rollout(product: Product) -> None:
         text = product.cluster.kubectl("get", "nat64gateway/default", "-o", "json")
         conditions = {c["type"]: c for c in json.loads(text)["status"]["conditions"]}
         ready = conditions["Ready"]
-        return ready["status"] == "True" and ready["observedGeneration"] == generation
+        return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
     wait_for("the gateway to be Ready with its new spec", done, timeout=300)
 

@@ -13,6 +13,8 @@ from prometheus_client.core import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from nat64_dataplane import config
+from nat64_dataplane.clat import metrics as clat_metrics
+from nat64_dataplane.clat.state import State as ClatState
 from nat64_dataplane.dns64.report import dns_metrics as dns64_metrics
 from nat64_dataplane.translator.datapath import counters
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
@@ -62,6 +64,14 @@ def translator() -> str:
     return exposition.decode()
 
 
+def clat() -> str:
+    registry = CollectorRegistry()
+    counted = {"received_4to6": 1, "translated_4to6": 1}
+    registry.register(clat_metrics.Collector("default", ClatState(), lambda: counted))
+    exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return exposition.decode()
+
+
 def operator() -> str:
     store = Store(SETTINGS)
     conditions = [{"type": "Ready", "status": "True", "reason": "Ready"}]
@@ -90,6 +100,8 @@ def families_of_the_sidecar() -> set[str]:
 
 EXPORTED: dict[str, set[str]] = {}
 for _name, _labels in series(translator()):
+    EXPORTED.setdefault(_name, set()).update(_labels)
+for _name, _labels in series(clat()):
     EXPORTED.setdefault(_name, set()).update(_labels)
 for _name, _labels in series(operator()):
     EXPORTED.setdefault(_name, set()).update(_labels)

@@ -16,7 +16,7 @@ from nat64_dataplane import http_server, log_format
 from nat64_dataplane.clat import agent, mounts, runtime_data
 from nat64_dataplane.clat.programs import DEFAULT_PINS
 from nat64_dataplane.clat.removal import Removal
-from nat64_dataplane.clat.run_directory import DEFAULT_RUN_DIR
+from nat64_dataplane.clat.run_directory import DEFAULT_RUN_DIR, RunDir
 from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
 from nat64_dataplane.http_server import Answer, Handler, HttpServer, parse_listen
 from nat64_dataplane.translator import config_file
@@ -102,9 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         f"(default: {' and '.join(map(str, runtime_data.DEFAULT_DIRECTORIES))})",
     )
     remove = add("remove", _remove, "Take the CLAT out of all pods, and leave nothing of it.")
-    which = remove.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", type=Path)
-    which.add_argument("--name", help="the translator's name")
+    status = add("status", _status, "Print what the agent knows of the node's pods, as JSON.")
+    for one in (remove, status):
+        which = one.add_mutually_exclusive_group(required=True)
+        which.add_argument("--config", type=Path)
+        which.add_argument("--name", help="the translator's name")
     remove.add_argument(
         "--hold", action="store_true", help="then stay, and answer on /readyz, until stopped"
     )
@@ -125,6 +127,16 @@ def _run(options: argparse.Namespace) -> int:
             )
         ).run()
     )
+    return EXIT_OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    name = config_file.load(options.config).name if options.config else options.name
+    path = RunDir(options.run_dir, name).status_path
+    try:
+        print(path.read_text(), end="")
+    except FileNotFoundError:
+        return _fail(f"no agent of CLAT {name!r} has written {path}", EXIT_FAILED)
     return EXIT_OK
 
 

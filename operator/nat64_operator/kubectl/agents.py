@@ -36,6 +36,8 @@ class Agent(NamedTuple):
     pod: str
     why_not: str
     """Why no command can run in it; empty if one can."""
+    clat: bool = False
+    """Whether it gives pods a CLAT."""
 
 
 class Report(NamedTuple):
@@ -57,6 +59,7 @@ def parse(pod: Json) -> Agent:
         namespace=metadata["namespace"],
         pod=metadata["name"],
         why_not=_why_not(status),
+        clat=any(one["name"] == names.CLAT for one in pod["spec"].get("containers") or ()),
     )
 
 
@@ -71,11 +74,24 @@ def find(cluster: Access, namespace: str, node: str = "", gateway: str = "") -> 
 
 def ask(cluster: Access, agent: Agent, argv: Sequence[str]) -> Report:
     """Run a command of the translator that prints JSON. Never raises."""
+    return _ask(cluster, agent, TRANSLATOR, ("nat64-translator", *argv))
+
+
+def ask_clats(cluster: Access, found: Iterable[Agent]) -> list[Report]:
+    """What those of the agents that give pods a CLAT know of their pods."""
+    return together(
+        lambda agent: _ask(
+            cluster, agent, names.CLAT, ("nat64-clat", "status", "--name", agent.gateway)
+        ),
+        [agent for agent in found if agent.clat],
+    )
+
+
+def _ask(cluster: Access, agent: Agent, container: str, words: Sequence[str]) -> Report:
     if agent.why_not:
         return Report(agent, None, agent.why_not)
-    words = ("nat64-translator", *argv)
     try:
-        output = cluster.exec(agent.namespace, agent.pod, TRANSLATOR, words)
+        output = cluster.exec(agent.namespace, agent.pod, container, words)
         return Report(agent, parse_output(agent.pod, words, output), "")
     except ClusterError as error:
         return Report(agent, None, str(error), error.status == 403)

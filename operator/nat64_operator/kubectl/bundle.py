@@ -213,7 +213,8 @@ def _conclusions(
 
     def conclude() -> dict[str, Any]:
         policies = facts.some(partial(facts.policies, cluster))
-        return status.build(facts.gateways(cluster), policies, facts.statuses(cluster, found))
+        reports, clats = facts.statuses(cluster, found), agents.ask_clats(cluster, found)
+        return status.build(facts.gateways(cluster), policies, reports, clats)
 
     try:
         built = conclude()

@@ -100,7 +100,8 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     # Everybody who may read the objects may read what the operator says about them.
     for what, why in unread.items():
         say(f"{what}: {why}")
-    built = status.build(gateways, policies, [r for r in reports if not r.forbidden])
+    clats = [r for r in agents.ask_clats(cluster, found) if not r.forbidden]
+    built = status.build(gateways, policies, [r for r in reports if not r.forbidden], clats)
     show(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
 

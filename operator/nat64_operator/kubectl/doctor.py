@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from nat64_operator.kubectl import doctor_coredns, doctor_node, doctor_overlap
+from nat64_operator.kubectl import clat, doctor_coredns, doctor_node, doctor_overlap
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Result, Step, note, ok, render, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -36,6 +36,8 @@ class Facts(NamedTuple):
     namespace: str
     """The operator's."""
     unread: Mapping[str, str]
+    clats: Sequence[Report] = ()
+    """Of the agents that give pods a CLAT."""
 
 
 class Section(NamedTuple):
@@ -50,8 +52,11 @@ def judge(facts: Facts) -> list[Section]:
     sections = [Section("cluster", [*_objects(facts), *_unread(facts)])]
     sections.append(Section("CoreDNS", list(_coredns(facts))))
     statuses = {report.agent: report for report in facts.statuses}
+    clats = {report.agent: report for report in facts.clats}
     for report in facts.inspections:
         steps = list(_node(report, statuses.get(report.agent)))
+        if (of_pods := clats.get(report.agent)) and not report.error:
+            steps += clat.examine(of_pods)
         sections.append(Section(f"node {report.agent.node}, {report.agent.gateway}", steps))
     return [section for section in sections if section.steps]
 

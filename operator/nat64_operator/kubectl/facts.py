@@ -10,6 +10,7 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
 from nat64_operator.kubectl import agents, doctor, doctor_coredns, network_policies, trace
+from nat64_operator.kubectl import clat as trace_clat
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError, Json
@@ -72,7 +73,8 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
     """Everything that `trace` judges. Raises ClusterError if there is no such pod."""
     found = pod(cluster, target.namespace, target.pod)
     server = target.server or _server_of(cluster, found)
-    report = _trace_report(cluster, namespace, found, target, server)
+    clat = _clat_report(cluster, namespace, found, target)
+    report = _trace_report(cluster, namespace, found, target, server, clat)
     path = f"/apis/networking.k8s.io/v1/namespaces/{target.namespace}/networkpolicies"
     return trace.Facts(
         pod=found,
@@ -84,6 +86,7 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
         network_policies=maybe(partial(cluster.items, path)),
         other_policies=_other_policies(cluster, target.namespace),
         explained=_explained(cluster, report, target.host, found),
+        clat=clat,
     )
 
 
@@ -123,6 +126,7 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
         corefiles=corefiles,
         inspections=inspections,
         statuses=statuses(cluster, found),
+        clats=agents.ask_clats(cluster, found),
         probe=_probe(cluster, [r.agent for r in inspections if not r.error]) if wanted else None,
         namespace=namespace,
         unread=unread,
@@ -191,8 +195,21 @@ def _server_of(cluster: Cluster, found: Json) -> str:
     return cluster_dns(cluster)
 
 
+def _clat_report(cluster: Cluster, namespace: str, found: Json, target: Target) -> Report | None:
+    """What the agent for CLAT on the pod's node knows, where an IPv4 literal is the target."""
+    address, node = trace.literal(target.host), found["spec"].get("nodeName")
+    if address is None or address.version == 6 or not node:
+        return None
+    return next(iter(agents.ask_clats(cluster, agents.find(cluster, namespace, node))), None)
+
+
 def _trace_report(
-    cluster: Cluster, namespace: str, found: Json, target: Target, server: str
+    cluster: Cluster,
+    namespace: str,
+    found: Json,
+    target: Target,
+    server: str,
+    clat: Report | None,
 ) -> Report | None:
     addresses, node = trace.addresses(found, 6), found["spec"].get("nodeName")
     if not addresses or not node:
@@ -203,6 +220,8 @@ def _trace_report(
         argv += ["--host", target.host, "--server", server]
     elif address is not None and address.version == 6:
         argv += ["--destination", str(address)]
+    elif clat is not None and not clat.error and clat.data["prefix"]:
+        argv += ["--destination", trace_clat.literal_in(clat, target.host)]
     reports = agents.ask_all(cluster, agents.find(cluster, namespace, node), lambda _: argv)
     # If a node has several gateways: the one to which the destination belongs.
     for report in reports:

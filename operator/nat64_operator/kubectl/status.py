@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from nat64_operator.kubectl import clat
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table, yes_no
@@ -15,7 +16,10 @@ FULL_PERCENT = 80
 
 
 def build(
-    gateways: Iterable[Json], policies: Iterable[Json], reports: Iterable[Report]
+    gateways: Iterable[Json],
+    policies: Iterable[Json],
+    reports: Iterable[Report],
+    clats: Iterable[Report] = (),
 ) -> dict[str, Any]:
     """All of it in plain values, as `-o json` prints it."""
     nodes = [node(report) for report in reports]
@@ -29,6 +33,7 @@ def build(
         "gateways": [resource(obj) for obj in gateways],
         "policies": [resource(obj) for obj in policies],
         "nodes": nodes,
+        "clat": [clat.counts(report) for report in clats],
         "drops": [
             {"reason": reason, "packets": packets, "meaning": meanings[reason]}
             for reason, packets in drops.most_common()
@@ -43,6 +48,7 @@ def is_well(status: dict[str, Any]) -> bool:
         bool(status["gateways"])
         and all(one["ready"] for one in everything)
         and all(entry["programmed"] for entry in status["nodes"])
+        and all(entry["ready"] and not entry["failed"] for entry in status["clat"])
     )
 
 
@@ -119,6 +125,8 @@ def render(status: dict[str, Any], paint: Paint) -> str:
     if status["nodes"]:
         titles = ("NODE", "GATEWAY", "PROGRAMMED", "SESSIONS", "PORTS", "DROPPED", "REASON")
         parts.append(table(titles, map(_node_row, status["nodes"]), paint))
+    if status["clat"]:
+        parts.append(table(clat.COLUMNS, map(clat.row, status["clat"]), paint))
     if advertising := [entry for entry in status["nodes"] if entry["advertised"]]:
         links = [
             (entry["node"], entry["gateway"], ", ".join(entry["advertised"]))

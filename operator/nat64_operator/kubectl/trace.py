@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
 from nat64_dataplane import pref64
-from nat64_operator.kubectl import network_policies, trace_egress
+from nat64_operator.kubectl import clat, network_policies, trace_egress
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -32,6 +32,9 @@ class Facts(NamedTuple):
     """Those of the pod's namespace."""
     other_policies: Mapping[str, list[str] | None] = {}
     """Names of objects of OTHER_KINDS by kind, without the kinds that the cluster doesn't know."""
+    clat: Report | None = None
+    """What the agent for the pods' CLAT on the pod's node knows, where the host is an IPv4 address;
+    None if there is none."""
     explained: tuple[str, ...] = ()
     """How the sidecar on the pod's node answers the name, if that matters."""
 
@@ -141,11 +144,8 @@ def _translator(facts: Facts) -> Step:
 def _names(facts: Facts, found: dict[str, Any]) -> Step:
     address, prefix = literal(facts.host), IPv6Network(found["prefix"])
     if isinstance(address, IPv4Address):
-        return stop(
-            "DNS",
-            f"{address} is an IPv4 address: the pod has no IPv4, and DNS64 never sees a name",
-            f"use a name, or the address that stands for it: [{pref64.embed(prefix, address)}]",
-        )
+        instead = str(pref64.embed(prefix, address))
+        return clat.of_pod(facts.clat, facts.pod, str(address), instead)
     if address is not None:
         return ok("DNS", f"{address} is an address: no name is resolved")
     dns = found["dns"]
