@@ -1,5 +1,5 @@
-"""`make demo`: from nothing to an IPv6-only pod that fetches from an IPv4-only name, and then from an
-IPv4 literal.
+"""`make demo`: from nothing to an IPv6-only pod that fetches from an IPv4-only name, and from a
+literal.
 
 Everything in it is real: the cluster, the chart, the two resources, the DNS servers, the packets.
 Each step prints what it did and how long it took; the last line starts with `demo: ok`.

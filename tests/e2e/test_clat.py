@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nat64_operator.api.gateway import Clat
+from nat64_operator.api.gateway_sections import Clat
 from tests.cluster.network import HTTP_IPV4
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
 from tests.cluster.run import wait_for

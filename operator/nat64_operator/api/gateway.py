@@ -15,6 +15,7 @@ import msgspec
 
 from nat64_dataplane import config
 from nat64_dataplane.errors import ConfigError
+from nat64_operator.api.gateway_sections import Advertise, Clat, ClatMode
 from nat64_operator.api.host_ports import Ports, derived_ports, slot_ports
 from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
 from nat64_operator.errors import InvalidObjectError
@@ -109,51 +110,6 @@ class Limits(Spec, frozen=True, kw_only=True):
     sessions_per_client: int | None = None
     ports_per_client: int = 0
     new_sessions_per_second_per_client: int = 0
-
-
-class Advertise(Spec, frozen=True, kw_only=True):
-    """The links on which hosts are told of the prefix."""
-
-    interfaces: tuple[str, ...]
-    interval_seconds: int = 600
-    route_lifetime_seconds: int | None = None
-
-    def config(self) -> config.Advertise:
-        """As the translator's config has it. Raises ValueError, also for values that the API server
-        would refuse.
-        """
-        values = {
-            "interfaces": self.interfaces,
-            "interval": self.interval_seconds,
-            "routeLifetime": self.route_lifetime_seconds,
-        }
-        try:
-            return msgspec.convert(values, config.Advertise)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"advertise: {error}") from error
-
-
-class ClatMode(enum.Enum):
-    """Whose IPv4 literals work."""
-
-    DISABLED = "Disabled"
-    PODS = "Pods"
-
-
-class Clat(Spec, frozen=True, kw_only=True):
-    """A CLAT in each IPv6-only pod, and the prefix that it sends to."""
-
-    mode: ClatMode = ClatMode.DISABLED
-    prefix: str = "64:ff9b:1:c1a7::/96"
-
-    def config(self) -> config.Clat | None:
-        """The section of the translator's config. Raises ValueError."""
-        if self.mode is ClatMode.DISABLED:
-            return None
-        try:
-            return config.Clat(prefix=IPv6Network(self.prefix))
-        except ValueError as error:
-            raise ValueError(f"clat.{error}") from error
 
 
 class HostPorts(Spec, frozen=True, kw_only=True):
