@@ -112,6 +112,11 @@ class Clat:
         """What the agent says of one mount; nothing if it doesn't know it."""
         return next((pod for pod in self.status()["pods"] if pod["netns"] == name), {})
 
+    def written(self, name: str) -> dict[str, Any]:
+        """What the status file says of one mount, its name and address too."""
+        answer = json.loads(self.node.run(PROGRAM, "status", "--name", self.name))
+        return next((pod for pod in answer["pods"] if pod["netns"] == name), {})
+
     def wait_ready(self) -> None:
         """Wait until every pod has been looked at."""
         self._wait("readiness", lambda: self.get("readyz")[0] == 200)

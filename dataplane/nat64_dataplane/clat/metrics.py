@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector as BaseCollector
 
 from nat64_dataplane import http_server
 from nat64_dataplane.clat.plan import LeftAlone
-from nat64_dataplane.clat.state import State, Status
+from nat64_dataplane.clat.state import State, Status, without_clients
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.http_server import Answer, Handler
 
@@ -124,6 +124,8 @@ def routes(
         return Answer(HTTPStatus.OK, body, CONTENT_TYPE_LATEST)
 
     def report() -> Answer:
-        return Answer(HTTPStatus.OK, msgspec.json.encode(status()), "application/json")
+        return Answer(
+            HTTPStatus.OK, msgspec.json.encode(without_clients(status())), "application/json"
+        )
 
     return {"/status": report, "/livez": livez, "/readyz": readyz, "/metrics": metrics}

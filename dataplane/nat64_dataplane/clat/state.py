@@ -42,6 +42,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     pods: tuple[PodStatus, ...]
 
 
+def without_clients(status: Status) -> Status:
+    """The same without whose the pods are: the probes' address answers everybody."""
+    pods = tuple(
+        msgspec.structs.replace(pod, namespace="", name="", address="", message="")
+        for pod in status.pods
+    )
+    return msgspec.structs.replace(status, pods=pods)
+
+
 @dataclass
 class State:
     """Changed by the agent, read by reports."""
