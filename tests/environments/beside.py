@@ -44,6 +44,7 @@ table inet firewalld {{
     }}
     chain filter_INPUT_ZONES {{
         ip6 saddr {POD_RANGE} accept
+        iifname "nat64-default" accept
         meta l4proto {{ icmp, ipv6-icmp }} accept
         tcp dport {_CLUSTER_PORTS} accept
     }}
@@ -56,7 +57,7 @@ table inet firewalld {{
 """
 
 # As ufw has it with iptables-nft, in short: INPUT and FORWARD on drop, replies by conntrack, and by
-# `ufw route allow` the pods' range, and `in on nat64-default`.
+# `ufw allow` and `ufw route allow` the pods' range, and `in on nat64-default`.
 UFW = """
 *filter
 :INPUT DROP [0:0]
@@ -76,6 +77,7 @@ ICMP-INPUT
 -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 ICMP-FORWARD
 -A ufw-before-forward -j ufw-user-forward
+-A ufw-user-input -i nat64-default -j ACCEPT
 -A ufw-user-forward -i nat64-default -j ACCEPT
 PORTS
 PODS
@@ -107,7 +109,7 @@ COMMIT
 
 # kube-proxy and other CNIs masquerade with ports at random from 1024 to 65535: our pool's as well.
 RANDOM_MASQUERADE = """
-table ip masquerade {
+table ip everything {
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
         oifname "eth0" masquerade fully-random
