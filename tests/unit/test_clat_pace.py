@@ -11,6 +11,12 @@ def test_a_visit_takes_one_part_in_twenty_of_the_time() -> None:
     assert pace.not_before == 100.2
 
 
+def test_a_new_namespace_is_looked_at_more_often() -> None:
+    pace = Pace()
+    pace.visited(100.0, 0.01, set_up=False, repaired=False)
+    assert pace.not_before == 100.04
+
+
 def test_who_changes_its_set_up_again_and_again_waits_longer_each_time() -> None:
     pace, now, waits = Pace(), 100.0, []
     for _ in range(12):

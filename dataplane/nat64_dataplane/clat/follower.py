@@ -153,7 +153,6 @@ class Follower:
         one.next_delay = pace.VERIFY_SECONDS
         wanted = self._prefix is not None and not (one.name and one.name.opted_out)
         prefix = self._prefix or ANY_PREFIX
-        begun = self._loop.time()
         try:
             visit: Visit = await self._in_kernel(
                 self._keeper.visit, one.path, one.pod, prefix, wanted
@@ -176,11 +175,11 @@ class Follower:
             self._failed(one, error)
         else:
             one.seen = True
-            self._done(one, visit, self._loop.time() - begun)
+            self._done(one, visit)
         if one.seen and not self._state.ready:
             self._wake()
 
-    def _done(self, one: Followed, visit: Visit, took: float) -> None:
+    def _done(self, one: Followed, visit: Visit) -> None:
         if one.pod is None:
             one.pod = visit.pod
             if not one.gone:
@@ -195,7 +194,7 @@ class Follower:
             log.info("%s: %s", one.title, say(visit.result))
         one.result = visit.result
         one.rate.visited(
-            self._loop.time(), took, set_up=isinstance(visit.result, Setup), repaired=repaired
+            self._loop.time(), visit.took, set_up=isinstance(visit.result, Setup), repaired=repaired
         )
         self._report(one)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ class Visit(NamedTuple):
     pod: Pod
     result: Setup | LeftAlone
     made: tuple[Part, ...]
+    took: float
+    """Seconds of CPU time."""
 
 
 class Keeper:
@@ -118,6 +121,7 @@ class Keeper:
         Raises NotANamespaceError, HostError, and OSError for all that fails in the kernel, also
         where the namespace has vanished.
         """
+        begun = time.thread_time()
         with namespace.opened(path) as fd:
             identity = namespace.identity(fd)
             if known and known.identity != identity:
@@ -128,18 +132,21 @@ class Keeper:
                 # First the monitor: no change after it goes unnoticed.
                 pod = known or Pod(identity, namespace.monitor())
                 try:
-                    return self._settle(pod, prefix, wanted=wanted)
+                    result, made = self._settle(pod, prefix, wanted=wanted)
                 except BaseException:
                     if known is None:
                         self.forget(pod)
                     raise
+        return Visit(pod, result, made, time.thread_time() - begun)
 
     def forget(self, pod: Pod) -> None:
         """Let go of a namespace: its programs, address and route go with it."""
         pod.monitor.close()
         self._free_slot(pod)
 
-    def _settle(self, pod: Pod, prefix: IPv6Network, *, wanted: bool) -> Visit:
+    def _settle(
+        self, pod: Pod, prefix: IPv6Network, *, wanted: bool
+    ) -> tuple[Setup | LeftAlone, tuple[Part, ...]]:
         facts = netlink_facts.read(prefix)
         result = plan.decide(facts, self.instance) if wanted else LeftAlone.OPTED_OUT
         if isinstance(result, LeftAlone):
@@ -148,7 +155,7 @@ class Keeper:
                 if plan.is_set_up(facts, self.instance):
                     netlink_changes.remove(facts, self.instance)
                 self._free_slot(pod)
-            return Visit(pod, result, ())
+            return result, ()
         slot = Slot(result.address, prefix)
         if not pod.slot:
             pod.slot = self._slot(facts, pod, slot)
@@ -156,7 +163,7 @@ class Keeper:
         parts = plan.missing(facts, result, self.instance, pod.slot, self._ids)
         if parts:
             netlink_changes.apply(facts, result, parts, self.instance, pod.slot, self._fds)
-        return Visit(pod, result, tuple(parts))
+        return result, tuple(parts)
 
     def _slot(self, facts: plan.Facts, pod: Pod, slot: Slot) -> int:
         adopted = plan.adopted_slot(facts, self.instance, self._ids)

@@ -12,8 +12,9 @@ VERIFY_SECONDS = 60.0
 MOUNT_SECONDS = 2.0
 """How long a new file may be without a namespace before it counts as something else."""
 
-_SHARE = 20
-"""A visit takes one part in so many of the time, at most."""
+_SHARE, _FIRST_SHARE = 20, 4
+"""A visit takes one part in so many of one CPU's time, at most: the latter while a namespace is
+new, because its pod waits then."""
 _PATIENT = 100
 """Visits in vain until a namespace counts as one that never gets ready."""
 _SLOW_SECONDS = 1.0
@@ -32,15 +33,15 @@ class Pace:
     _failures: int = 0
 
     def visited(self, now: float, took: float, *, set_up: bool, repaired: bool) -> None:
-        """A visit of `took` seconds has ended."""
+        """A visit that took so many seconds of CPU time has ended."""
         self._failures = 0
         pause = took * _SHARE
         if set_up:
             self._vain = 0
         else:
             self._vain += 1
-            if self._vain > _PATIENT:
-                pause = max(pause, _SLOW_SECONDS)
+            patient = self._vain <= _PATIENT
+            pause = took * _FIRST_SHARE if patient else max(pause, _SLOW_SECONDS)
         if repaired:
             if now - self._last_repair > _CALM_SECONDS:
                 self._repairs = 0
