@@ -100,8 +100,8 @@ COPY --from=operator-bill /sbom /usr/share/sbom
 COPY --from=package /package /opt/nat64
 ENTRYPOINT ["nat64-operator"]
 
-# One image, two programs: nat64-translator and nat64-dns64. The pod says which, and that the translator
-# is root on its node.
+# One image, three programs: nat64-translator, nat64-dns64 and nat64-clat. The pod says which, and that
+# the first and the last are root on their node.
 FROM runtime AS dataplane
 # Whom the sidecar trusts when it asks an upstream over TLS.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
