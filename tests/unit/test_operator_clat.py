@@ -113,6 +113,8 @@ def test_the_switch_off_takes_it_out_of_living_pods_and_deletion_too() -> None:
     pod = pod_of(made)
     assert names.CLAT not in names_in(pod["containers"])
     assert names_in(pod["initContainers"]) == ["prepare", names.REMOVE_CLAT]
+    # what can't be removed must not keep the node's pod from starting
+    assert pod["initContainers"][1]["command"][-1] == "--lenient"
     # a node that was away meanwhile cleans up when it is back
     made.now += 86400
     made.settle()
@@ -124,6 +126,7 @@ def test_the_switch_off_takes_it_out_of_living_pods_and_deletion_too() -> None:
         made.step()
     pod = pod_of(made)
     assert names_in(pod["initContainers"]) == [names.REMOVE_CLAT, "remove"]
+    assert "--lenient" not in pod["initContainers"][0]["command"]
     assert set(mounts_of(pod)) <= set(names_in(pod["volumes"]))
 
 

@@ -110,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     remove.add_argument(
         "--hold", action="store_true", help="then stay, and answer on /readyz, until stopped"
     )
+    remove.add_argument(
+        "--lenient", action="store_true", help="say what could not be removed, and end well"
+    )
     return parser
 
 
@@ -143,12 +146,17 @@ def _status(options: argparse.Namespace) -> int:
 def _remove(options: argparse.Namespace) -> int:
     name = config_file.load(options.config).name if options.config else options.name
     removal = Removal(name, options.netns, options.pins, options.run_dir)
-    for line in removal.run():
-        print(f"removed {line}", flush=True)
+    try:
+        for line in removal.run():
+            print(f"removed {line}", flush=True)
+    except (DataplaneError, OSError) as error:
+        if not options.lenient:
+            raise
+        removal.failures.append(str(error))
     for failure in removal.failures:
         print(f"nat64-clat: not removed: {failure}", file=sys.stderr)
     if removal.failures:
-        return EXIT_FAILED
+        return EXIT_OK if options.lenient else EXIT_FAILED
     if options.hold:
         asyncio.run(_hold(options.listen))
     return EXIT_OK

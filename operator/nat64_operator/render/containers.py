@@ -136,13 +136,16 @@ def clat(settings: Settings, port: int) -> dict[str, Any]:
     }
 
 
-def remove_clat(settings: Settings) -> dict[str, Any]:
-    """The init container that takes the CLAT out of all pods of the node."""
+def remove_clat(settings: Settings, *, lenient: bool) -> dict[str, Any]:
+    """The init container that takes the CLAT out of all pods of the node. `lenient`: if that fails,
+    the containers after it run all the same, because names matter more.
+    """
+    how = ["--lenient"] if lenient else []
     return {
         "name": names.REMOVE_CLAT,
         "image": settings.dataplane_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["nat64-clat", "remove", "--config", _config_path()],
+        "command": ["nat64-clat", "remove", "--config", _config_path(), *how],
         **_log_format(settings),
         "securityContext": {
             "privileged": False,

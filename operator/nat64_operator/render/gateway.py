@@ -128,7 +128,7 @@ def daemon_set(
     if translator.clat:
         pod["containers"].append(containers.clat(settings, gateway.ports.clat))
     elif had_clat:
-        pod["initContainers"].append(containers.remove_clat(settings))
+        pod["initContainers"].append(containers.remove_clat(settings, lenient=True))
     if translator.clat or had_clat:
         pod["volumes"] += containers.clat_volumes(runtime=translator.clat is not None)
     strategy = gateway.spec.update_strategy

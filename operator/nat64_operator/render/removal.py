@@ -104,7 +104,7 @@ def _removing_pod(
     made["initContainers"] = [containers.privileged(settings, "remove")]
     if clat:
         # First: a literal's packets must not go to a translator that is gone.
-        made["initContainers"].insert(0, containers.remove_clat(settings))
+        made["initContainers"].insert(0, containers.remove_clat(settings, lenient=False))
         made["volumes"] += containers.clat_volumes(runtime=False)
     made["containers"] = [containers.translator(settings, port, ["remove", "--hold"])]
     if where.nodes:
