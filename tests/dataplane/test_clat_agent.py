@@ -105,6 +105,19 @@ def test_a_pod_is_set_up_once_its_address_may_be_used(node: Node, agent: Clat) -
     assert has_clat(node, "late-0")
 
 
+def test_a_next_hop_may_be_link_local(node: Node, agent: Clat) -> None:
+    """As with most CNIs. The route follows when it changes."""
+    make(node, "pod")
+    agent.wait_pod("pod-0")
+    change = "route replace default via fe80::1 dev eth0"
+    node.run("ip", "-n", "pod-0", "-6", *change.split(" "))
+
+    def route() -> str:
+        return node.run("ip", "-n", "pod-0", "-4", "route")
+
+    wait_for("the new next hop", lambda: "via inet6 fe80::1 dev eth0" in route())
+
+
 def test_the_nodes_own_network_is_left_alone(node: Node, agent: Clat) -> None:
     node.run("ip", "addr", "add", "fd64:8::1/64", "dev", "lo")
     agent.mount(node, "host")
@@ -166,6 +179,25 @@ def test_an_agent_adopts_what_the_last_one_has_set_up(node: Node, agent: Clat) -
     agent.wait_ready()
     assert agent.status()["setUp"] == 3
     assert [looks(node, f"pod-{number}") for number in range(3)] == before, "the same programs"
+
+
+def test_another_version_replaces_the_programs_of_all_pods(node: Node, agent: Clat) -> None:
+    """And then forgets those of the version before."""
+    make(node, "pod", 2)
+    agent.wait_pod("pod-0")
+    agent.wait_pod("pod-1")
+    before = [looks(node, f"pod-{number}") for number in range(2)]
+    agent.kill()
+    pins = "/sys/fs/bpf/nat64-clat/default"
+    (version,) = node.run("ls", pins).split()
+    node.run("mv", f"{pins}/{version}", f"{pins}/000000000000")  # as if they were another's
+    agent.start()
+    agent.wait_ready()
+    for number in range(2):
+        assert has_clat(node, f"pod-{number}")
+        assert looks(node, f"pod-{number}") != before[number], "other programs"
+    assert node.run("ls", pins).split() == [version]
+    assert sorted(slots(node)) == ["1", "2"]
 
 
 def test_pods_that_come_while_the_agent_is_down_are_caught_up_with(node: Node, agent: Clat) -> None:

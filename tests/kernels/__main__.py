@@ -35,6 +35,7 @@ TESTS = (
     "tests/dataplane/test_carry_over.py",
     "tests/dataplane/test_clat_agent.py",
     "tests/dataplane/test_clat_packets.py",
+    "tests/dataplane/test_clat_slots.py",
     "tests/dataplane/test_datapath_life.py",
     "tests/dataplane/test_sweeps.py",
     "tests/kernels",
