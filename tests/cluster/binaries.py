@@ -101,6 +101,8 @@ CILIUM_OPERATOR = Project(
     tags="osusergo ipam_provider_operator",
 )
 
+CALICO = Project("calico", "github.com/projectcalico/calico")
+
 # In the order in which others wait for them.
 PROGRAMS: dict[str, tuple[Project, str]] = {
     "etcd": (ETCD, ""),
@@ -124,6 +126,8 @@ TOOLS: dict[str, tuple[Project, str]] = {
     "flanneld": (FLANNEL, ""),
     "flannel": (FLANNEL_CNI, "plugins/meta/flannel"),
     "kube-router": (KUBE_ROUTER, "cmd/kube-router"),
+    "calico-felix": (CALICO, "felix/cmd/calico-felix"),
+    "calico": (CALICO, "cni-plugin/cmd/calico"),
     "cilium-agent": (CILIUM, "daemon"),
     "cilium-operator": (CILIUM_OPERATOR, "operator"),
     "cilium-cni": (CILIUM, "plugins/cilium-cni"),

@@ -186,7 +186,13 @@ class Cluster:
         self.kubectl("label", "node", NODE1.name, "node-role.kubernetes.io/control-plane=")
         for extend in self.setup.on_cluster:
             extend(self)
-        wait_for("the cluster to be ready", lambda: not self.problems(), timeout=90, every=0.5)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        try:
+            wait_for("the cluster to be ready", lambda: not self.problems(), timeout=90, every=0.5)
+        except ClusterError as error:
+            raise ClusterError(f"{error}: {'; '.join(self.problems())}") from error
 
     def _start_api_server(self, authority: Authority, *, audit: bool) -> None:
         first = self.nodes[0]

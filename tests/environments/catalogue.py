@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.cluster.setup import Setup
 from tests.environments import beside, layouts
+from tests.environments.calico import Calico
 from tests.environments.cilium import DUAL_STACK, HOST_ROUTING, LEGACY_ROUTING, Cilium
 from tests.environments.environment import Environment
 from tests.environments.networks import Flannel, KubeRouter, PointToPoint
@@ -61,6 +62,12 @@ _ALL = (
         packages=("clang-19",),
         seconds=900,
         build_seconds=1200,
+    ),
+    Environment(
+        Setup("calico", pod_network=Calico(), kube_proxy="iptables"),
+        "Calico 3.28: felix with its iptables data plane (iptables-nft), Calico's own IPAM, VXLAN, "
+        "`natOutgoing`, NetworkPolicy; kube-proxy iptables",
+        packages=("iptables", "ipset"),
     ),
     Environment(
         Setup("coredns-k3s", coredns=layouts.k3s),

@@ -59,6 +59,11 @@ def read() -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 
 
+def not_run() -> set[str]:
+    """The names of those whose result is a reason for not having run."""
+    return {name for name, result in read().items() if "not_run" in result}
+
+
 def _first_line(message: str) -> str:
     text = re.sub(r"\s+", " ", message.strip().partition("\n")[0])
     return text if len(text) <= 300 else text[:299] + "…"

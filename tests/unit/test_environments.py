@@ -63,3 +63,12 @@ def test_what_did_not_run_says_why() -> None:
     table = environments.render({"calico": result})
     assert "| `calico` | x | not run | 2026-01-02 |  |" in table
     assert "- `calico` did not run: no such module" in table
+
+
+def test_what_did_not_run_is_left_out_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (tmp_path / "ptp.json").write_text('{"not_run": "no time"}')
+    (tmp_path / "bridge.json").write_text('{"passed": []}')
+    assert results.not_run() == {"ptp"}

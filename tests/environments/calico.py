@@ -1,0 +1,104 @@
+"""Calico without its containers: felix and the CNI plugin as processes of the node, VXLAN."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.cluster import binaries, network
+from tests.cluster.cluster import Cluster
+from tests.cluster.controlplane import POD_RANGE
+from tests.cluster.network import INTERNET
+from tests.cluster.node import CNI_PLUGINS, Node
+from tests.cluster.podnetwork import PodNetwork, configure
+
+# What calico/node would assign from the pool.
+_TUNNELS = {"node1": "fd00:10:244:f1::1", "node2": "fd00:10:244:f2::1"}
+
+
+class Calico(PodNetwork):
+    """felix with its iptables data plane, Calico's own IPAM, `natOutgoing`, no BGP."""
+
+    programs = ("calico-felix", "calico")
+    enforces_network_policy = True
+    link_per_pod = True
+
+    def prepare(self, cluster: Cluster) -> None:
+        sources = binaries.module_folder(binaries.CALICO)
+        crds = str(sources / "libcalico-go" / "config" / "crd")
+        cluster.kubectl("apply", "--server-side", "-f", crds)
+        cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
+        objects = (
+            _object("ClusterInformation", "default", {"datastoreReady": True}),
+            _object(
+                "IPPool",
+                "default-ipv6-ippool",
+                {
+                    "cidr": POD_RANGE,
+                    "blockSize": 122,
+                    "natOutgoing": True,
+                    "ipipMode": "Never",
+                    "vxlanMode": "Always",
+                    "nodeSelector": "all()",
+                    "allowedUses": ["Workload", "Tunnel"],
+                },
+            ),
+        )
+        for each in objects:
+            cluster.kubectl("apply", "-f", "-", input=json.dumps(each))
+
+    def connect(self, cluster: Cluster, ranges: dict[Node, list[str]]) -> None:
+        programs = binaries.ensure(*self.programs)
+        for node in ranges:
+            facts = {
+                "projectcalico.org/IPv6Address": f"{node.host.ipv6}/64",
+                "projectcalico.org/IPv6VXLANTunnelAddr": _TUNNELS[node.name],
+            }
+            pairs = [f"{key}={value}" for key, value in facts.items()]
+            cluster.kubectl("annotate", "node", node.name, *pairs)
+            for name in ("calico", "calico-ipam"):
+                node.run(["ln", "-s", str(programs["calico"]), f"{CNI_PLUGINS}/{name}"])
+            node.write("/var/lib/calico/nodename", node.name)
+        # What natOutgoing doesn't hide is nowhere: nobody outside knows where Calico's blocks are.
+        network.route_pods({}, (INTERNET,))
+        for node in ranges:
+            node.start("calico-felix", self._felix(cluster, node))
+            configure(node, _plugin(cluster, node), version="0.3.1")
+
+    def _felix(self, cluster: Cluster, node: Node) -> list[str]:
+        settings = {
+            "KUBECONFIG": str(cluster.kubeconfig),
+            "FELIX_DATASTORETYPE": "kubernetes",
+            "FELIX_FELIXHOSTNAME": node.name,
+            "FELIX_IPV6SUPPORT": "true",
+            "FELIX_IPINIPENABLED": "false",
+            "FELIX_XDPENABLED": "false",
+            # It is built without libbpf, with which it would look for an old eBPF data plane.
+            "FELIX_DebugSkipCTLBCleanup": "true",
+            "FELIX_DEFAULTENDPOINTTOHOSTACTION": "ACCEPT",
+            "FELIX_LOGSEVERITYSCREEN": "warning",
+            "FELIX_LOGFILEPATH": "none",
+            "FELIX_LOGSEVERITYSYS": "none",
+            "FELIX_USAGEREPORTINGENABLED": "false",
+            "FELIX_IPTABLESBACKEND": "NFT",
+        }
+        variables = [f"{key}={value}" for key, value in settings.items()]
+        return ["env", *variables, str(binaries.ensure("calico-felix")["calico-felix"])]
+
+
+def _plugin(cluster: Cluster, node: Node) -> dict[str, Any]:
+    return {
+        "type": "calico",
+        "datastore_type": "kubernetes",
+        "nodename": node.name,
+        "mtu": 1430,
+        "log_level": "warning",
+        "ipam": {"type": "calico-ipam", "assign_ipv4": "false", "assign_ipv6": "true"},
+        "policy": {"type": "k8s"},
+        "kubernetes": {"kubeconfig": str(cluster.kubeconfig)},
+    }
+
+
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    group = "crd.projectcalico.org/v1"
+    return {"apiVersion": group, "kind": kind, "metadata": {"name": name}, "spec": spec}
