@@ -129,7 +129,14 @@ def clat(settings: Settings, port: int) -> dict[str, Any]:
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
             *_clat_mounts(),
             *(
-                {"name": name, "mountPath": path, "readOnly": True}
+                {
+                    "name": name,
+                    "mountPath": path,
+                    "readOnly": True,
+                    # The root file systems of all containers are mounted below. Without this, each
+                    # would stay mounted here when its container is gone.
+                    "mountPropagation": "HostToContainer",
+                }
                 for name, path in RUNTIME_DIRS.items()
             ),
         ],
