@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Any
 
 from nat64_dataplane import pref64
 from nat64_dataplane.config import Limits
 from tests.bench import load
+from tests.lab import clat
 from tests.lab.node import Lab, Node, wait_for
 from tests.lab.translator import Translator
 
@@ -22,6 +24,7 @@ PREFIX = IPv6Network("2001:db8:64::/96")
 SERVER_V4, SERVER_V6 = IPv4Address("198.51.100.10"), IPv6Address("fd64:2::10")
 SOURCES_V6 = [str(IPv6Address("fd64:1::1:0") + n) for n in range(32)]
 SOURCES_V4 = [str(IPv4Address("192.0.2.32") + n) for n in range(32)]
+CLAT_ADDRESS = "192.0.0.2"
 POOL = "198.51.100.64/27"
 LOAD = (sys.executable, "-m", load.__name__)
 
@@ -91,16 +94,29 @@ def _cables(client: Node, forwarder: Node, server: Node) -> None:
         )
 
 
-def _ours(built: Subject, lab: Lab) -> None:
+def _ours(built: Subject, lab: Lab, **more: Any) -> None:
     built.translator = Translator(
         built.forwarder,
         prefix=PREFIX,
+        **more,
         pools=[{"addresses": POOL, "ports": "1024-65535"}],
         limits={"sessions": built.sessions},
     )
     lab.callback(built.translator.close)
     built.translator.started()
     built.host = str(pref64.embed(PREFIX, SERVER_V4))
+
+
+def _ours_clat(built: Subject, lab: Lab) -> None:
+    """The client has IPv6 only, and dials IPv4 through its CLAT."""
+    _ours(built, lab, clat={"prefix": str(clat.PREFIX)})
+    built.client.run("ip", "-4", "address", "flush", "dev", "eth0")
+    agent = clat.Clat(built.forwarder)
+    lab.callback(agent.close)
+    agent.mount(built.client, "client")
+    agent.start()
+    agent.wait_pod("client")
+    built.host, built.sources = str(SERVER_V4), [CLAT_ADDRESS]
 
 
 def _plain(_built: Subject, _lab: Lab) -> None:
@@ -152,6 +168,7 @@ def _track(built: Subject, chain: str) -> None:
 
 SETUPS: dict[str, Callable[[Subject, Lab], None]] = {
     "ours": _ours,
+    "ours_clat": _ours_clat,
     "plain_ipv6": _plain,
     "plain_ipv6_conntrack": _conntrack,
     "nat44": _nat44,
