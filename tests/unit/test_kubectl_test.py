@@ -66,7 +66,25 @@ def test_what_a_node_is_asked_is_what_is_judged() -> None:
     assert set(connectivity.requests(NODE, WISH)) == set(GOOD)
     steps = judge()
     assert [name for name, step in steps.items() if step.result is not Result.OK] == []
-    assert set(steps) == {"pod", *connectivity.CHECKS}
+    assert set(steps) == {"pod", *connectivity.CHECKS} - {"literal"}
+
+
+def test_where_pods_have_a_clat_a_literal_is_tried_over_an_ipv4_socket() -> None:
+    spec = {**GATEWAY["spec"], "clat": {"mode": "Pods"}}
+    node = Node("node1", [{"spec": spec}])
+    asked = {"do": "tcp", "port": 80, "family": 4}
+    assert connectivity.requests(node, WISH)["literal"] == {**asked, "host": "v4.example."}
+    there = connectivity.requests(node, Wish("192.0.2.1", 80))
+    assert there["literal"] == {**asked, "host": "192.0.2.1"}
+    assert "literal" not in connectivity.requests(node, Wish("2001:db8::1", 80))
+    good = judge(
+        self={"six": "fd00::5", "four": "192.0.0.2"},
+        literal={"peer": "192.0.2.1", "milliseconds": 3, "error": None},
+    )
+    assert (good["pod"].result, good["literal"].result) == (Result.OK, Result.OK)
+    bad = judge(literal={"error": "Network is unreachable"})["literal"]
+    assert bad.result is Result.STOP
+    assert "Network is unreachable" in bad.text
 
 
 def test_every_check_can_be_left_out_and_an_unknown_one_is_refused() -> None:

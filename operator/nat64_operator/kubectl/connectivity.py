@@ -13,6 +13,7 @@ from nat64_operator.kubectl.exec_output import ClusterError, Json
 CHECKS = {
     "dns64": "a name that has only IPv4 gets an address under the prefix",
     "tcp": "a TCP connection to the target opens",
+    "literal": "an IPv4 socket connects to the target's IPv4 address, where pods have a CLAT",
     "udp": "a datagram to the target is answered",
     "ping": "the target answers a ping",
     "pmtu": "the largest packet that fits the pod's way to the target comes back",
@@ -73,6 +74,11 @@ class Node:
         """The address that stands for an IPv4 address."""
         return str(pref64.embed(self.prefixes[0], address))
 
+    @property
+    def has_clat(self) -> bool:
+        """Whether the node's pods have a CLAT."""
+        return any((g["spec"].get("clat") or {}).get("mode") == "Pods" for g in self.gateways)
+
     def ranges(self, name: str) -> list[IPv4Network]:
         """A list of ranges of the gateways' policies."""
         lists = [(g["spec"].get("policy") or {}).get(name) or () for g in self.gateways]
@@ -94,6 +100,9 @@ def requests(node: Node, wish: Wish) -> dict[str, Request]:
     if _literal(target) is None:
         found["dns64"] = {"do": "resolve", "name": absolute(target)}
     found["tcp"] = {"do": "tcp", "host": host, "port": wish.port}
+    if node.has_clat and not isinstance(_literal(target), IPv6Address):
+        name = target if _literal(target) else absolute(target)
+        found["literal"] = {"do": "tcp", "host": name, "port": wish.port, "family": 4}
     datagram = _host(node, wish.udp_host) if wish.udp_host else host
     found["udp"] = {"do": "udp", "host": datagram, "port": wish.udp_port}
     found["ping"] = {"do": "ping", "host": host}

@@ -9,6 +9,8 @@ from nat64_operator.kubectl.connectivity import CLUSTER_NAME, Node, Wish
 from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.pod_probe import WHOLE
 
+CLAT_ADDRESS = "192.0.0.2"
+"""Of every pod that has a CLAT (RFC 7335)."""
 Explain = Callable[[], tuple[str, str]]
 """Why the target can't be reached, and a remedy, as `trace` finds them."""
 _ALLOWED = (
@@ -24,6 +26,8 @@ def judge(node: Node, wish: Wish, answers: Mapping[str, Json], explain: Explain)
         yield _dns64(node, wish, answers["dns64"], explain)
     if "tcp" in answers:
         yield _tcp(node, wish, answers["tcp"], explain)
+    if "literal" in answers:
+        yield _literal(wish, answers["literal"])
     if "udp" in answers:
         yield _udp(wish, answers["udp"])
     if "ping" in answers:
@@ -45,6 +49,8 @@ def judge(node: Node, wish: Wish, answers: Mapping[str, Json], explain: Explain)
 
 
 def _pod(answer: Json) -> Step:
+    if answer.get("four") == CLAT_ADDRESS and answer.get("six"):
+        return ok("pod", f"{answer['six']}, and a CLAT for IPv4 literals")
     if answer.get("four"):
         return note(
             "pod",
@@ -82,6 +88,17 @@ def _tcp(node: Node, wish: Wish, answer: Json, explain: Explain) -> Step:
             "name a host that has IPv4 only: --target HOST:PORT",
         )
     return ok("tcp", f"{target} in {answer['milliseconds']} ms, at {answer['peer']}")
+
+
+def _literal(wish: Wish, answer: Json) -> Step:
+    if answer["error"]:
+        return stop(
+            "literal",
+            f"no connection from an IPv4 socket to {wish.host} port {wish.port}: {answer['error']}",
+            "`kubectl nat64 doctor` says which pods have no CLAT, and why",
+        )
+    took = answer["milliseconds"]
+    return ok("literal", f"{answer['peer']} in {took} ms, from an IPv4 socket through the CLAT")
 
 
 def _udp(wish: Wish, answer: Json) -> Step:

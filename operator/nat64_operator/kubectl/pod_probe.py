@@ -81,11 +81,7 @@ def self_() -> dict[str, Any]:
 
 def addresses(name: str, family: int) -> list[str]:
     """A name's addresses of one family; empty if there are none. Raises gaierror otherwise."""
-    none = (
-        socket.EAI_NONAME,
-        getattr(socket, "EAI_NODATA", -5),
-        getattr(socket, "EAI_ADDRFAMILY", -9),
-    )
+    none = (socket.EAI_NONAME, -5, -9)  # EAI_NODATA and EAI_ADDRFAMILY, which not all have
     try:
         found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -104,17 +100,18 @@ def resolve(name: str) -> dict[str, Any]:
     }
 
 
-def tcp(host: str, port: int, timeout: float = 10) -> dict[str, Any]:
-    """Open a connection and close it."""
+def tcp(host: str, port: int, timeout: float = 10, family: int = 6) -> dict[str, Any]:
+    """Open a connection and close it; `family` 4 for an IPv4 socket."""
     began = time.monotonic()
-    with connect(host, port, timeout) as sock:
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with connect(host, port, timeout, kind) as sock:
         took = round((time.monotonic() - began) * 1000)
         return {"peer": sock.getpeername()[0], "milliseconds": took, "error": None}
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection over IPv6. Raises OSError."""
-    entry = socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_STREAM)[0]
+def connect(host: str, port: int, timeout: float, family: int = socket.AF_INET6) -> socket.socket:
+    """A TCP connection, over IPv6 by default. Raises OSError."""
+    entry = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0]
     sock = socket.socket(*entry[:3])
     try:
         sock.settimeout(timeout)
