@@ -104,7 +104,7 @@ class Cilium(PodNetwork):
                 if key not in _LEFT_OUT:
                     node.write(f"{_CONFIG}/{key}", _INSTEAD.get(key, str(value)))
 
-    def connect(self, cluster: Cluster, ranges: dict[Node, list[str]]) -> None:  # noqa: ARG002
+    def connect(self, cluster: Cluster, ranges: dict[Node, list[str]]) -> None:
         kubeconfig = f"--k8s-kubeconfig-path={cluster.kubeconfig}"
         programs = binaries.ensure(*self.programs)
         common = [f"--config-dir={_CONFIG}", kubeconfig]
@@ -119,8 +119,9 @@ class Cilium(PodNetwork):
             wait_for(f"Cilium on {node.name} (see {log})", partial(_configured, node), 180)
             # containerd does not hear of a file that is renamed on an overlay.
             node.run(["sh", "-c", f"cat {_CNI_CONFIG} > /tmp/cni && cat /tmp/cni > {_CNI_CONFIG}"])
-        taken = {node.host: _ranges_of(cluster, node) for node in cluster.nodes}
-        network.route_pods(taken, (INTERNET,))
+        if self._values["ipam.mode"] != "kubernetes":
+            ranges = _ciliums_ranges(cluster)
+        network.route_pods({node.host: pods for node, pods in ranges.items()}, (INTERNET,))
 
     def _config_map(self) -> dict[str, Any]:
         helm = str(binaries.ensure("helm")["helm"])
@@ -169,10 +170,19 @@ def _configured(node: Node) -> bool:
     return bool(node.run(["cat", _CNI_CONFIG]))
 
 
-def _ranges_of(cluster: Cluster, node: Node) -> list[str]:
-    """The pods' ranges on a node, whoever has handed them out."""
-    path = "jsonpath={.spec.ipam.podCIDRs[*]}"
-    return cluster.kubectl("get", "ciliumnode", node.name, "-o", path).split()
+def _ciliums_ranges(cluster: Cluster) -> dict[Node, list[str]]:
+    """The pods' ranges that Cilium's operator has handed out."""
+    ranges: dict[Node, list[str]] = {}
+
+    def all_known() -> bool:
+        for node in cluster.nodes:
+            path = "jsonpath={.spec.ipam.podCIDRs[*]}"
+            ranges[node] = cluster.kubectl("get", "ciliumnode", node.name, "-o", path).split()
+        return all(ranges.values())
+
+    # An agent may write its CNI configuration before its CiliumNode is there.
+    wait_for("Cilium to give the nodes pods' ranges", all_known, timeout=60)
+    return ranges
 
 
 def _word(value: Any) -> str:
