@@ -328,6 +328,22 @@ with IPRoute() as ipr:
     assert looks(node, "victim-0") == victim
 
 
+def test_a_link_that_moves_to_another_pod_takes_no_program_along(node: Node, agent: Clat) -> None:
+    make(node, "from")
+    make(node, "to")
+    agent.wait_pod("from-0")
+    agent.wait_pod("to-0")
+    untouched = looks(node, "to-0")
+    node.run("ip", "-n", "from-0", "link", "set", "eth0", "name", "moved")
+    node.run("ip", "-n", "from-0", "link", "set", "moved", "netns", f"{NETNS}/to-0")
+    agent.wait_pod("from-0", "LeftAlone", "no_ipv6_route")
+    assert "clat" not in node.run("tc", "-n", "to-0", "filter", "show", "dev", "moved", "egress")
+    assert "clsact" not in node.run("tc", "-n", "to-0", "qdisc", "show", "dev", "moved")
+    assert looks(node, "to-0").count("clat_") == untouched.count("clat_")
+    make(node, "next")
+    agent.wait_pod("next-0")
+
+
 def test_a_pod_that_changes_its_network_all_the_time_keeps_nobody_waiting(
     node: Node, agent: Clat
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nat64_dataplane.clat.pace import VERIFY_SECONDS, Pace, until_mounted
+from nat64_dataplane.clat.pace import Pace, until_mounted
 
 
 def test_a_visit_takes_one_part_in_twenty_of_the_time() -> None:
@@ -48,4 +48,4 @@ def test_failures_in_a_row_are_counted_and_tried_less_and_less_often() -> None:
 
 def test_a_new_file_is_looked_at_often_and_then_seldom() -> None:
     assert until_mounted(0.5) == 0.01
-    assert until_mounted(3.0) == VERIFY_SECONDS
+    assert until_mounted(3.0) == 1.0

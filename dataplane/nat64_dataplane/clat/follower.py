@@ -183,7 +183,9 @@ class Follower:
         if one.pod is None:
             one.pod = visit.pod
             if not one.gone:
-                self._listen(one, visit.pod)
+                # What has changed since the monitor was made, perhaps after the visit looked, is
+                # still to be read there.
+                self._loop.add_reader(visit.pod.monitor, self._heard, one, visit.pod)
         repaired = bool(visit.made) and isinstance(one.result, Setup)
         if repaired:
             for part in visit.made:

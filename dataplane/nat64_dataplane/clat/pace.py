@@ -59,7 +59,7 @@ class Pace:
 
 def until_mounted(age: float) -> float:
     """Seconds until a file that is no namespace `age` seconds after it came is looked at again."""
-    return 0.01 if age < MOUNT_SECONDS else VERIFY_SECONDS
+    return SETTLE_SECONDS if age < MOUNT_SECONDS else _SLOW_SECONDS
 
 
 def _backoff(times: int) -> float:
