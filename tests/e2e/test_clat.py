@@ -67,8 +67,11 @@ def wait_for_rollout(product: Product) -> None:
     def done() -> bool:
         text = product.cluster.kubectl("get", "nat64gateway/default", "-o", "json")
         conditions = {c["type"]: c for c in json.loads(text)["status"]["conditions"]}
-        ready = conditions["Ready"]
-        return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
+        return all(
+            conditions[kind]["status"] == "True"
+            and conditions[kind]["observedGeneration"] == generation
+            for kind in ("Programmed", "Ready")
+        )
 
     wait_for("the gateway to be Ready with its new spec", done, timeout=300)
 
