@@ -61,10 +61,11 @@ class Clat:
         self.node.run("umount", f"{NETNS}/{name}")
         self.node.run("rm", f"{NETNS}/{name}")
 
-    def start(self) -> None:
-        """Start the agent without waiting for it."""
+    def start(self, *wrapper: str) -> None:
+        """Start the agent, under `wrapper` if given, without waiting for it."""
         with self.log_file.open("a") as log:
             self.process = self.node.start(
+                *wrapper,
                 PROGRAM,
                 "run",
                 "--config",
