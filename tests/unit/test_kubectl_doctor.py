@@ -92,6 +92,7 @@ OTHER_ROUTE = {"destination": "64:ff9b::/96", "interface": "nat64", "table": 254
         ({"uplinks": SMALL}, Result.NOTE, "MTU of 1200"),
         ({"links": NODE["links"][:1]}, Result.STOP, "nat64-default is not there"),
         ({"prefixRoutes": []}, Result.STOP, "has no route for"),
+        ({"clatPrefix": "2001:db8:64::/96"}, Result.STOP, "has no route for 2001:db8:64::/96"),
         (
             {"prefixRoutes": [*NODE["prefixRoutes"], OTHER_ROUTE]},
             Result.NOTE,

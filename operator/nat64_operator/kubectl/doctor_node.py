@@ -175,11 +175,12 @@ def _routes(found: dict[str, Any], log: str) -> Iterator[Step]:
     if link is None or not link["up"]:
         state = "is not there" if link is None else "is down"
         yield stop("routes", f"the interface {found['interface']} {state}", log)
-    ours = [route for route in found["prefixRoutes"] if route["ours"]]
-    if ours:
-        yield ok("routes", f"{found['prefix']} leads to {found['interface']}")
-    else:
-        yield stop("routes", f"the translator has no route for {found['prefix']}", log)
+    ours = {route["destination"] for route in found["prefixRoutes"] if route["ours"]}
+    for prefix in filter(None, (found["prefix"], found.get("clatPrefix"))):
+        if prefix in ours:
+            yield ok("routes", f"{prefix} leads to {found['interface']}")
+        else:
+            yield stop("routes", f"the translator has no route for {prefix}", log)
     for route in found["prefixRoutes"]:
         if not route["ours"]:
             yield note(
