@@ -74,7 +74,8 @@ class KubeRouter(PodNetwork):
                 "bridge": "kube-bridge",
                 "isDefaultGateway": True,
                 "hairpinMode": True,
-                "ipam": host_local(pods),
+                # The default route is the bridge's; a second one is an error.
+                "ipam": {**host_local(pods), "routes": []},
             }
             configure(node, plugin, version="0.3.1")
             argv = [program, "--run-router=true", "--run-firewall=true"]
