@@ -11,6 +11,7 @@ from nat64_operator.api.gateway_sections import Clat
 from tests.cluster.network import HTTP_IPV4
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
 from tests.cluster.run import wait_for
+from tests.e2e.test_kubectl import Plugin
 
 pytestmark = pytest.mark.cluster
 
@@ -141,6 +142,21 @@ def test_a_rule_that_denies_the_prefix_denies_literals_and_nothing_else(
     finally:
         node.run(["ip6tables", "-D", *rule])
     assert "path /hello" in pod.exec(*FETCH)
+
+
+def test_kubectl_follows_a_literal_counts_pods_and_finds_nothing_wrong(
+    clat: Product, pod: Pod
+) -> None:
+    plugin = Plugin(clat.cluster, clat.cluster.kubeconfig)
+    found = plugin.json("trace", pod.name, f"{HTTP_IPV4}:80")
+    assert (plugin.code, found["stopsAt"]) == (0, None), found
+    assert "CLAT" in [step["name"] for step in found["steps"]]
+    counted = {entry["node"]: entry for entry in plugin.json("status")["clat"]}
+    assert counted[NODE]["setUp"] >= 2
+    assert counted[NODE]["failed"] == {}
+    checks = [c for c in plugin.json("doctor") if c["name"] == "CLAT"]
+    assert checks, "doctor says nothing of the CLAT"
+    assert all(check["result"] != "stop" for check in checks), checks
 
 
 def test_the_agent_s_restart_is_not_seen_by_pods(clat: Product, pod: Pod) -> None:

@@ -108,7 +108,7 @@ def test_trace_goes_all_the_way(plugin: Plugin, pod: Pod) -> None:
     ("target", "stops", "says"),
     [
         ("nothing.internet.example", "DNS", "NXDOMAIN"),
-        (HTTP_IPV4, "DNS", "is an IPv4 address"),
+        (HTTP_IPV4, "CLAT", "is an IPv4 address"),
         ("ipv6only.internet.example", "translation", "plain IPv6"),
         ("[64:ff9b:1::a9fe:a9fe]:80", "policy", "169.254.169.254 may not be reached"),
         (f"{NAME}:81", "packets", "refuses"),
