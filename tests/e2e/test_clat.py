@@ -101,7 +101,7 @@ def test_tcp_udp_and_ping_to_a_literal_over_ipv4_sockets(pod: Pod) -> None:
 
 
 def test_a_pod_from_before_the_switch_has_it_too(clat: Product, living: Pod) -> None:
-    assert ipv4(living) == [CLAT_ADDRESS]
+    wait_for("its CLAT", lambda: ipv4(living) == [CLAT_ADDRESS], timeout=30)
     assert "path /hello" in living.exec(*FETCH)
 
 

@@ -49,7 +49,8 @@ def test_the_agent_is_a_container_of_its_own_with_what_it_needs_and_no_more() ->
     assert mounts.keys() <= {
         volume.get("hostPath", {}).get("path", "/etc/nat64") for volume in pod["volumes"]
     }
-    assert made["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 9466}
+    assert made["livenessProbe"]["httpGet"] == {"path": "/livez", "port": 9466}
+    assert "readinessProbe" not in made, "DNS64 of the node would go with it"
     assert made["ports"][0]["containerPort"] == 9466
     others = [pod["containers"][0], pod["containers"][1]]
     for other in others:

@@ -112,7 +112,8 @@ def clat(settings: Settings, port: int) -> dict[str, Any]:
         **_log_format(settings),
         "ports": [_port("clat-metrics", port)],
         "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
-        "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        # No readiness: a pod that isn't ready leaves the Service of DNS64, and names matter more
+        # than literals. Metrics, `kubectl nat64 status` and `doctor` tell.
         "resources": settings.dns64_resources,
         "securityContext": {
             "privileged": False,
