@@ -11,7 +11,7 @@ PY       := $(BIN)/python
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
         test-operator test-e2e cli test-environments test-environments-ci \
         record-environments \
-        bench-nat64 bench-dns64 bench-operator lock \
+        bench-nat64 bench-dns64 bench-operator bench-rfc9693 bench-keep bench-docs lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
 help: ## List the targets
@@ -105,6 +105,16 @@ bench-nat64: setup ## The translator beside its peers: build/bench/nat64.json
 bench-dns64: setup ## The sidecar beside CoreDNS and Unbound: build/bench/dns64.json
 	@scripts/apt-install tests/bench/dns64-apt.txt
 	$(PY) -m tests.bench.dns64
+
+bench-rfc9693: setup ## Ours, NAT44 and Tayga by RFC 9693: build/bench/rfc9693.json
+	@scripts/apt-install tests/bench/apt.txt
+	$(PY) -m tests.bench.rfc9693
+
+bench-keep: setup ## Keep this machine's results and write them into the docs: make bench-keep NAME=amd-epyc
+	$(PY) -m tests.bench.publish --keep "$(NAME)"
+
+bench-docs: setup ## Write plots and tables in the docs from docs/results
+	$(PY) -m tests.bench.publish
 
 bench-operator: setup ## The operator at scale: build/bench/operator.json
 	$(PY) -m tests.bench.operator

@@ -71,7 +71,7 @@ struct config {
 	__u16 lowest_port, highest_port; /* of all pools and static mappings, machine order */
 	__u8 mac[6];			 /* of nat64-NAME */
 	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
-	__u32 pad;
+	__u32 closed_places;		 /* of the queue `closed` */
 	struct zone zones[MAX_ZONES];
 	struct mark marks[MAX_MARKS];
 	char hash[16]; /* of the config file: tells which config is active */

@@ -112,7 +112,8 @@ struct session {
 	__u32 generation;
 	union session_life life;
 	__u16 epoch;
-	__u16 pad2;
+	__u8 queued; /* 1: has a place in the queue `closed` */
+	__u8 pad2;
 	__u32 created; /* second */
 };
 

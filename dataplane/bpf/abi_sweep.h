@@ -19,6 +19,7 @@ enum sweep_table {
 enum sweep_how {
 	SWEEP_PURGE = 1 << 0,  /* also remove what the active config no longer allows */
 	SWEEP_FOLLOW = 1 << 1, /* the sweep before this one has noted what all bindings need */
+	SWEEP_REST = 1 << 2,   /* only remove what a sweep has left: nothing is noted or counted */
 };
 
 /* While a run lasts, its CPU receives no packets. So it visits few entries, whatever the size of
@@ -56,7 +57,7 @@ struct sweep {
 	__u32 noted;   /* kept by the agent: the last sweep was completed */
 	__u32 inbound; /* out: sessions opened from IPv4 */
 	__u32 since;   /* in, of nat64_adopt: insert only what was created from this second on */
-	__u32 pad;
+	__u32 most;    /* in: how many expired entries may be removed; out: how many still may */
 	__u64 sessions, bindings, fragments, held; /* out: entries that are left */
 	__u64 removed_sessions, removed_bindings, removed_fragments, removed_held;
 };

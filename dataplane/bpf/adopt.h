@@ -96,7 +96,7 @@ static __noinline void adopt_state(struct session *known, struct packet *p, __u6
 	if (!change_session(known, seen, old))
 		return; /* a packet was quicker, and its state is newer */
 	if (old.state & ~seen.state & TCP_SHUT)
-		session_closes(p, now);
+		session_closes(p, known, ~0U, now);
 	else if (seen.state & ~old.state & TCP_SHUT)
 		session_reopens(p);
 }
@@ -163,6 +163,7 @@ static __always_inline void adopt_session(const struct adopt_session *old,
 	}
 	if (!adopt_counts(&p, &value))
 		return;
+	value.queued = value.life.state & TCP_SHUT && !(value.flags & SESSION_OVERLOAD);
 	if (bpf_map_update_elem(&sessions, &key, &value, BPF_NOEXIST)) {
 		session_ends(&key, &value, value.life.state, false);
 		return;
@@ -176,7 +177,7 @@ static __always_inline void adopt_session(const struct adopt_session *old,
 		lent.pool_port = key.pool_port;
 		bpf_map_update_elem(&overloads, &flow, &lent, BPF_NOEXIST);
 	}
-	if (value.life.state & TCP_SHUT) {
+	if (value.queued) {
 		closed_one.key = key;
 		closed_one.generation = value.generation;
 		closed_one.second = run->now;

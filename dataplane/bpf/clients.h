@@ -11,6 +11,7 @@
 #define EEXIST 17
 
 #define FAIR_PORTS	   64 /* of each protocol: any client may hold so many while ports are free */
+#define FAIR_CLOSED	   256 /* closed sessions that any client may have in their queue */
 #define COUNT_TRIES	   4
 #define SESSIONS_OF(holds) ((__u32)(holds))
 #define PORTS_OF(holds)	   ((__u32)((holds) >> 32))
@@ -181,6 +182,22 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 	}
 	count_port(&p->client, p->zone, p->protocol, true);
 	return GO_ON;
+}
+
+/* Whether a session that has closed may have a place in the queue of these, with the same rule of
+ * fairness: those of one client have at most half of its places. */
+static __noinline bool may_wait_in_queue(const union addr6 *which, __u32 places)
+{
+	struct client *client = client_of(which);
+	struct shared *all = all_shared();
+	__u32 waiting = 0;
+	int i;
+
+	if (!client || !all)
+		return false;
+	for (i = 0; i < MAX_ZONES; i++)
+		waiting += all->closed[i];
+	return client->closed <= FAIR_CLOSED || client->closed + waiting <= places;
 }
 
 /* Likewise, count a session as closed or no longer closed. */

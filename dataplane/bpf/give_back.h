@@ -33,9 +33,18 @@ __noinline enum verdict give_back_closed(struct packet *p, __u32 now)
 	session = bpf_map_lookup_elem(&sessions, &first.key);
 	if (!session || session->generation != first.generation)
 		return AGAIN;
+	session->queued = 0;
 	seen = session_life_of(session);
-	if (!seen.expires || closed_for(config, seen, now) < CLOSED_REST)
+	if (!seen.expires)
 		return AGAIN;
+	if (closed_for(config, seen, now) < CLOSED_REST) {
+		if (seen.state & TCP_SHUT) { /* it was in use again in the meantime */
+			session->queued = 1;
+			first.second = now;
+			bpf_map_push_elem(&closed, &first, BPF_EXIST);
+		}
+		return AGAIN;
+	}
 	if (!change_session(session, seen, gone))
 		return AGAIN;
 	ours = session->zone == p->zone;

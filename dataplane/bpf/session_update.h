@@ -9,15 +9,21 @@
 
 #define SPARE_SHARE 8 /* this fraction of a timer is spare; at most MOST_SPARE */
 
-/* Both ends have finished with the session of `p`. */
-static __noinline void session_closes(const struct packet *p, __u32 now)
+/* Both ends have finished with the session of `p`. One that borrows its port can't give it back, so
+ * it isn't queued. One that was in use again after it was closed has its place still. */
+static __noinline void session_closes(const struct packet *p, struct session *session, __u32 places,
+				      __u32 now)
 {
 	struct closed_session entry = {};
 
 	if (is_of_client_limit(p->session_flags))
 		client_gives(&p->client, HOLDS_SESSION);
-	if (!(p->session_flags & SESSION_OVERLOAD))
-		count_closed(&p->client, p->zone, true);
+	if (p->session_flags & SESSION_OVERLOAD)
+		return;
+	count_closed(&p->client, p->zone, true);
+	if (session->queued || !may_wait_in_queue(&p->client, places))
+		return;
+	session->queued = 1;
 	session_key_of(p, &entry.key);
 	entry.generation = p->generation;
 	entry.second = now;
@@ -135,7 +141,7 @@ __noinline enum verdict move_session(struct packet *p, struct session *session, 
 		if (p->direction == DIR_4TO6)
 			note_answer(p);
 		if (next.state & ~seen.state & TCP_SHUT)
-			session_closes(p, now);
+			session_closes(p, session, config->closed_places, now);
 		else if (seen.state & ~next.state & TCP_SHUT)
 			session_reopens(p);
 		return GO_ON;

@@ -48,14 +48,14 @@ static __always_inline void sweep_table(struct sweep_run *run, struct sweep *rep
 	switch (report->table) {
 	case SWEEP_BINDINGS:
 		bpf_loop(keys, sweep_binding_at, run, 0);
-		report->bindings += run->left;
+		report->bindings += run->rest ? -(__u64)run->removed : run->left;
 		report->removed_bindings += run->removed;
 		here->value[DIR_6TO4][COUNT_bindings_closed] += run->removed;
 		break;
 	case SWEEP_SESSIONS:
 		bpf_loop(keys, sweep_session_at, run, 0);
-		report->inbound += run->inbound;
-		report->sessions += run->left;
+		report->inbound += run->rest ? 0 : run->inbound;
+		report->sessions += run->rest ? -(__u64)run->removed : run->left;
 		report->removed_sessions += run->removed;
 		here->value[DIR_6TO4][COUNT_sessions_closed] += run->removed;
 		break;
@@ -101,7 +101,10 @@ static __always_inline enum tc_action sweep_once(void)
 	run.now = now_seconds();
 	run.purge = report->how & SWEEP_PURGE;
 	run.follow = report->how & SWEEP_FOLLOW;
+	run.rest = report->how & SWEEP_REST;
 	run.hold = report->hold;
+	run.most = report->most;
 	sweep_table(&run, report, here, all);
+	report->most = run.most;
 	return ACTION_DONE;
 }

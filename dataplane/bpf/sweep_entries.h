@@ -8,10 +8,10 @@
 struct bpf_map;
 
 #define GRACE  2  /* seconds between an entry's expiry and its removal */
-#define LINGER 60 /* seconds: longer than a sweep plus the agent's LONGEST_PAUSE after it */
+#define LINGER 60 /* seconds: longer than a sweep plus LONGEST_PAUSE (sweep_loop.py) after it */
 
 struct sweep_run {
-	__u32 now, slot, purge, follow, hold;
+	__u32 now, slot, purge, follow, hold, rest, most;
 	__u32 left, removed, inbound;
 	__u64 before;
 };
@@ -21,6 +21,14 @@ struct sweep_run {
 static __always_inline __u32 ago(const struct sweep_run *run, __u32 seconds)
 {
 	return run->now > seconds ? run->now - seconds : 0;
+}
+
+/* One entry of a table is about to be freed. The kernel frees many in one go, so most of them wait
+ * for a later run: see removal_pace.py. */
+static __always_inline void one_less(struct sweep_run *run)
+{
+	if (run->most)
+		run->most--;
 }
 
 static __noinline bool port_is_usable(const struct bib4_key *name, __u32 slot)
@@ -60,7 +68,8 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 	__u32 needed, before;
 	bool purged, dead;
 
-	needed = __sync_lock_test_and_set(&binding->needed, 0);
+	needed = run->rest ? *(volatile __u32 *)&binding->needed
+			   : __sync_lock_test_and_set(&binding->needed, 0);
 	if (binding->flags & BIB_STATIC) {
 		run->left++;
 		return;
@@ -70,10 +79,11 @@ static __always_inline void sweep_binding(const struct bib4_key *name, struct bi
 	dead = purged || (needed <= run->now && binding->life.expires <= before);
 	if (!dead && run->follow)
 		follow_sessions(binding, needed, run->now);
-	if (!dead || !take_over_binding(binding, before, purged)) {
+	if (!dead || (!purged && !run->most) || !take_over_binding(binding, before, purged)) {
 		run->left++;
 		return;
 	}
+	one_less(run);
 	release_binding(name, binding);
 	run->removed++;
 }
@@ -112,9 +122,11 @@ static __always_inline void sweep_session(const struct session_key *key, struct 
 {
 	bool lost = (run->purge || !(session->flags & (SESSION_CONFIRMED | SESSION_CONTACT))) &&
 		    binding_is_lost(key, session, run->slot);
+	bool waits = !run->most && !(run->purge && lost);
 
-	if (!take_over_session(key, session, ago(run, GRACE), lost)) {
-		note_need_of(key, session);
+	if (waits || !take_over_session(key, session, ago(run, GRACE), lost)) {
+		if (!run->rest)
+			note_need_of(key, session);
 		run->left++;
 		if (session->flags & SESSION_INBOUND)
 			run->inbound++;
@@ -122,6 +134,7 @@ static __always_inline void sweep_session(const struct session_key *key, struct 
 	}
 	if (!(session->flags & SESSION_CONTACT))
 		run->removed++;
+	one_less(run);
 	bpf_map_delete_elem(&sessions, key);
 }
 
@@ -161,9 +174,11 @@ static __always_inline void sweep_overload(const struct overload_key *key, struc
 static __always_inline void sweep_client(const union addr6 *address, struct client *client,
 					 struct sweep_run *run)
 {
-	if (client->second + GRACE <= run->now &&
-	    !__sync_val_compare_and_swap(&client->holds, 0, HOLDS_REMOVED))
+	if (run->most && client->second + GRACE <= run->now &&
+	    !__sync_val_compare_and_swap(&client->holds, 0, HOLDS_REMOVED)) {
+		one_less(run);
 		bpf_map_delete_elem(&clients, address);
+	}
 }
 
 static long sweep_fragment(struct bpf_map *map, const struct fragment_key *key,

@@ -27,6 +27,7 @@ KEYS = (
     "bytes_per_session",
     "agent_rss_mib",
     "sweep_cpu_pct",
+    "sweep_rtt_p999_us",
     "sweep_longest_stall_us",
     "sustained_connections_refused",
 )
@@ -54,6 +55,8 @@ def measure(runs: int, seconds: float, say: Say) -> dict[str, Any]:
         found["sessions_reached"] = sessions
         found["bytes_per_session"] = round(map_bytes(ours) / sessions, 1)
         found["sweep_cpu_pct"] = round(_sweep_share(ours), 3)
+        found["sweep_rtt_p999_us"] = _rounds_while_sweeping(ours)
+        say(f"sweep_rtt_p999_us {found['sweep_rtt_p999_us']}")
         assert ours.translator.process
         found["agent_rss_mib"] = round(resident_mib(ours.translator.process.pid), 1)
     found["ns_per_packet"] = nanoseconds()
@@ -134,6 +137,18 @@ def _rate(one: Subject, flows: int, seconds: float) -> float:
     before = translated()
     _spray(one, seconds, flows, 0)
     return (translated() - before) / seconds
+
+
+def _rounds_while_sweeping(one: Subject) -> dict[str, float]:
+    """The 99.9th percentile of round trips in each second or so, over two sweeps and what is
+    between them.
+    """
+    assert one.translator
+    until = one.translator.metric("nat64_sweeps_total") + 2
+    found: list[float] = []
+    while not found or one.translator.metric("nat64_sweeps_total") < until:
+        found.append(one.load("rounds", one.host, 20_000)[2])
+    return {"median": median(found), "most": max(found)}
 
 
 def _sweep_share(one: Subject) -> float:

@@ -7,8 +7,8 @@ and end there: waking a process for them costs more than translating them.
 
     load.py server
     load.py streams HOST SECONDS up|down COUNT        Gbit/s
-    load.py connections HOST SECONDS [SOURCE...]      a second
-    load.py rounds HOST COUNT                         50th and 99th percentile, microseconds
+    load.py connections HOST SECONDS SOURCE COUNT     a second, from so many addresses in a row
+    load.py rounds HOST COUNT                         50th, 99th, 99.9th percentile, microseconds
     load.py flood HOST SECONDS                        sent
     load.py call HOST SECONDS                         the server floods this address
     load.py spray DEVICE MAC HOST SECONDS FLOWS PACKETS   sent; PACKETS 0: no limit
@@ -85,6 +85,12 @@ class Messages:
             *(_Message(_Header(None, 0, vector + index * step, 1)) for index in range(self.count))
         )
         self._data = data
+
+    def send_from(self, sock: socket.socket, at: int, count: int) -> int:
+        """Send `count` of them, from the one at `at` on. Returns how many the kernel took."""
+        first, step = ctypes.addressof(self._messages), ctypes.sizeof(_Message)
+        done: int = _libc.sendmmsg(sock.fileno(), ctypes.c_void_p(first + at * step), count, 0)
+        return max(done, 0)
 
     def send(self, sock: socket.socket, until: float, most: float) -> int:
         """Send them round and round, until a time or a number is reached. Returns the number."""
@@ -203,13 +209,14 @@ def streams(host: str, seconds: float, direction: str, count: int) -> float:
     return sum(received) * 8 / (time.monotonic() - start) / 1e9
 
 
-def connections(host: str, seconds: float, sources: Sequence[str]) -> float:
+def connections(host: str, seconds: float, source: str, count: int) -> float:
     """Opened, and reset by the client as soon as they are: each from another of its addresses in
-    turn, so that no source port comes round while it is still remembered. A second.
+    turn. From few of them, source ports come round while they are still remembered. A second.
     """
     family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
     hard = struct.pack("=ii", 1, 0)
-    turns = itertools.cycle(sources or ["::" if family == socket.AF_INET6 else "0.0.0.0"])
+    first = ip_address(source)
+    turns = itertools.cycle([str(first + number) for number in range(count)])
     flying: dict[int, socket.socket] = {}
     poll = select.epoll()
 
@@ -235,7 +242,7 @@ def connections(host: str, seconds: float, sources: Sequence[str]) -> float:
 _IP_BIND_ADDRESS_NO_PORT = 24
 
 
-def rounds(host: str, count: int) -> tuple[float, float]:
+def rounds(host: str, count: int) -> tuple[float, float, float]:
     """Round trips of one byte over UDP."""
     took = []
     with _dial(host, ROUNDS, socket.SOCK_DGRAM) as sock:
@@ -245,8 +252,8 @@ def rounds(host: str, count: int) -> tuple[float, float]:
             sock.send(b".")
             sock.recv(1)
             took.append((time.perf_counter_ns() - start) / 1000)
-    percentiles = quantiles(took, n=100)
-    return percentiles[49], percentiles[98]
+    percentiles = quantiles(took, n=1000)
+    return percentiles[499], percentiles[989], percentiles[998]
 
 
 def flood(host: str, seconds: float) -> int:
@@ -301,7 +308,7 @@ def main(words: Sequence[str]) -> int:
     """Run one mode and print its figures."""
     modes: dict[str, Callable[..., Any]] = {
         "streams": lambda host, s, way, n: streams(host, float(s), way, int(n)),
-        "connections": lambda host, s, *sources: connections(host, float(s), sources),
+        "connections": lambda host, s, source, n: connections(host, float(s), source, int(n)),
         "rounds": lambda host, n: rounds(host, int(n)),
         "flood": lambda host, s: flood(host, float(s)),
         "call": lambda host, s: call(host, float(s)),

@@ -25,16 +25,6 @@ from tests.lab.node import ROOT, Node
 OURS = "ours"
 ROUNDS = 20_000
 BUILD = ROOT / "build" / "bench"
-PLOT = ROOT / "docs" / "nat64-speed.svg"
-PLOTTED = (
-    "tcp_up_1_gbps",
-    "tcp_down_1_gbps",
-    "tcp_up_8_gbps",
-    "tcp_down_8_gbps",
-    "udp64_up_pps",
-    "udp64_down_pps",
-    "new_flows_per_s",
-)
 
 Measure = Callable[[Subject, float], dict[str, float]]
 
@@ -64,13 +54,28 @@ def _received(node: Node) -> int:
 
 
 def _connections(one: Subject, seconds: float) -> dict[str, float]:
-    [rate] = one.load("connections", one.host, seconds, *one.sources)
+    [rate] = one.load("connections", one.host, seconds, one.sources[0], len(one.sources))
     return {"new_flows_per_s": rate}
 
 
+def _connections_from(clients: int) -> Measure:
+    def measure(one: Subject, seconds: float) -> dict[str, float]:
+        [rate] = one.load("connections", one.host, seconds, one.crowd, clients)
+        return {f"new_flows_per_s_from_{clients}": rate}
+
+    return measure
+
+
 def _rounds(one: Subject, _seconds: float) -> dict[str, float]:
-    p50, p99 = one.load("rounds", one.host, ROUNDS)
-    return {"rtt_p50_us": p50, "rtt_p99_us": p99}
+    p50, p99, p999 = one.load("rounds", one.host, ROUNDS)
+    return {"rtt_p50_us": p50, "rtt_p99_us": p99, "rtt_p999_us": p999}
+
+
+def _rounds_under_load(one: Subject, _seconds: float) -> dict[str, float]:
+    """Beside one stream that sends as much as it can, and shares both CPUs."""
+    with one.loaded("streams", one.host, 60, "up", 1):
+        p50, p99, p999 = one.load("rounds", one.host, ROUNDS)
+    return {"loaded_rtt_p50_us": p50, "loaded_rtt_p99_us": p99, "loaded_rtt_p999_us": p999}
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -81,7 +86,9 @@ MEASURES: tuple[Measure, ...] = (
     _datagrams("up"),
     _datagrams("down"),
     _connections,
+    *map(_connections_from, (1, 100, 10_000)),
     _rounds,
+    _rounds_under_load,
 )
 
 
@@ -134,13 +141,12 @@ def _output(*command: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write the JSON and the plot."""
+    """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.nat64", description=__doc__)
     parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement")
     parser.add_argument("--subjects", nargs="+", choices=SETUPS, default=list(SETUPS))
     parser.add_argument("--out", type=Path, default=BUILD / "nat64.json")
-    parser.add_argument("--plot", type=Path, default=PLOT)
     parser.add_argument("--no-depth", action="store_true", help="skip the million sessions")
     options = parser.parse_args(arguments)
     if os.geteuid():
@@ -157,14 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found |= depth.measure(options.runs, options.seconds, _say)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
-    title = f"Our translator, as a multiple of others ({about['cpus']} CPUs, {about['kernel']})"
-    shown = {metric: compared[metric] for metric in PLOTTED if metric in compared}
-    options.plot.write_text(report.plot(shown, title))
     print(report.table(runs, OURS))
     for key in depth.KEYS:
         if key in found:
             print(f"{key}: {found[key]}")
-    print(f"written: {options.out} {options.plot}")
+    print(f"written: {options.out}")
     return 0
 
 

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from nat64_dataplane import pref64
@@ -26,6 +26,10 @@ SOURCES_V6 = [str(IPv6Address("fd64:1::1:0") + n) for n in range(32)]
 SOURCES_V4 = [str(IPv4Address("192.0.2.32") + n) for n in range(32)]
 CLAT_ADDRESS = "192.0.0.2"
 POOL = "198.51.100.64/27"
+TAYGA_POOL = "198.19.0.0/16"
+"""An address for each client; masquerade then gives all of them the forwarder's."""
+CROWD_V6, CROWD_V4 = IPv6Network("fd64:1:0:0:2::/80"), IPv4Network("198.18.0.0/16")
+"""Where very many clients have their addresses: all of them are the client's."""
 LOAD = (sys.executable, "-m", load.__name__)
 
 
@@ -39,9 +43,22 @@ class Subject:
     server: Node
     host: str
     sources: list[str]
+    crowd: str
+    """The first of very many addresses of clients."""
     sessions: int
     """Our translator's limit."""
     translator: Translator | None = field(default=None)
+
+    @contextlib.contextmanager
+    def loaded(self, *words: object) -> Iterator[None]:
+        """Run a mode of load.py on the client meanwhile."""
+        process = self.client.start(*LOAD, *map(str, words))
+        try:
+            yield
+            assert process.poll() is None, "the load has ended before what was measured under it"
+        finally:
+            process.terminate()
+            process.wait()
 
     def load(self, *words: object, timeout: float = 90) -> list[float]:
         """Run a mode of load.py on the client; its figures."""
@@ -55,7 +72,16 @@ def subject(name: str, sessions: int = Limits().sessions) -> Iterator[Subject]:
     with Lab() as lab:
         client, forwarder, server = map(lab.node, ("client", "forwarder", "server"))
         _cables(client, forwarder, server)
-        built = Subject(name, client, forwarder, server, str(SERVER_V6), SOURCES_V6, sessions)
+        built = Subject(
+            name,
+            client,
+            forwarder,
+            server,
+            str(SERVER_V6),
+            SOURCES_V6,
+            str(CROWD_V6[1]),
+            sessions,
+        )
         SETUPS[name](built, lab)
         _ends_at_the_wire(server, f"udp dport {load.DISCARD}")
         _ends_at_the_wire(client, f"udp sport {load.CALLS}")
@@ -71,7 +97,13 @@ def _cables(client: Node, forwarder: Node, server: Node) -> None:
         client.ip(f"addr add {v6}/64 dev eth0 nodad")
     for v4 in ("192.0.2.10", *SOURCES_V4):
         client.ip(f"addr add {v4}/24 dev eth0")
-    client.ip("route add default via fd64:1::1 src fd64:1::10", "route add default via 192.0.2.1")
+    client.ip(
+        "route add default via fd64:1::1 src fd64:1::10",
+        "route add default via 192.0.2.1",
+        f"route add local {CROWD_V6} dev lo",
+        f"route add local {CROWD_V4} dev lo",
+    )
+    client.sysctl(net__ipv6__ip_nonlocal_bind=1)
     server.ip(
         f"addr add {SERVER_V6}/64 dev eth0 nodad",
         f"addr add {SERVER_V4}/24 dev eth0",
@@ -84,6 +116,8 @@ def _cables(client: Node, forwarder: Node, server: Node) -> None:
         "addr add fd64:2::1/64 dev server0 nodad",
         "addr add 198.51.100.1/24 dev server0",
         "route add default via 198.51.100.10",
+        f"route add {CROWD_V6} via fd64:1::10",
+        f"route add {CROWD_V4} via 192.0.2.10",
     )
     forwarder.sysctl(net__ipv6__conf__all__forwarding=1, net__ipv4__ip_forward=1)
     for node in (client, server):
@@ -132,20 +166,20 @@ def _nat44(built: Subject, _lab: Lab) -> None:
         built,
         "chain p { type nat hook postrouting priority 100; oifname server0 masquerade; };",
     )
-    built.host, built.sources = str(SERVER_V4), SOURCES_V4
+    built.host, built.sources, built.crowd = str(SERVER_V4), SOURCES_V4, str(CROWD_V4[1])
 
 
 def _tayga(built: Subject, _lab: Lab) -> None:
     config = (
         "tun-device xlat\nipv4-addr 203.0.113.1\n"
-        f"prefix {PREFIX}\ndynamic-pool 203.0.113.0/24\ndata-dir /run\n"
+        f"prefix {PREFIX}\ndynamic-pool {TAYGA_POOL}\ndata-dir /run\n"
     )
     node = built.forwarder
     node.run("sh", "-c", "cat > /run/tayga.conf", input=config)
     node.run("tayga", "--config", "/run/tayga.conf", "--mktun")
     node.ip(
         "link set xlat up",
-        "route add 203.0.113.0/24 dev xlat",
+        f"route add {TAYGA_POOL} dev xlat",
         f"route add {PREFIX} dev xlat",
     )
     node.start("tayga", "--config", "/run/tayga.conf", "--nodetach", "-d")

@@ -5,7 +5,8 @@ timed by another one. Whatever else the machine does lengthens the longest round
 same is measured right after it, for as long and with that CPU as busy: it reads the tables as a
 sweep does, and runs no program. The least of several runs is the one that the machine disturbed
 least. Run in a network namespace: `python -m tests.bench.sweep_stall SESSIONS` prints the longest
-round trip of each, in microseconds.
+round trip of each, in microseconds: of a sweep of sessions that live on, of one that removes all
+of them, and of neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -40,7 +41,11 @@ _BATCH = 4096
 
 
 def measure(runs: int) -> dict[str, Any]:
-    """For each size the longest stalls of several sweeps, and the same without a sweep (`busy`)."""
+    """For each size the longest stalls of several sweeps, in microseconds.
+
+    Of sweeps of sessions that live on, of sweeps that remove all of them (`removing`), and of the
+    same time without a sweep (`busy`).
+    """
     found: dict[str, Any] = {}
     with Lab() as lab:
         node = lab.node("sweep")
@@ -50,30 +55,48 @@ def measure(runs: int) -> dict[str, Any]:
                 node.run(sys.executable, "-m", "tests.bench.sweep_stall", str(size), cwd=ROOT)
                 for _ in range(runs)
             ]
-            swept, busy = zip(*(map(float, each.split()) for each in words), strict=True)
-            found[str(size)] = {
-                "median": median(swept),
-                "least": min(swept),
-                "runs": swept,
-                "busy": {"median": median(busy), "least": min(busy), "runs": busy},
+            swept, removing, busy = zip(*(map(float, each.split()) for each in words), strict=True)
+            found[str(size)] = _summary(swept) | {
+                "removing": _summary(removing),
+                "busy": _summary(busy),
             }
     return found
 
 
+def _summary(runs: Sequence[float]) -> dict[str, Any]:
+    return {"median": median(runs), "least": min(runs), "runs": list(runs)}
+
+
 def fill(datapath: Datapath, count: int) -> None:
-    """As many bindings as sessions, one of each for a port and a remote address."""
+    """As many bindings as sessions, one of each for a port and a remote address.
+
+    Each binding has a way to it from the IPv6 side. All end in an hour.
+    """
     now = datapath.now()
     session = abi.SESSION.pack(
         _CLIENT, b"\x10\0", abi.SessionFlag.CONFIRMED, 0, 1, now + _HOUR, 0, 0, now
     )
-    binding = abi.BIB4.pack(_CLIENT, b"\x10\0", 0, 0, 1, now + _HOUR, 1, now, 0)
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
         names = [_name(n) for n in numbers]
-        sessions = [abi.SESSION_KEY.pack(a, a, p, p, abi.UDP) for a, p in names]
-        bindings = [abi.BIB4_KEY.pack(a, p, abi.UDP) for a, p in names]
-        datapath.map("sessions").set_batch(b"".join(sessions), session * len(sessions))
-        datapath.map("bib4").set_batch(b"".join(bindings), binding * len(bindings))
+        clients = [_CLIENT[:12] + a for a, _ in names]
+        entries = {
+            "sessions": [(abi.SESSION_KEY.pack(a, a, p, p, abi.UDP), session) for a, p in names],
+            "bib4": [
+                (
+                    abi.BIB4_KEY.pack(a, p, abi.UDP),
+                    abi.BIB4.pack(client, p, 0, 0, 1, now + _HOUR, 1, now, 0),
+                )
+                for client, (a, p) in zip(clients, names, strict=True)
+            ],
+            "bib6": [
+                (abi.BIB6_KEY.pack(client, p, abi.UDP, 0), abi.bib6(a, p))
+                for client, (a, p) in zip(clients, names, strict=True)
+            ],
+        }
+        for name, pairs in entries.items():
+            keys, values = zip(*pairs, strict=True)
+            datapath.map(name).set_batch(b"".join(keys), b"".join(values))
 
 
 def _name(number: int) -> tuple[bytes, bytes]:
@@ -133,7 +156,7 @@ def _longest(sock: socket.socket, until: Any) -> float:
 
 
 def main(count: int) -> int:
-    """Print both figures."""
+    """Print the three figures."""
     mine, other = sorted(os.sched_getaffinity(0))[:2]
     _RPS.write_text(f"{1 << other:x}")
     with Datapath.open(None, "stall", Limits(sessions=max(count, 1024))) as datapath:
@@ -143,7 +166,10 @@ def main(count: int) -> int:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         swept, took = _beside(_sweep, other, datapath, 0)
         busy, _ = _beside(_read, other, datapath, took)
-    print(f"{swept:.0f} {busy:.0f}")
+        datapath.travel(2 * _HOUR)
+        removing, _ = _beside(_sweep, other, datapath, 0)
+        assert datapath.map("sessions").first_key() is None
+    print(f"{swept:.0f} {removing:.0f} {busy:.0f}")
     return 0
 
 

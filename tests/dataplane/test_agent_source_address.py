@@ -14,9 +14,9 @@ pytestmark = pytest.mark.root
 _READ = """
 from pyroute2 import IPRoute
 from nat64_dataplane.config import parse
-from nat64_dataplane.translator.node import facts, pools, uplinks_and_pools
+from nat64_dataplane.translator.node import fact_parts, pools, uplinks_and_pools
 with IPRoute(strict_check=True) as ipr:
-    found = facts.read(ipr)
+    found = fact_parts.read(ipr)
 names = [uplink.name for uplink in uplinks_and_pools.uplinks(parse("name: t"), found)]
 print(pools.node_address(found), *names)
 print(*sorted(map(str, found.local_ranges)))

@@ -11,7 +11,7 @@ import pytest
 
 from nat64_dataplane.bpf import CLAT_OBJECT, OBJECT, Object
 from nat64_dataplane.clat import programs as clat_programs
-from nat64_dataplane.translator import agent
+from nat64_dataplane.translator import sweep_loop
 from nat64_dataplane.translator.datapath import abi, counters
 from nat64_dataplane.translator.fragmentation import fragmentation_address
 
@@ -112,8 +112,8 @@ def test_bindings_linger_longer_than_any_pause_between_sweeps() -> None:
     found = re.search(r"#define LINGER (\d+)", header("sweep_entries.h"))
     assert found
     for took in (0.001, 1, 3, 10):
-        assert took + agent.pause_after(took) < int(found[1])
-    assert agent.pause_after(0.001) < agent.pause_after(1) < agent.LONGEST_PAUSE
+        assert took + sweep_loop.pause_after(took) < int(found[1])
+    assert sweep_loop.pause_after(0.001) < sweep_loop.pause_after(1) < sweep_loop.LONGEST_PAUSE
 
 
 LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
@@ -162,9 +162,10 @@ def test_config_fields_are_where_python_writes_them() -> None:
         for name, bits in re.findall(r"'(\w+)' type_id=\d+ bits_offset=(\d+)", found[1])
     }
     values = list(range(1, 28))
-    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, b"zones", b"marks", b"hash")
+    packed = abi.CONFIG.pack(*values, b"\xaa" * 6, 1, 2, 3, 4, 77, b"zones", b"marks", b"hash")
     assert packed[offsets["zones"] : offsets["zones"] + 5] == b"zones"
     assert packed[offsets["zone"]] == 9
+    assert packed[offsets["closed_places"]] == 77
     assert packed[offsets["marks"] : offsets["marks"] + 5] == b"marks"
     assert packed[offsets["marks_used"]] == 24
     assert packed[offsets["epoch"]] == values[abi.CONFIG_EPOCH]

@@ -14,7 +14,7 @@ from scapy.packet import Packet
 
 from nat64_dataplane.config import Limits
 from nat64_dataplane.translator.datapath import abi
-from nat64_dataplane.translator.datapath.abi import SessionFlag
+from nat64_dataplane.translator.datapath.abi import SessionFlag, SweepResult
 from nat64_dataplane.translator.host_view import PoolRange
 from tests.dataplane.machine import (
     OTHER,
@@ -249,7 +249,7 @@ def test_sweep_is_idempotent_and_spares_the_living(nat: Machine) -> None:
         send(nat, port)
     nat.datapath.travel(230)
     assert nat.datapath.sweep().removed_bindings == 5
-    assert nat.datapath.sweep() == (5, 5, 0, 0, 0, 0, 0, 0)
+    assert nat.datapath.sweep() == SweepResult(5, 5, 0, 0, 0, 0, 0, 0)
     assert nat.datapath.session_count() >= 5
 
 

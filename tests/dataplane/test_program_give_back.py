@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
@@ -41,12 +42,12 @@ def four(nat: Machine, port: int, flags: str, *, sport: int = 80) -> Out:
     )
 
 
-def connect(nat: Machine, port: int, **to: object) -> int:
+def connect(nat: Machine, port: int, *, pod: object = POD, dport: int = 80) -> int:
     """Open a connection; the pool port that it has."""
-    out = six(nat, port, "S", **to)  # type: ignore[arg-type]
+    out = six(nat, port, "S", pod=pod, dport=dport)
     assert out.translated, out.counted
     public: int = out.packet.sport
-    assert four(nat, public, "SA").translated
+    assert four(nat, public, "SA", sport=dport).translated
     return public
 
 
@@ -243,3 +244,54 @@ def test_segment_under_a_binding_is_answered_where_no_answer_would_come_in(nat: 
     assert nat.from_pod(
         IPv6(src=str(POD), dst=at(OTHER)) / TCP(sport=4000, dport=80, flags="A")
     ).counted["resets_sent"]
+
+
+PLACES = 1024
+"""Of the queue of closed connections, with tables of 2048 sessions."""
+
+
+@pytest.fixture
+def small() -> Iterator[Machine]:
+    """Four ports, of which POD2 holds two, and a third by a connection that it has closed."""
+    with machine(Limits(sessions=2 * PLACES)) as nat:
+        nat.reset(FOUR, limits={"sessions": 2 * PLACES}, overloadTcpPorts=False)
+        connect(nat, 5000, pod=POD2)
+        connect(nat, 5001, pod=POD2)
+        public = connect(nat, 6000, pod=POD2)
+        assert six(nat, 6000, "R", pod=POD2).packet.sport == public
+        yield nat
+
+
+def test_connection_that_closes_again_and_again_pushes_nobody_out(small: Machine) -> None:
+    public = connect(small, 7000)
+    for _ in range(PLACES + 16):
+        close(small, 7000, public, "6R 6A")
+    small.datapath.travel(5)
+    assert six(small, 7001, "S").counted["ports_given_back"] == 1
+    assert six(small, 7000, "A").packet.sport == public
+
+
+def test_client_that_opens_and_resets_without_end_pushes_nobody_out(small: Machine) -> None:
+    for number in range(PLACES + 16):
+        public = connect(small, 7000, dport=1000 + number)
+        assert six(small, 7000, "R", dport=1000 + number).packet.sport == public
+    connect(small, 7000, dport=80)
+    small.datapath.travel(5)
+    assert six(small, 7001, "S").counted["ports_given_back"] == 1
+
+
+def test_connection_that_was_closed_twice_gives_its_port_back() -> None:
+    with machine() as nat:
+        nat.reset((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=False)
+        connect(nat, 5000)
+        close(nat, 5000, 61000, "6R 6A")
+        nat.datapath.travel(10)
+        out = six(nat, 6000, "S", pod=POD2)
+        assert out.counted.get("dropped_ports_exhausted"), "it is in use, and leaves the queue"
+        close(nat, 5000, 61000, "6R 6A")
+        nat.datapath.travel(10)
+        close(nat, 5000, 61000, "6R")
+        out = six(nat, 6000, "S", pod=POD2)
+        assert out.counted.get("dropped_ports_exhausted"), "it is at rest, and stays in the queue"
+        nat.datapath.travel(10)
+        assert six(nat, 6000, "S", pod=POD2).counted["ports_given_back"] == 1

@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
+from nat64_dataplane.translator import sweep_loop
 from nat64_dataplane.translator.advertise import links
 from nat64_dataplane.translator.advertise.advertiser import Advertiser
 from nat64_dataplane.translator.advertise.record import Record
@@ -30,7 +31,7 @@ from nat64_dataplane.translator.agent_options import Options
 from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.instance import Instance
-from nat64_dataplane.translator.node import facts, netlink_monitor, pools
+from nat64_dataplane.translator.node import fact_parts, netlink_monitor, pools
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.reconciler import Settled
 from nat64_dataplane.translator.node_warning import NodeWarning, ordered
@@ -44,10 +45,6 @@ _RESYNC_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
 _CONFIG_POLL_SECONDS = 1.0
-_SWEEP_SECONDS = 5.0
-_SWEEP_SHARE = 0.05  # of one CPU, unless that would be too seldom
-LONGEST_PAUSE = 30.0
-"""Seconds between two sweeps. LINGER in dataplane/bpf/sweep_entries.h counts on it."""
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +101,7 @@ class Agent:
         )
         tasks = [
             asyncio.create_task(self._supervise(instance)),
-            asyncio.create_task(self._sweep(instance)),
+            asyncio.create_task(sweep_loop.run(instance, self.state.sweeps, self._in_kernel)),
             asyncio.create_task(self._watch_file()),
             asyncio.create_task(self._advertiser.run()),
             asyncio.create_task(self._stop.wait()),
@@ -222,20 +219,6 @@ class Agent:
         except OSError as error:
             log.error("can't write %s: %s", self.run_dir.status_path, error.strerror)
 
-    async def _sweep(self, instance: Instance) -> None:
-        pause = _SWEEP_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            start = time.monotonic()
-            try:
-                result = await self._in_kernel(instance.sweep)
-            except DataplaneError as error:
-                log.warning("sweep failed: %s", error)
-                continue
-            took = time.monotonic() - start
-            self.state.sweeps.add(result, took)
-            pause = pause_after(took)
-
     async def _watch_file(self) -> None:
         while True:
             await asyncio.sleep(_CONFIG_POLL_SECONDS)
@@ -274,15 +257,10 @@ class Agent:
             log.warning("config refused, the last good one stays: %s", why)
 
 
-def pause_after(took: float) -> float:
-    """Seconds to rest after a sweep of `took` seconds."""
-    return min(max(_SWEEP_SECONDS, took / _SWEEP_SHARE), LONGEST_PAUSE)
-
-
 def _node_address() -> list[IPv4Address]:
     """The address that the pool `node` stands for, if there is one."""
     with contextlib.suppress(HostError), IPRoute(strict_check=True) as ipr:
-        return [pools.node_address(facts.read(ipr))]
+        return [pools.node_address(fact_parts.read(ipr))]
     return []
 
 

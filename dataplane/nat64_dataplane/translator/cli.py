@@ -20,7 +20,7 @@ from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError, HostE
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import agent, agent_options, config_file
 from nat64_dataplane.translator.advertise import withdrawal
-from nat64_dataplane.translator.node import capabilities, facts, node_sysctls
+from nat64_dataplane.translator.node import capabilities, fact_parts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
 from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
@@ -196,7 +196,7 @@ def _prepare(options: argparse.Namespace) -> int:
     if mounted := node_sysctls.mount_bpffs():
         print(mounted)
     with IPRoute(strict_check=True) as ipr:
-        found, ra_links = facts.read(ipr), node_sysctls.links_with_ra(ipr)
+        found, ra_links = fact_parts.read(ipr), node_sysctls.links_with_ra(ipr)
     for line in node_sysctls.prepare(config, found, ra_links, options.run_dir):
         print(line)
     try:

@@ -65,8 +65,12 @@ class Instance:
         return replace(settled, warnings=ordered(found))
 
     def sweep(self) -> SweepResult:
-        """Take away what has expired. Raises DataplaneError."""
-        return self._datapath.sweep()
+        """Take away what has expired, or as much as may go at once. Raises DataplaneError."""
+        return self._datapath.begin_sweep()
+
+    def go_on_sweeping(self) -> SweepResult:
+        """Take away more of what the last sweep has left. Raises DataplaneError."""
+        return self._datapath.go_on_sweeping()
 
     def counters(self) -> Mapping[str, int]:
         """Every counter as NAME_DIRECTION."""

@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from nat64_dataplane.errors import DataplaneError, HostError
 from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.datapath import pinned_maps
-from nat64_dataplane.translator.node import facts, nftables_notrack, node_sysctls
+from nat64_dataplane.translator.node import fact_parts, nftables_notrack, node_sysctls
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.plan import link_alias
 from nat64_dataplane.translator.node.reconciler import peer_name
@@ -66,7 +66,7 @@ class Removal:
 
     def _links(self) -> Iterator[str]:
         with IPRoute(strict_check=True) as ipr:
-            found = facts.read(ipr)
+            found = fact_parts.read(ipr)
             for link in found.links:
                 peer = found.link_at(link.peer)
                 unfinished = peer is not None and peer.name == peer_name(self.instance)

@@ -115,6 +115,7 @@ class SweepHow(enum.IntFlag):
 
     PURGE = 1
     FOLLOW = 2
+    REST = 4
 
 
 BIB_STATIC = 1
@@ -126,7 +127,7 @@ PORTS_TAKEN, PORTS_USABLE = 0, 1
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
 CONFIG = struct.Struct(
-    f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}I4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
+    f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}II{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
 )
 CONFIG_FLAGS = 7
 """Where the flags are in CONFIG."""
@@ -161,9 +162,9 @@ FRAGMENT = struct.Struct("=16s4sII2sHBBBBB3x")
 HELD_KEY = struct.Struct("=40sII")
 HELD_BYTES = 1500
 HELD = struct.Struct(f"=IIB3x{HELD_BYTES}s")
-SWEEP = struct.Struct("=7I4x8Q")
-SWEEP_NOTED = 4
-"""Where `noted` is in SWEEP."""
+SWEEP = struct.Struct("=8I8Q")
+SWEEP_HOLD, SWEEP_NOTED, SWEEP_ALLOWED = 3, 4, 7
+"""Where `hold`, `noted` and `most` are in SWEEP."""
 SWEEP_CHUNK, SWEEP_KEY_BYTES, SWEEP_MOST = 256, 24, 256
 SWEEP_KEYS_BYTES = SWEEP_CHUNK * SWEEP_KEY_BYTES
 ADOPT_BINDINGS = SWEEP_KEYS_BYTES // (BIB4_KEY.size + BIB4.size)
@@ -255,6 +256,8 @@ class SweepResult(NamedTuple):
     removed_bindings: int
     removed_fragments: int
     removed_held: int
+    unfinished: bool = False
+    """More may have expired than it was allowed to remove."""
 
 
 def slot_of(key: bytes) -> int:

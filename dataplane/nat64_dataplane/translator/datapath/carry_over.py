@@ -87,7 +87,7 @@ class Carrier:
         program = self._target.program(ADOPT)
         for table, (name, most) in _TABLES.items():
             for count, chunk in _chunks(old[name].items(), most):
-                order = abi.SWEEP.pack(table, 0, count, 0, 0, 0, since, *[0] * 8)
+                order = abi.SWEEP.pack(table, 0, count, 0, 0, 0, since, *[0] * 9)
                 self._target.map("sweep_keys").set(_ZERO, chunk)
                 self._target.map("sweep").set(_ZERO, order)
                 program.run(_PACKET)

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
-from nat64_dataplane.translator.datapath import abi, port_bitmap, reachability, zone_table
+from nat64_dataplane.translator.datapath import (
+    abi,
+    pinned_maps,
+    port_bitmap,
+    reachability,
+    zone_table,
+)
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, UplinkFlag, Verdict
 from nat64_dataplane.translator.datapath.zone_table import Zones
 from nat64_dataplane.translator.host_view import HostView, PoolRange
@@ -137,6 +143,7 @@ def _config(
         highest,
         host.interface_mac,
         *(outside + [0] * abi.OUTSIDE_LINKS)[: abi.OUTSIDE_LINKS],
+        pinned_maps.sizes(limits)["closed"],
         zone_table.ranges(host.pool, zones, usable, dict(host.links_of_zones)),
         b"".join(abi.MARK.pack(*mark) for mark in host.marks[: abi.MAX_MARKS]),
         config.content_hash.encode(),

@@ -167,15 +167,12 @@ class Datapath:
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""
         active, _, _ = self._control()
-        packed = self._maps["config"].get(abi.U32.pack(active))
-        assert packed is not None
+        packed = self._value("config", abi.U32.pack(active))
         return abi.CONFIG.unpack(packed)[-1].rstrip(b"\0").decode() or None
 
     def counters(self) -> dict[str, int]:
         """Every counter as `NAME_DIRECTION`, as in `received_6to4`, `dropped_filtered_4to6`."""
-        value = self._maps["counters"].get(ZERO)
-        assert value is not None
-        return counters.read(value)
+        return counters.read(self._value("counters"))
 
     def bib(self) -> Iterator[BibEntry]:
         """All bindings."""
@@ -199,9 +196,7 @@ class Datapath:
 
     def unanswered(self) -> dict[IPv4Address, int]:
         """TCP connections opened since a reply last came back, by the zone's name."""
-        value = self._maps["shared"].get(ZERO)
-        assert value is not None
-        counted = abi.SHARED.unpack(value)[-abi.MAX_ZONES :]
+        counted = abi.SHARED.unpack(self._value("shared"))[-abi.MAX_ZONES :]
         known = zone_table.read(self._maps["zones"])
         names = {which: name for name, which in sorted(known.items())}
         return {name: counted[which] for which, name in names.items()}
@@ -217,17 +212,25 @@ class Datapath:
 
     def resting_ports(self) -> dict[str, int]:
         """Ports of closed TCP connections, by protocol: taken, and given back when needed."""
-        value = self._maps["shared"].get(ZERO)
-        assert value is not None
-        closed = sum(abi.SHARED.unpack(value)[abi.SHARED_CLOSED])
+        closed = sum(abi.SHARED.unpack(self._value("shared"))[abi.SHARED_CLOSED])
         return {name: closed if name == "tcp" else 0 for name in abi.PROTOCOLS}
 
     def sweep(self) -> SweepResult:
-        """Take away what has expired. Harmless at any time and from several processes.
+        """Take away all that has expired, resting in between; up to a minute for full tables."""
+        assert self._sweeper, "opened without programs"
+        return self._sweeper.finish(self.begin_sweep(), self.now)
 
-        Takes some 600 ns an entry, in runs that each hold a CPU for a fraction of a millisecond.
+    def begin_sweep(self) -> SweepResult:
+        """Visit all entries. Harmless at any time and from several processes.
+
+        Takes some 600 ns an entry, in short runs; what may not go yet is for `go_on_sweeping`.
         """
         return self._sweep(state=self._has_state())
+
+    def go_on_sweeping(self) -> SweepResult:
+        """Remove a burst of what the sweep has left, and count that. BREAK until the next one."""
+        assert self._sweeper, "opened without programs"
+        return self._sweeper.go_on(self.now())
 
     @property
     def longest_sweep_run(self) -> int:
@@ -268,16 +271,18 @@ class Datapath:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _control(self) -> tuple[int, int, int]:
-        value = self._maps["control"].get(ZERO)
+    def _value(self, name: str, key: bytes = ZERO) -> bytes:
+        """Of an array, which has every entry."""
+        value = self._maps[name].get(key)
         assert value is not None
-        active, routes, offset = abi.CONTROL.unpack(value)
+        return value
+
+    def _control(self) -> tuple[int, int, int]:
+        active, routes, offset = abi.CONTROL.unpack(self._value("control"))
         return active % abi.CONFIG_SLOTS, routes, offset
 
     def _epoch(self, slot: int) -> int:
-        packed = self._maps["config"].get(abi.U32.pack(slot))
-        assert packed is not None
-        return int(abi.CONFIG.unpack(packed)[abi.CONFIG_EPOCH])
+        return int(abi.CONFIG.unpack(self._value("config", abi.U32.pack(slot)))[abi.CONFIG_EPOCH])
 
     def _has_state(self) -> bool:
         """Whether there is any binding or client, live or not."""

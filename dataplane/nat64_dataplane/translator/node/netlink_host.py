@@ -17,7 +17,15 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane import pref64
 from nat64_dataplane.errors import HostError
-from nat64_dataplane.translator.node import actions, facts, link_sysctls, nftables_notrack, tc_hooks
+from nat64_dataplane.translator.node import (
+    actions,
+    fact_parts,
+    facts,
+    link_sysctls,
+    nftables_notrack,
+    tc_hooks,
+)
+from nat64_dataplane.translator.node.fact_cache import FactCache
 from nat64_dataplane.translator.node.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
 from nat64_dataplane.translator.node.plan import Observed
 from nat64_dataplane.translator.node.tc_hooks import Attacher
@@ -47,6 +55,7 @@ class Host:
         self.ahead: Mapping[tc_hooks.Hook, tuple[int, ...]] = {}
         """Programs of others that run before ours, as of the last `observe`."""
         self._moves: dict[tc_hooks.Hook, list[float]] = {}
+        self.cache = FactCache()
         self._ipr: IPRoute | None = None
         self._attacher: Attacher | None = None
 
@@ -59,6 +68,7 @@ class Host:
 
     def close(self) -> None:
         """Close the sockets. Nothing that was set up goes away."""
+        self.cache.close()
         if self._ipr is not None:
             self._ipr.close()
             self._ipr = None
@@ -83,22 +93,17 @@ class Host:
         self._attacher = ways[chosen]
         return self._attacher
 
-    def facts(self) -> Facts:
-        """Read links, addresses and routes. Raises HostError."""
-        with _as_host_error("read the node's links and routes"):
-            return facts.read(self.ipr)
-
     def observe(self, interface: str, applied: Any) -> Observed:
-        """Read everything that the plan compares. Raises HostError."""
+        """Read what has changed of all that the plan compares. Raises HostError."""
         with _as_host_error("read the node"):
-            found = facts.read(self.ipr)
+            found = self.cache.read(self.ipr, interface)
             link = found.link(interface)
             rules = self._read_rules()
             hooks = self._attacher.attached(()) if self._attacher else {}
             self.ahead = self._attacher.ahead(hooks) if self._attacher else {}
             return Observed(
                 facts=found,
-                neighbour=facts.neighbour(self.ipr, link, actions.NEXT_HOP),
+                neighbour=fact_parts.neighbour(self.ipr, link, actions.NEXT_HOP),
                 hooks=hooks,
                 ahead={h: ids for h, ids in self.ahead.items() if self._may_move(h)},
                 rules=rules,
@@ -116,7 +121,7 @@ class Host:
         away = []
         with _as_host_error("look up the way to the prefix"):
             for prefix in prefixes:
-                way = facts.way_to(self.ipr, pref64.embed(prefix, facts.REST_OF_THE_WORLD))
+                way = fact_parts.way_to(self.ipr, pref64.embed(prefix, facts.REST_OF_THE_WORLD))
                 if way != link.index:
                     other = found.link_at(way)
                     away.append(f"{prefix} by {other.name if other else 'no link'}")

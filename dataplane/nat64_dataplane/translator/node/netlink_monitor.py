@@ -1,4 +1,4 @@
-"""Wakes the agent when the node's network changes. The agent then reads everything anew."""
+"""Wakes the agent when the node's network changes. See fact_cache.py for what is read then."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from nat64_dataplane.translator.node import (
 )
 from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action, Apply
-from nat64_dataplane.translator.node.facts import Facts
+from nat64_dataplane.translator.node.facts import Facts, Link
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.plan import Desired, Observed
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
@@ -82,6 +82,7 @@ class Reconciler:
         self._announced: dict[ArpAnswer, int] = {}
         self._applied: tuple[Config, HostView] | None = None
         self._pod_links: frozenset[int] | None = None
+        self._viewed: tuple[Facts, Config, HostView] | None = None
 
     def reconcile(self, config: Config) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
@@ -176,8 +177,14 @@ class Reconciler:
         )
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.
-        view = uplinks_and_pools.host_view(config, facts, link)
+        view = self._view(config, facts, link)
         return desired, view if link else None
+
+    def _view(self, config: Config, facts: Facts, link: Link | None) -> HostView:
+        """What the maps need; concluded anew only from another reading of the node."""
+        if not (self._viewed and self._viewed[0] is facts and self._viewed[1] == config):
+            self._viewed = facts, config, uplinks_and_pools.host_view(config, facts, link)
+        return self._viewed[2]
 
 
 def _link_name(observed: Observed, hook: tc_hooks.Hook) -> str:

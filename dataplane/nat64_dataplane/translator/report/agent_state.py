@@ -35,6 +35,10 @@ class SweepTotals:
     def add(self, result: SweepResult, took: float) -> None:
         """Count one sweep that took so many seconds."""
         self.runs += 1
+        self.add_rest(result, took)
+
+    def add_rest(self, result: SweepResult, took: float) -> None:
+        """Count what was removed after a sweep, of that which it had left."""
         self.seconds += took
         self.removed_sessions += result.removed_sessions
         self.removed_bindings += result.removed_bindings

@@ -20,8 +20,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.config_source import ConfigSource
-from nat64_dataplane.translator.node import facts, node_sysctls, pools, uplinks_and_pools
-from nat64_dataplane.translator.node.facts import Facts
+from nat64_dataplane.translator.node import fact_parts, node_sysctls, pools, uplinks_and_pools
+from nat64_dataplane.translator.node.facts import ROUTE_PROTOCOL, Facts
 
 DEFAULT_CONFIG = Path("/etc/nat64/translator.yaml")
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Print it all as JSON."""
     config = ConfigSource(options.config, options.node_file, options.node).current
     with IPRoute(strict_check=True) as ipr:
-        found = facts.read(ipr)
+        found = fact_parts.read(ipr)
         routes = prefix_routes(ipr, config)
     print(json.dumps(describe(config, found, routes), indent=2))
     return 0
@@ -102,7 +102,7 @@ def prefix_routes(ipr: IPRoute, config: Config) -> list[dict[str, Any]]:
                     "destination": str(net),
                     "interface": link_name(ipr, route.get("oif")),
                     "table": route.get("table"),
-                    "ours": route["proto"] == facts.ROUTE_PROTOCOL,
+                    "ours": route["proto"] == ROUTE_PROTOCOL,
                 }
             )
     return found
