@@ -71,7 +71,8 @@ def show(product: Product, pod: Pod) -> None:
     require(bool(sessions), "the translator has no session of the pod")
     session = sessions[-1]
     literal = f"http://{a}/"
-    over_ipv4, its_time = fetch(pod, literal, "-4")
+    # The pod may be quicker than the agent that gives it its CLAT.
+    over_ipv4, its_time = fetch(pod, literal, "-4", "--retry", "5", "--retry-all-errors")
     require(f"client {saw}\n" in over_ipv4, f"{literal} by an IPv4 socket: {over_ipv4!r}")
     rows = {
         "pod": f"{client}, the only address that Kubernetes knows",
