@@ -53,13 +53,15 @@ class Gateway:
         self._generation = 0
         if not built.translator:  # ours is 300 s
             built.forwarder.sysctl(net__netfilter__nf_conntrack_udp_timeout=300)
+        first = rfc9693_frames.FIRST_DESTINATION
         self.built.server.run(
             "nft",
             "-f",
             "-",
             input="table inet tester {\ncounter seen { }\nchain c {\n"
             "type filter hook prerouting priority -400;\n"
-            "udp dport 10000-10419 counter name seen drop\n}\n}\n",
+            f"udp dport {first}-{first + rfc9693_frames.DESTINATIONS - 1} counter name seen drop"
+            "\n}\n}\n",
         )
 
     def limit(self) -> int:

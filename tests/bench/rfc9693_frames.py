@@ -18,9 +18,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tests.bench.load import PAYLOAD, Messages
 
-SOURCES, FIRST_SOURCE = 40_000, 1024
-FIRST_DESTINATION = 10_000
-"""Nobody listens on these ports, up to 419 of them."""
+SOURCES, FIRST_SOURCE = 32_000, 1024
+"""Of one client: ours gives him no more than half of an address's ports."""
+FIRST_DESTINATION, DESTINATIONS = 10_000, 1000
+"""Nobody listens on these ports."""
 _STRIDE = 7919
 """Prime, and no divisor of SOURCES: so each round visits every port once."""
 _BURST = 32
