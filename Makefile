@@ -10,7 +10,7 @@ PY       := $(BIN)/python
 .DELETE_ON_ERROR:
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
         test-operator test-e2e cli test-environments test-environments-ci \
-        record-environments \
+        test-kind record-environments \
         bench-nat64 bench-dns64 bench-operator bench-rfc9693 bench-keep bench-docs lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
@@ -84,11 +84,15 @@ test-environments: setup ## The product on other clusters; ENVIRONMENT=name for 
 	@scripts/apt-install tests/environments/apt.txt
 	$(PY) -m tests.environments $(ENVIRONMENT)
 
+test-kind: setup ## The product on the real kind, with kind-config.yaml
+	@scripts/apt-install tests/environments/apt.txt
+	$(PY) -m tests.environments kind
+
 # What is not done by then is ended, and what the time doesn't allow is left out and said.
-test-environments-ci: setup ## Cilium within CI_SECONDS (40 minutes)
+test-environments-ci: setup ## kind and Cilium within CI_SECONDS (40 minutes)
 	@scripts/apt-install tests/environments/apt.txt
 	timeout --kill-after=120 $$(($(CI_SECONDS) + 120)) \
-		$(PY) -m tests.environments --within $(CI_SECONDS) cilium cilium-kube-proxy
+		$(PY) -m tests.environments --within $(CI_SECONDS) kind cilium cilium-kube-proxy
 
 record-environments: setup ## The same, written to docs/results/environments and docs/cni.md
 	@scripts/apt-install tests/environments/apt.txt

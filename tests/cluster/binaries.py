@@ -102,6 +102,7 @@ CILIUM_OPERATOR = Project(
 )
 
 CALICO = Project("calico", "github.com/projectcalico/calico")
+KIND = Project("kind", "sigs.k8s.io/kind")
 
 # In the order in which others wait for them.
 PROGRAMS: dict[str, tuple[Project, str]] = {
@@ -128,6 +129,8 @@ TOOLS: dict[str, tuple[Project, str]] = {
     "kube-router": (KUBE_ROUTER, "cmd/kube-router"),
     "calico-felix": (CALICO, "felix/cmd/calico-felix"),
     "calico": (CALICO, "cni-plugin/cmd/calico"),
+    "kind": (KIND, ""),
+    "kubeadm": (KUBERNETES, "cmd/kubeadm"),
     "cilium-agent": (CILIUM, "daemon"),
     "cilium-operator": (CILIUM_OPERATOR, "operator"),
     "cilium-cni": (CILIUM, "plugins/cilium-cni"),
