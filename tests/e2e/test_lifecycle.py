@@ -63,6 +63,10 @@ def test_helm_test_fails_where_the_connection_proves_nothing(product: Product) -
 
 
 def test_helm_test_resolves_and_connects_from_an_ipv6_only_pod(product: Product) -> None:
+    run_helm_test(product)
+
+
+def run_helm_test(product: Product) -> None:
     upgrade(
         product,
         f"--set=helmTest.prefix={PREFIX}",

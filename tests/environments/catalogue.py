@@ -66,19 +66,18 @@ _ALL = (
         build_seconds=1200,
     ),
     Environment(
-<<<<<<< HEAD
         Setup("calico", pod_network=Calico(), kube_proxy="iptables"),
         "Calico 3.28: felix with its iptables data plane (iptables-nft), Calico's own IPAM, VXLAN, "
         "`natOutgoing`, NetworkPolicy; kube-proxy iptables",
         packages=("iptables", "ipset"),
-=======
+    ),
+    Environment(
         Setup("kind", pod_network=PointToPoint(), programs=("kind", "kubeadm")),
         "kind with this repo's `kind-config.yaml`: three nodes, kubeadm's control plane; a "
         "stand-in for kindnetd, which no source here has",
         start=KindCluster,
         further_versions=docker_version,
         seconds=900,
->>>>>>> 7be3611 (Environments: the real kind, in Docker from Debian's packages)
     ),
     Environment(
         Setup("coredns-k3s", coredns=layouts.k3s),

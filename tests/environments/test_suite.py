@@ -22,7 +22,7 @@ from tests.e2e.test_kubectl import (
     run_connectivity_test,
     test_trace_goes_all_the_way,
 )
-from tests.e2e.test_lifecycle import run_upgrade
+from tests.e2e.test_lifecycle import run_helm_test, run_upgrade
 from tests.e2e.test_product import (
     IPV4_ONLY,
     SERVER,
@@ -153,6 +153,12 @@ def test_nothing_is_sent_in_the_name_of_others(
 
 def test_an_upgrade_loses_no_flow(product: Product) -> None:
     run_upgrade(product, rollback=False)
+
+
+def test_helm_test_passes(product: Product, environment: Environment) -> None:
+    if environment.setup.dual_stack:
+        pytest.skip("helm test is for pods without IPv4, and these have it")
+    run_helm_test(product)
 
 
 def test_the_connectivity_test_passes_on_both_nodes(

@@ -20,8 +20,6 @@ from tests.environments.kind.engine import ADDRESS, STATE, Engine
 NAME = "nat64"
 # The harness's names of nodes, which its tests use, and kind's.
 _NODES = {"node1": f"{NAME}-worker", "node2": f"{NAME}-worker2", "node0": f"{NAME}-control-plane"}
-# README's, which the chart asks for where it is told nothing.
-_README = "nat64-operator/{target}:0.1.0"
 
 
 class KindNode(Node):
@@ -82,11 +80,9 @@ class KindCluster(Cluster):
     def load_images(self) -> None:
         """README's steps, but that Docker is given the images: it has no registry to build from."""
         archives = images.ensure(images.PRODUCT)
-        for image, archive in archives.items():
+        for archive in archives.values():
             self.engine.run(["docker", "load", "--input", str(archive)])
-            self.engine.run(["docker", "tag", image.name, _README.format(target=image.target)])
-        names = [_README.format(target=image.target) for image in archives]
-        self._kind("load", "docker-image", "--name", NAME, *names)
+        self._kind("load", "docker-image", "--name", NAME, *(image.name for image in archives))
 
     def _create(self) -> None:
         name, archive = nodeimage.ensure()
