@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -74,6 +75,9 @@ class KindCluster(Cluster):
 
     def down(self) -> None:
         with locked(CACHE / "locks" / "cluster"):
+            # What is not deleted, because Docker has ended, is by the next start.
+            with contextlib.suppress(ClusterError):
+                self._kind("delete", "cluster", "--name", NAME)
             self.engine.stop()
         say("kind: down")
 
@@ -82,7 +86,10 @@ class KindCluster(Cluster):
         archives = images.ensure(images.PRODUCT)
         for archive in archives.values():
             self.engine.run(["docker", "load", "--input", str(archive)])
-        self._kind("load", "docker-image", "--name", NAME, *(image.name for image in archives))
+        names = [image.name for image in archives]
+        self._kind("load", "docker-image", "--name", NAME, *names)
+        # Docker's folder is in the cache, which is not to grow with each run.
+        self.engine.run(["docker", "image", "rm", *names])
 
     def _create(self) -> None:
         name, archive = nodeimage.ensure()
