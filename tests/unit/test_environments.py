@@ -72,3 +72,14 @@ def test_what_did_not_run_is_left_out_unless_it_is_named(
     (tmp_path / "ptp.json").write_text('{"not_run": "no time"}')
     (tmp_path / "bridge.json").write_text('{"passed": []}')
     assert results.not_run() == {"ptp"}
+
+
+def test_a_bounded_run_reckons_with_what_must_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.cluster.binaries.path_of", lambda name: tmp_path / name)
+    environment = ENVIRONMENTS["cilium"]
+    assert environment.needs() == environment.seconds + environment.build_seconds
+    for program in environment.setup.pod_network.programs:
+        (tmp_path / program).touch()
+    assert environment.needs() == environment.seconds
