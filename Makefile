@@ -92,7 +92,7 @@ test-kind: setup ## The product on the real kind, with kind-config.yaml
 test-environments-ci: setup ## kind and Cilium within CI_SECONDS (40 minutes)
 	@scripts/apt-install tests/environments/apt.txt
 	timeout --kill-after=120 $$(($(CI_SECONDS) + 120)) \
-		$(PY) -m tests.environments --within $(CI_SECONDS) kind cilium cilium-kube-proxy
+		$(PY) -m tests.environments --within $(CI_SECONDS) kind cilium
 
 record-environments: setup ## The same, written to docs/results/environments and docs/cni.md
 	@scripts/apt-install tests/environments/apt.txt
