@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.cluster import images
 from tests.cluster.paths import REPO, STATE
-from tests.cluster.run import say
+from tests.cluster.run import ClusterError, say
 from tests.environments import results
 from tests.environments.catalogue import ENVIRONMENTS
 from tests.environments.environment import Environment
@@ -111,4 +111,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 if __name__ == "__main__":
     # What ends the runner ends the environment too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("environments: terminated"))
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ClusterError as error:
+        sys.exit(f"environments: {error}")

@@ -16,7 +16,7 @@ from tests.cluster.paths import CACHE, REPO
 from tests.cluster.run import ClusterError, locked, say
 from tests.cluster.setup import Setup
 from tests.environments.kind import nodeimage
-from tests.environments.kind.engine import ADDRESS, STATE, Engine
+from tests.environments.kind.engine import ADDRESS, STATE, Engine, ensure_docker
 
 NAME = "nat64"
 # The harness's names of nodes, which its tests use, and kind's.
@@ -56,6 +56,7 @@ class KindCluster(Cluster):
         return [*self.engine.enter(), f"KUBECONFIG={self.kubeconfig}"]
 
     def build(self) -> dict[Image, Path]:
+        ensure_docker()
         nodeimage.ensure()
         return images.ensure([image for image in images.equipment() if image.target == "client"])
 

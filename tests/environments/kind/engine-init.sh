@@ -16,11 +16,16 @@ mount --rbind "$state/cgroup" /sys/fs/cgroup
 umount -l "$state/cgroup"
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 run /run
-echo "nameserver $nameserver" > "$state/resolv.conf"
-mount --bind "$state/resolv.conf" "$(readlink -f /etc/resolv.conf)"
-# kind mounts it into its nodes, and not every machine has it.
-mkdir -p "$state/modules"
-[ -d /lib/modules ] || { mkdir -p /lib/modules && mount --bind "$state/modules" /lib/modules; }
+# Docker keeps a key in /etc/docker, and kind mounts /lib/modules, which not every machine has, into
+# its nodes: neither is to stay on the machine.
+for folder in /etc /usr/lib; do
+	mkdir -p "$state/over$folder/upper" "$state/over$folder/work"
+	mount -t overlay -o "lowerdir=$folder,upperdir=$state/over$folder/upper,workdir=$state/over$folder/work" \
+		overlay "$folder"
+done
+mkdir -p /lib/modules
+rm -f /etc/resolv.conf
+echo "nameserver $nameserver" > /etc/resolv.conf
 
 cat > "$state/daemon.json" <<JSON
 {
