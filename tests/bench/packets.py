@@ -1,0 +1,124 @@
+"""What each packet of a connection costs in the programs: `python -m tests.bench.packets`.
+
+`BPF_PROG_TEST_RUN` takes the time of each packet alone, as a translated packet can't be translated
+again. So the cost of the clock, some 20 ns, is in every figure. A figure is what the fastest
+fiftieth of many runs stays below: whatever else runs on the machine only adds to the others.
+Compare two versions in turns, on one machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import quantiles
+from typing import NamedTuple
+
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Packet
+
+from tests.dataplane.machine import POD, POOL, REDIRECT, SERVER, Machine, at, machine
+
+CONNECTIONS, BATCH = 4000, 1000
+_NO_LIMITS = {"portsPerClient": 0, "newSessionsPerSecondPerClient": 0}
+_FIRST_PORT, _SERVER_PORT = 2000, 443
+_LINK, _LINK_HEADER = bytes.fromhex("020000000064020000000001"), 14
+_SYN_OPTIONS = [("MSS", 1440), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
+_OPTIONS = [("NOP", None), ("NOP", None), ("Timestamp", (1, 1))]
+
+
+class _Step(NamedTuple):
+    """A packet of a connection."""
+
+    name: str
+    from_client: bool
+    flags: str
+    """Of TCP; empty for UDP."""
+    size: int = 0
+    """Bytes that it carries."""
+
+
+_OPEN = (
+    _Step("SYN", True, "S"),
+    _Step("SYN-ACK", False, "SA"),
+    _Step("ACK", True, "A"),
+)
+_FINISHED = (
+    *_OPEN,
+    _Step("TCP up", True, "PA", 64),
+    _Step("TCP down", False, "PA", 64),
+    _Step("FIN up", True, "FA"),
+    _Step("FIN down", False, "FA"),
+    _Step("last ACK", True, "A"),
+)
+_RESET = (*_OPEN, _Step("RST", True, "RA"))
+_DATAGRAMS = (
+    _Step("UDP first", True, "", 64),
+    _Step("UDP first answer", False, "", 64),
+    _Step("UDP up", True, "", 64),
+    _Step("UDP down", False, "", 64),
+)
+
+
+def measure(connections: int = CONNECTIONS) -> dict[str, float]:
+    """Nanoseconds by kind of packet, and the sums of those of a connection that ends by FIN and of
+    one that ends by RST. The pod has a link of its own, as with most CNIs.
+    """
+    times: dict[str, list[int]] = defaultdict(list)
+    with machine() as tested:
+        for steps in (_FINISHED, _RESET, _DATAGRAMS):
+            for index in range(connections):
+                if index % BATCH == 0:
+                    tested.reset(limits=_NO_LIMITS)
+                    tested.datapath.follow_pod_links(frozenset({tested.pod_link}))
+                for name, taken in _connect(tested, steps, _FIRST_PORT + index):
+                    times[name].append(taken)
+    found = {name: quantiles(taken, n=50)[0] for name, taken in times.items()}
+    found["finished connection"] = sum(found[step.name] for step in _FINISHED)
+    found["reset connection"] = sum(found[step.name] for step in _RESET)
+    return found
+
+
+def _connect(
+    tested: Machine, steps: tuple[_Step, ...], client_port: int
+) -> Iterator[tuple[str, int]]:
+    """The steps' names, and the nanoseconds that the program takes."""
+    pool_port = 0
+    for step in steps:
+        template, offset = _template(step)
+        ports = (client_port, _SERVER_PORT) if step.from_client else (_SERVER_PORT, pool_port)
+        packed = b"".join(port.to_bytes(2, "big") for port in ports)
+        program = "nat64_egress" if step.from_client else "nat64_ingress"
+        result = tested.datapath.program(program).run(
+            template[:offset] + packed + template[offset + len(packed) :],
+            ifindex=tested.interface if step.from_client else tested.uplink,
+            ingress_ifindex=tested.pod_link if step.from_client else tested.uplink,
+        )
+        assert result.verdict == REDIRECT, step
+        if not pool_port:
+            at_port = _LINK_HEADER + len(IP())
+            pool_port = int.from_bytes(result.packet[at_port : at_port + 2], "big")
+        yield step.name, result.nanoseconds
+
+
+@functools.cache
+def _template(step: _Step) -> tuple[bytes, int]:
+    """A frame without ports, and where they are. The programs don't check its transport checksum,
+    they update it.
+    """
+    ip: Packet = IP(src=str(SERVER), dst=str(POOL))
+    if step.from_client:
+        ip = IPv6(src=str(POD), dst=at(SERVER))
+    options = _SYN_OPTIONS if "S" in step.flags else _OPTIONS
+    transport = TCP(flags=step.flags, seq=1, ack=1, options=options) if step.flags else UDP()
+    kind = b"\x86\xdd" if step.from_client else b"\x08\x00"
+    frame = _LINK + kind + bytes(ip / transport / bytes(step.size))
+    return frame, _LINK_HEADER + len(ip)
+
+
+if __name__ == "__main__":
+    json.dump(measure(), sys.stdout, indent=1)
+    print()
