@@ -99,7 +99,8 @@ union session_life {
 	struct {
 		__u32 expires; /* second; 0: being removed */
 		__u8 state;    /* enum tcp_state, and TCP_SHUT */
-		__u8 pad[3];
+		__u8 pad;
+		__u16 segment; /* the longest one, as its SYN found it (see mss.h); 0: unknown */
 	};
 	__u64 word;
 };

@@ -68,7 +68,7 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	taken = bpf_map_lookup_elem(&ports, &block);
 	if (!taken || client_takes(&client.client, HOLDS_PORT) & HOLDS_REMOVED)
 		return;
-	count_port(&client.client, value.zone, name.protocol, true);
+	count_port(client_of(&client.client), value.zone, name.protocol, true);
 	port = index_below(port, PORTS_PER_BLOCK);
 	if (take_port(taken, port)) {
 		if (!bpf_map_update_elem(&bib4, &name, &value, BPF_NOEXIST)) {
@@ -117,7 +117,7 @@ static __noinline bool adopt_counts(struct packet *p, const struct session *valu
 		return false;
 	}
 	if (value->life.state & TCP_SHUT)
-		count_closed(&p->client, p->zone, true);
+		count_closed(client_of(&p->client), p->zone, true);
 	else if (is_of_client_limit(value->flags))
 		client_takes(&p->client, HOLDS_SESSION);
 	return true;
@@ -175,7 +175,7 @@ static __always_inline void adopt_session(const struct adopt_session *old,
 		overload_key_of(&p, &flow);
 		lent.pool = key.pool;
 		lent.pool_port = key.pool_port;
-		bpf_map_update_elem(&overloads, &flow, &lent, BPF_NOEXIST);
+		insert_lent(&flow, &lent);
 	}
 	if (value.queued) {
 		closed_one.key = key;

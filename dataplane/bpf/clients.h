@@ -52,16 +52,16 @@ static __always_inline struct client *client_of(const union addr6 *which)
 	return bpf_map_lookup_elem(&clients, &address);
 }
 
-/* Count one more `unit` (HOLDS_SESSION or HOLDS_PORT). Returns what the client held before, or
- * HOLDS_REMOVED if it can't be counted. */
-static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
+/* Count one more `unit` (HOLDS_SESSION or HOLDS_PORT). `before` gets what the client held until
+ * now. NULL: it can't be counted. */
+static __always_inline struct client *count_for_client(const union addr6 *which, __u64 unit,
+						       __u64 *before)
 {
 	union addr6 address = *which;
 	int i;
 
 	for (i = 0; i < COUNT_TRIES; i++) {
 		struct client *client = bpf_map_lookup_elem(&clients, &address);
-		__u64 before;
 
 		if (!client) {
 			struct client fresh = {};
@@ -69,26 +69,38 @@ static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
 			bpf_map_update_elem(&clients, &address, &fresh, BPF_NOEXIST);
 			client = bpf_map_lookup_elem(&clients, &address);
 			if (!client)
-				return HOLDS_REMOVED;
+				return NULL;
 		}
-		before = __sync_fetch_and_add(&client->holds, unit);
-		if (!(before & HOLDS_REMOVED))
-			return before;
+		*before = __sync_fetch_and_add(&client->holds, unit);
+		if (!(*before & HOLDS_REMOVED))
+			return client;
 		/* another CPU is about to delete this entry */
 	}
-	return HOLDS_REMOVED;
+	return NULL;
+}
+
+/* Likewise. Returns what the client held before, or HOLDS_REMOVED. */
+static __noinline __u64 client_takes(const union addr6 *which, __u64 unit)
+{
+	__u64 before;
+
+	return count_for_client(which, unit, &before) ? before : HOLDS_REMOVED;
+}
+
+static __always_inline void client_gave(struct client *client, __u64 unit)
+{
+	__u64 before = __sync_fetch_and_add(&client->holds, -unit);
+
+	if (unit == HOLDS_PORT ? !PORTS_OF(before) : !SESSIONS_OF(before))
+		__sync_fetch_and_add(&client->holds, unit);
 }
 
 static __noinline void client_gives(const union addr6 *which, __u64 unit)
 {
 	struct client *client = client_of(which);
-	__u64 before;
 
-	if (!client)
-		return;
-	before = __sync_fetch_and_add(&client->holds, -unit);
-	if (unit == HOLDS_PORT ? !PORTS_OF(before) : !SESSIONS_OF(before))
-		__sync_fetch_and_add(&client->holds, unit);
+	if (client)
+		client_gave(client, unit);
 }
 
 /* Count a session that the client opens, if its limit allows another one (RFC 6888 REQ-5). */
@@ -133,10 +145,8 @@ static __always_inline bool is_fair(const struct client *client, const struct co
 }
 
 /* Count a port as taken or given back, for the client and for all clients of the zone. */
-static __always_inline void count_port(const union addr6 *which, __u8 zone, __u8 protocol,
-				       bool taken)
+static __always_inline void count_port(struct client *client, __u8 zone, __u8 protocol, bool taken)
 {
-	struct client *client = client_of(which);
 	struct shared *all = all_shared();
 	__u32 index = protocol_index(protocol);
 
@@ -155,8 +165,11 @@ static __always_inline void count_port(const union addr6 *which, __u8 zone, __u8
 /* Undo client_port_taken. */
 static __always_inline void client_port_freed(const union addr6 *which, __u8 zone, __u8 protocol)
 {
-	count_port(which, zone, protocol, false);
-	client_gives(which, HOLDS_PORT);
+	struct client *client = client_of(which);
+
+	count_port(client, zone, protocol, false);
+	if (client)
+		client_gave(client, HOLDS_PORT);
 }
 
 /* Count a port that the client takes, if its limit and its share allow another one (RFC 6888
@@ -166,21 +179,20 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 						 const struct config *config)
 {
 	__u32 limit = config->ports_per_client;
-	__u64 before = client_takes(&p->client, HOLDS_PORT);
-	struct client *client;
+	__u64 before;
+	struct client *client = count_for_client(&p->client, HOLDS_PORT, &before);
 
-	if (before & HOLDS_REMOVED)
+	if (!client)
 		return STOP_dropped_session_table_full;
 	if (limit && PORTS_OF(before) >= limit) {
-		client_gives(&p->client, HOLDS_PORT);
+		client_gave(client, HOLDS_PORT);
 		return STOP_dropped_client_port_limit;
 	}
-	client = client_of(&p->client);
-	if (client && !is_fair(client, config, protocol_index(p->protocol), p->zone)) {
-		client_gives(&p->client, HOLDS_PORT);
+	if (!is_fair(client, config, protocol_index(p->protocol), p->zone)) {
+		client_gave(client, HOLDS_PORT);
 		return STOP_dropped_client_port_share;
 	}
-	count_port(&p->client, p->zone, p->protocol, true);
+	count_port(client, p->zone, p->protocol, true);
 	return GO_ON;
 }
 
@@ -201,9 +213,8 @@ static __noinline bool may_wait_in_queue(const union addr6 *which, __u32 places)
 }
 
 /* Likewise, count a session as closed or no longer closed. */
-static __always_inline void count_closed(const union addr6 *which, __u8 zone, bool closed)
+static __always_inline void count_closed(struct client *client, __u8 zone, bool closed)
 {
-	struct client *client = client_of(which);
 	struct shared *all = all_shared();
 
 	if (client && closed)

@@ -10,7 +10,7 @@
  */
 #pragma once
 
-#include "context.h"
+#include "route.h"
 #include "tcp_state.h"
 
 static __always_inline struct flow *flow_at(struct packet *p)
@@ -118,7 +118,7 @@ static __always_inline void note_session(struct flow *flow, const struct packet 
 
 /* Note what was found for `p` and the route that it takes. */
 static __always_inline void note_flow(struct packet *p, const struct config *config,
-				      const struct bpf_redir_neigh *hop, __u32 ifindex, __u32 mtu)
+				      const struct bpf_fib_lookup *route)
 {
 	struct flow *flow = flow_at(p);
 
@@ -137,7 +137,7 @@ static __always_inline void note_flow(struct packet *p, const struct config *con
 	flow->epoch = config->epoch;
 	flow->routes = route_changes();
 	flow->second = p->second;
-	flow->mtu = mtu;
-	flow->ifindex = ifindex;
-	flow->hop = *hop;
+	flow->mtu = route->mtu_result;
+	flow->ifindex = route->ifindex;
+	hop_of(route, &flow->hop);
 }

@@ -60,6 +60,7 @@ struct shared {
 	__u32 closed[MAX_ZONES];     /* sessions at rest that have a binding */
 	__u32 searched;		     /* where the next search for expired bindings starts */
 	__u32 held_swept;	     /* second in which expired held fragments were last dropped */
+	__u32 lent;		     /* entries of `overloads`, or more */
 	__u32 unanswered[MAX_ZONES]; /* TCP connections opened since a reply last came back */
 };
 MAP(BPF_MAP_TYPE_ARRAY, shared, __u32, struct shared, 1, 0);
@@ -77,6 +78,9 @@ MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, open_work, __u32, struct open_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 2, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ways_back, __u32, struct way_back, WAY_BACK_SLOTS, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ways_out, __u32, struct way_out, WAY_OUT_SLOTS, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, pod_routes, __u32, struct pod_route, POD_ROUTE_SLOTS, 0);
 /* How often sessions have changed their state, on all CPUs. Sessions with the same hash share an
  * entry. */
 MAP(BPF_MAP_TYPE_ARRAY, moves, __u32, __u32, MOVES_SLOTS, 0);

@@ -8,7 +8,8 @@
  */
 #pragma once
 
-#include "route.h"
+#include "flows.h"
+#include "session_lookup.h"
 #include "translate.h"
 
 #define TCP_OPTION_END	 0
@@ -18,36 +19,82 @@
 #define TCP_MAX_OPTIONS	 40
 #define IPV4_TCP_HEADERS (sizeof(struct iphdr) + sizeof(struct tcphdr))
 #define IPV6_TCP_HEADERS (sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
+#define SHORTEST_LENGTH	 1
 #define SMALLEST_MTU	 68 /* RFC 791: a route with a smaller MTU is ignored */
 
-/* The MTU of a route in bytes, or 0 if the kernel has no answer. The lookup is for a packet that is
- * too long for any route, so the kernel reports the MTU whether it knows the neighbour or not. */
-static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct bpf_fib_lookup *route,
-					  __u32 flags)
+/* The MTU in bytes of the route to one side, or 0 if the kernel has no answer. If `p` takes that
+ * route itself, it is noted, so sending `p` takes no second lookup. */
+static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct packet *p,
+					  const struct config *config, __u8 family)
 {
-	route->tot_len = LONGEST_LENGTH;
-	return bpf_fib_lookup(skb, route, sizeof(*route), flags) == BPF_FIB_LKUP_RET_FRAG_NEEDED
-		       ? route->mtu_result
+	bool own = family == (p->direction == DIR_6TO4 ? AF_INET : AF_INET6);
+	struct bpf_fib_lookup route;
+	__u32 flags = 0;
+	long found;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		__builtin_memset(&route, 0, sizeof(route));
+		if (family == AF_INET) {
+			ask_ipv4(&route, p, config->interface);
+			flags = mark_route(skb, p, &route);
+		} else {
+			ask_ipv6(&route, p, config->interface);
+		}
+		/* The kernel tells the MTU if it knows the neighbour. If it doesn't, it tells it
+		 * only for a packet that is too long. */
+		route.tot_len = i ? LONGEST_LENGTH : SHORTEST_LENGTH;
+		found = bpf_fib_lookup(skb, &route, sizeof(route), flags);
+		if (found != BPF_FIB_LKUP_RET_NO_NEIGH)
+			break;
+	}
+	if (found == BPF_FIB_LKUP_RET_SUCCESS && own && p->flags & PACKET_NOTABLE) {
+		note_resolved(&route);
+		note_flow(p, config, &route);
+		p->flags |= PACKET_ROUTED;
+	}
+	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_FRAG_NEEDED
+		       ? route.mtu_result
 		       : 0;
+}
+
+/* Lower `longest` to what a packet of that MTU can carry. */
+static __always_inline __u32 segment_of(__u32 mtu, __u32 headers, __u32 longest)
+{
+	return mtu >= SMALLEST_MTU && mtu - headers < longest ? mtu - headers : longest;
+}
+
+/* Let the session of a SYN remember what was found for it: the answer carries at most the same. */
+static __noinline void remember_segment(const struct packet *p, __u32 longest)
+{
+	struct session_key key;
+	struct session *session;
+
+	session_key_of(p, &key);
+	session = bpf_map_lookup_elem(&sessions, &key);
+	if (session && session->generation == p->generation)
+		session->life.segment = longest;
 }
 
 /* The most bytes that a segment of this connection may carry; LONGEST_LENGTH if no route limits it.
  */
-__noinline int longest_segment(struct __sk_buff *skb, const struct packet *p, __u32 interface)
+__noinline int longest_segment(struct __sk_buff *skb, struct packet *p)
 {
-	struct bpf_fib_lookup route = {};
-	__u32 longest = LONGEST_LENGTH, mtu;
+	__u32 longest = LONGEST_LENGTH;
+	struct config *config;
 
 	REQUIRE(p, longest);
-	ask_ipv4(&route, p, interface);
-	mtu = mtu_of_route(skb, &route, mark_route(skb, p, &route));
-	if (mtu >= SMALLEST_MTU)
-		longest = mtu - IPV4_TCP_HEADERS;
-	__builtin_memset(&route, 0, sizeof(route));
-	ask_ipv6(&route, p, interface);
-	mtu = mtu_of_route(skb, &route, 0);
-	if (mtu >= SMALLEST_MTU && mtu - IPV6_TCP_HEADERS < longest)
-		longest = mtu - IPV6_TCP_HEADERS;
+	if (p->segment)
+		return p->segment;
+	config = config_of(p);
+	if (!config)
+		return longest;
+	longest = segment_of(mtu_of_route(skb, p, config, AF_INET), IPV4_TCP_HEADERS, longest);
+	if (!p->mtu6)
+		p->mtu6 = mtu_of_route(skb, p, config, AF_INET6);
+	longest = segment_of(p->mtu6, IPV6_TCP_HEADERS, longest);
+	if (tcp_event(p->tcp_flags) == TCP_SYN)
+		remember_segment(p, longest);
 	return longest;
 }
 
@@ -70,7 +117,7 @@ __noinline int tcp_option_after(struct __sk_buff *skb, __u32 at, __u32 end)
 
 /* Lower the MSS of a SYN that has not been translated yet. A SYN without an MSS is left as it is:
  * its receiver then assumes the smallest, 536 or 1220 bytes (RFC 9293 section 3.7.1). */
-__noinline enum verdict lower_mss(struct __sk_buff *skb, const struct packet *p, __u32 interface)
+__noinline enum verdict lower_mss(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 end, longest;
 	int at, i;
@@ -83,7 +130,7 @@ __noinline enum verdict lower_mss(struct __sk_buff *skb, const struct packet *p,
 		at = tcp_option_after(skb, at, end);
 	if (at >= 0 || bpf_skb_load_bytes(skb, -at, &was, sizeof(was)))
 		return GO_ON;
-	longest = longest_segment(skb, p, interface);
+	longest = longest_segment(skb, p);
 	if (bpf_ntohs(was) <= longest)
 		return GO_ON;
 	becomes = bpf_htons(longest);
@@ -100,11 +147,25 @@ __noinline enum verdict lower_mss(struct __sk_buff *skb, const struct packet *p,
 	return GO_ON;
 }
 
+/* Whether the MSS is known to be low enough. In most SYNs it is the first option. */
+static __always_inline bool is_low_enough(struct __sk_buff *skb, const struct packet *p)
+{
+	struct {
+		__u8 kind, length;
+		__be16 value;
+	} first;
+
+	return p->segment && p->transport_header >= sizeof(struct tcphdr) + sizeof(first) &&
+	       !bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), &first, sizeof(first)) &&
+	       first.kind == TCP_OPTION_MSS && first.length == MSS_LENGTH &&
+	       bpf_ntohs(first.value) <= p->segment;
+}
+
 inline_step enum verdict clamp_mss(struct __sk_buff *skb, const struct config *config,
-				   const struct packet *p)
+				   struct packet *p)
 {
 	if (p->protocol != IPPROTO_TCP || !(p->tcp_flags & TCP_FLAG_SYN_BIT) ||
 	    !(config->flags & CONFIG_CLAMP_MSS))
 		return GO_ON;
-	return lower_mss(skb, p, config->interface);
+	return is_low_enough(skb, p) ? GO_ON : lower_mss(skb, p);
 }

@@ -17,9 +17,12 @@ static __always_inline void overload_key_of(const struct packet *p, struct overl
 /* Find the pool address and port that open_overloaded has lent to `p`, if any. */
 static __noinline bool find_overloaded(struct packet *p)
 {
+	struct shared *all = all_shared();
 	struct overload_key key;
 	struct overload *entry;
 
+	if (!all || !all->lent)
+		return false; /* each new connection comes here */
 	overload_key_of(p, &key);
 	entry = bpf_map_lookup_elem(&overloads, &key);
 	if (!entry)
@@ -98,7 +101,7 @@ __noinline enum verdict note_overload(struct packet *p)
 	overload_key_of(p, &key);
 	entry.pool = p->pool;
 	entry.pool_port = p->pool_port;
-	error = bpf_map_update_elem(&overloads, &key, &entry, BPF_NOEXIST);
+	error = insert_lent(&key, &entry);
 	if (!error) {
 		count(DIR_6TO4, COUNT_ports_lent);
 		return GO_ON;

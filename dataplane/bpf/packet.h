@@ -71,6 +71,8 @@ struct packet {
 	__u8 zone;	       /* of its binding */
 	__u8 way;	       /* the zone of the route that the kernel has found */
 	__u16 flow;	       /* slot of its flow in `flows` */
+	__u16 segment;	       /* the MSS that both its routes can carry; 0: not known */
+	__u16 mtu6;	       /* of the route to the client; 0: not known */
 	__u32 second, moves;   /* when its session was looked up, and what `moves` had then */
 	__u32 fresh_until;     /* before then, the session's expiry need not be written */
 	__u32 identification;  /* of the fragmented packet */

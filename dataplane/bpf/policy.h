@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "sources.h"
 #include "zones.h"
 
 static __always_inline enum verdict destination_refusal(enum destination_verdict verdict)
@@ -33,23 +34,6 @@ static __always_inline struct bib4 *binding_of_remote(const struct packet *p)
 	return binding && binding->life.expires > now_seconds() ? binding : NULL;
 }
 
-/* Whether strangers are behind a link. Each packet asks this, so the first few links are in the
- * config. */
-static __always_inline bool is_outside(const struct config *config, __u32 ifindex)
-{
-	struct uplink *link;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < OUTSIDE_LINKS; i++)
-		if (config->outside[i] == ifindex)
-			return true;
-	if (!(config->flags & CONFIG_MANY_OUTSIDE))
-		return false;
-	link = bpf_map_lookup_elem(&uplinks, &ifindex);
-	return link && link->flags & UPLINK_EXTERNAL;
-}
-
 /* Whether an IPv4 packet has come in on a link that leads only to its own subnets. */
 static __always_inline bool comes_by_lan(struct __sk_buff *skb, const struct config *config)
 {
@@ -73,76 +57,6 @@ static __always_inline bool is_way_in(struct __sk_buff *skb, const struct config
 		return true;
 	link = config->zones[index_below(zone, MAX_ZONES)].link;
 	return link == skb->ifindex || link == MANY_LINKS;
-}
-
-/* Note whether a packet from the IPv6 side came in on such a link. A packet that the node itself
- * sends has come in on none. */
-static __always_inline void note_where_from(struct __sk_buff *skb, const struct config *config,
-					    struct packet *p)
-{
-	if (skb->ingress_ifindex && is_outside(config, skb->ingress_ifindex))
-		p->flags |= PACKET_FROM_OUTSIDE;
-}
-
-/* Ask the kernel for the route back to the client. A forged source has no route, is one of the
- * node's own addresses, or is behind another link. `listed` is what the config says about the
- * source. */
-static __always_inline enum verdict check_way_back(struct __sk_buff *skb,
-						   const struct config *config,
-						   const struct packet *p, __u32 listed)
-{
-	bool from_outside = p->flags & PACKET_FROM_OUTSIDE;
-	__u32 ifindex;
-	struct bpf_fib_lookup route = {
-		.family = AF_INET6,
-		.ifindex = config->interface,
-	};
-
-	__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
-	__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
-	switch (bpf_fib_lookup(skb, &route, sizeof(route), 0)) {
-	case BPF_FIB_LKUP_RET_SUCCESS:
-	case BPF_FIB_LKUP_RET_NO_NEIGH:
-	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
-		break;
-	case BPF_FIB_LKUP_RET_NOT_FWDED: /* no route, or the node's own address */
-	case BPF_FIB_LKUP_RET_BLACKHOLE:
-	case BPF_FIB_LKUP_RET_UNREACHABLE:
-	case BPF_FIB_LKUP_RET_PROHIBIT:
-		return STOP_dropped_source_without_route;
-	case BPF_FIB_LKUP_RET_UNSUPP_LWT: /* into a tunnel, so to another node */
-		return listed & SOURCE_ALLOWED ? GO_ON : STOP_dropped_source_behind_uplink;
-	default:
-		return GO_ON; /* the kernel doesn't know: IPv6 forwarding is off */
-	}
-	ifindex = route.ifindex;
-	if (bpf_map_lookup_elem(&pod_links, &ifindex))
-		return ifindex == skb->ingress_ifindex ? GO_ON : STOP_dropped_source_wrong_link;
-	if (!(listed & SOURCE_ALLOWED) && (from_outside || is_outside(config, ifindex)))
-		return STOP_dropped_source_behind_uplink;
-	return GO_ON;
-}
-
-static __always_inline enum verdict check_source(struct __sk_buff *skb, const struct config *config,
-						 __u32 slot, const struct packet *p)
-{
-	__u32 listed = 0;
-
-	if (config->flags & (CONFIG_SOURCES_LISTED | CONFIG_PODS_KNOWN)) {
-		struct source_key key = {.prefix_length = 160, .slot = slot, .address = p->client};
-		__u32 *found = bpf_map_lookup_elem(&sources, &key);
-
-		listed = found ? *found : 0;
-	}
-	if (config->flags & CONFIG_SOURCES_LISTED && !(listed & SOURCE_ALLOWED))
-		return STOP_dropped_source_denied;
-	if (p->direction != DIR_6TO4 || !skb->ingress_ifindex)
-		return GO_ON;
-	if (p->flags & PACKET_FROM_OUTSIDE && !(listed & SOURCE_ALLOWED))
-		return STOP_dropped_source_behind_uplink;
-	if (config->flags & CONFIG_PODS_KNOWN && !listed)
-		return STOP_dropped_source_not_a_pod;
-	return check_way_back(skb, config, p, listed);
 }
 
 /* Hairpinned packets come back through lo. A packet from elsewhere with our own address as its

@@ -49,6 +49,12 @@ static __always_inline void ask_ipv6(struct bpf_fib_lookup *route, const struct 
 	__builtin_memcpy(route->ipv6_dst, &p->client, sizeof(p->client));
 }
 
+static __always_inline void hop_of(const struct bpf_fib_lookup *route, struct bpf_redir_neigh *hop)
+{
+	hop->nh_family = route->family;
+	__builtin_memcpy(hop->ipv6_nh, route->ipv6_dst, sizeof(hop->ipv6_nh));
+}
+
 static __always_inline __u32 *unresolved_since(const struct bpf_fib_lookup *route)
 {
 	__u32 mixed = (route->ipv6_dst[0] ^ route->ipv6_dst[3]) + route->ifindex;

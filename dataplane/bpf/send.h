@@ -8,8 +8,7 @@
  */
 #pragma once
 
-#include "flows.h"
-#include "route.h"
+#include "pod_routes.h"
 
 static __always_inline enum tc_action to_kernel(struct __sk_buff *skb, const struct config *config)
 {
@@ -85,11 +84,11 @@ static __always_inline enum tc_action send_fast(struct packet *p, const struct c
 						const struct bpf_fib_lookup *route,
 						struct counters *here)
 {
-	struct bpf_redir_neigh hop = {.nh_family = route->family};
+	struct bpf_redir_neigh hop = {};
 
-	__builtin_memcpy(hop.ipv6_nh, route->ipv6_dst, sizeof(hop.ipv6_nh));
+	hop_of(route, &hop);
 	if (p->flags & PACKET_NOTABLE)
-		note_flow(p, config, &hop, route->ifindex, route->mtu_result);
+		note_flow(p, config, route);
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
@@ -155,10 +154,15 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
 		struct bpf_fib_lookup route = {.tot_len = length};
+		__u32 routes = route_changes(); /* before the lookup */
 
-		ask_ipv6(&route, p, config->interface);
-		if (find_fast_route(skb, p, &route, 0))
+		if (recall_pod_route(p, config, length, &route))
 			return send_fast(p, config, &route, here);
+		ask_ipv6(&route, p, config->interface);
+		if (find_fast_route(skb, p, &route, 0)) {
+			note_pod_route(p, config, &route, routes);
+			return send_fast(p, config, &route, here);
+		}
 	}
 	if (!(p->flags & PACKET_FORWARDED))
 		write_hop_limit(skb, p, p->ttl);

@@ -77,17 +77,38 @@ static __always_inline bool is_of_client_limit(__u8 flags)
 
 _Static_assert(sizeof(struct overload) == sizeof(__u64), "drop_lent compares it as one word");
 
+/* Insert an entry of `overloads`. It is counted before it is there: while the count is 0, packets
+ * need not look for one. */
+static __always_inline int insert_lent(const struct overload_key *name,
+				       const struct overload *entry)
+{
+	struct shared *all = all_shared();
+	int error;
+
+	if (!all)
+		return -EEXIST;
+	__sync_fetch_and_add(&all->lent, 1);
+	error = bpf_map_update_elem(&overloads, name, entry, BPF_NOEXIST);
+	if (error)
+		__sync_fetch_and_add(&all->lent, -1);
+	return error;
+}
+
 /* Remove an entry of `overloads`, unless it has another port by now: see drop_way. */
 static __noinline void drop_lent(const struct overload_key *name, __be32 pool, __be16 pool_port)
 {
 	__u64 *entry = bpf_map_lookup_elem(&overloads, name);
+	struct shared *all = all_shared();
 	union {
 		struct overload told;
 		__u64 word;
 	} old = {.told = {.pool = pool, .pool_port = pool_port}};
 
-	if (entry && pool && __sync_val_compare_and_swap(entry, old.word, 0) == old.word)
-		bpf_map_delete_elem(&overloads, name);
+	if (!entry || !pool || __sync_val_compare_and_swap(entry, old.word, 0) != old.word)
+		return;
+	bpf_map_delete_elem(&overloads, name);
+	if (all)
+		count_down(&all->lent);
 }
 
 static __always_inline void drop_overload(const struct session_key *key,
@@ -122,7 +143,7 @@ static __always_inline bool session_ends(const struct session_key *key,
 		return false;
 	}
 	if (state & TCP_SHUT)
-		count_closed(&session->client, session->zone, false);
+		count_closed(client_of(&session->client), session->zone, false);
 	return bib4_leave(&name, session->generation, unused);
 }
 

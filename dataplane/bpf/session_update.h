@@ -14,13 +14,14 @@
 static __noinline void session_closes(const struct packet *p, struct session *session, __u32 places,
 				      __u32 now)
 {
+	struct client *client = client_of(&p->client);
 	struct closed_session entry = {};
 
-	if (is_of_client_limit(p->session_flags))
-		client_gives(&p->client, HOLDS_SESSION);
+	if (client && is_of_client_limit(p->session_flags))
+		client_gave(client, HOLDS_SESSION);
 	if (p->session_flags & SESSION_OVERLOAD)
 		return;
-	count_closed(&p->client, p->zone, true);
+	count_closed(client, p->zone, true);
 	if (session->queued || !may_wait_in_queue(&p->client, places))
 		return;
 	session->queued = 1;
@@ -37,7 +38,7 @@ static __noinline void session_reopens(const struct packet *p)
 	if (is_of_client_limit(p->session_flags))
 		client_takes(&p->client, HOLDS_SESSION);
 	if (!(p->session_flags & SESSION_OVERLOAD))
-		count_closed(&p->client, p->zone, false);
+		count_closed(client_of(&p->client), p->zone, false);
 }
 
 /* Keep the binding of a session alive as long as the session. False if the binding is gone. */
@@ -172,6 +173,15 @@ static __noinline enum verdict change_prefix(struct packet *p, struct session *s
 	return GO_ON;
 }
 
+/* What the routes can carry is asked for each SYN; the answer to it gets the same. */
+static __always_inline void use_segment(struct session *session, struct packet *p)
+{
+	if (tcp_event(p->tcp_flags) == TCP_SYN_ACK)
+		p->segment = session->life.segment;
+	else
+		session->life.segment = 0; /* whoever moves the session meanwhile tries again */
+}
+
 /* Let a packet update its session. Expiries are written at most once a second. */
 inline_step enum verdict use_session(struct __sk_buff *skb, const struct config *config,
 				     struct packet *p, struct session *session, __u32 now)
@@ -213,6 +223,8 @@ inline_step enum verdict use_session(struct __sk_buff *skb, const struct config 
 		/* until the client answers, each packet goes through the node's packet filters */
 		p->flags |= PACKET_SLOW;
 	}
+	if (p->protocol == IPPROTO_TCP && p->tcp_flags & TCP_FLAG_SYN_BIT)
+		use_segment(session, p);
 	next = next_life(config, p, seen, now);
 	if (next.word != seen.word)
 		STEP(move_session(p, session, now));

@@ -31,6 +31,45 @@ struct flow {
 	struct bpf_redir_neigh hop;
 };
 
+/* A client that was found where its packets come from: see sources.h. */
+#define WAY_BACK_SLOT_BITS 7
+#define WAY_BACK_SLOTS	   (1 << WAY_BACK_SLOT_BITS)
+struct way_back {
+	union addr6 client;
+	__u32 ingress; /* ifindex of the link that they come from */
+	__u32 second, routes;
+	__u16 epoch; /* of the config */
+	__u16 mtu;   /* of the route to the client */
+};
+
+/* The way that new connections to one remote end take: see zones.h. */
+#define WAY_OUT_SLOT_BITS 7
+#define WAY_OUT_SLOTS	  (1 << WAY_OUT_SLOT_BITS)
+struct way_out {
+	__be32 remote;
+	__be16 remote_port;
+	__u8 protocol, traffic_class;
+	__u32 second, routes;
+	__u16 epoch; /* of the config */
+	__u8 zone;
+	__u8 pad;
+};
+
+/* The route to a pod by its own link, for what one port of a remote end sends: see pod_routes.h. */
+#define POD_ROUTE_SLOT_BITS 7
+#define POD_ROUTE_SLOTS	    (1 << POD_ROUTE_SLOT_BITS)
+struct pod_route {
+	union addr6 client, hop;
+	__be32 remote;
+	__be16 remote_port;
+	__u8 protocol;
+	__u8 clat; /* SESSION_CLAT: from which prefix the pod is sent to */
+	__u32 second, routes;
+	__u16 epoch; /* of the config */
+	__u16 mtu;   /* of the route */
+	__u32 ifindex;
+};
+
 /* What an ICMP error becomes: see icmp_tables.h. */
 struct icmp_meaning {
 	__u8 type, code;

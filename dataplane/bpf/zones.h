@@ -66,18 +66,64 @@ __noinline int find_way_out(struct __sk_buff *skb, struct packet *p)
 	return found;
 }
 
+static __always_inline struct way_out *way_out_of(const struct packet *p)
+{
+	__u32 mixed = p->remote ^ (__u32)p->remote_port << 16 ^ p->protocol;
+	__u32 slot = (mixed * 0x9e3779b1) >> (32 - WAY_OUT_SLOT_BITS);
+
+	return bpf_map_lookup_elem(&ways_out, &slot);
+}
+
+/* Whether the kernel has been asked the same in this second, on this CPU. As with flows (see
+ * flows.h), the note ends with its second, with a change of config, and when the agent hears of a
+ * change of routes. */
+static __always_inline bool recall_way_out(const struct config *config, struct packet *p)
+{
+	struct way_out *note = way_out_of(p);
+
+	if (!note || p->flags & PACKET_MARKED || note->second != p->second ||
+	    note->routes != route_changes() || note->epoch != config->epoch ||
+	    note->remote != p->remote || note->remote_port != p->remote_port ||
+	    note->protocol != p->protocol || note->traffic_class != p->traffic_class)
+		return false;
+	p->way = note->zone;
+	return true;
+}
+
+static __always_inline void note_way_out(const struct config *config, const struct packet *p,
+					 __u32 routes)
+{
+	struct way_out *note = way_out_of(p);
+
+	if (!note || p->flags & PACKET_MARKED)
+		return;
+	note->remote = p->remote;
+	note->remote_port = p->remote_port;
+	note->protocol = p->protocol;
+	note->traffic_class = p->traffic_class;
+	note->second = p->second;
+	note->routes = routes;
+	note->epoch = config->epoch;
+	note->zone = p->way;
+}
+
 /* An address that the kernel delivers locally belongs to the node, even if the agent doesn't know
  * it yet. And if there is no route, no port is claimed in vain. This runs after check_policy, which
  * may know more. */
 static __always_inline enum verdict check_way_out(struct __sk_buff *skb,
 						  const struct config *config, struct packet *p)
 {
+	__u32 routes = route_changes(); /* before the lookup */
 	int found;
 
 	if (p->flags & PACKET_HAIRPIN ||
 	    (p->flags & PACKET_NAMED && !(config->flags & CONFIG_ZONES)))
 		return GO_ON;
+	if (recall_way_out(config, p))
+		return GO_ON;
 	found = find_way_out(skb, p);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS)
+		note_way_out(config, p, routes);
 	if (p->flags & PACKET_NAMED)
 		return GO_ON;
 	switch (found) {

@@ -13,6 +13,7 @@ _INDEX = {abi.TCP: 0, abi.UDP: 1, abi.ICMP: 2}
 _ZERO = abi.U32.pack(0)
 _SHARED_PORTS = slice(2, 2 + 3 * abi.MAX_ZONES)
 _SHARED_CLOSED = slice(_SHARED_PORTS.stop, _SHARED_PORTS.stop + abi.MAX_ZONES)
+_SHARED_LENT = _SHARED_CLOSED.stop + 2
 """Of the words of `struct shared`."""
 
 
@@ -155,3 +156,6 @@ def _of_zones(
         if words[_SHARED_CLOSED][zone] != closed[zone]:
             count = words[_SHARED_CLOSED][zone]
             yield f"closed of zone {zone} is {count}, of sessions {closed[zone]}"
+    lent = len(list(datapath.map("overloads").keys()))
+    if words[_SHARED_LENT] != lent:
+        yield f"lent is {words[_SHARED_LENT]}, of entries {lent}"

@@ -163,6 +163,8 @@ class Datapath:
             table.delete(abi.U32.pack(index))
         for index in sorted(links - known)[: table.layout.max_entries - len(known & links)]:
             table.set(abi.U32.pack(index), abi.U32.pack(1))
+        if links != known:
+            self.note_route_change()  # who was found behind a link is noted for a second
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""
