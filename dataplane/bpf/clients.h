@@ -198,18 +198,19 @@ static __noinline enum verdict client_port_taken(const struct packet *p,
 
 /* Whether a session that has closed may have a place in the queue of these, with the same rule of
  * fairness: those of one client have at most half of its places. */
-static __noinline bool may_wait_in_queue(const union addr6 *which, __u32 places)
+static __always_inline bool may_wait_in_queue(const struct client *client, __u32 places)
 {
-	struct client *client = client_of(which);
 	struct shared *all = all_shared();
 	__u32 waiting = 0;
 	int i;
 
 	if (!client || !all)
 		return false;
+	if (client->closed <= FAIR_CLOSED)
+		return true; /* without looking at all zones */
 	for (i = 0; i < MAX_ZONES; i++)
 		waiting += all->closed[i];
-	return client->closed <= FAIR_CLOSED || client->closed + waiting <= places;
+	return client->closed + waiting <= places;
 }
 
 /* Likewise, count a session as closed or no longer closed. */

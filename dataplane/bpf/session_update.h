@@ -22,7 +22,7 @@ static __noinline void session_closes(const struct packet *p, struct session *se
 	if (p->session_flags & SESSION_OVERLOAD)
 		return;
 	count_closed(client, p->zone, true);
-	if (session->queued || !may_wait_in_queue(&p->client, places))
+	if (session->queued || !may_wait_in_queue(client, places))
 		return;
 	session->queued = 1;
 	session_key_of(p, &entry.key);
