@@ -33,7 +33,6 @@ TESTS = (
     "tests/dataplane/test_libbpf_layouts.py",
     "tests/dataplane/test_libbpf_maps.py",
     "tests/dataplane/test_carry_over.py",
-    "tests/dataplane/test_clat_agent.py",
     "tests/dataplane/test_clat_packets.py",
     "tests/dataplane/test_clat_slots.py",
     "tests/dataplane/test_datapath_life.py",
