@@ -29,7 +29,7 @@ from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
 from nat64_dataplane.translator.datapath.sweeper import Sweeper
-from nat64_dataplane.translator.host_view import ArpAnswer, HostView, PoolRange, Uplink
+from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 
 Hook = Literal["nat64_egress", "nat64_ingress"]
 HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
@@ -48,12 +48,9 @@ __all__ = [
     "Datapath",
     "DatapathError",
     "Hook",
-    "HostView",
-    "PoolRange",
     "PoolUsage",
     "Session",
     "SweepResult",
-    "Uplink",
 ]
 
 
