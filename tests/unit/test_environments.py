@@ -25,6 +25,10 @@ def test_the_page_is_what_the_results_say() -> None:
     assert text == environments.page(text, table), "run `python -m scripts.environments`"
 
 
+def test_every_environment_has_a_result_or_a_reason() -> None:
+    assert set(ENVIRONMENTS) - set(results.read()) == set()
+
+
 def test_a_report_becomes_a_result_with_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
