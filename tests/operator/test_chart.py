@@ -135,7 +135,7 @@ def test_a_monitor_selects_ports_that_the_pods_have(kind: str) -> None:
         f"--set=monitoring.{value}.labels.release=prometheus",
         f"--set=monitoring.{value}.interval=15s",
     )
-    ports = {"operator": {"health"}, "dataplane": {"metrics", "dns-metrics"}}
+    ports = {"operator": {"health"}, "dataplane": {"metrics", "dns-metrics", "clat-metrics"}}
     deployment = chart["Deployment", "nat64-operator"]["spec"]["template"]["metadata"]["labels"]
     # The labels of agents are the operator's business: render/names.py.
     pods = {"operator": deployment, "dataplane": {"app.kubernetes.io/name": "nat64-gateway"}}
