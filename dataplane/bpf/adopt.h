@@ -73,9 +73,10 @@ static __always_inline void adopt_binding(const struct adopt_binding *old,
 	if (take_port(taken, port)) {
 		if (!bpf_map_update_elem(&bib4, &name, &value, BPF_NOEXIST)) {
 			count(DIR_6TO4, COUNT_bindings_opened);
-			/* the client may have another port now: then no packet finds this session
-			 */
-			bpf_map_update_elem(&bib6, &client, &entry, BPF_NOEXIST);
+			/* A packet may have given the client another port since. The client has one
+			 * mapping, so this binding has no place, and neither have its sessions. */
+			if (bpf_map_update_elem(&bib6, &client, &entry, BPF_NOEXIST))
+				unclaim(&name, value.generation);
 			return;
 		}
 		free_taken_port(taken, port);

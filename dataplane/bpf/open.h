@@ -38,17 +38,17 @@ static __noinline enum verdict open_nothing(struct __sk_buff *skb, struct packet
 	return GO_ON;
 }
 
-/* Remove a binding that this packet has just made. If another CPU has opened a session under it
- * meanwhile, that session is lost. */
-static __noinline void unclaim(const struct claim *claim)
+/* Remove a binding that has just been made. If another CPU has opened a session under it meanwhile,
+ * that session is lost. */
+static __noinline void unclaim(const struct bib4_key *name, __u32 generation)
 {
-	struct bib4 *binding = bpf_map_lookup_elem(&bib4, &claim->name);
+	struct bib4 *binding = bpf_map_lookup_elem(&bib4, name);
 	int i;
 
-	for (i = 0; i < LIFE_TRIES && binding && binding->generation == claim->generation; i++) {
+	for (i = 0; i < LIFE_TRIES && binding && binding->generation == generation; i++) {
 		if (!take_over_binding(binding, 0, true))
 			continue;
-		close_binding(&claim->name, binding);
+		close_binding(name, binding);
 		return;
 	}
 }
@@ -79,7 +79,7 @@ inline_step enum verdict insert_bib6(struct packet *p, struct claim *claim, __u3
 			break;
 		found = find_binding(p, expires, 1);
 	}
-	unclaim(claim);
+	unclaim(&claim->name, claim->generation);
 	p->flags &= ~PACKET_NEW_BINDING;
 	return found ? GO_ON : refused_insertion(error);
 }

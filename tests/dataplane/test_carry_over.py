@@ -81,6 +81,28 @@ def test_later_state_wins_and_all_that_is_added_is_counted(moving: Machine, root
         nat.datapath = Datapath.open(root, "t", Limits(sessions=2048))
 
 
+def test_client_port_with_a_new_mapping_keeps_that_one(moving: Machine, root: Path) -> None:
+    """A client that the new programs heard of before its old binding came along has one mapping."""
+    nat, old = moving, moving.datapath
+    assert old.directory
+    with Datapath.open(root, "t", Limits(sessions=2048)) as new:
+        carrier = Carrier(old.directory, new)
+        assert carrier.copy_all() == ""
+        nat.datapath.travel(1)
+        new.travel(1)
+        clients = range(5000, 5008)
+        before = {port: six(nat, port, "S").packet.sport for port in clients}
+        nat.datapath = new
+        nat.configure()
+        after = {port: six(nat, port, "S").packet.sport for port in clients}
+        assert before != after
+        carrier.copy_rest()
+        assert broken(new) == []
+        assert {port: six(nat, port, "S").packet.sport for port in clients} == after
+        old.close()
+        nat.datapath = Datapath.open(root, "t", Limits(sessions=2048))
+
+
 def test_closed_connections_that_came_along_give_their_ports_back(
     moving: Machine, root: Path
 ) -> None:
