@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from nat64_operator.api.gateway_sections import Clat
-from tests.cluster.network import HTTP_IPV4
+from tests.cluster.network import HOSTS, HTTP_IPV4
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
 from tests.cluster.run import wait_for
 from tests.e2e.test_kubectl import Plugin
+from tests.e2e.test_metrics import assert_exported, expressions, is_of_clat, scrape, series
 
 pytestmark = pytest.mark.cluster
 
 NODE = "node2"
+METRICS = 9466
 WITH_CLAT = {**GATEWAY, "spec": {**GATEWAY["spec"], "clat": {"mode": "Pods"}}}
 CLAT_ADDRESS = "192.0.0.2"
 FETCH = ("curl", "-4sS", "--max-time", "10", f"http://{HTTP_IPV4}/hello")
@@ -157,6 +159,14 @@ def test_kubectl_follows_a_literal_counts_pods_and_finds_nothing_wrong(
     checks = [c for c in plugin.json("doctor") if c["name"] == "CLAT"]
     assert checks, "doctor says nothing of the CLAT"
     assert all(check["result"] != "stop" for check in checks), checks
+
+
+def test_alerts_ask_for_what_the_agent_exports(pod: Pod) -> None:
+    found = series([scrape(pod, f"http://[{host.ipv6}]:{METRICS}/metrics") for host in HOSTS])
+    asked = [each for each in expressions() if is_of_clat(each[1])]
+    assert asked
+    for each in asked:
+        assert_exported(found, *each)
 
 
 def test_the_agent_s_restart_is_not_seen_by_pods(clat: Product, pod: Pod) -> None:
