@@ -60,6 +60,8 @@ def _connections(one: Subject, seconds: float) -> dict[str, float]:
 
 def _connections_from(clients: int) -> Measure:
     def measure(one: Subject, seconds: float) -> dict[str, float]:
+        if not one.crowd:
+            return {}
         [rate] = one.load("connections", one.host, seconds, one.crowd, clients)
         return {f"new_flows_per_s_from_{clients}": rate}
 
@@ -102,7 +104,7 @@ def compare(names: Sequence[str], runs: int, seconds: float) -> report.Runs:
             for measure in MEASURES:
                 for one in subjects[turn:] + subjects[:turn]:
                     for metric, value in measure(one, seconds).items():
-                        values.setdefault(metric, {n: [] for n in names})[one.name].append(value)
+                        values.setdefault(metric, {}).setdefault(one.name, []).append(value)
                         _say(f"run {run + 1}/{runs}  {metric:16} {one.name:20} {value:12.2f}")
     return values
 

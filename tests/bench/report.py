@@ -43,7 +43,7 @@ def table(runs: Runs, ours: str) -> str:
     for metric, by_subject in runs.items():
         row = [metric]
         for name in names:
-            value = number(median(by_subject[name]))
+            value = number(median(by_subject[name])) if name in by_subject else "-"
             ratio = compared.get(metric, {}).get(name)
             row.append(f"{value} (x{ratio:.2f})" if ratio else value)
         lines.append(row)

@@ -44,7 +44,7 @@ class Subject:
     host: str
     sources: list[str]
     crowd: str
-    """The first of very many addresses of clients."""
+    """The first of very many addresses of clients; empty: the subject has one client only."""
     sessions: int
     """Our translator's limit."""
     translator: Translator | None = field(default=None)
@@ -150,7 +150,7 @@ def _ours_clat(built: Subject, lab: Lab) -> None:
     agent.mount(built.client, "client")
     agent.start()
     agent.wait_pod("client")
-    built.host, built.sources = str(SERVER_V4), [CLAT_ADDRESS]
+    built.host, built.sources, built.crowd = str(SERVER_V4), [CLAT_ADDRESS], ""
 
 
 def _plain(_built: Subject, _lab: Lab) -> None:
