@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import logging
 import resource
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from nat64_dataplane.agent_process import set_on_stop, until_one_ends
 from nat64_dataplane.clat import metrics, mounts, programs, runtime_data
 from nat64_dataplane.clat.follower import Follower
 from nat64_dataplane.clat.keeper import Keeper
@@ -74,9 +74,7 @@ class Agent:
         Raises BusyError where another agent runs this instance, DataplaneError where the programs
         can't be loaded, OSError where the probes' address is taken.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        set_on_stop(self._stop)
         _raise_file_limit()
         name = self.config.name
         with self.run_dir.locked(), self._kernel:
@@ -98,21 +96,15 @@ class Agent:
 
     async def _work(self, follower: Follower) -> None:
         log.info("agent of CLAT %r runs", self.config.name)
-        tasks = [
-            asyncio.create_task(self._follow(follower)),
-            asyncio.create_task(self._watch_file(follower)),
-            asyncio.create_task(self._publish()),
-            asyncio.create_task(follower.failed()),
-            asyncio.create_task(self._stop.wait()),
-        ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # a task that failed ends the agent with its error
+            await until_one_ends(
+                self._follow(follower),
+                self._watch_file(follower),
+                self._publish(),
+                follower.failed(),
+                self._stop.wait(),
+            )
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._write_status()
 
     async def _in_kernel(self, work: Callable[..., T], *arguments: object) -> T:

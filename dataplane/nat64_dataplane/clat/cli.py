@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from pathlib import Path
 
-from nat64_dataplane import http_server, log_format
+from nat64_dataplane.agent_process import EXIT_FAILED, EXIT_OK, fail, hold, run_command
 from nat64_dataplane.clat import agent, mounts, runtime_data
 from nat64_dataplane.clat.programs import DEFAULT_PINS
 from nat64_dataplane.clat.removal import Removal
 from nat64_dataplane.clat.run_directory import DEFAULT_RUN_DIR, RunDir
-from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError
-from nat64_dataplane.http_server import Answer, Handler, HttpServer, parse_listen
+from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator import config_file
 
-EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
+_PROGRAM = "nat64-clat"
+_NEEDS = "CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON are needed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,36 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 0, 1 for a failure, 2 for a bad config or usage, 3 where another agent is in the way.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        log_format.set_up(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
-    except ValueError as error:
-        return _fail(error, EXIT_CONFIG)
-    logging.getLogger("pyroute2").setLevel(logging.WARNING)
-    command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except ConfigError as error:
-        return _fail(error, EXIT_CONFIG)
-    except BusyError as error:
-        return _fail(error, EXIT_BUSY)
-    except PermissionError as error:
-        what = f" ({error.filename})" if error.filename else ""
-        needs = "CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON are needed"
-        return _fail(f"not permitted{what}: {needs}", EXIT_FAILED)
-    except (DataplaneError, OSError) as error:
-        return _fail(error, EXIT_FAILED)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return EXIT_FAILED
-
-
-def _fail(error: Exception | str, code: int) -> int:
-    print(f"nat64-clat: {error}", file=sys.stderr)
-    return code
+    return run_command(_parser().parse_args(arguments), _PROGRAM, _NEEDS)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nat64-clat", description=__doc__)
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -139,7 +110,7 @@ def _status(options: argparse.Namespace) -> int:
     try:
         print(path.read_text(), end="")
     except FileNotFoundError:
-        return _fail(f"no agent of CLAT {name!r} has written {path}", EXIT_FAILED)
+        return fail(_PROGRAM, f"no agent of CLAT {name!r} has written {path}")
     return EXIT_OK
 
 
@@ -154,31 +125,12 @@ def _remove(options: argparse.Namespace) -> int:
             raise
         removal.failures.append(str(error))
     for failure in removal.failures:
-        print(f"nat64-clat: not removed: {failure}", file=sys.stderr)
+        fail(_PROGRAM, f"not removed: {failure}")
     if removal.failures:
         return EXIT_OK if options.lenient else EXIT_FAILED
     if options.hold:
-        asyncio.run(_hold(options.listen))
+        asyncio.run(hold(options.listen))
     return EXIT_OK
-
-
-async def _hold(listen: str) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = HttpServer(_removed_routes())
-    if listen:
-        await server.start(*parse_listen(listen))
-    print(f"removed; holding until stopped ({time.strftime('%H:%M:%S')})", flush=True)
-    await stop.wait()
-    server.close()
-
-
-def _removed_routes() -> dict[str, Handler]:
-    async def ok() -> Answer:
-        return http_server.text(HTTPStatus.OK, "removed")
-
-    return {"/livez": ok, "/readyz": ok}
 
 
 if __name__ == "__main__":

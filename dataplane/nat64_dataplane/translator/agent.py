@@ -20,6 +20,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 from pyroute2 import IPRoute
 
+from nat64_dataplane.agent_process import set_on_stop, until_one_ends
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
@@ -75,10 +76,8 @@ class Agent:
         Raises BusyError where another agent runs this instance, DataplaneError where the programs
         can't be loaded, OSError where the probes' address is taken.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._wake.set)
+        set_on_stop(self._stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._wake.set)
         instance = Instance(self.options.pins, self.options.attach_by)
         with self.run_dir.locked(), self._kernel, netlink_monitor.watching(self._wake.set):
             server = HttpServer(probes.routes(self.state, instance))
@@ -99,21 +98,13 @@ class Agent:
             self.state.config.name,
             instance.attached_by,
         )
-        tasks = [
-            asyncio.create_task(self._supervise(instance)),
-            asyncio.create_task(sweep_loop.run(instance, self.state.sweeps, self._in_kernel)),
-            asyncio.create_task(self._watch_file()),
-            asyncio.create_task(self._advertiser.run()),
-            asyncio.create_task(self._stop.wait()),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # a task that failed ends the agent with its error
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends(
+            self._supervise(instance),
+            sweep_loop.run(instance, self.state.sweeps, self._in_kernel),
+            self._watch_file(),
+            self._advertiser.run(),
+            self._stop.wait(),
+        )
 
     async def _in_kernel(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._kernel, work, *arguments)

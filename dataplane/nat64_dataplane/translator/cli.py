@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from nat64_dataplane import log_format
-from nat64_dataplane.errors import BusyError, ConfigError, DataplaneError, HostError
-from nat64_dataplane.http_server import HttpServer, parse_listen
+from nat64_dataplane.agent_process import EXIT_FAILED, EXIT_OK, fail, hold, run_command
+from nat64_dataplane.errors import HostError
+from nat64_dataplane.http_server import parse_listen
 from nat64_dataplane.translator import agent, agent_options, config_file
 from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.node import capabilities, fact_parts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
-from nat64_dataplane.translator.report import node_inspection, probes, show_commands, trace
+from nat64_dataplane.translator.report import node_inspection, show_commands, trace
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
-
-EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_BUSY = 0, 1, 2, 3
 
 NODE_NAME, NODE_FILE = "NODE_NAME", "NAT64_NODE_FILE"
 """From the environment, so that commands in the pod use the same places as its agent."""
 _DEFAULT_LISTEN = "[::]:9464"
+
+
+_PROGRAM = "nat64-translator"
+_NEEDS = "`run` needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, the other commands root"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,38 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 0, 1 for a failure, 2 for a bad config or usage, 3 where another agent is in the way.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        log_format.set_up(sys.stderr, "%(asctime)s %(levelname)s %(message)s")
-    except ValueError as error:
-        return _fail(error, EXIT_CONFIG)
-    logging.getLogger("pyroute2").setLevel(logging.WARNING)
-    command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except ConfigError as error:
-        return _fail(error, EXIT_CONFIG)
-    except BusyError as error:
-        return _fail(error, EXIT_BUSY)
-    except DataplaneError as error:
-        return _fail(error, EXIT_FAILED)
-    except PermissionError as error:
-        what = f" ({error.filename})" if error.filename else ""
-        needs = "`run` needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, the other commands root"
-        return _fail(f"not permitted{what}: {needs}", EXIT_FAILED)
-    except OSError as error:
-        return _fail(error, EXIT_FAILED)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return EXIT_FAILED
-
-
-def _fail(error: Exception | str, code: int) -> int:
-    print(f"nat64-translator: {error}", file=sys.stderr)
-    return code
+    return run_command(_parser().parse_args(arguments), _PROGRAM, _NEEDS)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nat64-translator", description=__doc__)
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
@@ -204,7 +176,7 @@ def _prepare(options: argparse.Namespace) -> int:
             print(f"withdrawn: {line}")
     except (HostError, OSError) as error:
         # The agent tries on, and hosts forget in the end: no reason not to translate.
-        print(f"nat64-translator: {error}", file=sys.stderr)
+        fail(_PROGRAM, error)
     return EXIT_OK
 
 
@@ -214,30 +186,18 @@ def _remove(options: argparse.Namespace) -> int:
     for line in removal.run():
         print(f"removed {line}", flush=True)
     for note in removal.notes:
-        print(f"nat64-translator: {note}", file=sys.stderr)
+        fail(_PROGRAM, note)
     for failure in removal.failures:
-        print(f"nat64-translator: not removed: {failure}", file=sys.stderr)
+        fail(_PROGRAM, f"not removed: {failure}")
     for setting in removal.unrestored:
-        print(f"nat64-translator: not restored, needs privileges: {setting}", file=sys.stderr)
+        fail(_PROGRAM, f"not restored, needs privileges: {setting}")
     # With --hold, settings that stay behind must not keep a whole rollout from ending.
     if removal.failures or (removal.unrestored and not options.hold):
         return EXIT_FAILED
     if options.hold:
         listen = options.listen or (config.listen if config else _DEFAULT_LISTEN)
-        asyncio.run(_hold(listen))
+        asyncio.run(hold(listen))
     return EXIT_OK
-
-
-async def _hold(listen: str) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = HttpServer(probes.removed_routes())
-    if listen:
-        await server.start(*parse_listen(listen))
-    print(f"removed; holding until stopped ({time.strftime('%H:%M:%S')})", flush=True)
-    await stop.wait()
-    server.close()
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -24,12 +24,12 @@ from nat64_dataplane.claims import (
     written_blocks,
 )
 from nat64_dataplane.config import Config, parse, render
-from nat64_dataplane.errors import BusyError, ConfigError, HostError
+from nat64_dataplane.errors import ConfigError, HostError
+from nat64_dataplane.instance_directory import InstanceDirectory
 from nat64_dataplane.translator.node_warning import NodeWarning
 
 DEFAULT_RUN_DIR = Path("/run/nat64-operator")
 _CLAIM = "claim.json"
-_OTHERS = ("advertised.json", "advertised.new")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -70,32 +70,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
-class RunDir:
+class RunDir(InstanceDirectory):
     """`RUN_DIR/NAME`."""
 
-    def __init__(self, root: Path, instance: str) -> None:
-        self.instance = instance
-        self.path = root / instance
-        self.status_path = self.path / "status.json"
-
-    @contextlib.contextmanager
-    def locked(self, wait: float = 0) -> Iterator[None]:
-        """Hold the instance. Raises BusyError, naming the holder, after `wait` seconds."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as lock:
-            end = time.monotonic() + wait
-            while not _try_lock(lock.fileno()):
-                if time.monotonic() >= end:
-                    lock.seek(0)
-                    raise BusyError(
-                        f"another agent (pid {lock.read().strip() or 'unknown'}) runs translator "
-                        f"{self.instance!r} here and holds {lock.name}: stop it first"
-                    )
-                time.sleep(0.1)
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-            yield
+    kind = "translator"
+    files = (_CLAIM, "claim.new", "advertised.json", "advertised.new")
 
     def claim(
         self, config: Config, node_address: Callable[[], Iterable[IPv4Address]] = tuple
@@ -117,27 +96,12 @@ class RunDir:
                 new.write_bytes(content)
                 new.replace(path)
 
-    def write_status(self, status: Status) -> None:
-        """Replace the status file; readers see the old or the new one. Raises OSError."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        new = self.status_path.with_suffix(".new")
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(status)) + b"\n")
-        new.replace(self.status_path)
-
     def read_status(self) -> Status | None:
         """The last status, or None where there is none or it can't be read."""
         try:
             return msgspec.json.decode(self.status_path.read_bytes(), type=Status)
         except (OSError, msgspec.DecodeError):
             return None
-
-    def remove(self) -> None:
-        """Delete the directory's files and the directory, as far as it holds only ours."""
-        for name in ("status.json", "status.new", _CLAIM, "claim.new", *_OTHERS, "lock"):
-            (self.path / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-            self.path.parent.rmdir()
 
 
 def _check_apart(
@@ -168,11 +132,3 @@ def _exclusively(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics of an agent, and of one that has removed itself."""
+"""/livez, /readyz and /metrics of an agent."""
 
 from __future__ import annotations
 
@@ -48,12 +48,3 @@ def routes(state: AgentState, source: Source) -> dict[str, Handler]:
         return Answer(HTTPStatus.OK, body, "application/json")
 
     return {"/status": status, "/livez": livez, "/readyz": readyz, "/metrics": metrics}
-
-
-def removed_routes() -> dict[str, Handler]:
-    """The paths of an agent that has taken its translator off the node and stays to say so."""
-
-    async def ok() -> Answer:
-        return http_server.text(HTTPStatus.OK, "removed")
-
-    return {"/livez": ok, "/readyz": ok}
