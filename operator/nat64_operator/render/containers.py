@@ -41,6 +41,32 @@ READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
 ask it, and then ask upstreams that don't synthesize."""
 
 
+def _container(
+    settings: Settings, name: str, command: list[str], capabilities: tuple[str, ...], **rest: Any
+) -> dict[str, Any]:
+    """A container that runs as root with these capabilities, and no others."""
+    return {
+        "name": name,
+        "image": settings.dataplane_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": command,
+        **_log_format(settings),
+        "securityContext": {
+            "privileged": False,
+            # The kernel's rule: with SYS_ADMIN, it can't be false.
+            "allowPrivilegeEscalation": "SYS_ADMIN" in capabilities,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
+            # The runtimes' default profiles refuse setns, and writes under /sys, where the pins
+            # are.
+            "appArmorProfile": {"type": "Unconfined"},
+            **_selinux(settings),
+        },
+        **rest,
+    }
+
+
 def privileged(settings: Settings, command: str) -> dict[str, Any]:
     """The init container with all rights, for `prepare` and `remove`. It mounts bpffs on the host,
     sets the node's sysctls and, at the end, restores them.
@@ -71,63 +97,38 @@ def translator(
     settings: Settings, port: int, command: list[str], *, advertises: bool = False
 ) -> dict[str, Any]:
     """The translator's container. `port` serves its metrics and probes."""
-    capabilities = ADVERTISING_CAPABILITIES if advertises else TRANSLATOR_CAPABILITIES
-    return {
-        "name": "translator",
-        "image": settings.dataplane_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["nat64-translator", *command, "--config", _config_path()],
-        **_log_format(settings),
-        "ports": [_port("metrics", port)],
-        "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
-        "readinessProbe": _probe("/readyz", port, periodSeconds=5, failureThreshold=2),
-        "resources": settings.translator_resources,
-        "securityContext": {
-            "privileged": False,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsUser": 0,
-            "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
-            # The runtimes' default profile refuses writes under /sys, where the pins are.
-            "appArmorProfile": {"type": "Unconfined"},
-            **_selinux(settings),
-        },
-        "volumeMounts": [
+    return _container(
+        settings,
+        "translator",
+        ["nat64-translator", *command, "--config", _config_path()],
+        ADVERTISING_CAPABILITIES if advertises else TRANSLATOR_CAPABILITIES,
+        ports=[_port("metrics", port)],
+        livenessProbe=_probe("/livez", port, periodSeconds=10, failureThreshold=6),
+        readinessProbe=_probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        resources=settings.translator_resources,
+        volumeMounts=[
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
             {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
             {"name": "run", "mountPath": RUN_DIR},
         ],
-    }
+    )
 
 
 def clat(settings: Settings, port: int) -> dict[str, Any]:
     """The container that gives pods their CLAT. It has no token and no address of its own; `port`
     serves its metrics and probes.
     """
-    return {
-        "name": names.CLAT,
-        "image": settings.dataplane_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["nat64-clat", "run", "--config", _config_path(), "--listen", f"[::]:{port}"],
-        **_log_format(settings),
-        "ports": [_port("clat-metrics", port)],
-        "livenessProbe": _probe("/livez", port, periodSeconds=10, failureThreshold=6),
+    return _container(
+        settings,
+        names.CLAT,
+        ["nat64-clat", "run", "--config", _config_path(), "--listen", f"[::]:{port}"],
+        CLAT_CAPABILITIES,
+        ports=[_port("clat-metrics", port)],
+        livenessProbe=_probe("/livez", port, periodSeconds=10, failureThreshold=6),
         # No readiness: a pod that isn't ready leaves the Service of DNS64, and names matter more
         # than literals. Metrics, `kubectl nat64 status` and `doctor` tell.
-        "resources": settings.dns64_resources,
-        "securityContext": {
-            "privileged": False,
-            # The kernel's rule: with SYS_ADMIN, it can't be false.
-            "allowPrivilegeEscalation": True,
-            "readOnlyRootFilesystem": True,
-            "runAsUser": 0,
-            "capabilities": {"drop": ["ALL"], "add": list(CLAT_CAPABILITIES)},
-            # The default profiles refuse setns and writes under /sys, where the pins are.
-            "appArmorProfile": {"type": "Unconfined"},
-            **_selinux(settings),
-        },
-        "volumeMounts": [
-            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+        resources=settings.dns64_resources,
+        volumeMounts=[
             *_clat_mounts(),
             *(
                 {
@@ -141,7 +142,7 @@ def clat(settings: Settings, port: int) -> dict[str, Any]:
                 for name, path in RUNTIME_DIRS.items()
             ),
         ],
-    }
+    )
 
 
 def remove_clat(settings: Settings, *, lenient: bool) -> dict[str, Any]:
@@ -149,27 +150,14 @@ def remove_clat(settings: Settings, *, lenient: bool) -> dict[str, Any]:
     the containers after it run all the same, because names matter more.
     """
     how = ["--lenient"] if lenient else []
-    return {
-        "name": names.REMOVE_CLAT,
-        "image": settings.dataplane_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["nat64-clat", "remove", "--config", _config_path(), *how],
-        **_log_format(settings),
-        "securityContext": {
-            "privileged": False,
-            "allowPrivilegeEscalation": True,
-            "readOnlyRootFilesystem": True,
-            "runAsUser": 0,
-            "capabilities": {"drop": ["ALL"], "add": list(CLAT_CAPABILITIES)},
-            "appArmorProfile": {"type": "Unconfined"},
-            **_selinux(settings),
-        },
-        "resources": settings.dns64_resources,
-        "volumeMounts": [
-            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
-            *_clat_mounts(),
-        ],
-    }
+    return _container(
+        settings,
+        names.REMOVE_CLAT,
+        ["nat64-clat", "remove", "--config", _config_path(), *how],
+        CLAT_CAPABILITIES,
+        resources=settings.dns64_resources,
+        volumeMounts=_clat_mounts(),
+    )
 
 
 def clat_volumes(*, runtime: bool) -> list[dict[str, Any]]:
@@ -183,6 +171,7 @@ def clat_volumes(*, runtime: bool) -> list[dict[str, Any]]:
 
 def _clat_mounts() -> list[dict[str, Any]]:
     return [
+        {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
         {"name": "bpf", "mountPath": BPF_DIR, "mountPropagation": "HostToContainer"},
         {"name": "clat-run", "mountPath": CLAT_RUN_DIR},
         # HostToContainer: the namespaces of pods that come later must be seen.
