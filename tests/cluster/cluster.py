@@ -1,10 +1,8 @@
 """The whole cluster: two nodes, a control plane on the first, and an IPv4 internet beside them."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -245,18 +243,7 @@ class Cluster:
 
     def _clean(self) -> None:
         """Remove whatever there is of a cluster, whole or in pieces."""
-        deadline = time.monotonic() + 30
-        namespaces = network.existing()
-        # Killing a node's first process ends the others with it, in whatever namespaces they are.
-        while pids := [pid for name in namespaces for pid in network.processes(name)]:
-            if time.monotonic() > deadline:
-                raise ClusterError(f"processes {pids} do not end")
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
-        for namespace in namespaces:
-            run(["ip", "netns", "del", namespace])
+        network.end(network.existing())
         wait_for("the cgroups to empty", _cgroups_removed, timeout=10)
         shutil.rmtree(STATE, ignore_errors=True)
 

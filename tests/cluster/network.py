@@ -5,11 +5,16 @@ that happens in the cluster can leave the machine. Addresses are from the docume
 (RFC 5737, RFC 3849) and ULA.
 """
 
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.controlplane import POD_RANGE, POD_RANGE_IPV4
-from tests.cluster.run import run
+from tests.cluster.run import ClusterError, run
 
 INTERNET = "nat64-cluster-internet"
 ROUTER_IPV4, ROUTER_IPV6 = "192.0.2.1", "2001:db8:1::1"
@@ -90,9 +95,44 @@ def processes(namespace: str) -> list[int]:
     return [int(pid) for pid in run(["ip", "netns", "pids", namespace], check=False).split()]
 
 
+def first_process(namespace: str) -> int | None:
+    """The process of a namespace that is number 1 of the PID namespace below this one's."""
+    depth = len(_numbers(os.getpid())) + 1
+    for pid in processes(namespace):
+        numbers = _numbers(pid)
+        if len(numbers) == depth and numbers[-1] == "1":
+            return pid
+    return None
+
+
+def end(namespaces: Sequence[str]) -> None:
+    """Kill every process in these namespaces, then remove those that there are."""
+    deadline = time.monotonic() + 30
+    # Killing a node's first process ends the others with it, in whatever namespaces they are.
+    while pids := [pid for name in namespaces for pid in processes(name)]:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"processes {pids} do not end")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    for namespace in namespaces:
+        if (Path("/run/netns") / namespace).exists():
+            run(["ip", "netns", "del", namespace])
+
+
 def existing() -> list[str]:
     """Those of our namespaces that there are."""
     return [namespace for namespace in NAMESPACES if (Path("/run/netns") / namespace).exists()]
+
+
+def _numbers(pid: int) -> list[str]:
+    """A process's numbers, from the outermost PID namespace inwards."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
 
 
 def _ip(namespace: str, *commands: str) -> None:

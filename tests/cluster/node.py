@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import binaries
 from tests.cluster.controlplane import ADMIN
-from tests.cluster.network import DNS_IPV6, Host, processes
+from tests.cluster.network import DNS_IPV6, Host, first_process, processes
 from tests.cluster.paths import CACHE, HERE, REPO, STATE
 from tests.cluster.run import ClusterError, run, wait_for
 from tests.cluster.setup import Setup
@@ -176,11 +175,8 @@ options = {{ SystemdCgroup = false }}
 
     def _init(self) -> int:
         """The node's first process: in its network, and number 1 of the next PID namespace."""
-        depth = len(_pids_in_namespaces(os.getpid())) + 1
-        for pid in processes(self.host.namespace):
-            numbers = _pids_in_namespaces(pid)
-            if len(numbers) == depth and numbers[-1] == "1":
-                return pid
+        if pid := first_process(self.host.namespace):
+            return pid
         raise ClusterError(f"{self.name} is not up; start the cluster with `make cluster-up`")
 
 
@@ -212,11 +208,3 @@ def _pass_controllers_down(level: Path) -> None:
     if switch.exists():
         for controller in (level / "cgroup.controllers").read_text().split():
             switch.write_text(f"+{controller}")
-
-
-def _pids_in_namespaces(pid: int) -> list[str]:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Network
@@ -15,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from tests.lab.node import PATIENCE, Node, wait_for
+from tests.lab.agent import Agent
+from tests.lab.node import Node, wait_for
 
 PROGRAM = str(Path(sys.executable).with_name("nat64-clat"))
 PREFIX = IPv6Network("64:ff9b:1:c1a7::/96")
@@ -23,18 +21,15 @@ NETNS = "/run/netns"
 PORT = 9466
 
 
-class Clat:
+class Clat(Agent):
     """One agent on one node: its config file, its process, its command line."""
 
+    program = PROGRAM
+
     def __init__(self, node: Node, name: str = "default") -> None:
-        self.node = node
-        self.name = name
-        self._scratch = tempfile.TemporaryDirectory(prefix="clat-lab-")
-        self.scratch = Path(self._scratch.name)
-        self.file = self.scratch / "config.yaml"
-        self.log_file = self.scratch / "agent.log"
+        super().__init__(node, name, PORT)
         self.runtime_data = self.scratch / "runtime"
-        self.process: subprocess.Popen[str] | None = None
+        self.arguments = ["--runtime-data", str(self.runtime_data)]
         self.configure()
         node.run("mkdir", "-p", NETNS)
 
@@ -43,9 +38,7 @@ class Clat:
         config: dict[str, Any] = {"name": self.name, "prefix": "64:ff9b::/96"}
         if prefix:
             config["clat"] = {"prefix": str(prefix)}
-        new = self.file.with_suffix(".new")
-        new.write_text(yaml.safe_dump(config))
-        new.replace(self.file)
+        self.write_config(yaml.safe_dump(config))
 
     def mount(self, pod: Node, name: str) -> None:
         """Mount a pod's network namespace as a runtime does."""
@@ -61,47 +54,6 @@ class Clat:
         self.node.run("umount", f"{NETNS}/{name}")
         self.node.run("rm", f"{NETNS}/{name}")
 
-    def start(self, *wrapper: str) -> None:
-        """Start the agent, under `wrapper` if given, without waiting for it."""
-        with self.log_file.open("a") as log:
-            self.process = self.node.start(
-                *wrapper,
-                PROGRAM,
-                "run",
-                "--config",
-                self.file,
-                "--runtime-data",
-                self.runtime_data,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        """Kill the agent: it can't do anything before it ends."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> None:
-        """Tell the agent to end, as Kubernetes does, and check that it ends well."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(timeout=PATIENCE) == 0, self.log()
-
-    def remove(self) -> str:
-        """Take the CLAT out of all pods."""
-        return self.node.run(PROGRAM, "remove", "--name", self.name)
-
-    def log(self) -> str:
-        """What the agent has logged so far."""
-        return self.log_file.read_text()
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status code and body of an HTTP GET to the agent; code 0 where it doesn't answer."""
-        url = f"http://[::1]:{PORT}/{path}"
-        answer = self.node.run("curl", "-gsS", "-w", "\n%{http_code}", url, check=False)
-        body, _, code = answer.rpartition("\n")
-        return int(code or 0), body
-
     def status(self) -> dict[str, Any]:
         """What /status says."""
         code, body = self.get("status")
@@ -115,7 +67,7 @@ class Clat:
 
     def written(self, name: str) -> dict[str, Any]:
         """What the status file says of one mount, its name and address too."""
-        answer = json.loads(self.node.run(PROGRAM, "status", "--name", self.name))
+        answer = json.loads(self.run("status", "--name", self.name))
         return next((pod for pod in answer["pods"] if pod["netns"] == name), {})
 
     def wait_ready(self) -> None:

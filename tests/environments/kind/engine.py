@@ -6,17 +6,14 @@ ends at the harness's internet, where its names and servers are.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
-import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cluster import network
 from tests.cluster.internet import Internet
-from tests.cluster.network import DNS_IPV4, SERVERS, processes
+from tests.cluster.network import DNS_IPV4, SERVERS
 from tests.cluster.node import detach
 from tests.cluster.paths import CACHE
 from tests.cluster.run import ClusterError, locked, run, say, wait_for
@@ -99,17 +96,7 @@ class Engine:
 
     def stop(self) -> None:
         """End Docker and all that it started; nothing stays but what the cache has."""
-        deadline = time.monotonic() + 30
-        for namespace in (NAMESPACE, INTERNET):
-            while pids := processes(namespace):
-                if time.monotonic() > deadline:
-                    raise ClusterError(f"processes {pids} do not end")
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                time.sleep(0.05)
-            if (Path("/run/netns") / namespace).exists():
-                run(["ip", "netns", "del", namespace])
+        network.end((NAMESPACE, INTERNET))
         wait_for("the cgroups to empty", _cgroups_removed, timeout=20)
         shutil.rmtree(STATE, ignore_errors=True)
 
@@ -133,20 +120,9 @@ class Engine:
 
     def _init(self) -> int:
         """The engine's first process: number 1 of the PID namespace below this one."""
-        depth = len(_numbers(os.getpid())) + 1
-        for pid in processes(NAMESPACE):
-            numbers = _numbers(pid)
-            if len(numbers) == depth and numbers[-1] == "1":
-                return pid
+        if pid := network.first_process(NAMESPACE):
+            return pid
         raise ClusterError("Docker is not up")
-
-
-def _numbers(pid: int) -> list[str]:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
 
 
 def _ip(namespace: str, *words: str) -> None:
