@@ -231,6 +231,16 @@ def test_removal_leaves_nothing(node: Node, agent: Clat) -> None:
     assert agent.remove() == ""
 
 
+def test_removal_for_another_gateway_touches_nothing(node: Node, agent: Clat) -> None:
+    make(node, "pod")
+    agent.wait_pod("pod-0")
+    agent.stop()  # so that nobody repairs
+    before = looks(node, "pod-0")
+    assert agent.run("remove", "--name", "other") == ""
+    assert looks(node, "pod-0") == before
+    assert has_clat(node, "pod-0")
+
+
 def test_the_switch_takes_it_out_and_puts_it_in_again(node: Node, agent: Clat) -> None:
     make(node, "pod")
     agent.wait_pod("pod-0")

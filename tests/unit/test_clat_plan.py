@@ -20,6 +20,7 @@ from nat64_dataplane.clat.plan import (
     Setup,
     adopted_slot,
     decide,
+    is_set_up,
     missing,
 )
 
@@ -98,3 +99,11 @@ def test_a_slot_is_adopted_only_from_both_programs_of_ours() -> None:
     assert adopted_slot(DONE._replace(filters=filters(0)), "default", IDS) is None
     mixed = filters() | {"ingress": filters(6)["ingress"]}
     assert adopted_slot(DONE._replace(filters=mixed), "default", IDS) is None
+
+
+def test_what_another_gateway_has_set_up_is_not_ours_to_remove() -> None:
+    others = DONE._replace(filters=filters(instance="other"))
+    assert not is_set_up(others, "default")
+    assert is_set_up(others, "other")
+    assert is_set_up(DONE._replace(filters=NOTHING.filters), "default")  # half removed already
+    assert not is_set_up(NOTHING, "default")

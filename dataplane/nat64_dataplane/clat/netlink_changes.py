@@ -21,7 +21,16 @@ from nat64_dataplane.clat.netlink_facts import (
     all_filters,
     routing,
 )
-from nat64_dataplane.clat.plan import ADDRESS, DIRECTIONS, Direction, Facts, Filter, Part, Setup
+from nat64_dataplane.clat.plan import (
+    ADDRESS,
+    DIRECTIONS,
+    Direction,
+    Facts,
+    Filter,
+    Part,
+    Setup,
+    is_of_another,
+)
 
 _PRIORITY = 1
 _ONLINK = 4
@@ -66,14 +75,19 @@ def apply(
 def remove(facts: Facts, instance: str) -> None:
     """Take everything out that is ours; what is gone already is no error. Raises OSError."""
     with routing() as ipr:
-        for route in facts.ipv4_routes:
-            with _gone():
-                ipr.route("del", **_default(route.ifindex, route.via, route.mtu))
-        for index, address in facts.addresses:
-            if address == ADDRESS:
-                with _gone():
-                    ipr.addr("del", index=index, address=str(ADDRESS.ip), prefixlen=32)
+        if not is_of_another(facts, instance):
+            _remove_ipv4(ipr, facts)
         _detach_all(ipr, facts, instance)
+
+
+def _remove_ipv4(ipr: IPRoute, facts: Facts) -> None:
+    for route in facts.ipv4_routes:
+        with _gone():
+            ipr.route("del", **_default(route.ifindex, route.via, route.mtu))
+    for index, address in facts.addresses:
+        if address == ADDRESS:
+            with _gone():
+                ipr.addr("del", index=index, address=str(ADDRESS.ip), prefixlen=32)
 
 
 def _detach_all(ipr: IPRoute, facts: Facts, instance: str) -> None:

@@ -136,7 +136,7 @@ def decide(facts: Facts, instance: str) -> Setup | LeftAlone:
     mtu = min(facts.link.mtu, facts.route.mtu or facts.link.mtu)
     if mtu < LOWEST_IPV6_MTU:
         return LeftAlone.LOW_MTU
-    if any(one.instance != instance for of in facts.filters.values() for one in of):
+    if is_of_another(facts, instance):
         return LeftAlone.OTHER_GATEWAY
     return Setup(
         facts.link.ifindex,
@@ -167,7 +167,14 @@ def is_set_up(facts: Facts, instance: str) -> bool:
     """Whether anything of ours is there, so that something may have to be removed."""
     filters = [one for of in facts.filters.values() for one in of]
     filters += [one for _, _, one in facts.strays]
-    return bool(facts.ipv4_routes) or any(one.instance == instance for one in filters)
+    ours = any(one.instance == instance for one in filters)
+    return ours or (bool(facts.ipv4_routes) and not is_of_another(facts, instance))
+
+
+def is_of_another(facts: Facts, instance: str) -> bool:
+    """Whether another gateway's agent has set the pod up. Address and route don't say whose they
+    are: they go with the filters."""
+    return any(one.instance != instance for of in facts.filters.values() for one in of)
 
 
 def adopted_slot(facts: Facts, instance: str, programs: dict[Direction, int]) -> int | None:
