@@ -130,7 +130,7 @@ def test_a_rule_that_denies_the_prefix_denies_literals_and_nothing_else(
     clat: Product, pod: Pod
 ) -> None:
     """What leaves the pod is IPv6 to the CLAT prefix, as the node's filters and policies see it.
-    Which CNI's NetworkPolicy holds is shown by tests/environments.
+    The cluster's own pod network enforces no NetworkPolicy.
     """
     node = clat.cluster.node(NODE)
     rule = ("FORWARD", "-d", Clat().prefix, "-j", "DROP")
