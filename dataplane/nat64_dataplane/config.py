@@ -23,8 +23,22 @@ from nat64_dataplane.config_sections import Advertise, Clat, Limits, Section, Ti
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.special_purpose import NEVER_FORWARDED
+from nat64_dataplane.topology import Role, Topology, Transport, tunnel_interface
 
-__all__ = ["Advertise", "Clat", "Config", "Limits", "Policy", "Pool", "Timeouts", "parse", "render"]
+__all__ = [
+    "Advertise",
+    "Clat",
+    "Config",
+    "Limits",
+    "Policy",
+    "Pool",
+    "Role",
+    "Timeouts",
+    "Topology",
+    "Transport",
+    "parse",
+    "render",
+]
 
 SCHEMA_VERSION = 1
 NODE_ADDRESS = "node"
@@ -150,6 +164,9 @@ class Config(Section, frozen=True, kw_only=True):
     prefix: IPv6Network = pref64.WELL_KNOWN
     clat: Clat | None = None
     """None: pods have no CLAT."""
+    topology: Topology | None = None
+    """None: this node translates for its own pods (topology Node). On a router node what concerns
+    translation (pools, filtering, limits, ...) and `advertise` are not used."""
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1, max_length=MAX_POOLS)] = (Pool(),)
     uplinks: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Interfaces with IPv4; empty means all that IPv4 routes lead to, save those of pods."""
@@ -179,6 +196,8 @@ class Config(Section, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "interface", default_interface(self.name))
         if len(self.interface.encode()) > 15 or set(self.interface) & set("/ \t\n%"):
             raise ValueError(f"interface {self.interface!r} is not a link name: at most 15 bytes")
+        if self.topology and self.interface == tunnel_interface(self.name):
+            raise ValueError(f"interface {self.interface!r} is the name of the tunnel's link")
         pref64.check(self.prefix)
         if self.interface in self.advertise.interfaces:
             raise ValueError(
@@ -201,6 +220,11 @@ class Config(Section, frozen=True, kw_only=True):
     def prefixes(self) -> tuple[IPv6Network, ...]:
         """All that this instance translates: `prefix`, and the CLAT prefix if there is one."""
         return (self.prefix, self.clat.prefix) if self.clat else (self.prefix,)
+
+    @property
+    def is_router(self) -> bool:
+        """Whether this node steers to gateway nodes and translates nothing itself."""
+        return self.topology is not None and self.topology.role is Role.ROUTER
 
     @property
     def content_hash(self) -> str:
@@ -238,6 +262,8 @@ def render(config: Config) -> bytes:
     fields = msgspec.to_builtins(config, enc_hook=_encode)
     if config.clat is None:
         del fields["clat"]
+    if config.topology is None:
+        del fields["topology"]
     if config.advertise == Advertise():
         del fields["advertise"]
     return msgspec.json.encode(fields)

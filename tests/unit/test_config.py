@@ -1,10 +1,10 @@
 import re
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 import msgspec
 import pytest
 
-from nat64_dataplane import config
+from nat64_dataplane import config, topology
 from nat64_dataplane.errors import ConfigError
 
 
@@ -30,6 +30,7 @@ def test_what_is_rendered_reads_back_equal() -> None:
         filtering: AddressDependent
         advertise: {interfaces: [lan0], interval: 200, routeLifetime: 600}
         limits: {sessions: 4096}
+        topology: {role: Gateway, transport: Direct, tunnelPort: 4789, failureThreshold: 2}
         """
     )
     again = config.parse(config.render(parsed))
@@ -40,6 +41,27 @@ def test_what_is_rendered_reads_back_equal() -> None:
 
 def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
     assert len(config.default_interface("a-gateway-with-a-long-name")) <= 15
+
+
+def test_a_config_without_a_topology_is_what_it_was_before_there_were_any() -> None:
+    assert b"topology" not in config.render(config.parse("name: a"))
+    assert not config.parse("name: a").is_router
+    assert config.parse("name: a\ntopology: {role: Router}").is_router
+
+
+@pytest.mark.parametrize("name", ["a", "default", "a-gateway-with-a-long-name"])
+def test_a_tunnel_has_a_link_name_and_an_identifier_that_the_kernel_takes(name: str) -> None:
+    assert len(topology.tunnel_interface(name).encode()) <= 15
+    assert topology.tunnel_interface(name) != config.default_interface(name)
+    assert 0 < topology.tunnel_vni(name) < 1 << 24
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address"),
+    [("64:ff9b::/96", "64:ff9b::c000:8"), ("2001:db8::/64", "2001:db8::c0:0:800:0")],
+)
+def test_probes_go_to_the_dummy_address_under_the_prefix(prefix: str, address: str) -> None:
+    assert topology.probe_address(IPv6Network(prefix)) == IPv6Address(address)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +82,13 @@ def test_a_long_name_still_gives_a_link_name_of_15_bytes() -> None:
         ("name: a\ntimeouts: {udpp: 500}", "udpp"),
         ("name: a\nfiltering: Open", "filtering: .*'Open'"),
         ("name: a\ninterface: a-name-beyond-15-bytes", "at most 15"),
+        ("name: a\ntopology: {}", "topology: .*role"),
+        ("name: a\ntopology: {role: Boss}", "topology.role: .*Boss"),
+        ("name: a\ntopology: {role: Router, transport: 1}", "topology.transport: 1"),
+        ("name: a\ntopology: {role: Router, tunnelPort: 0}", "topology.tunnelPort: 0"),
+        ("name: a\ntopology: {role: Router, probeMilliseconds: 99}", "probeMilliseconds: 99"),
+        ("name: a\ntopology: {role: Router, failureThreshold: 21}", "failureThreshold: 21"),
+        ("name: a\ninterface: n64v-a\ntopology: {role: Router}", "interface 'n64v-a'.*tunnel"),
         ("name: a\nclat: {}", "prefix"),
         ("name: a\nclat: {prefix: 64:ff9b:1::/64}", "clat: prefix 64:ff9b:1::/64.*/64.*/96 only"),
         ("name: a\nclat: {prefix: 64:ff9b::/96}", "clat: prefix.*well-known.*section 3.1"),
