@@ -54,9 +54,13 @@ class Environment:
         """The cluster, up or not."""
         return self.start(self.setup)
 
+    def gateway_object(self, **further: Any) -> dict[str, Any]:
+        """The NAT64Gateway as it is here, with these further fields in its spec."""
+        return {**GATEWAY, "spec": {**GATEWAY["spec"], **self.gateway, **further}}
+
     def product(self, cluster: Cluster) -> Product:
         """The product as it is installed here."""
-        gateway = {**GATEWAY, "spec": {**GATEWAY["spec"], **self.gateway}}
+        gateway = self.gateway_object()
         policy = {**POLICY, "spec": {**POLICY["spec"], **self.policy}}
         return Product(cluster, gateway=gateway, policy=policy, chart=self.chart)
 

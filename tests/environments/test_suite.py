@@ -5,17 +5,21 @@ Most of it are tests of tests/e2e, which run here once more.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 import yaml
 
 from nat64_dataplane import pref64
+from nat64_operator.api.gateway_sections import Clat
 from tests.cluster import Cluster
 from tests.cluster.network import HTTP_IPV4, HTTP_IPV4_OTHER
 from tests.cluster.product import KINDS, NAMESPACE, PREFIX, RELEASE, Pod, Product
 from tests.cluster.run import wait_for
+from tests.e2e.test_clat import CLAT_ADDRESS, ipv4, pod_ips, wait_for_rollout
 from tests.e2e.test_kubectl import (
     Plugin,
     plugin,
@@ -189,35 +193,81 @@ def test_network_policy_allows_and_denies_addresses_under_the_prefix(
         pytest.skip("the pod network enforces no NetworkPolicy")
     cluster = product.cluster
     forbidden = pref64.embed(IPv6Network(PREFIX), IPv4Address(HTTP_IPV4_OTHER))
-    allowed = {"cidr": PREFIX, "except": [f"{forbidden}/128"]}
+    with running_pod(cluster, "restricted", "node2") as pod:
+        wait_for("both servers", lambda: _reaches(pod, IPV4_ONLY) and _reaches(pod, OTHER), 60)
+        with _egress_only_to(pod, PREFIX, but=f"{forbidden}/128"):
+            wait_for("the policy to deny one server", lambda: not _reaches(pod, OTHER), 60)
+            wait_for("the policy to allow the other", lambda: _reaches(pod, IPV4_ONLY), 60)
+            assert not _reaches(pod, OTHER)
+        wait_for("both servers again", lambda: _reaches(pod, OTHER), 60)
+
+
+def test_literals_take_the_clat_while_it_is_on(product: Product, environment: Environment) -> None:
+    """A living pod gets it, NetworkPolicies hold for it, Kubernetes sees no other pod than before,
+    and nothing of it stays; a pod with IPv4 of its own is left as it is.
+    """
+    cluster = product.cluster
+    with running_pod(cluster, "literal", "node2") as pod:
+        before = (pod_ips(pod), ipv4(pod), pod.exec("ip", "-4", "route"))
+        product.apply(environment.gateway_object(clat={"mode": "Pods"}))
+        try:
+            wait_for_rollout(product)
+            if environment.setup.dual_stack:
+                assert (pod_ips(pod), ipv4(pod), pod.exec("ip", "-4", "route")) == before
+            else:
+                _assert_literals_pass(pod)
+                assert pod_ips(pod) == before[0] == pod.addresses(6)
+                if environment.setup.pod_network.enforces_network_policy:
+                    with _egress_only_to(pod, "::/0", but=Clat().prefix):
+                        wait_for("the policy to deny it", lambda: not _reaches(pod, HTTP_IPV4), 60)
+                        wait_for("names to pass", lambda: _reaches(pod, IPV4_ONLY), 60)
+                        assert not _reaches(pod, HTTP_IPV4)
+                    wait_for("the literal again", lambda: _reaches(pod, HTTP_IPV4), 60)
+        finally:
+            product.apply()
+            wait_for_rollout(product)
+        assert (pod_ips(pod), ipv4(pod), pod.exec("ip", "-4", "route")) == before
+        assert "clsact" not in pod.exec("tc", "qdisc", "show")
+        assert cluster.node("node2").run(["find", "/sys/fs/bpf/nat64-clat"], check=False) == ""
+        assert _reaches(pod, IPV4_ONLY)
+
+
+def _assert_literals_pass(pod: Pod) -> None:
+    wait_for("the pod's CLAT", lambda: ipv4(pod) == [CLAT_ADDRESS], 60)
+    wait_for("TCP to a literal", lambda: _reaches(pod, HTTP_IPV4), 60)
+    pod.exec("python3", "-c", _ECHO.replace("AF_INET6", "AF_INET"), HTTP_IPV4, "512")
+    assert " 0% packet loss" in pod.exec("ping", "-4", "-c", "3", "-i", "0.2", HTTP_IPV4)
+
+
+def _reaches(pod: Pod, host: str) -> bool:
+    """Whether HTTP gets there: to a name by IPv6 only."""
+    family = "-6" if host.endswith(".example") else "-4"
+    said = pod.exec("curl", f"{family}sS", "-m", "3", f"http://{host}/policy", check=False)
+    return "path /policy" in said
+
+
+@contextlib.contextmanager
+def _egress_only_to(pod: Pod, cidr: str, *, but: str) -> Iterator[None]:
+    """A NetworkPolicy that lets the pod ask DNS, and connect to what is in a range but this."""
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "prefix"},
+        "metadata": {"name": pod.name},
         "spec": {
-            "podSelector": {"matchLabels": {"policy": "prefix"}},
+            "podSelector": {"matchLabels": {"policy": pod.name}},
             "policyTypes": ["Egress"],
             "egress": [
                 {"ports": [{"port": 53, "protocol": p} for p in ("UDP", "TCP")]},
-                {"to": [{"ipBlock": allowed}]},
+                {"to": [{"ipBlock": {"cidr": cidr, "except": [but]}}]},
             ],
         },
     }
-
-    def reaches(pod: Pod, name: str) -> bool:
-        said = pod.exec("curl", "-6sS", "-m", "3", f"http://{name}/policy", check=False)
-        return "path /policy" in said
-
-    with running_pod(cluster, "restricted", "node2") as pod:
-        wait_for("both servers", lambda: reaches(pod, IPV4_ONLY) and reaches(pod, OTHER), 60)
-        cluster.kubectl("label", "pod", pod.name, "policy=prefix")
-        cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(policy))
-        try:
-            wait_for("the policy to deny one server", lambda: not reaches(pod, OTHER), 60)
-            wait_for("the policy to allow the other", lambda: reaches(pod, IPV4_ONLY), 60)
-        finally:
-            cluster.kubectl("delete", "networkpolicy", "prefix")
-        wait_for("both servers again", lambda: reaches(pod, OTHER), 60)
+    pod.cluster.kubectl("label", "pod", pod.name, f"policy={pod.name}")
+    pod.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(policy))
+    try:
+        yield
+    finally:
+        pod.cluster.kubectl("delete", "networkpolicy", pod.name)
 
 
 def test_uninstalling_removes_every_trace(
