@@ -69,7 +69,7 @@ def run(environment: Environment, expression: str | None = None) -> dict[str, An
     report = REPO / "build" / "environments" / f"{environment.name}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "pytest", "tests/environments/test_suite.py"]
+    argv = [sys.executable, "-m", "pytest", f"tests/environments/{environment.suite}"]
     argv += ["--junitxml", str(report), "--durations=8"]
     argv += ["-k", expression] if expression else []
     say(f"environments: {environment.name}: {environment.says}")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from tests.cluster.setup import Setup
 from tests.environments import beside, layouts
 from tests.environments.calico import Calico
-from tests.environments.cilium import DUAL_STACK, HOST_ROUTING, LEGACY_ROUTING, Cilium
+from tests.environments.cilium import (
+    DUAL_STACK,
+    ENDPOINT_ROUTES,
+    HOST_FIREWALL,
+    HOST_ROUTING,
+    LEGACY_ROUTING,
+    VXLAN,
+    Cilium,
+)
 from tests.environments.environment import Environment
 from tests.environments.kind.cluster import KindCluster
 from tests.environments.kind.engine import docker_version
@@ -43,6 +51,32 @@ _ALL = (
         Setup("cilium", pod_network=Cilium(HOST_ROUTING), kube_proxy=""),
         "Cilium in kube-proxy's place, BPF host routing, BPF masquerade, IPAM `cluster-pool`",
         gateway=_CILIUM,
+        packages=("clang-19",),
+        seconds=900,
+        build_seconds=1200,
+    ),
+    Environment(
+        Setup("cilium-vxlan", pod_network=Cilium(VXLAN), kube_proxy=""),
+        "as `cilium`, pods of other nodes by VXLAN over IPv6",
+        gateway=_CILIUM,
+        packages=("clang-19",),
+        seconds=900,
+        build_seconds=1200,
+    ),
+    Environment(
+        Setup("cilium-endpoint-routes", pod_network=Cilium(ENDPOINT_ROUTES), kube_proxy=""),
+        "as `cilium`, a route for each pod (`endpointRoutes.enabled`)",
+        gateway=_CILIUM,
+        packages=("clang-19",),
+        seconds=900,
+        build_seconds=1200,
+    ),
+    Environment(
+        Setup("cilium-host-firewall", pod_network=Cilium(HOST_FIREWALL), kube_proxy=""),
+        "as `cilium`, with its host firewall and its IPv4 off, which drops all IPv4 of the nodes: "
+        "`doctor` stops there, and `Degraded` says so once pods connect",
+        gateway=_CILIUM,
+        stops=("Cilium's host firewall is on and its IPv4 is off",),
         packages=("clang-19",),
         seconds=900,
         build_seconds=1200,

@@ -64,6 +64,14 @@ HOST_ROUTING: dict[str, Any] = {
     "ipam.operator.clusterPoolIPv6PodCIDRList": f"{{{POD_RANGE}}}",
     "ipam.operator.clusterPoolIPv6MaskSize": 64,
 }
+VXLAN: dict[str, Any] = HOST_ROUTING | {
+    "routingMode": "tunnel",
+    "tunnelProtocol": "vxlan",
+    "underlayProtocol": "ipv6",
+    "autoDirectNodeRoutes": False,
+}
+HOST_FIREWALL: dict[str, Any] = HOST_ROUTING | {"hostFirewall.enabled": True}
+ENDPOINT_ROUTES: dict[str, Any] = HOST_ROUTING | {"endpointRoutes.enabled": True}
 LEGACY_ROUTING: dict[str, Any] = {
     "ipv4.enabled": False,
     "kubeProxyReplacement": False,

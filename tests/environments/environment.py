@@ -28,6 +28,8 @@ class Environment:
     chart: tuple[str, ...] = ()
     # What `doctor` has to warn of here, as parts of its texts; of anything else it must not.
     warnings: tuple[str, ...] = ()
+    # Where the product can't work: what `doctor` has to stop at, as parts of its texts.
+    stops: tuple[str, ...] = ()
     # Debian packages that take part, whose versions the result names.
     packages: tuple[str, ...] = ()
     # What starts it, where that is not the harness.
@@ -43,6 +45,11 @@ class Environment:
     def name(self) -> str:
         """What `ENVIRONMENT=` and its result file are called."""
         return self.setup.name
+
+    @property
+    def suite(self) -> str:
+        """What must hold in it."""
+        return "test_without_replies.py" if self.stops else "test_suite.py"
 
     def needs(self) -> int:
         """Seconds in which it is surely done, with what is in the cache now."""

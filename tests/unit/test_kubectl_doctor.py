@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from nat64_operator.kubectl import doctor, doctor_coredns, doctor_node, doctor_overlap
+from nat64_operator.kubectl import (
+    cluster_dns,
+    doctor,
+    doctor_coredns,
+    doctor_node,
+    doctor_overlap,
+)
 from nat64_operator.kubectl.agents import Agent, Report, parse
 from nat64_operator.kubectl.checks import Result
 from nat64_operator.kubectl.output import Paint
@@ -313,6 +319,25 @@ def test_a_broken_cluster_is_not(changes: dict[str, Any], says: str) -> None:
     sections = doctor.judge(facts(**changes))
     assert not doctor.is_well(sections)
     assert says in " ".join(doctor.text(sections, Paint(False)).split())
+
+
+def test_a_clusters_dns_that_is_not_found_is_said_to_be_unasked() -> None:
+    found = doctor.plain(doctor.judge(facts(probe=None)))
+    [check] = [check for check in found if check["name"] == "synthesis"]
+    assert check["result"] == "note"
+    assert "the cluster's DNS isn't known" in check["text"]
+
+
+def dns_service(label: str, address: str, port: int = 53) -> dict[str, Any]:
+    spec = {"clusterIP": address, "ports": [{"port": port, "protocol": "UDP"}]}
+    return {"metadata": {"labels": {"k8s-app": label}}, "spec": spec}
+
+
+def test_the_clusters_dns_is_an_installers_service_or_that_of_coredns_chart() -> None:
+    chart = [dns_service("coredns", "fd00::9", 9153), dns_service("coredns", "fd00::b")]
+    assert cluster_dns.address(chart) == "fd00::b"
+    assert cluster_dns.address([*chart, dns_service("kube-dns", "fd00::a")]) == "fd00::a"
+    assert cluster_dns.address([dns_service("kube-dns", "None")]) == ""
 
 
 IMPORTS = COREFILE.format(upstreams="/etc/resolv.conf\n    import custom/*.override")

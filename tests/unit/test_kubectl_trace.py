@@ -204,9 +204,17 @@ def test_a_name_with_ipv6_of_its_own_is_no_matter_of_nat64() -> None:
 
 
 def test_a_pod_that_does_not_ask_the_clusters_dns() -> None:
+    pod = {**POD, "spec": {**POD["spec"], "dnsPolicy": "Default"}}
+    last = end(trace.judge(facts(*dns([], []), server="", pod=pod)))
+    assert last is not None
+    assert "dnsPolicy Default" in last.text
+
+
+def test_a_clusters_dns_that_is_not_found_is_no_fault_of_the_pods() -> None:
     last = end(trace.judge(facts(*dns([], []), server="")))
     assert last is not None
-    assert "dnsPolicy" in last.text
+    assert "the cluster's DNS isn't known" in last.text
+    assert "--dns-server" in last.remedy
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from nat64_operator.kubectl import agents, doctor, facts, redact, status
+from nat64_operator.kubectl import agents, cluster_dns, doctor, facts, redact, status
 from nat64_operator.kubectl.cluster import Cluster
 from nat64_operator.kubectl.exec_output import ClusterError, Json
 from nat64_operator.kubectl.output import Paint, to_json
@@ -135,16 +135,16 @@ def _objects(bundle: Bundle, cluster: Cluster, namespace: str) -> None:
         "objects/nodes.yaml", lambda: _yaml(map(_node, cluster.items("/api/v1/nodes"))), known=True
     )
     bundle.add("objects/events.yaml", lambda: _yaml(_events(cluster, namespace)))
-    dns = f"/api/v1/namespaces/{facts.DNS_NAMESPACE}"
+    dns = f"/api/v1/namespaces/{cluster_dns.NAMESPACE}"
     bundle.add("objects/coredns-configmaps.yaml", lambda: _yaml(_corefiles(cluster)), known=True)
     bundle.add(
         "objects/coredns-services.yaml",
-        lambda: _yaml(cluster.items(f"{dns}/services", labelSelector=facts.DNS_SELECTOR)),
+        lambda: _yaml(cluster.items(f"{dns}/services", labelSelector=cluster_dns.SELECTOR)),
         known=True,
     )
     bundle.add(
         "objects/coredns-pods.yaml",
-        lambda: _yaml(cluster.items(f"{dns}/pods", labelSelector=facts.DNS_SELECTOR)),
+        lambda: _yaml(cluster.items(f"{dns}/pods", labelSelector=cluster_dns.SELECTOR)),
     )
     bundle.add("version.json", lambda: to_json(cluster.get("/version")))
 
@@ -178,7 +178,7 @@ def _corefiles(cluster: Cluster) -> Iterator[Json]:
     places = {("kube-system", "coredns"), ("kube-system", "coredns-custom")}
     for policy in facts.some(partial(facts.policies, cluster)):
         dns = policy["spec"].get("coreDNS") or {}
-        where = dns.get("namespace") or facts.DNS_NAMESPACE
+        where = dns.get("namespace") or cluster_dns.NAMESPACE
         places |= {(where, dns[k]) for k in ("configMapName", "customConfigMapName") if k in dns}
     for where, name in sorted(places):
         try:
@@ -230,7 +230,7 @@ def _conclusions(
 
 def _logs(bundle: Bundle, cluster: Cluster, namespace: str) -> None:
     places = [(namespace, selector) for selector in SELECTORS]
-    places.append((facts.DNS_NAMESPACE, facts.DNS_SELECTOR))
+    places.append((cluster_dns.NAMESPACE, cluster_dns.SELECTOR))
     for where, selector in places:
         try:
             pods = cluster.items(f"/api/v1/namespaces/{where}/pods", labelSelector=selector)

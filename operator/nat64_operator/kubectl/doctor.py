@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from nat64_operator.kubectl import clat, doctor_coredns, doctor_node, doctor_overlap
+from nat64_operator.kubectl import clat, cluster_dns, doctor_coredns, doctor_node, doctor_overlap
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Result, Step, note, ok, render, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -158,6 +158,12 @@ def _coredns(facts: Facts) -> Iterator[Step]:
             yield from doctor_coredns.judge(policy, gateway.get("status") or {}, facts.corefiles)
     if facts.probe is not None:
         yield synthesis(facts.probe, {doctor_coredns.place_of(policy) for policy in facts.policies})
+    elif facts.policies and not all(report.error for report in facts.inspections):
+        yield note(
+            "synthesis",
+            f"not asked for {PROBE_NAME}: {cluster_dns.UNKNOWN}",
+            "look at the Service of the DNS that pods ask",
+        )
 
 
 def synthesis(report: Report, places: Iterable[tuple[str, str]]) -> Step:
@@ -171,7 +177,7 @@ def synthesis(report: Report, places: Iterable[tuple[str, str]]) -> Step:
         return stop(
             "synthesis",
             f"the cluster's DNS {six['server']} does not answer {node}: {six['error']}",
-            f"`kubectl -n {namespace} get pods -l k8s-app=kube-dns`",
+            cluster_dns.list_pods(namespace),
         )
     if six["addresses"]:
         found = ", ".join(sorted(six["addresses"], key=ip_address))

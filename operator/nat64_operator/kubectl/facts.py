@@ -9,7 +9,14 @@ from typing import NamedTuple, TypeVar
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.meta import API_VERSION
-from nat64_operator.kubectl import agents, doctor, doctor_coredns, network_policies, trace
+from nat64_operator.kubectl import (
+    agents,
+    cluster_dns,
+    doctor,
+    doctor_coredns,
+    network_policies,
+    trace,
+)
 from nat64_operator.kubectl import clat as trace_clat
 from nat64_operator.kubectl.agents import DNS64, Agent, Report
 from nat64_operator.kubectl.cluster import Cluster
@@ -20,7 +27,6 @@ T = TypeVar("T")
 GATEWAYS = f"/apis/{API_VERSION}/{gateway_api.PLURAL}"
 POLICIES = f"/apis/{API_VERSION}/{policy_api.PLURAL}"
 CILIUM_CONFIG = "/api/v1/namespaces/kube-system/configmaps/cilium-config"
-DNS_NAMESPACE, DNS_SELECTOR = "kube-system", "k8s-app=kube-dns"
 _NODES_DNS = {"Default", "None"}
 """DNS policies of pods that don't ask the cluster's DNS."""
 
@@ -62,11 +68,12 @@ def pods(cluster: Cluster, node: str = "") -> list[Json]:
     return some(lambda: cluster.items("/api/v1/pods", **query))
 
 
-def cluster_dns(cluster: Cluster) -> str:
+def dns_address(cluster: Cluster) -> str:
     """The address of the cluster's DNS; empty if it is unknown."""
-    path = f"/api/v1/namespaces/{DNS_NAMESPACE}/services"
-    services = some(lambda: cluster.items(path, labelSelector=DNS_SELECTOR))
-    return next((str(s["spec"]["clusterIP"]) for s in services), "")
+    path = f"/api/v1/namespaces/{cluster_dns.NAMESPACE}/services"
+    return cluster_dns.address(
+        some(lambda: cluster.items(path, labelSelector=cluster_dns.SELECTOR))
+    )
 
 
 def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
@@ -192,7 +199,7 @@ def _server_of(cluster: Cluster, found: Json) -> str:
         return str(given[0])
     if kind in _NODES_DNS or (kind == "ClusterFirst" and spec.get("hostNetwork")):
         return ""
-    return cluster_dns(cluster)
+    return dns_address(cluster)
 
 
 def _clat_report(cluster: Cluster, namespace: str, found: Json, target: Target) -> Report | None:
@@ -246,7 +253,7 @@ def _explained(cluster: Cluster, report: Report | None, host: str, found: Json) 
 
 
 def _probe(cluster: Cluster, found: list[Agent]) -> Report | None:
-    server = cluster_dns(cluster)
+    server = dns_address(cluster)
     if not found or not server:
         return None
     argv = ("trace", "--names-only", "--client", "::1", "--host", doctor.PROBE_NAME)

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
 from nat64_dataplane import pref64
-from nat64_operator.kubectl import clat, network_policies, trace_egress
+from nat64_operator.kubectl import clat, cluster_dns, network_policies, trace_egress
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -141,6 +141,23 @@ def _translator(facts: Facts) -> Step:
     return ok("translator", f"{found['name']} translates {found['prefix']} on {node}")
 
 
+def _unasked(facts: Facts) -> Step:
+    spec = facts.pod["spec"]
+    policy = spec.get("dnsPolicy", "ClusterFirst")
+    if policy == "ClusterFirstWithHostNet" or (
+        policy == "ClusterFirst" and not spec.get("hostNetwork")
+    ):
+        return stop(
+            "DNS", cluster_dns.UNKNOWN, "name the resolver that pods ask: --dns-server ADDRESS"
+        )
+    return stop(
+        "DNS",
+        f"the pod does not ask the cluster's DNS (dnsPolicy {policy}), so nothing is synthesized "
+        "for it",
+        "dnsPolicy ClusterFirst (ClusterFirstWithHostNet on the host network)",
+    )
+
+
 def _names(facts: Facts, found: dict[str, Any]) -> Step:
     address, prefix = literal(facts.host), IPv6Network(found["prefix"])
     if isinstance(address, IPv4Address):
@@ -150,19 +167,13 @@ def _names(facts: Facts, found: dict[str, Any]) -> Step:
         return ok("DNS", f"{address} is an address: no name is resolved")
     dns = found["dns"]
     if not facts.server or dns is None:
-        return stop(
-            "DNS",
-            "the pod does not ask the cluster's DNS (dnsPolicy "
-            f"{facts.pod['spec'].get('dnsPolicy', 'ClusterFirst')}), so nothing is synthesized "
-            "for it",
-            "dnsPolicy ClusterFirst (ClusterFirstWithHostNet on the host network)",
-        )
+        return _unasked(facts)
     six, four = dns["AAAA"], dns["A"]
     if six["error"]:
         return stop(
             "DNS",
             f"the cluster's DNS {facts.server} does not answer: {six['error']}",
-            "`kubectl -n kube-system get pods -l k8s-app=kube-dns`",
+            cluster_dns.list_pods(),
         )
     ours = [a for a in six["addresses"] if IPv6Address(a) in prefix]
     if ours:

@@ -1,0 +1,47 @@
+"""What must hold where nothing on the nodes lets IPv4 back in: whoever looks is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.cluster.product import Product
+from tests.cluster.run import wait_for
+from tests.e2e.test_kubectl import Plugin, plugin
+from tests.e2e.test_product import SERVER, running_pod
+from tests.environments.environment import Environment
+from tests.environments.test_suite import test_uninstalling_removes_every_trace
+
+pytestmark = pytest.mark.cluster
+
+# What tests/e2e and the suite lend; the last test takes the product away.
+__all__ = ["plugin", "test_uninstalling_removes_every_trace"]
+
+# More connections than the agent takes for bad luck, none of which is waited for.
+_CONNECT = """
+import socket, sys
+for port in range(40):
+    tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    tcp.setblocking(False)
+    tcp.connect_ex((sys.argv[1], 9000 + port))
+"""
+
+
+def test_doctor_stops_at_what_is_wrong_here(plugin: Plugin, environment: Environment) -> None:
+    found = plugin.json("doctor")
+    assert plugin.code != 0
+    stops = " ".join(check["text"] for check in found if check["result"] == "stop")
+    assert [part for part in environment.stops if part not in stops] == []
+
+
+def test_degraded_says_that_no_connection_is_answered(product: Product, cluster: Cluster) -> None:
+    def said() -> bool:
+        found = json.loads(cluster.kubectl("get", "nat64gateway/default", "-o", "json"))
+        [degraded] = [c for c in found["status"]["conditions"] if c["type"] == "Degraded"]
+        return bool(degraded["status"] == "True" and "NoReplies on node2" in degraded["message"])
+
+    with running_pod(cluster, "unheard", "node2") as pod:
+        pod.exec("python3", "-c", _CONNECT, SERVER)
+        wait_for("Degraded to say so", said, timeout=180, every=1)
