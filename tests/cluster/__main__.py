@@ -5,6 +5,8 @@ import os
 import sys
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.joining import join, leave
+from tests.cluster.network import NODE3
 from tests.cluster.run import ClusterError
 
 
@@ -13,11 +15,13 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start the cluster, unless it runs")
     up.add_argument("--audit", action="store_true", help="have the API server keep an audit log")
+    commands.add_parser("join", help="have the node without IPv4, node3, join it")
+    commands.add_parser("leave", help="take node3 away again")
     commands.add_parser("down", help="stop it and leave nothing behind")
     commands.add_parser("status", help="say what runs")
     commands.add_parser("images", help="build the product's images and import them")
     shell = commands.add_parser("shell", help="a shell, or one command, on a node or `internet`")
-    shell.add_argument("node", choices=["node1", "node2", "internet"])
+    shell.add_argument("node", choices=["node1", "node2", "node3", "internet"])
     shell.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     for name in ("kubectl", "helm"):
         client = commands.add_parser(name, help=f"run {name} as the administrator", add_help=False)
@@ -28,6 +32,10 @@ def main() -> int:
     match given.command:
         case "up":
             cluster.up(audit=given.audit)
+        case "join":
+            join(cluster, NODE3)
+        case "leave":
+            leave(cluster, NODE3)
         case "down":
             cluster.down()
         case "status":

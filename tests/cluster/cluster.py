@@ -1,4 +1,6 @@
-"""The whole cluster: two nodes, a control plane on the first, and an IPv4 internet beside them."""
+"""The whole cluster: two nodes, a control plane on the first, and an IPv4 internet beside them; a
+third node, without IPv4, may join.
+"""
 
 import json
 import os
@@ -18,7 +20,7 @@ from tests.cluster.controlplane import (
     issue_for_api_server,
 )
 from tests.cluster.internet import Internet
-from tests.cluster.network import HOSTS, NODE1
+from tests.cluster.network import HOSTS, JOINING, NODE1
 from tests.cluster.node import Node, remove_cgroups
 from tests.cluster.paths import CACHE, STATE
 from tests.cluster.pki import Authority
@@ -47,10 +49,17 @@ class Cluster:
 
     def __init__(self, setup: Setup | None = None) -> None:
         self.setup = setup or Setup()
-        self.nodes = tuple(Node(host) for host in HOSTS)
+        self._nodes = tuple(Node(host) for host in HOSTS)
+        self._joining = tuple(Node(host) for host in JOINING)
         self.internet = Internet()
         self.kubeconfig = STATE / "pki" / f"{ADMIN}.kubeconfig"
         self.audit_log = STATE / "audit.log"
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The two that are started with the cluster, and what has joined."""
+        there = network.existing()
+        return (*self._nodes, *(n for n in self._joining if n.host.namespace in there))
 
     def node(self, name: str) -> Node:
         for node in self.nodes:
@@ -110,14 +119,14 @@ class Cluster:
         say("cluster: down")
 
     def load_images(self) -> None:
-        """Build the product's images and import them into both nodes."""
+        """Build the product's images and import them into all nodes."""
         archives = images.ensure(images.PRODUCT)
         _together(partial(images.load, node, archives) for node in self.nodes)
-        say("cluster: both nodes have " + " and ".join(image.name for image in archives))
+        say("cluster: all nodes have " + " and ".join(image.name for image in archives))
 
     def problems(self) -> list[str]:
         """What keeps the cluster from being usable; empty when it is."""
-        if network.existing() != list(network.NAMESPACES):
+        if not self._is_up():
             return ["it is not up"]
         if ended := [log for node in self.nodes for log in node.ended()]:
             return [f"a program has ended: see {log}" for log in ended]
@@ -141,7 +150,7 @@ class Cluster:
         """What runs, for a person."""
         problems = self.problems()
         lines = ["cluster: " + ("healthy" if not problems else "; ".join(problems))]
-        if network.existing() == list(network.NAMESPACES):
+        if self._is_up():
             for what in (("nodes", "-o", "wide"), ("pods", "-A", "-o", "wide")):
                 lines.append(self.kubectl("get", *what, check=False))
             lines.append(f"kubeconfig {self.kubeconfig}\nlogs       {STATE}/*/logs")
@@ -156,10 +165,7 @@ class Cluster:
         issue_for_api_server(authority, NODE1.ipv6)
         authority.kubeconfig(ADMIN, API)
         for node in self.nodes:
-            node.boot()
-            for change in self.setup.on_node:
-                change(node)
-            authority.issue(node.name, f"system:node:{node.name}", "system:nodes")
+            self.boot(node, authority)
         for component in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
             authority.issue(component, f"system:{component}")
         self.internet.start()
@@ -167,7 +173,7 @@ class Cluster:
         self._start_api_server(authority, audit=audit)
         _together(
             [
-                *(partial(self._start_runtime, node, archives) for node in self.nodes),
+                *(partial(self.start_runtime, node, archives) for node in self.nodes),
                 lambda: wait_for("the API server", self._api_is_ready, timeout=60),
             ]
         )
@@ -175,18 +181,17 @@ class Cluster:
         self._start_controllers(authority)
         self.setup.pod_network.prepare(self)
         for node in self.nodes:
-            config = authority.kubeconfig(node.name, API)
-            node.start_kubelet(self.setup, config, authority.certificate("ca"))
-            node.start_kube_proxy(self.setup, authority.kubeconfig("kube-proxy", API))
-        self._connect_pods()
+            self.start_kubelet(node, authority)
+        self.setup.pod_network.connect(self, self.pod_ranges())
         say("cluster: CoreDNS")
         self.kubectl("apply", "-f", "-", input=self.setup.coredns_objects())
         self.kubectl("label", "node", NODE1.name, "node-role.kubernetes.io/control-plane=")
         for extend in self.setup.on_cluster:
             extend(self)
-        self._wait_ready()
+        self.wait_ready()
 
-    def _wait_ready(self) -> None:
+    def wait_ready(self) -> None:
+        """Wait until nothing keeps the cluster from being usable."""
         try:
             wait_for("the cluster to be ready", lambda: not self.problems(), timeout=90, every=0.5)
         except ClusterError as error:
@@ -222,12 +227,29 @@ class Cluster:
             config = f"--kubeconfig={authority.kubeconfig(name, API)}"
             first.start(name, [program, config, "--leader-elect=false", *flags])
 
-    def _start_runtime(self, node: Node, archives: dict[images.Image, Path]) -> None:
+    def start_runtime(self, node: Node, archives: dict[images.Image, Path]) -> None:
+        """Start a node's containerd, and import images."""
         node.start_containerd()
         images.load(node, archives)
 
-    def _connect_pods(self) -> None:
-        """Wait for the nodes' pod ranges, then have the pod network connect pods."""
+    def boot(self, node: Node, authority: Authority) -> None:
+        """Boot a node and give it its name's certificate."""
+        node.boot()
+        for change in self.setup.on_node:
+            change(node)
+        authority.issue(node.name, f"system:node:{node.name}", "system:nodes")
+
+    def start_kubelet(self, node: Node, authority: Authority) -> None:
+        """Start a node's kubelet, and kube-proxy where the cluster has one."""
+        config = authority.kubeconfig(node.name, API)
+        node.start_kubelet(self.setup, config, authority.certificate("ca"))
+        node.start_kube_proxy(self.setup, authority.kubeconfig("kube-proxy", API))
+
+    def _is_up(self) -> bool:
+        return set(network.existing()) >= set(network.NAMESPACES)
+
+    def pod_ranges(self) -> dict[Node, list[str]]:
+        """Each node's pod ranges, once the controller manager has given them."""
         path = "jsonpath={.spec.podCIDRs[*]}"
         ranges: dict[Node, list[str]] = {}
 
@@ -239,7 +261,7 @@ class Cluster:
             return all(ranges.values())
 
         wait_for("the nodes to register", all_known, timeout=60)
-        self.setup.pod_network.connect(self, ranges)
+        return ranges
 
     def _clean(self) -> None:
         """Remove whatever there is of a cluster, whole or in pieces."""

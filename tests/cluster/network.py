@@ -1,4 +1,5 @@
-"""Three network namespaces: two nodes and the internet, which is also the nodes' router.
+"""Network namespaces: two nodes, the internet, which is also the nodes' router, and a further node
+without IPv4 that joins where a test wants one.
 
 Links are made inside them only. The machine's own namespace gets no link and no route, so nothing
 that happens in the cluster can leave the machine. Addresses are from the documentation ranges
@@ -30,6 +31,7 @@ class Host:
 
     name: str
     ipv4: str
+    """Empty where the node has none."""
     ipv6: str
 
     @property
@@ -41,12 +43,14 @@ NODE1 = Host("node1", "192.0.2.11", "2001:db8:1::11")
 NODE2 = Host("node2", "192.0.2.12", "2001:db8:1::12")
 HOSTS = (NODE1, NODE2)
 NAMESPACES = (INTERNET, *(host.namespace for host in HOSTS))
+# Neither started nor missed with the others: `Cluster.join` starts it.
+NODE3 = Host("node3", "", "2001:db8:1::13")
+JOINING = (NODE3,)
 
 
 def create() -> None:
     """Make the namespaces and the one segment that joins them."""
-    for namespace in NAMESPACES:
-        run(["ip", "netns", "add", namespace])
+    run(["ip", "netns", "add", INTERNET])
     _ip(
         INTERNET,
         "link add lan type bridge",
@@ -60,27 +64,37 @@ def create() -> None:
     _sysctl(INTERNET, "ipv4/ip_forward", "1")
     _sysctl(INTERNET, "ipv6/conf/all/forwarding", "1")
     for host in HOSTS:
-        _ip(host.namespace, f"link add eth0 type veth peer name {host.name} netns {INTERNET}")
-        _ip(INTERNET, f"link set {host.name} master lan up")
+        connect(host)
+
+
+def connect(host: Host) -> None:
+    """Make a node's namespace, and its link to the segment."""
+    run(["ip", "netns", "add", host.namespace])
+    _ip(host.namespace, f"link add eth0 type veth peer name {host.name} netns {INTERNET}")
+    _ip(INTERNET, f"link set {host.name} master lan up")
+    _ip(
+        host.namespace,
+        "link set lo up",
+        "link set eth0 up",
+        f"addr add {host.ipv6}/64 dev eth0 nodad",
+        f"route add default via {ROUTER_IPV6}",
+    )
+    if host.ipv4:
         _ip(
             host.namespace,
-            "link set lo up",
-            "link set eth0 up",
             f"addr add {host.ipv4}/24 dev eth0",
-            f"addr add {host.ipv6}/64 dev eth0 nodad",
             f"route add default via {ROUTER_IPV4}",
-            f"route add default via {ROUTER_IPV6}",
         )
-        for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            _sysctl(host.namespace, family, "1")
+    for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        _sysctl(host.namespace, family, "1")
 
 
-def route_pods(ranges: dict[Host, list[str]], namespaces: tuple[str, ...] = NAMESPACES) -> None:
+def route_pods(ranges: dict[Host, list[str]], namespaces: tuple[str, ...] | None = None) -> None:
     """Tell everyone behind which node each pod range is, as a cloud or a routing CNI would; where
     a CNI tells the nodes by itself, only the internet's namespace is told.
     """
     for owner, subnets in ranges.items():
-        for namespace in namespaces:
+        for namespace in existing() if namespaces is None else namespaces:
             if namespace != owner.namespace:
                 for pods in subnets:
                     gateway = owner.ipv6 if ":" in pods else owner.ipv4
@@ -121,9 +135,21 @@ def end(namespaces: Sequence[str]) -> None:
             run(["ip", "netns", "del", namespace])
 
 
+def unroute_pods(ranges: list[str]) -> None:
+    """Have everyone forget a node's pod ranges."""
+    for namespace in existing():
+        for pods in ranges:
+            run(["ip", "-n", namespace, "route", "del", pods], check=False)
+
+
 def existing() -> list[str]:
     """Those of our namespaces that there are."""
-    return [namespace for namespace in NAMESPACES if (Path("/run/netns") / namespace).exists()]
+    further = (host.namespace for host in JOINING)
+    return [
+        namespace
+        for namespace in (*NAMESPACES, *further)
+        if (Path("/run/netns") / namespace).exists()
+    ]
 
 
 def _numbers(pid: int) -> list[str]:

@@ -136,7 +136,8 @@ options = {{ SystemdCgroup = false }}
             "shutdownGracePeriod": "0s",
         }
         self.write("/var/lib/kubelet/config.yaml", json.dumps(config, indent=1))
-        addresses = self.host.ipv6 + (f",{self.host.ipv4}" if setup.dual_stack else "")
+        further = f",{self.host.ipv4}" if setup.dual_stack and self.host.ipv4 else ""
+        addresses = self.host.ipv6 + further
         self.start(
             "kubelet",
             [
@@ -186,10 +187,12 @@ def detach(argv: Sequence[str], log: Path) -> None:
     run(["sh", "-c", script, "detach", str(log), *argv])
 
 
-def remove_cgroups() -> None:
-    """Remove what the kubelets made; only works once nothing runs in there any more."""
+def remove_cgroups(node: str = "") -> None:
+    """Remove what the kubelets made, or that of one node; only works once nothing runs in there
+    any more.
+    """
     for hierarchy in _cgroup_hierarchies():
-        top = hierarchy / CGROUP
+        top = hierarchy / CGROUP / node
         for folder in sorted([top, *top.rglob("*/")], reverse=True) if top.exists() else []:
             folder.rmdir()
 

@@ -6,6 +6,7 @@ as kubeadm does it, so that RBAC and the Node authorizer are exercised as in a r
 
 import json
 from pathlib import Path
+from typing import Self
 
 from tests.cluster.run import run
 
@@ -35,6 +36,13 @@ class Authority:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._make("ca", "/CN=nat64-cluster-ca", "CA:TRUE", _AUTHORITY, [])
+
+    @classmethod
+    def opened(cls, folder: Path) -> Self:
+        """The authority that was made in a folder before."""
+        authority = cls.__new__(cls)
+        authority.folder = folder
+        return authority
 
     def certificate(self, name: str) -> Path:
         return self.folder / f"{name}.crt"

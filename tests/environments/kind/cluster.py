@@ -104,7 +104,7 @@ class KindCluster(Cluster):
         say("kind: kind create cluster --config kind-config.yaml")
         config = str(REPO / "kind-config.yaml")
         self._kind("create", "cluster", "--config", config, "--image", name, "--wait", "120s")
-        self.nodes = tuple(self._node(name) for name in _NODES.values())
+        self._nodes = tuple(self._node(name) for name in _NODES.values())
 
     def _node(self, name: str) -> KindNode:
         path = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}"
