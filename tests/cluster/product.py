@@ -17,6 +17,8 @@ RELEASE = "nat64-operator"
 # A local-use prefix (RFC 8215): the harness's internet lives on documentation addresses, which
 # the well-known prefix must not stand for.
 PREFIX = "64:ff9b:1::/96"
+# Of both roles.
+_AGENTS = "app.kubernetes.io/component in (dataplane,router)"
 KINDS = ("nat64gateways.nat64-operator.io", "dns64policies.nat64-operator.io")
 
 GATEWAY: dict[str, Any] = {
@@ -96,7 +98,7 @@ class Product:
         """The name of the agent pod on a node."""
         path = "jsonpath={.items[*].metadata.name}"
         where = f"--field-selector=spec.nodeName={self.cluster.node(node).name}"
-        what = ("get", "pods", "-l", "app.kubernetes.io/component=dataplane", where, "-o", path)
+        what = ("get", "pods", "-l", _AGENTS, where, "-o", path)
         names = self.cluster.kubectl("-n", NAMESPACE, *what).split()
         if len(names) != 1:
             raise ClusterError(f"{node} has {len(names)} agents, not one: {names}")
