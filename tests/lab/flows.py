@@ -1,8 +1,9 @@
 """Live flows for a lab's pod, which notice every lost byte and datagram.
 
-`python -m tests.lab.flows tcp|udp HOST PORT PATIENCE` runs until a line comes on standard input,
-then prints what it saw. TCP sends numbered blocks to an echo server and checks the answers; it
-gives up when nothing has come for PATIENCE seconds. UDP sends a numbered datagram every 5 ms.
+`python -m tests.lab.flows tcp|udp HOST PORT PATIENCE SOURCE` runs until a line comes on standard
+input, then prints what it saw; an empty SOURCE leaves the choice to the kernel. TCP sends numbered
+blocks to an echo server and checks the answers; it gives up when nothing has come for PATIENCE
+seconds. UDP sends a numbered datagram every 5 ms.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ class Flow:
     """A flow that runs on a node in the background. `patience` is TCP's, in seconds."""
 
     def __init__(
-        self, node: Node, kind: str, host: str = str(SERVER), patience: float = PATIENCE
+        self,
+        node: Node,
+        kind: str,
+        host: str = str(SERVER),
+        patience: float = PATIENCE,
+        source: str = "",
     ) -> None:
         self.kind = kind
         self._process = node.start(
@@ -39,6 +45,7 @@ class Flow:
             host,
             str(ECHO_PORT),
             str(patience),
+            source,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -62,8 +69,10 @@ class Flow:
         time.sleep(0.3)
 
 
-def _tcp(host: str, port: int, patience: float, stopped: threading.Event) -> dict[str, Any]:
-    connection = socket.create_connection((host, port), timeout=PATIENCE)
+def _tcp(
+    host: str, port: int, patience: float, source: str, stopped: threading.Event
+) -> dict[str, Any]:
+    connection = socket.create_connection((host, port), PATIENCE, (source, 0) if source else None)
     connection.settimeout(patience)
     print("running", flush=True)
     blocks, stall, error = 0, 0.0, ""
@@ -87,8 +96,10 @@ def _tcp(host: str, port: int, patience: float, stopped: threading.Event) -> dic
     return {"blocks": blocks, "stall": round(stall, 3), "error": error}
 
 
-def _udp(host: str, port: int, _: float, stopped: threading.Event) -> dict[str, Any]:
+def _udp(host: str, port: int, _: float, source: str, stopped: threading.Event) -> dict[str, Any]:
     connection = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    if source:
+        connection.bind((source, 0))
     connection.connect((host, port))
     connection.setblocking(False)
     print("running", flush=True)
@@ -120,7 +131,7 @@ def _udp(host: str, port: int, _: float, stopped: threading.Event) -> dict[str, 
 
 
 def main() -> None:
-    kind, host, port, patience = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    kind, host, port, patience, source = sys.argv[1:]
     stopped = threading.Event()
 
     def wait() -> None:
@@ -129,7 +140,7 @@ def main() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     run = _tcp if kind == "tcp" else _udp
-    print(json.dumps(run(host, port, patience, stopped)), flush=True)
+    print(json.dumps(run(host, int(port), float(patience), source, stopped)), flush=True)
 
 
 def start_all(node: Node, host: str = str(SERVER), patience: float = PATIENCE) -> list[Flow]:
