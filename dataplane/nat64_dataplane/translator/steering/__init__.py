@@ -1,0 +1,1 @@
+"""Router nodes: which gateway nodes serve, and which clients go to which."""
