@@ -83,8 +83,30 @@
 	X(dropped_too_big)                                                                         \
 	X(dropped_internal)
 
+/* Both kinds once more, of the Gateway topology. New names come last: see counters.read in Python.
+ */
+#define TOPOLOGY_EVENT_COUNTERS(X)                                                                 \
+	X(steered)                                                                                 \
+	X(returned)                                                                                \
+	X(clients_assigned)                                                                        \
+	X(probes_sent)                                                                             \
+	X(probes_answered)
+
+#define TOPOLOGY_STOP_COUNTERS(X)                                                                  \
+	X(dropped_no_gateway)                                                                      \
+	X(dropped_gateway_not_on_link)                                                             \
+	X(dropped_no_router)                                                                       \
+	X(dropped_tunnel_not_member)                                                               \
+	X(dropped_tunnel_source_of_another)                                                        \
+	X(dropped_tunnel_source)                                                                   \
+	X(dropped_tunnel_destination)
+
 #define COUNTER_NAME(name) COUNT_##name,
-enum counter { EVENT_COUNTERS(COUNTER_NAME) STOP_COUNTERS(COUNTER_NAME) COUNTER_COUNT };
+enum counter {
+	EVENT_COUNTERS(COUNTER_NAME) STOP_COUNTERS(COUNTER_NAME)
+		TOPOLOGY_EVENT_COUNTERS(COUNTER_NAME) TOPOLOGY_STOP_COUNTERS(COUNTER_NAME)
+			COUNTER_COUNT
+};
 #undef COUNTER_NAME
 
 struct counters {

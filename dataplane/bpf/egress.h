@@ -6,6 +6,7 @@
 #include "icmp_6to4.h"
 #include "mss.h"
 #include "open.h"
+#include "probe.h"
 #include "refragment.h"
 #include "respond_tcp.h"
 #include "send.h"
@@ -176,6 +177,10 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	if (!stop) {
 		here->value[DIR_6TO4][COUNT_translated]++;
 		return send_ipv4(skb, config, &p, here);
+	}
+	if (config && is_probe(&p) && answer_probe(skb, &p)) {
+		here->value[DIR_6TO4][COUNT_probes_answered]++;
+		return to_kernel(skb, config);
 	}
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)

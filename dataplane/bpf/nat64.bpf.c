@@ -4,7 +4,9 @@
 #include "arp.h"
 #include "egress.h"
 #include "ingress.h"
+#include "steer.h"
 #include "sweep.h"
+#include "tunnel.h"
 
 SEC("tc") int nat64_egress(struct __sk_buff *skb)
 {
@@ -14,6 +16,23 @@ SEC("tc") int nat64_egress(struct __sk_buff *skb)
 SEC("tc") int nat64_ingress(struct __sk_buff *skb)
 {
 	return ingress(skb);
+}
+
+/* The Gateway topology: steer is at egress of nat64-NAME on router nodes, instead of egress; encap
+ * and decap are at the VXLAN device. */
+SEC("tc") int nat64_steer(struct __sk_buff *skb)
+{
+	return steer(skb);
+}
+
+SEC("tc") int nat64_encap(struct __sk_buff *skb)
+{
+	return encap(skb);
+}
+
+SEC("tc") int nat64_decap(struct __sk_buff *skb)
+{
+	return decap(skb);
 }
 
 /* Not for packets: the agent runs it with BPF_PROG_TEST_RUN. */

@@ -47,6 +47,7 @@ static __always_inline struct refusal refusal_of(enum verdict reason)
 		break;
 	case STOP_dropped_destination_without_route:
 	case STOP_dropped_destination_unreachable:
+	case STOP_dropped_no_gateway:
 		refusal.type = V6_UNREACHABLE;
 		refusal.code = 0; /* no route */
 		break;

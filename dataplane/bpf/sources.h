@@ -4,6 +4,7 @@
 #pragma once
 
 #include "route.h"
+#include "topology.h"
 
 /* Whether strangers are behind a link. Each packet asks this, so the first few links are in the
  * config. */
@@ -132,6 +133,7 @@ static __always_inline enum verdict check_source(struct __sk_buff *skb, const st
 		return STOP_dropped_source_denied;
 	if (!arrived)
 		return GO_ON;
+	listed |= rights_by_peer(skb, p);
 	if (p->flags & PACKET_FROM_OUTSIDE && !(listed & SOURCE_ALLOWED))
 		return STOP_dropped_source_behind_uplink;
 	if (config->flags & CONFIG_PODS_KNOWN && !listed)

@@ -17,7 +17,7 @@
 enum verdict {
 	GO_ON = COUNT_none,
 	AGAIN = COUNTER_COUNT, /* nothing is decided: call the step once more */
-	STOP_COUNTERS(STOP_NAME)
+	STOP_COUNTERS(STOP_NAME) TOPOLOGY_STOP_COUNTERS(STOP_NAME)
 };
 #undef STOP_NAME
 
