@@ -17,8 +17,9 @@
 struct probe {
 	__be32 magic;
 	__u8 version;
-	__u8 state; /* enum probe_state */
-	__u16 pad;
+	__u8 state;   /* enum probe_state */
+	__u8 gateway; /* its number on the router node that asks */
+	__u8 pad;
 	__be64 nonce; /* the asker's */
 };
 

@@ -145,16 +145,22 @@ inline_step enum verdict send_to_gateway(struct __sk_buff *skb, const struct con
 	return enter_tunnel(skb, here, &gateway->address);
 }
 
-/* The agent's own question to the gateway whose number is the packet's mark. */
+/* The agent's own question, to the gateway whose number is in it. */
 inline_step enum verdict steer_probe(struct __sk_buff *skb, const struct config *config,
-				     const struct topology *here, struct exit *exit)
+				     const struct topology *here, const struct packet *p,
+				     struct exit *exit)
 {
 	struct steering *steering = steering_of(here);
-	struct gateway *gateway = steering ? gateway_at(steering, skb->mark) : NULL;
+	struct gateway *gateway;
+	struct probe probe;
 
+	if (p->protocol != IPPROTO_UDP || p->length != sizeof(struct udphdr) + sizeof(probe) ||
+	    bpf_skb_load_bytes(skb, p->l4 + sizeof(struct udphdr), &probe, sizeof(probe)) ||
+	    probe.magic != bpf_htonl(PROBE_MAGIC))
+		return STOP_dropped_destination_special;
+	gateway = steering ? gateway_at(steering, probe.gateway) : NULL;
 	if (!gateway)
 		return STOP_dropped_no_gateway;
-	skb->mark = 0; /* it has done its work; rules and filters must not see it */
 	STEP(send_to_gateway(skb, config, here, gateway, exit));
 	count(DIR_6TO4, COUNT_probes_sent);
 	return GO_ON;
@@ -186,7 +192,7 @@ inline_step enum verdict steer_packet(struct __sk_buff *skb, const struct config
 	if (!remote_from_ipv6(config, p))
 		return STOP_passed; /* for example the link's own neighbour discovery */
 	if (!skb->ingress_ifindex && is_to_probe_address(p))
-		return steer_probe(skb, config, here, exit);
+		return steer_probe(skb, config, here, p, exit);
 	if (in_pref64(config, &p->client) || in_clat_prefix(config, &p->client))
 		return STOP_dropped_source_in_prefix;
 	if (source6_is_illegal(&p->client))

@@ -214,7 +214,9 @@ class Machine:
                     value
                     for name, value in counted.items()
                     if name.endswith(direction)
-                    and name.startswith(("translated_", "passed_", "dropped_"))
+                    and name.startswith(
+                        ("translated_", "passed_", "dropped_", "steered_", "returned_", "probes_")
+                    )
                 ),
             )
             for direction in ("6to4", "4to6")

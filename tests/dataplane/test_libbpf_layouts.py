@@ -12,7 +12,7 @@ import pytest
 from nat64_dataplane.bpf import CLAT_OBJECT, OBJECT, Object
 from nat64_dataplane.clat import programs as clat_programs
 from nat64_dataplane.translator import sweep_loop
-from nat64_dataplane.translator.datapath import abi, counters
+from nat64_dataplane.translator.datapath import abi, abi_topology, counters
 from nat64_dataplane.translator.fragmentation import fragmentation_address
 
 SOURCE = Path(__file__).parents[2] / "dataplane/bpf"
@@ -64,6 +64,9 @@ def test_every_drop_reason_is_explained_and_used() -> None:
         ("config_flag", "CONFIG_", abi.ConfigFlag),
         ("destination_verdict", "DESTINATION_", abi.Verdict),
         ("sweep_how", "SWEEP_", abi.SweepHow),
+        ("role", "ROLE_", abi_topology.NodeRole),
+        ("gateway_state", "GATEWAY_", abi_topology.GatewayState),
+        ("probe_state", "PROBE_", abi_topology.ProbeState),
     ],
 )
 def test_enums_agree(kind: str, prefix: str, python: type) -> None:
@@ -102,6 +105,11 @@ def test_constants_agree() -> None:
     assert defined["SWEEP_KEY_BYTES"] == abi.SWEEP_KEY_BYTES
     assert defined["SWEEP_CHUNK"] == abi.SWEEP_CHUNK
     assert defined["SWEEP_MOST"] == abi.SWEEP_MOST
+    for name in ("MAX_GATEWAYS", "STEERING_PLACES"):
+        assert re.search(rf"#define {name}\s+{getattr(abi_topology, name)} ", text), name
+    assert defined["STEERING_SLOTS"] == abi_topology.STEERING_SLOTS
+    assert re.search(rf"#define SERVING_SECONDS {abi_topology.SERVING_SECONDS} ", text)
+    assert re.search(rf"#define NO_GATEWAY\s+{abi_topology.NO_GATEWAY:#x}", text)
     tables = re.findall(r"\tSWEEP_(\w+)", text.partition("enum sweep_table")[2].partition("}")[0])
     assert tables == [table.name for table in abi.SweepTable]
     assert "FRAGMENTER_BASE 0xf0400000U" in header("refragment.h")
@@ -135,6 +143,11 @@ LAYOUTS: dict[str, tuple[struct.Struct, struct.Struct | None]] = {
     "held": (abi.HELD_KEY, abi.HELD),
     "sweep": (abi.U32, abi.SWEEP),
     "shared": (abi.U32, abi.SHARED),
+    "topology": (abi.U32, abi_topology.TOPOLOGY),
+    "peers": (abi_topology.PEER_KEY, abi_topology.PEER),
+    "steering": (abi.U32, abi_topology.STEERING),
+    "affinities": (abi.IPV6, abi_topology.AFFINITY),
+    "serving": (abi.U32, abi_topology.SERVING),
 }
 
 

@@ -94,16 +94,15 @@ class Carrier:
 
     def _go_on_counting(self, old: Map) -> None:
         """Counters go on from the old ones'. What had no place here counts as closed."""
-        adopted, before = self._target.counters(), old.get(_ZERO)
-        assert before is not None, "an array has every entry"
-        extra: dict[str, int] = {}
-        totals = counters.read(before)
+        adopted, value = self._target.counters(), old.get(_ZERO)
+        assert value is not None, "an array has every entry"
+        totals = counters.read(value)
         for what in ("sessions", "bindings"):
             opened = sum(totals[f"{what}_opened_{way}"] for way in ("6to4", "4to6"))
             closed = sum(totals[f"{what}_closed_{way}"] for way in ("6to4", "4to6"))
             left = opened - closed - adopted[f"{what}_opened_6to4"]
-            extra[f"{what}_{'closed' if left > 0 else 'opened'}_6to4"] = abs(left)
-        self._target.map("counters").set(_ZERO, counters.added(before, extra))
+            totals[f"{what}_{'closed' if left > 0 else 'opened'}_6to4"] += abs(left)
+        self._target.map("counters").set(_ZERO, counters.written(totals))
 
 
 def _chunks(items: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[tuple[int, bytes]]:

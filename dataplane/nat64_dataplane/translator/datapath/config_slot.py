@@ -49,7 +49,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int, known: Zones) -
         raise DatapathError(f"{config.interface} isn't there yet: it has no index or address")
     if len(host.pool) > abi.MAX_POOL_RANGES:
         raise DatapathError(f"pools hold {len(host.pool)} addresses: at most {abi.MAX_POOL_RANGES}")
-    if not host.pool and not config.static_mappings:
+    if not host.pool and not config.static_mappings and not config.is_router:
         raise DatapathError("no pool has an address on this node")
     zones = zone_table.number(host.pool, known)
     usable = port_bitmap.usable(
@@ -151,11 +151,11 @@ def _config(
 
 
 def _port_bounds(config: Config, pool: tuple[PoolRange, ...]) -> tuple[int, int]:
-    """The lowest and highest port that any mapping can have."""
+    """The lowest and highest port that any mapping can have; a router node has none."""
     static = [mapping.port for mapping in config.static_mappings]
     return (
-        min([r.first for r in pool] + static),
-        max([r.last for r in pool] + static),
+        min([r.first for r in pool] + static, default=65535),
+        max([r.last for r in pool] + static, default=0),
     )
 
 

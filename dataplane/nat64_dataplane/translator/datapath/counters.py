@@ -6,7 +6,7 @@ Per direction, received = translated + passed + the sum of all that is dropped.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nat64_dataplane.bpf.maps import possible_cpus
 
@@ -59,6 +59,14 @@ DROP_REASONS: Mapping[str, str] = {
     "fragmenter_foreign": "sent to the translator's own address for fragmentation (240.64.0.0/16)",
     "too_big": "too long for the other IP version",
     "internal": "a kernel helper failed: out of memory, or a bug",
+    # Topology Gateway; the last ones are counted at the tunnel's device.
+    "no_gateway": "no gateway node is healthy",
+    "gateway_not_on_link": "transport Direct, and the gateway node isn't a neighbour",
+    "no_router": "a reply to an address that is behind no router node",
+    "tunnel_not_member": "tunnel packet that isn't from a node of the other role",
+    "tunnel_source_of_another": "tunnel packet whose inner source isn't of the node that sent it",
+    "tunnel_source": "tunnel packet from a gateway node that isn't from the NAT64 prefix",
+    "tunnel_destination": "tunnel packet from a router node that isn't to the NAT64 prefix",
 }
 """Every reason to drop, with what it means, in the kernel program's order."""
 
@@ -88,30 +96,43 @@ PLAIN = (
     "fragmented",
 )
 
-NAMES: tuple[str, ...] = (*PLAIN, *(f"dropped_{reason}" for reason in DROP_REASONS))
+TOPOLOGY = ("steered", "returned", "clients_assigned", "probes_sent", "probes_answered")
+"""In topology Gateway."""
+_FIRST_OF_TOPOLOGY = "no_gateway"
+
+
+def _names() -> Iterator[str]:
+    yield from PLAIN
+    for reason in DROP_REASONS:
+        if reason == _FIRST_OF_TOPOLOGY:
+            yield from TOPOLOGY
+        yield f"dropped_{reason}"
+
+
+NAMES: tuple[str, ...] = tuple(_names())
+"""New ones come last, so that older maps have the same names in front."""
 
 _VALUES = struct.Struct(f"={len(DIRECTIONS) * len(NAMES)}Q")
 VALUE_SIZE = _VALUES.size
 
 
 def read(value: bytes) -> dict[str, int]:
-    """Sum a per-CPU value of the counters map: `NAME_DIRECTION` to count."""
-    totals = [0] * (len(DIRECTIONS) * len(NAMES))
-    for cpu in range(possible_cpus()):
-        for index, count in enumerate(_VALUES.unpack_from(value, cpu * _VALUES.size)):
-            totals[index] += count
+    """Sum a per-CPU value of the counters map: `NAME_DIRECTION` to count.
+
+    The map may be of an older version, which has fewer names; what it lacks is 0.
+    """
+    old = struct.Struct(f"={len(value) // possible_cpus() // 8}Q")
+    known = len(old.unpack_from(value)) // len(DIRECTIONS)
+    totals = {f"{name}_{direction}": 0 for direction in DIRECTIONS for name in NAMES}
+    names = [f"{name}_{direction}" for direction in DIRECTIONS for name in NAMES[:known]]
+    for counts in old.iter_unpack(value):
+        for name, count in zip(names, counts, strict=True):
+            totals[name] += count
+    return {name: total for name, total in totals.items() if not name.startswith("none_")}
+
+
+def written(totals: Mapping[str, int]) -> bytes:
+    """A per-CPU value of the counters map that reads as `totals`."""
     names = (f"{name}_{direction}" for direction in DIRECTIONS for name in NAMES)
-    return {
-        name: total
-        for name, total in zip(names, totals, strict=True)
-        if not name.startswith("none_")
-    }
-
-
-def added(value: bytes, extra: Mapping[str, int]) -> bytes:
-    """A per-CPU value of the counters map with so many more, none of them below 0."""
-    counts = list(_VALUES.unpack_from(value))
-    for name, more in extra.items():
-        what, _, direction = name.rpartition("_")
-        counts[DIRECTIONS.index(direction) * len(NAMES) + NAMES.index(what)] += more
-    return _VALUES.pack(*counts) + value[_VALUES.size :]
+    first = _VALUES.pack(*(totals.get(name, 0) for name in names))
+    return first.ljust(_VALUES.size * possible_cpus(), b"\0")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from nat64_dataplane.bpf import OBJECT, Map, Object, Program
 from nat64_dataplane.config import Config, Limits
@@ -29,10 +29,11 @@ from nat64_dataplane.translator.datapath.config_slot import DatapathError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.datapath.slot_writer import SlotWriter
 from nat64_dataplane.translator.datapath.sweeper import Sweeper
+from nat64_dataplane.translator.datapath.topology_maps import TopologyMaps
 from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 
-Hook = Literal["nat64_egress", "nat64_ingress"]
-HOOKS: tuple[Hook, ...] = ("nat64_egress", "nat64_ingress")
+Hook = Literal["nat64_egress", "nat64_ingress", "nat64_steer", "nat64_encap", "nat64_decap"]
+HOOKS: tuple[Hook, ...] = get_args(Hook)
 SWEEP, ANNOUNCE, ADOPT = "nat64_sweep", "nat64_announce", "nat64_adopt"
 PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE, ADOPT)
 
@@ -62,6 +63,7 @@ class Datapath:
         self._maps = maps
         # Who only looks at pinned maps has no programs.
         self._sweeper = Sweeper(maps, programs[SWEEP]) if programs else None
+        self.topology = TopologyMaps(maps, self.now, self.note_route_change)
         self.directory = directory
         """Where everything is pinned; None for one that goes when it is closed."""
 

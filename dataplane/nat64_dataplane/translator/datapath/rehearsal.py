@@ -21,7 +21,7 @@ from nat64_dataplane.translator.datapath.datapath import Datapath
 
 _NOT_COPIED = frozenset(
     {"bib4", "bib6", "sessions", "overloads", "clients", "fragments", "held", "moves", "shared"}
-    | {"sweep", "sweep_keys", "closed"}
+    | {"sweep", "sweep_keys", "closed", "affinities"}
 )
 """State, of which only the client's own matters; whatever else there is, is config."""
 _LPM_TRIE = 11  # BPF_MAP_TYPE_LPM_TRIE
