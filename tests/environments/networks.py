@@ -55,6 +55,15 @@ class Flannel(PodNetwork):
             configure(node, plugin, ports, version="0.3.1")
 
 
+# kube-router 2.1.0, the only release that the module proxy has, names sets of IPv6 in its rules as
+# they aren't named in the kernel, so that it can enforce no policy (its issue 1653). This is what
+# later releases do.
+_RESTORE = """\
+#!/bin/sh
+sed 's/--match-set KUBE-/--match-set inet6:KUBE-/g' | exec /usr/sbin/ip6tables-restore "$@"
+"""
+
+
 class KubeRouter(PodNetwork):
     """kube-router: BGP between the nodes, and NetworkPolicy by ip6tables and ipset.
 
@@ -78,6 +87,8 @@ class KubeRouter(PodNetwork):
                 "ipam": {**host_local(pods), "routes": []},
             }
             configure(node, plugin, version="0.3.1")
+            node.write("/usr/local/sbin/ip6tables-restore", _RESTORE)
+            node.run(["chmod", "+x", "/usr/local/sbin/ip6tables-restore"])
             argv = [program, "--run-router=true", "--run-firewall=true"]
             argv += ["--run-service-proxy=false", "--enable-cni=false"]
             argv += ["--enable-ipv4=false", "--enable-ipv6=true", f"--router-id={node.host.ipv4}"]
