@@ -12,9 +12,6 @@ from tests.cluster.network import INTERNET
 from tests.cluster.node import CNI_PLUGINS, Node
 from tests.cluster.podnetwork import PodNetwork, configure
 
-# What calico/node would assign from the pool.
-_TUNNELS = {"node1": "fd00:10:244:f1::1", "node2": "fd00:10:244:f2::1"}
-
 
 class Calico(PodNetwork):
     """felix with its iptables data plane, Calico's own IPAM, `natOutgoing`, no BGP."""
@@ -50,15 +47,15 @@ class Calico(PodNetwork):
     def connect(self, cluster: Cluster, ranges: dict[Node, list[str]]) -> None:
         programs = binaries.ensure(*self.programs)
         for node in ranges:
-            facts = {
-                "projectcalico.org/IPv6Address": f"{node.host.ipv6}/64",
-                "projectcalico.org/IPv6VXLANTunnelAddr": _TUNNELS[node.name],
-            }
-            pairs = [f"{key}={value}" for key, value in facts.items()]
-            cluster.kubectl("annotate", "node", node.name, *pairs)
             for name in ("calico", "calico-ipam"):
                 node.run(["ln", "-s", str(programs["calico"]), f"{CNI_PLUGINS}/{name}"])
             node.write("/var/lib/calico/nodename", node.name)
+            facts = {
+                "projectcalico.org/IPv6Address": f"{node.host.ipv6}/64",
+                "projectcalico.org/IPv6VXLANTunnelAddr": _tunnel_address(cluster, node),
+            }
+            pairs = [f"{key}={value}" for key, value in facts.items()]
+            cluster.kubectl("annotate", "node", node.name, *pairs)
         # What natOutgoing doesn't hide is nowhere: nobody outside knows where Calico's blocks are.
         network.route_pods({}, (INTERNET,))
         for node in ranges:
@@ -84,6 +81,15 @@ class Calico(PodNetwork):
         }
         variables = [f"{key}={value}" for key, value in settings.items()]
         return ["env", *variables, str(binaries.ensure("calico-felix")["calico-felix"])]
+
+
+def _tunnel_address(cluster: Cluster, node: Node) -> str:
+    """An address of the node's own block, as calico/node takes one: answers to it need a route."""
+    variables = ("COMMAND=ADD", "CONTAINERID=tunnel", "NETNS=/none", "IFNAME=vxlan", "PATH=/none")
+    argv = ["env", *(f"CNI_{variable}" for variable in variables), f"{CNI_PLUGINS}/calico-ipam"]
+    config = {"cniVersion": "0.3.1", "name": "pods", **_plugin(cluster, node)}
+    [found] = json.loads(node.run(argv, input=json.dumps(config)))["ips"]
+    return str(found["address"].partition("/")[0])
 
 
 def _plugin(cluster: Cluster, node: Node) -> dict[str, Any]:
