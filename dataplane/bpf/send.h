@@ -9,6 +9,7 @@
 #pragma once
 
 #include "pod_routes.h"
+#include "topology.h"
 
 static __always_inline enum tc_action to_kernel(struct __sk_buff *skb, const struct config *config)
 {
@@ -141,6 +142,19 @@ static __always_inline void write_hop_limit(struct __sk_buff *skb, const struct 
 			    sizeof(hop_limit), BPF_F_RECOMPUTE_CSUM);
 }
 
+/* Whether the tunnel's device can't take the packet from here. To cut a GSO packet, the kernel must
+ * know where the transport header begins. It doesn't know that for a packet that no IP layer has
+ * seen yet, and the tunnel drops it as too long. */
+static __always_inline bool needs_ip_layer(struct __sk_buff *skb, __u32 ifindex)
+{
+	struct topology *here;
+
+	if (!skb->gso_size)
+		return false;
+	here = topology_here();
+	return here && here->tunnel && here->tunnel == ifindex;
+}
+
 static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct config *config,
 					   struct packet *p, struct counters *here)
 {
@@ -150,16 +164,19 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 	if (ensure_ethernet_header(skb, p))
 		return ACTION_DROP;
 	recalled = recalled_route(p, length);
-	if (recalled)
+	if (recalled && needs_ip_layer(skb, recalled->ifindex))
+		p->flags |= PACKET_SLOW;
+	else if (recalled)
 		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
 		struct bpf_fib_lookup route = {.tot_len = length};
 		__u32 routes = route_changes(); /* before the lookup */
 
-		if (recall_pod_route(p, config, length, &route))
+		if (recall_pod_route(p, config, length, &route) &&
+		    !needs_ip_layer(skb, route.ifindex))
 			return send_fast(p, config, &route, here);
 		ask_ipv6(&route, p, config->interface);
-		if (find_fast_route(skb, p, &route, 0)) {
+		if (find_fast_route(skb, p, &route, 0) && !needs_ip_layer(skb, route.ifindex)) {
 			note_pod_route(p, config, &route, routes);
 			return send_fast(p, config, &route, here);
 		}

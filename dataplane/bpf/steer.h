@@ -112,6 +112,16 @@ struct exit {
 	struct bpf_redir_neigh hop;
 };
 
+/* Take the kernel's route, which is to nat64-NAME, off the packet. A neighbour that has no
+ * link-layer address yet keeps the packet, and would then send it by that route. Only helpers that
+ * give it another route do this; a link ignores the one of a tunnel. */
+static __always_inline long forget_route(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key none = {};
+
+	return bpf_skb_set_tunnel_key(skb, &none, sizeof(none), BPF_F_TUNINFO_IPV6);
+}
+
 /* Find the link on which the gateway is a neighbour. */
 inline_step enum verdict find_on_link(struct __sk_buff *skb, const struct config *config,
 				      const struct topology *here, const struct gateway *gateway,
@@ -129,6 +139,8 @@ inline_step enum verdict find_on_link(struct __sk_buff *skb, const struct config
 	__builtin_memcpy(&hop, route.ipv6_dst, sizeof(hop));
 	if (!addr6_equal(&hop, &gateway->address))
 		return STOP_dropped_gateway_not_on_link; /* behind another hop */
+	if (found == BPF_FIB_LKUP_RET_NO_NEIGH && forget_route(skb))
+		return STOP_dropped_internal;
 	exit->ifindex = route.ifindex;
 	exit->direct = 1;
 	hop_of(&route, &exit->hop);

@@ -43,8 +43,10 @@ inline_step enum verdict encap_packet(struct __sk_buff *skb, struct packet *p)
 	if (!here || here->role != ROLE_GATEWAY || !here->tunnel)
 		return STOP_dropped_not_configured;
 	if (skb->protocol != bpf_htons(ETH_P_IPV6))
-		return STOP_dropped_no_router;
+		return STOP_held; /* what the kernel says to a link by itself */
 	STEP(parse_ipv6(skb, p));
+	if (source6_is_illegal(&p->remote6))
+		return STOP_held; /* likewise: to a group, or link-local */
 	router = peer_of(&p->remote6);
 	return router ? enter_tunnel(skb, here, &router->node) : STOP_dropped_no_router;
 }
@@ -57,7 +59,7 @@ static __always_inline enum tc_action encap(struct __sk_buff *skb)
 
 	if (!stop)
 		return ACTION_PASS;
-	if (here) {
+	if (here && stop != STOP_held) {
 		here->value[DIR_4TO6][COUNT_received]++;
 		count_stop(here, DIR_4TO6, stop);
 	}

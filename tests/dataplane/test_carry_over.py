@@ -9,8 +9,9 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
+from nat64_dataplane.bpf.maps import possible_cpus
 from nat64_dataplane.config import Limits
-from nat64_dataplane.translator.datapath import abi
+from nat64_dataplane.translator.datapath import abi, counters
 from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath
 from tests.dataplane.invariants import broken
@@ -124,3 +125,20 @@ def test_closed_connections_that_came_along_give_their_ports_back(
         assert broken(new) == []
         old.close()
         nat.datapath = Datapath.open(root, "t", Limits(sessions=2048))
+
+
+def test_counters_of_an_older_version_go_on() -> None:
+    """An older version has fewer names, those of later ones come behind them in each direction."""
+    older = counters.NAMES[: counters.NAMES.index("steered")]
+    value = b"".join(
+        abi.PORT_WORD.pack(1000 * cpu + number)
+        for cpu in range(possible_cpus())
+        for number in range(2 * len(older))
+    )
+    extra = sum(1000 * cpu for cpu in range(possible_cpus()))
+    wanted = {f"{name}_{way}": 0 for way in counters.DIRECTIONS for name in counters.NAMES[1:]}
+    for number, name in enumerate(f"{name}_{w}" for w in counters.DIRECTIONS for name in older):
+        wanted[name] = possible_cpus() * number + extra
+    del wanted["none_6to4"], wanted["none_4to6"]
+    assert counters.read(value) == wanted
+    assert counters.read(counters.written(wanted)) == wanted

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
+import msgspec
+
 from nat64_dataplane.config import Config, Filtering
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath import (
@@ -17,8 +19,9 @@ from nat64_dataplane.translator.datapath import (
 )
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, UplinkFlag, Verdict
 from nat64_dataplane.translator.datapath.zone_table import Zones
-from nat64_dataplane.translator.host_view import HostView, PoolRange
+from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView, PoolRange
 
+_PROBED = IPv4Network(DUMMY_ADDRESS)
 LOOPBACK = 1
 """The ifindex of lo, in every network namespace."""
 
@@ -180,6 +183,12 @@ def _pool_addresses(config: Config, host: HostView) -> set[IPv4Address]:
 
 def _destinations(config: Config, host: HostView, slot: int) -> Iterator[tuple[bytes, bytes]]:
     pool = _pool_addresses(config, host)
+    if config.topology:  # where probes go: no config may have them translated
+        policy = msgspec.structs.replace(
+            config.policy,
+            denied_destinations=(*config.policy.denied_destinations, _PROBED),
+        )
+        config = msgspec.structs.replace(config, policy=policy)
     local = host.local_ranges | {IPv4Network(address) for address in pool}
     allowed = config.policy.allowed_destinations
     for net, verdict in reachability.destinations(config.policy, config.prefix, local).items():
