@@ -72,6 +72,8 @@ struct config {
 	__u8 mac[6];			 /* of nat64-NAME */
 	__u32 outside[OUTSIDE_LINKS];	 /* ifindex of the first links with UPLINK_EXTERNAL, or 0 */
 	__u32 closed_places;		 /* of the queue `closed` */
+	__u32 route_mtu;		 /* of the route to Pref64 */
+	__u32 pad;
 	struct zone zones[MAX_ZONES];
 	struct mark marks[MAX_MARKS];
 	char hash[16]; /* of the config file: tells which config is active */

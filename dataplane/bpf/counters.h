@@ -101,11 +101,13 @@
 	X(dropped_tunnel_source)                                                                   \
 	X(dropped_tunnel_destination)
 
+#define LATER_EVENT_COUNTERS(X) X(offloaded)
+
 #define COUNTER_NAME(name) COUNT_##name,
 enum counter {
 	EVENT_COUNTERS(COUNTER_NAME) STOP_COUNTERS(COUNTER_NAME)
 		TOPOLOGY_EVENT_COUNTERS(COUNTER_NAME) TOPOLOGY_STOP_COUNTERS(COUNTER_NAME)
-			COUNTER_COUNT
+			LATER_EVENT_COUNTERS(COUNTER_NAME) COUNTER_COUNT
 };
 #undef COUNTER_NAME
 

@@ -116,8 +116,18 @@ static __always_inline void note_session(struct flow *flow, const struct packet 
 	flow->session_flags = p->session_flags;
 }
 
+/* The link whose next packets of this flow may skip the stack; 0: none may. What the stack has put
+ * beside the packet may decide later what becomes of it, so such packets go through the stack. */
+static __always_inline __u32 link_to_offload(struct __sk_buff *skb, const struct packet *p)
+{
+	if (p->direction != DIR_6TO4 || skb->mark || skb->priority)
+		return 0;
+	return skb->ingress_ifindex;
+}
+
 /* Note what was found for `p` and the route that it takes. */
-static __always_inline void note_flow(struct packet *p, const struct config *config,
+static __always_inline void note_flow(struct __sk_buff *skb, struct packet *p,
+				      const struct config *config,
 				      const struct bpf_fib_lookup *route)
 {
 	struct flow *flow = flow_at(p);
@@ -139,5 +149,6 @@ static __always_inline void note_flow(struct packet *p, const struct config *con
 	flow->second = p->second;
 	flow->mtu = route->mtu_result;
 	flow->ifindex = route->ifindex;
+	flow->ingress = link_to_offload(skb, p);
 	hop_of(route, &flow->hop);
 }

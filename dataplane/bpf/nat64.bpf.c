@@ -4,6 +4,7 @@
 #include "arp.h"
 #include "egress.h"
 #include "ingress.h"
+#include "offload.h"
 #include "steer.h"
 #include "sweep.h"
 #include "tunnel.h"
@@ -16,6 +17,11 @@ SEC("tc") int nat64_egress(struct __sk_buff *skb)
 SEC("tc") int nat64_ingress(struct __sk_buff *skb)
 {
 	return ingress(skb);
+}
+
+SEC("tc") int nat64_offload(struct __sk_buff *skb)
+{
+	return offload(skb);
 }
 
 /* The Gateway topology: steer is at egress of nat64-NAME on router nodes, instead of egress; encap

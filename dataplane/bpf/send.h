@@ -81,7 +81,8 @@ static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet
 }
 
 /* Send the packet by the route that was found. */
-static __always_inline enum tc_action send_fast(struct packet *p, const struct config *config,
+static __always_inline enum tc_action send_fast(struct __sk_buff *skb, struct packet *p,
+						const struct config *config,
 						const struct bpf_fib_lookup *route,
 						struct counters *here)
 {
@@ -89,7 +90,7 @@ static __always_inline enum tc_action send_fast(struct packet *p, const struct c
 
 	hop_of(route, &hop);
 	if (p->flags & PACKET_NOTABLE)
-		note_flow(p, config, route);
+		note_flow(skb, p, config, route);
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
@@ -112,7 +113,7 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 
 		ask_ipv4(&route, p, config->interface);
 		if (find_fast_route(skb, p, &route, mark_route(skb, p, &route)))
-			return send_fast(p, config, &route, here);
+			return send_fast(skb, p, config, &route, here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
 	raise_ttl(skb, p);
@@ -174,11 +175,11 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 
 		if (recall_pod_route(p, config, length, &route) &&
 		    !needs_ip_layer(skb, route.ifindex))
-			return send_fast(p, config, &route, here);
+			return send_fast(skb, p, config, &route, here);
 		ask_ipv6(&route, p, config->interface);
 		if (find_fast_route(skb, p, &route, 0) && !needs_ip_layer(skb, route.ifindex)) {
 			note_pod_route(p, config, &route, routes);
-			return send_fast(p, config, &route, here);
+			return send_fast(skb, p, config, &route, here);
 		}
 	}
 	if (!(p->flags & PACKET_FORWARDED))

@@ -38,6 +38,10 @@
 		(var) > (most);                                                                    \
 	})
 
+/* Has the compiler load the packet's bounds from the context anew. It would keep the end in a
+ * register of 32 bits across a branch, and the verifier wouldn't know it again. */
+#define reload_bounds() asm volatile("" ::: "memory")
+
 #define is_power_of_two(count) ((count) > 0 && ((count) & ((count)-1)) == 0)
 
 /* An index below `count`. The mask costs one instruction and no branch, and the verifier derives

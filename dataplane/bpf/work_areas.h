@@ -28,6 +28,7 @@ struct flow {
 	__u32 second;
 	__u32 mtu; /* of the route */
 	__u32 ifindex;
+	__u32 ingress; /* ifindex of the link that it comes from, or 0: see offload.h */
 	struct bpf_redir_neigh hop;
 };
 

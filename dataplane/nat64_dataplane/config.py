@@ -9,7 +9,6 @@ not silently mean "no limit".
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -19,7 +18,15 @@ import msgspec
 import yaml
 
 from nat64_dataplane import pref64
-from nat64_dataplane.config_sections import Advertise, Clat, Limits, Section, Timeouts
+from nat64_dataplane.config_sections import (
+    Advertise,
+    Clat,
+    Filtering,
+    Limits,
+    Section,
+    StaticMapping,
+    Timeouts,
+)
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.special_purpose import NEVER_FORWARDED
@@ -29,10 +36,12 @@ __all__ = [
     "Advertise",
     "Clat",
     "Config",
+    "Filtering",
     "Limits",
     "Policy",
     "Pool",
     "Role",
+    "StaticMapping",
     "Timeouts",
     "Topology",
     "Transport",
@@ -43,23 +52,11 @@ __all__ = [
 SCHEMA_VERSION = 1
 NODE_ADDRESS = "node"
 """The pool address that stands for the node's own IPv4 address, as its default route uses it."""
-
-
 MAX_POOLS = 64
 MAX_POLICY_RANGES = 256
 MAX_PER_NODE = 64
 MAX_SHARED = 1 << 16
 """Addresses in a range that nodes share."""
-
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)]
-
-
-class Filtering(enum.Enum):
-    """Which inbound packets reach an existing mapping (RFC 6146 section 3.5.2, RFC 4787)."""
-
-    ADDRESS_AND_PORT_DEPENDENT = "AddressAndPortDependent"
-    ENDPOINT_INDEPENDENT = "EndpointIndependent"
-    ADDRESS_DEPENDENT = "AddressDependent"
 
 
 class Pool(Section, frozen=True, kw_only=True):
@@ -119,20 +116,6 @@ class Pool(Section, frozen=True, kw_only=True):
             ) from None
 
 
-class StaticMapping(Section, frozen=True, kw_only=True):
-    """A BIB entry that exists from the start and never expires (RFC 6146 section 3.1)."""
-
-    protocol: str
-    client: IPv6Address
-    client_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
-    address: IPv4Address
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-    def __post_init__(self) -> None:
-        if self.protocol not in ("tcp", "udp", "icmp"):
-            raise ValueError(f"{self.protocol!r} is not a protocol: tcp, udp or icmp")
-
-
 class Policy(Section, frozen=True, kw_only=True):
     """What may be translated.
 
@@ -179,6 +162,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Carry TOS and traffic class over; else both become 0 (RFC 7915 sections 4.1 and 5.1)."""
     clamp_tcp_mss: bool = True
     """Lower the MSS of SYNs to what the routes on both sides carry. No RFC of NAT64 asks for it."""
+    offload_flows: bool = True
+    """Translate packets of known flows where they come in, past the node's IPv6 forwarding."""
     lowest_ipv6_mtu: Annotated[int, msgspec.Meta(ge=1280, le=9000)] = 1280
     """IPv4 packets with DF=0 above this size are fragmented (RFC 7915 section 4)."""
     timeouts: Timeouts = Timeouts()
@@ -266,6 +251,8 @@ def render(config: Config) -> bytes:
         del fields["topology"]
     if config.advertise == Advertise():
         del fields["advertise"]
+    if config.offload_flows:
+        del fields["offloadFlows"]
     return msgspec.json.encode(fields)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network
+import enum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,14 @@ CLAT_LENGTH = 96
 
 MAX_LIFETIME = 65528
 """Seconds for which RFC 8781 can say that a prefix is valid."""
+
+
+class Filtering(enum.Enum):
+    """Which inbound packets reach an existing mapping (RFC 6146 section 3.5.2, RFC 4787)."""
+
+    ADDRESS_AND_PORT_DEPENDENT = "AddressAndPortDependent"
+    ENDPOINT_INDEPENDENT = "EndpointIndependent"
+    ADDRESS_DEPENDENT = "AddressDependent"
 
 
 class Section(
@@ -106,3 +115,17 @@ class Advertise(Section, frozen=True, kw_only=True):
     def seconds_of_prefix(self) -> int:
         """The lifetime of the prefix."""
         return self.route_lifetime or 3 * self.interval
+
+
+class StaticMapping(Section, frozen=True, kw_only=True):
+    """A BIB entry that exists from the start and never expires (RFC 6146 section 3.1)."""
+
+    protocol: str
+    client: IPv6Address
+    client_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    address: IPv4Address
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("tcp", "udp", "icmp"):
+            raise ValueError(f"{self.protocol!r} is not a protocol: tcp, udp or icmp")

@@ -49,6 +49,7 @@ FIRST, LAST = 61001, 65535
 REDIRECT, SHOT, NEXT = 7, 2, -1
 MAC = bytes.fromhex("020000000064")
 _LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:64")
+_POD_LINK = Ether(src="02:00:00:00:01:10", dst="02:00:00:00:01:01")
 _CLONE_NEWNET = 0x40000000
 _ALL = 3  # ETH_P_ALL
 
@@ -63,7 +64,7 @@ link set n64p-t up
 link add up0 address 02:00:00:00:00:64 mtu 1500 type veth peer name far0
 link set up0 up
 link set far0 up
-link add pod0 mtu 1500 type veth peer name in0
+link add pod0 address 02:00:00:00:01:01 mtu 1500 type veth peer name in0
 link set pod0 up
 link set in0 up
 addr add 192.0.2.1/24 dev up0
@@ -128,6 +129,7 @@ class Machine:
         self.pool: tuple[PoolRange, ...] = (POOL_RANGE,)
         self.far_link = _index("far0")
         self.outside: tuple[int, ...] = ()
+        self.route_mtu = 65535
         self.local: frozenset[IPv4Network] = frozenset()
         self.uplinks: tuple[Uplink, ...] = (Uplink(self.uplink, 1500, "up0"),)
 
@@ -167,6 +169,7 @@ class Machine:
             pool=self.pool,
             local_ranges=self.local | {IPv4Network(POOL), IPv4Network("192.0.0.8")},
             outside=self.outside,
+            route_mtu=self.route_mtu,
         )
 
     def from_pod(self, packet: Packet | bytes, *, link: Packet | None = _LINK, **run: Any) -> Out:
@@ -187,6 +190,12 @@ class Machine:
         run.setdefault("ifindex", self.uplink)
         run.setdefault("ingress_ifindex", self.uplink)
         return self._run("nat64_ingress", packet, link, run)
+
+    def on_pod_link(self, packet: Packet | bytes, *, link: Packet | None = None, **run: Any) -> Out:
+        """Give `packet`, which starts at its IPv6 header, to nat64_offload."""
+        run.setdefault("ifindex", self.pod_link)
+        run.setdefault("ingress_ifindex", run["ifindex"])
+        return self._run("nat64_offload", packet, link or _POD_LINK, run)
 
     def _run(self, program: str, packet: Packet | bytes, link: Packet | None, run: Any) -> Out:
         before = self.datapath.counters()

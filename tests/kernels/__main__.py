@@ -23,6 +23,7 @@ TESTS = (
     "tests/dataplane/test_program_icmp_errors.py",
     "tests/dataplane/test_program_invariants.py",
     "tests/dataplane/test_program_mss.py",
+    "tests/dataplane/test_program_offload.py",
     "tests/dataplane/test_program_policy.py",
     "tests/dataplane/test_program_prefixes.py",
     "tests/dataplane/test_program_recent.py",

@@ -46,6 +46,14 @@ def test_the_agent_falls_back_to_clsact_and_traffic_passes(lab: Line, tmp_path: 
     assert lab.curl("peer").split()[0] == str(NODE_V4)
     megabyte_both_ways(lab, tmp_path)
 
+    def offloads() -> bool:
+        """From half a minute on: a CNI may still be about to set the pod's link up."""
+        udp_echo(lab.pod, *range(100, 110))
+        return nat64.metric("nat64_offloaded_packets_total", direction="6to4") > 0
+
+    wait_for("flow offload on the pod's link", offloads, 300)
+    assert "nat64-offload:" in lab.node.run("tc", "filter", "show", "dev", "pod0", "ingress")
+
     flow = Flow(lab.pod, "tcp")
     flow.moves()
     nat64.kill()

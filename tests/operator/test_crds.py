@@ -246,6 +246,7 @@ BAD_GATEWAYS: list[Row] = [
     ),
     ({"tcpPortSharing": "Off"}, "spec.tcpPortSharing", 'supported values: "WhenFull", "Never"'),
     ({"tcpMSS": 1220}, "spec.tcpMSS", "must be of type string"),
+    ({"flowOffload": "Off"}, "spec.flowOffload", 'supported values: "Auto", "Disabled"'),
     ({"lowestIPv6MTU": 1279}, "spec.lowestIPv6MTU", "greater than or equal to 1280"),
     ({"lowestIPv6MTU": 9001}, "spec.lowestIPv6MTU", "less than or equal to 9000"),
     ({"timeouts": {"udpSeconds": 119}}, "spec.timeouts.udpSeconds", "equal to 120"),

@@ -103,6 +103,7 @@ def test_every_option_of_the_translator_can_be_set() -> None:
         tcpPortSharing="Never",
         copyTrafficClass=False,
         tcpMSS="Keep",
+        flowOffload="Disabled",
         lowestIPv6MTU=1400,
         timeouts={
             "udpSeconds": 121,

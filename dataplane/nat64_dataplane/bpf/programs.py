@@ -74,6 +74,7 @@ class Program:
         gso_size: int = 0,
         gso_segs: int = 0,
         mark: int = 0,
+        priority: int = 0,
         repeat: int = 1,
         flags: int = 0,
     ) -> RunResult:
@@ -88,6 +89,7 @@ class Program:
             gso_size=gso_size,
             gso_segs=gso_segs,
             mark=mark,
+            priority=priority,
         )
         after = libbpf.SkbContext()
         data = ctypes.create_string_buffer(packet, len(packet))

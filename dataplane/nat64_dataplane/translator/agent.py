@@ -33,7 +33,7 @@ from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.node import fact_parts, netlink_monitor, pools
-from nat64_dataplane.translator.node.actions import Action, Apply
+from nat64_dataplane.translator.node.actions import Action, Apply, Attach, Detach
 from nat64_dataplane.translator.node.reconciler import Settled
 from nat64_dataplane.translator.node_warning import NodeWarning, ordered
 from nat64_dataplane.translator.report import probes
@@ -173,6 +173,9 @@ class Agent:
     def _count_repair(self, action: Action) -> None:
         if isinstance(action, Apply):
             log.info("the node's links or addresses changed: config applied again")
+            return
+        if isinstance(action, Attach | Detach) and action.hook.direction == "offload":
+            log.info("pods' links changed: %s", action)
             return
         log.info("repaired: %s", action)
         kind = type(action).__name__

@@ -69,6 +69,8 @@ class HostView:
     """For pool addresses that no link holds."""
     links_of_zones: tuple[tuple[IPv4Address, tuple[int, ...]], ...] = ()
     """By which links a zone leaves, where that is known: by interface index."""
+    route_mtu: int = 65535
+    """Of the route to Pref64, in bytes."""
     marks: tuple[tuple[int, int], ...] = ()
     """Value and mask of the packets' marks that policy rules ask for."""
 

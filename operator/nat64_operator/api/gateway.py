@@ -55,6 +55,13 @@ class SegmentSize(enum.Enum):
     KEEP = "Keep"
 
 
+class FlowOffload(enum.Enum):
+    """Whether packets of known flows skip the node's IPv6 forwarding."""
+
+    AUTO = "Auto"
+    DISABLED = "Disabled"
+
+
 class Pool(Spec, frozen=True, kw_only=True):
     """IPv4 addresses and the ports on each."""
 
@@ -161,6 +168,7 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
     tcp_port_sharing: PortSharing = PortSharing.WHEN_FULL
     copy_traffic_class: bool = True
     tcp_mss: SegmentSize = msgspec.field(default=SegmentSize.CLAMP, name="tcpMSS")
+    flow_offload: FlowOffload = FlowOffload.AUTO
     lowest_ipv6_mtu: int = msgspec.field(default=1280, name="lowestIPv6MTU")
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
@@ -212,6 +220,7 @@ class Gateway(Resource, frozen=True):
                 overload_tcp_ports=spec.tcp_port_sharing is PortSharing.WHEN_FULL,
                 copy_traffic_class=spec.copy_traffic_class,
                 clamp_tcp_mss=spec.tcp_mss is SegmentSize.CLAMP,
+                offload_flows=spec.flow_offload is FlowOffload.AUTO,
                 lowest_ipv6_mtu=spec.lowest_ipv6_mtu,
                 timeouts=config.Timeouts(
                     **{

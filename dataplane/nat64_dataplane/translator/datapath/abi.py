@@ -127,7 +127,7 @@ PORTS_TAKEN, PORTS_USABLE = 0, 1
 U32 = struct.Struct("=I")
 CONTROL = struct.Struct("=IIQ")
 CONFIG = struct.Struct(
-    f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}II{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
+    f"=6Q5I{TIMER_SLOTS}I5I3H6s{OUTSIDE_LINKS}III4x{16 * MAX_ZONES}s{8 * MAX_MARKS}s16s"
 )
 CONFIG_FLAGS = 7
 """Where the flags are in CONFIG."""

@@ -147,6 +147,7 @@ def _config(
         host.interface_mac,
         *(outside + [0] * abi.OUTSIDE_LINKS)[: abi.OUTSIDE_LINKS],
         pinned_maps.sizes(limits)["closed"],
+        host.route_mtu,
         zone_table.ranges(host.pool, zones, usable, dict(host.links_of_zones)),
         b"".join(abi.MARK.pack(*mark) for mark in host.marks[: abi.MAX_MARKS]),
         config.content_hash.encode(),

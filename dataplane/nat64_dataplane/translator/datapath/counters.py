@@ -107,6 +107,7 @@ def _names() -> Iterator[str]:
         if reason == _FIRST_OF_TOPOLOGY:
             yield from TOPOLOGY
         yield f"dropped_{reason}"
+    yield "offloaded"
 
 
 NAMES: tuple[str, ...] = tuple(_names())

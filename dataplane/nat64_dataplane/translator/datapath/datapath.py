@@ -32,7 +32,9 @@ from nat64_dataplane.translator.datapath.sweeper import Sweeper
 from nat64_dataplane.translator.datapath.topology_maps import TopologyMaps
 from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 
-Hook = Literal["nat64_egress", "nat64_ingress", "nat64_steer", "nat64_encap", "nat64_decap"]
+Hook = Literal[
+    "nat64_egress", "nat64_ingress", "nat64_offload", "nat64_steer", "nat64_encap", "nat64_decap"
+]
 HOOKS: tuple[Hook, ...] = get_args(Hook)
 SWEEP, ANNOUNCE, ADOPT = "nat64_sweep", "nat64_announce", "nat64_adopt"
 PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE, ADOPT)
@@ -43,16 +45,7 @@ PORT_REST = 120
 """Seconds that a port rests after its last session, so that late packets don't reach a stranger
 (RFC 6888 REQ-8); not where ports are scarce. Its own client has it back at any time."""
 
-__all__ = [
-    "HOOKS",
-    "BibEntry",
-    "Datapath",
-    "DatapathError",
-    "Hook",
-    "PoolUsage",
-    "Session",
-    "SweepResult",
-]
+__all__ = ["BibEntry", "Datapath", "DatapathError", "PoolUsage", "Session", "SweepResult"]
 
 
 class Datapath:

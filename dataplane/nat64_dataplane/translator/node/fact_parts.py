@@ -224,6 +224,7 @@ def _link(message: Any) -> Link:
         # A peer in another namespace has an index there, which means nothing here.
         peer=0 if message.get("link_netnsid") is not None else message.get("link") or 0,
         elsewhere=message.get("link_netnsid") is not None,
+        master=message.get("master") or 0,
         no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
         devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
         ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,

@@ -41,6 +41,8 @@ class Link:
     peer: int = 0
     elsewhere: bool = False
     """Whether its other end is in another network namespace."""
+    master: int = 0
+    """The bridge, or other link, that it is a port of."""
     no_link_local: bool = False
     devconf: Devconf | None = None
     ethernet: bool = True

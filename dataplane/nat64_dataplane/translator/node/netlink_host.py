@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from nat64_dataplane.translator.node import (
     facts,
     link_sysctls,
     nftables_notrack,
+    strangers,
     tc_hooks,
 )
 from nat64_dataplane.translator.node.fact_cache import FactCache
@@ -39,6 +40,7 @@ _RTNH_F_ONLINK = 4
 _RTAX_MTU_LOCK = 1 << 2
 _NUD_PERMANENT = 0x80
 _MOST_MOVES, _MOVES_SECONDS = 2, 3600
+_CNI_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class Host:
         self.cache = FactCache()
         self._ipr: IPRoute | None = None
         self._attacher: Attacher | None = None
+        self._busy: frozenset[int] = frozenset()
+        self._seen: dict[int, float] = {}
+        """When a pod's link was first seen, by interface index."""
 
     @property
     def ipr(self) -> IPRoute:
@@ -100,7 +105,9 @@ class Host:
             link = found.link(interface)
             rules = self._read_rules()
             hooks = self._attacher.attached(()) if self._attacher else {}
-            self.ahead = self._attacher.ahead(hooks) if self._attacher else {}
+            # Where others are ahead of offload, it is no longer wanted: see strangers.py.
+            ordered = [hook for hook in hooks if hook.direction != "offload"]
+            self.ahead = self._attacher.ahead(ordered) if self._attacher else {}
             return Observed(
                 facts=found,
                 neighbour=fact_parts.neighbour(self.ipr, link, actions.NEXT_HOP),
@@ -110,6 +117,34 @@ class Host:
                 tracking=nftables_notrack.is_tracking(rules or ()),
                 applied=applied,
             )
+
+    def unobserved(
+        self, links: Collection[facts.Link], hooks: Collection[tc_hooks.Hook]
+    ) -> tuple[facts.Link, ...]:
+        """Those of `links` where only translators look at what comes in, now and once a CNI has
+        set the link up. Raises HostError.
+        """
+        with _as_host_error("find out who looks at what comes in on the pods' links"):
+            busy = strangers.busy(links, self.pins)
+        if busy != self._busy:
+            names = ", ".join(link.name for link in links if link.index in busy)
+            log.info("no flow offload where programs of others are: %s", names or "no more links")
+            self._busy = busy
+        now = time.monotonic()
+        self._seen = {link.index: self._seen.get(link.index, now) for link in links}
+        return tuple(
+            link
+            for link in links
+            if link.index not in busy
+            and (tc_hooks.Hook(link.index, "offload") in hooks or self._is_set_up(link))
+        )
+
+    def _is_set_up(self, link: facts.Link) -> bool:
+        """Whether a clsact may be added: after that, a CNI's bandwidth plugin could not add its own
+        discipline for what comes in, and the pod would not start. tcx is in nobody's way.
+        """
+        clsact = self._attacher is None or self._attacher.kind == "clsact"
+        return not clsact or time.monotonic() - self._seen[link.index] >= _CNI_SECONDS
 
     def led_away(self, prefixes: Iterable[IPv6Network], found: Facts, interface: str) -> list[str]:
         """The prefixes that another route than ours leads elsewhere, and where to. Raises

@@ -71,6 +71,8 @@ class Desired:
     rules: frozenset[Rule] | None
     """None where the kernel has no nf_tables: then nothing is written."""
     ranges: frozenset[IPv4Network] = frozenset()
+    offload: tuple[Link, ...] = ()
+    """The links where packets of known flows are translated as they come in."""
 
     @property
     def alias(self) -> str:
@@ -171,6 +173,7 @@ def _hook_actions(desired: Desired, observed: Observed, view: HostView) -> Itera
         HookName(Hook(view.interface_index, "egress"), desired.interface),
         HookName(Hook(LOOPBACK, "ingress"), "lo"),
         *(HookName(Hook(uplink.ifindex, "ingress"), uplink.name) for uplink in view.uplinks),
+        *(HookName(Hook(link.index, "offload"), link.name) for link in desired.offload),
     ]
     for hook, name in wanted:
         if observed.hooks.get(hook) != desired.programs[hook.direction]:

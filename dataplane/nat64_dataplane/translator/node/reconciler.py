@@ -174,11 +174,18 @@ class Reconciler:
             programs=self._ids,
             rules=None if self.host.notrack_error else wanted_rules,
             ranges=pools.owned_ranges(config, facts),
+            offload=self._offload(config, observed),
         )
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.
         view = self._view(config, facts, link)
         return desired, view if link else None
+
+    def _offload(self, config: Config, observed: Observed) -> tuple[Link, ...]:
+        if not config.offload_flows:
+            return ()
+        ways_in = uplinks_and_pools.ways_in(config, observed.facts)
+        return self.host.unobserved(ways_in, observed.hooks)
 
     def _view(self, config: Config, facts: Facts, link: Link | None) -> HostView:
         """What the maps need; concluded anew only from another reading of the node."""

@@ -13,26 +13,41 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.translator.node import bpf_link
+from nat64_dataplane.translator.node import bpf_link, tc_dump
 
-Direction = Literal["ingress", "egress"]
-Program = Literal["nat64_ingress", "nat64_egress"]
+CLSACT_INGRESS = 0xFFFFFFF2
+"""The parent of the filters for what comes in."""
+
+Direction = Literal["ingress", "egress", "offload"]
+"""`offload` is at ingress, too: a link may have both of these hooks."""
+Program = Literal["nat64_ingress", "nat64_egress", "nat64_offload"]
 PROGRAMS: dict[Direction, Program] = {
     "ingress": "nat64_ingress",
     "egress": "nat64_egress",
+    "offload": "nat64_offload",
 }
 
 _TCX_TYPES: dict[Direction, int] = {
     "ingress": bpf_link.TCX_INGRESS,
     "egress": bpf_link.TCX_EGRESS,
+    "offload": bpf_link.TCX_INGRESS,
 }
-_CLSACT_PARENTS: dict[Direction, int] = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
-_CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
+_CLSACT_PARENTS: dict[Direction, int] = {
+    "ingress": CLSACT_INGRESS,
+    "egress": 0xFFFFFFF3,
+    "offload": CLSACT_INGRESS,
+}
+_MARKS: dict[Direction, str] = {
+    "ingress": "nat64",
+    "egress": "nat64",
+    "offload": "nat64-offload",
+}
+"""What the names of our filters begin with, so that others know them."""
 _CLSACT_PRIORITY = 1  # before others: ours passes on what is not its own
 _ETH_P_ALL = 0x0003
 
@@ -105,7 +120,7 @@ class Tcx:
     def ahead(self, hooks: Iterable[Hook]) -> dict[Hook, tuple[int, ...]]:
         """Programs before ours, those of other translators of ours apart. Raises OSError."""
         found = {}
-        ours, mine_at = self._programs_of_all(), self.attached(())
+        ours, mine_at = programs_of_all(self.directory.parent.parent), self.attached(())
         for hook in hooks:
             try:
                 chain = bpf_link.tcx_chain(hook.ifindex, _TCX_TYPES[hook.direction])
@@ -133,15 +148,6 @@ class Tcx:
     def _path(self, hook: Hook) -> Path:
         return self.directory / f"{hook.ifindex}-{hook.direction}"
 
-    def _programs_of_all(self) -> set[int]:
-        """The programs of every translator that is pinned here."""
-        found = set()
-        for path in self.directory.parent.parent.glob(f"*/{self.directory.name}/*"):
-            with contextlib.suppress(OSError), bpf_link.opened(path) as fd:
-                if info := bpf_link.tcx_info(fd):
-                    found.add(info.program_id)
-        return found
-
     def _pins(self) -> Iterator[tuple[Hook, Path]]:
         for path in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
             index, _, direction = path.name.partition("-")
@@ -157,17 +163,17 @@ class Clsact:
 
     def __init__(self, ipr: Callable[[], IPRoute], instance: str) -> None:
         self._ipr = ipr
-        self._mark = f"nat64:{instance}:"
-        self._handle = zlib.crc32(instance.encode()) & 0x7FFFFFFF or 1
+        self._instance = instance
 
     def attached(self, links: Iterable[int]) -> dict[Hook, int]:  # noqa: ARG002
         """Our filters, wherever there is a clsact. The name carries the program's id."""
         found = {}
         for index in self._with_clsact():
             for direction in PROGRAMS:
-                for name in self._filters(index, direction):
-                    if name.startswith(self._mark):
-                        found[Hook(index, direction)] = int(name.removeprefix(self._mark))
+                mark = self._mark(direction)
+                for name in tc_dump.filters(index, _CLSACT_PARENTS[direction]):
+                    if name.startswith(mark):
+                        found[Hook(index, direction)] = int(name.removeprefix(mark))
         return found
 
     def attach(self, hook: Hook, program_fd: int) -> None:
@@ -179,9 +185,9 @@ class Clsact:
                 "replace-filter",
                 "bpf",
                 hook.ifindex,
-                self._handle,
+                self._handle(hook.direction),
                 fd=program_fd,
-                name=f"{self._mark}{bpf_link.program_id(program_fd)}",
+                name=f"{self._mark(hook.direction)}{bpf_link.program_id(program_fd)}",
                 parent=_CLSACT_PARENTS[hook.direction],
                 prio=_CLSACT_PRIORITY,
                 direct_action=True,
@@ -196,11 +202,12 @@ class Clsact:
                 "del-filter",
                 "bpf",
                 hook.ifindex,
-                self._handle,
+                self._handle(hook.direction),
                 parent=_CLSACT_PARENTS[hook.direction],
                 prio=_CLSACT_PRIORITY,
             )
-            if not any(True for d in PROGRAMS for _ in self._filters(hook.ifindex, d)):
+            parents = set(_CLSACT_PARENTS.values())
+            if not any(True for p in parents for _ in tc_dump.filters(hook.ifindex, p)):
                 self._ipr().tc("del", "clsact", hook.ifindex)
 
     def ahead(self, hooks: Iterable[Hook]) -> dict[Hook, tuple[int, ...]]:  # noqa: ARG002
@@ -212,17 +219,30 @@ class Clsact:
         self.attach(hook, program_fd)
 
     def _with_clsact(self) -> set[int]:
-        return {
-            qdisc["index"]
-            for qdisc in self._ipr().get_qdiscs()
-            if qdisc.get("kind") == "clsact" and qdisc["parent"] == _CLSACT_PARENT
-        }
+        return {qdisc.ifindex for qdisc in tc_dump.qdiscs() if qdisc.kind == "clsact"}
 
-    def _filters(self, index: int, direction: Direction) -> Iterator[str]:
-        for message in self._ipr().get_filters(index=index, parent=_CLSACT_PARENTS[direction]):
-            options: Any = message.get("options")
-            if message["handle"]:
-                yield (options.get_attr("TCA_BPF_NAME") if options else None) or ""
+    def _mark(self, direction: Direction) -> str:
+        return f"{_MARKS[direction]}:{self._instance}:"
+
+    def _handle(self, direction: Direction) -> int:
+        # That of ingress and egress is what it has always been, so that an upgrade replaces them.
+        name = f"{self._instance}/offload" if direction == "offload" else self._instance
+        return zlib.crc32(name.encode()) & 0x7FFFFFFF or 1
+
+
+def is_ours(name: str) -> bool:
+    """Whether a filter of that name is a translator's of ours, whichever."""
+    return name.partition(":")[0] in _MARKS.values()
+
+
+def programs_of_all(pins: Path) -> set[int]:
+    """The programs that any translator pinned below `pins` has at a tcx hook."""
+    found = set()
+    for path in pins.glob("*/links/*"):
+        with contextlib.suppress(OSError), bpf_link.opened(path) as fd:
+            if info := bpf_link.tcx_info(fd):
+                found.add(info.program_id)
+    return found
 
 
 def supports_tcx(program_fd: int) -> bool:

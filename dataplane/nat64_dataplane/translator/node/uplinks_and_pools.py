@@ -168,6 +168,7 @@ def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
         outside=outside_links(config, facts),
         arp_answers=frozenset(arp_answers(config, facts, found)),
         links_of_zones=tuple((way.source, way.links) for way in ways_out.ways(config, facts)),
+        route_mtu=route_mtu(found),
         marks=policy_rules.marks(facts.rules),
     )
 
@@ -204,6 +205,22 @@ def pod_links(config: Config, facts: Facts) -> frozenset[int]:
         for link in facts.links
         if link.elsewhere and link.kind in _POD_LINKS and link.index not in outside
     )
+
+
+def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
+    """The links by which packets of this node's pods reach its IPv6 stack: their own, or the
+    bridges that these are ports of.
+    """
+    found = set()
+    for link in facts.links:
+        if link.index in pod_links(config, facts):
+            bridge = facts.link_at(link.master)
+            if not link.master:
+                found.add(link.index)
+            elif bridge and bridge.kind == "bridge":
+                found.add(bridge.index)
+    found -= _external(config, facts) | set(outside_links(config, facts))
+    return tuple(link for link in facts.links if link.index in found and link.up)
 
 
 def _external(config: Config, facts: Facts) -> set[int]:

@@ -18,7 +18,7 @@ from nat64_dataplane.translator.report.agent_state import AgentState
 
 _OF_PACKETS = frozenset(
     {"received", "translated", "passed", "held", "sent_fast", "sent_kernel", "hairpinned"}
-    | {"steered", "returned"}
+    | {"offloaded", "steered", "returned"}
 )
 
 
