@@ -90,7 +90,7 @@ def _tables(benchmark: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _rfc9693(name: str, result: Mapping[str, Any]) -> Iterator[str]:
-    """Median, least and most of each measurement (RFC 9693 section 4.10)."""
+    """Median, least and most of each measurement (RFC 9693)."""
     about, asked = result["machine"], result["parameters"]
     yield (
         f"`{name}`: {about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}, on "

@@ -1,11 +1,11 @@
 """`python -m tests.bench.rfc9693`: the three measurements that RFC 9693 has for stateful NATs.
 
-Maximum connection establishment rate (section 4.5), connection tear-down rate (4.8) and capacity of
-the connection tracking table (4.9). What a software tester on one machine can't do as the RFC says:
+Maximum connection establishment rate, connection tear-down rate and capacity of the connection
+tracking table. What a software tester on one machine can't do as the RFC says:
 
 - The tester shares the two CPUs with the gateway, so rates are those of the whole machine. It sends
   at most as fast as `tester_rate`, which the results have, too.
-- Whether connections are there (section 4.6) is asked of the gateway, which counts its table; the
+- Whether connections are there is asked of the gateway, which counts its table; the
   responder sends no frames back. That all frames came through is counted at the responder.
 - Tear-down needs a command that empties the table. conntrack has one. Ours is a change of the pool,
   after which no connection has its port any more; the second in which the agent reads its file is

@@ -1,7 +1,7 @@
-"""The tester of RFC 9693 (section 4): UDP frames of very many connections at a given rate.
+"""The tester of RFC 9693: UDP frames of very many connections at a given rate.
 
 One pair of addresses, and bounded ranges of ports: all sources with one destination port, then all
-with the next (section 4.2). Within those, the order is one that no cache likes (RFC 4814).
+with the next. Within those, the order is one that no cache likes (RFC 4814).
 
     rfc9693_frames.py DEVICE MAC SOURCE DESTINATION CONNECTIONS RATE     sent, and seconds it took
 """
