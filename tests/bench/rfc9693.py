@@ -146,7 +146,7 @@ def capacity(gateway: Gateway, rate: float) -> int:
 
 
 def measure(name: str, runs: int, count: int, say: Say) -> dict[str, Any]:
-    """The three of one gateway: all runs, their median, least and most (section 4.10)."""
+    """The three of one gateway: all runs, their median, least and most."""
     found: dict[str, list[float]] = {}
     with subject(name) as built:
         gateway = Gateway(built)

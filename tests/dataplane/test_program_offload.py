@@ -298,7 +298,7 @@ def test_no_byte_makes_a_difference_to_what_nat64_egress_does(nat: Machine) -> N
     seeds = random.Random(9693)
     plain = bytes(udp(32))
     offloaded = 0
-    for _ in range(300):
+    for _ in range(100):
         changed = bytearray(plain)
         for _ in range(seeds.choice((0, 1, 1, 2))):
             changed[seeds.randrange(48)] = seeds.randrange(256)
@@ -320,4 +320,4 @@ def test_no_byte_makes_a_difference_to_what_nat64_egress_does(nat: Machine) -> N
         assert here.counted["offloaded"] == 1
         assert by_stack.counted["sent_fast"] == 1
         assert without_identification(here.packet) == without_identification(by_stack.packet)
-    assert offloaded > 50
+    assert offloaded > 20
