@@ -36,9 +36,9 @@ class Claim(NamedTuple):
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Read a config."""
+        """Read a config. A router node takes no address and no port of its node for translation."""
         node_pools, blocks = [], []
-        for pool in config.pools:
+        for pool in () if config.is_router else config.pools:
             network, ports = pool.network, pool.port_range
             if network is None:
                 node_pools.append((ports.first, ports.last))

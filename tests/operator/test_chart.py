@@ -147,13 +147,26 @@ def test_a_monitor_selects_ports_that_the_pods_have(kind: str) -> None:
         assert {e["port"] for e in endpoints} == names
         assert {e["interval"] for e in endpoints} == {"15s"}
         assert all(e["relabelings"][0]["targetLabel"] == "node" for e in endpoints)
-        selected = spec["selector"]["matchLabels"]
+        selected = spec["selector"].get("matchLabels", {})
         if kind == "ServiceMonitor":
             service = chart["Service", f"nat64-{what}-metrics"]
             assert selected.items() <= service["metadata"]["labels"].items()
             assert {p["name"] for p in service["spec"]["ports"]} == names
             selected = service["spec"]["selector"]
+        if expressions := spec["selector"].get("matchExpressions"):
+            assert expressions == [
+                {
+                    "key": "app.kubernetes.io/name",
+                    "operator": "In",
+                    "values": ["nat64-gateway", "nat64-router"],
+                }
+            ]
         assert selected.items() <= pods[what].items()
+    if kind == "ServiceMonitor":
+        routers = chart["Service", "nat64-router-metrics"]
+        monitored = chart[kind, "nat64-dataplane"]["spec"]["selector"]["matchLabels"]
+        assert monitored.items() <= routers["metadata"]["labels"].items()
+        assert routers["spec"]["selector"] == {"app.kubernetes.io/name": "nat64-router"}
     other = ({"PodMonitor", "ServiceMonitor"} - {kind}).pop()
     assert not any(found == other for found, _ in chart)
 

@@ -40,6 +40,8 @@ def shared(network: str, **more: Any) -> dict[str, Any]:
     return {"source": "Range", "range": network, **more}
 
 
+ROUTED: dict[str, Any] = {"topology": "Gateway", "nodeSelector": {"egress": "yes"}}
+
 OVERLAPS: list[list[dict[str, Any]]] = [
     [{}, {}],
     [{"ports": span(100, 200)}, {"ports": span(200, 200)}],
@@ -157,6 +159,64 @@ BAD_GATEWAYS: list[Row] = [
         {"advertise": {"interfaces": ["a"], "routeLifetimeSeconds": 599}},
         "spec.advertise.routeLifetimeSeconds",
         "must be 0, or at least intervalSeconds; hosts would lose the route",
+    ),
+    ({"topology": "Router"}, "spec.topology", 'supported values: "Node", "Gateway"'),
+    ({"topology": "Gateway"}, "spec.topology", "needs a nodeSelector that names the gateway nodes"),
+    ({"topology": "Gateway", "nodeSelector": {}}, "spec.topology", "at least one label"),
+    ({"clients": {}}, "spec.clients", "goes with the topology Gateway only"),
+    ({"topology": "Node", "gateways": {}}, "spec.gateways", "goes with the topology Gateway only"),
+    (
+        {**ROUTED, "clients": {"nodeSelector": {"a b": "c"}}},
+        "spec.clients.nodeSelector",
+        "has a key that no label can have",
+    ),
+    (
+        {**ROUTED, "clients": {"nodeSelector": {"a": "b c"}}},
+        "spec.clients.nodeSelector",
+        "is not the value of a label",
+    ),
+    (
+        {**ROUTED, "gateways": {"transport": "GRE"}},
+        "spec.gateways.transport",
+        'supported values: "Tunnel", "Direct"',
+    ),
+    (
+        {**ROUTED, "gateways": {"tunnelPort": 1023}},
+        "spec.gateways.tunnelPort",
+        "greater than or equal to 1024",
+    ),
+    (
+        {**ROUTED, "gateways": {"tunnelPort": 61001}},
+        "spec.gateways",
+        "a pool of the node's own address has the tunnelPort too",
+    ),
+    (
+        {**ROUTED, "hostPorts": {"dns": 8464}, "gateways": {}},
+        "spec.gateways",
+        "tunnelPort is one of spec.hostPorts, too",
+    ),
+    (
+        {**ROUTED, "gateways": {"health": {"intervalMilliseconds": 99}}},
+        "spec.gateways.health.intervalMilliseconds",
+        "greater than or equal to 100",
+    ),
+    (
+        {**ROUTED, "gateways": {"health": {"failureThreshold": 21}}},
+        "spec.gateways.health.failureThreshold",
+        "less than or equal to 20",
+    ),
+    (
+        {**ROUTED, "gateways": {"health": {"recoveryThreshold": 0}}},
+        "spec.gateways.health.recoveryThreshold",
+        "greater than or equal to 1",
+    ),
+    (
+        {
+            **ROUTED,
+            "gateways": {"health": {"intervalMilliseconds": 10_000, "failureThreshold": 7}},
+        },
+        "spec.gateways.health",
+        "intervalMilliseconds times failureThreshold is more than 60000",
     ),
     ({"uplinks": ["eth 0"]}, "spec.uplinks[0]", "is not an interface name"),
     ({"uplinks": ["a-very-long-interface"]}, "spec.uplinks[0]", "may not be more than 15"),
@@ -645,6 +705,22 @@ GOOD_GATEWAYS: list[dict[str, Any]] = [
     {"hostPorts": {"dns": 6464, "dnsReady": 6466}, "pools": [{"ports": span(6467, 6500)}]},
     {"staticMappings": [STATIC, {**STATIC, "protocol": "UDP"}, {**STATIC, "port": 444}]},
     {"uplinks": ["eth0.100", "bond0"]},
+    ROUTED,
+    {**ROUTED, "clients": {"nodeSelector": {"ipv4": "no"}}},
+    {**ROUTED, "clients": {}, "gateways": {}},
+    {**ROUTED, "gateways": {"transport": "Direct", "tunnelPort": 61001}},
+    {
+        **ROUTED,
+        "gateways": {
+            "tunnelPort": 65535,
+            "health": {
+                "intervalMilliseconds": 10_000,
+                "failureThreshold": 6,
+                "recoveryThreshold": 20,
+            },
+        },
+        "pools": [{"ports": span(61001, 65534)}],
+    },
     {"clat": {}},
     {"clat": {"mode": "Pods"}},
     {"clat": {"mode": "Pods", "prefix": "2001:db8:64::/96"}, "prefix": "2001:db8::/96"},
@@ -760,6 +836,8 @@ def test_an_interface_name_can_t_be_changed_by_way_of_none(
     [
         ({"interfaceName": "a"}, {"interfaceName": "a", "prefix": "64:ff9b:1::/96"}),
         ({}, {"timeouts": {"udpSeconds": 600}}),
+        ({}, {"topology": "Gateway", "nodeSelector": {"egress": "yes"}}),
+        ({"topology": "Gateway", "nodeSelector": {"egress": "yes"}, "gateways": {}}, {}),
         ({"staticMappings": [STATIC]}, {"staticMappings": [{**STATIC, "clientPort": 444}]}),
     ],
     ids=str,

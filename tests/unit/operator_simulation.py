@@ -24,7 +24,7 @@ from nat64_operator.reconcile.actions import (
 )
 from nat64_operator.reconcile.status import timestamp
 from nat64_operator.render.manifest import Ref
-from nat64_operator.render.removal import excluded_nodes, nodes_by_name
+from nat64_operator.render.removal import excluded_labels, excluded_nodes, nodes_by_name
 from nat64_operator.settings import Settings
 from tests.unit.node_simulation import Machines, removes
 
@@ -115,13 +115,16 @@ class Simulation:
             for ref in self.owned
             if ref.kind == "Service"
         }
-        pods = {
-            ref.name.removeprefix("nat64-"): tuple(
-                Pod(node, removes(obj), self._is_ready(obj, node)) for node in self.scheduled(obj)
+        pods: dict[str, tuple[Pod, ...]] = {}
+        for ref, obj in self.owned.items():
+            if ref.kind != "DaemonSet" or ref.name.endswith(".leaving"):
+                continue
+            router = ref.name.endswith(".routers")
+            gateway = ref.name.removeprefix("nat64-").removesuffix(".routers")
+            pods[gateway] = pods.get(gateway, ()) + tuple(
+                Pod(node, removes(obj), self._is_ready(obj, node), router=router)
+                for node in self.scheduled(obj)
             )
-            for ref, obj in self.owned.items()
-            if ref.kind == "DaemonSet"
-        }
         world = copy.deepcopy(
             World(
                 now=self.now,
@@ -251,6 +254,7 @@ class Simulation:
     def scheduled(self, daemon_set: Object) -> list[str]:
         """The nodes that a DaemonSet selects: all that are there, by labels or by names."""
         named, excluded = nodes_by_name(daemon_set), excluded_nodes(daemon_set)
+        avoided = excluded_labels(daemon_set)
         selector = daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
         return [
             node.name
@@ -258,6 +262,7 @@ class Simulation:
             if node.matches(selector)
             and (not named or node.name in named)
             and node.name not in excluded
+            and not (avoided and node.matches(avoided))
         ]
 
     def _is_ready(self, daemon_set: Object, node: str) -> bool:

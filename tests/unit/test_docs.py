@@ -128,7 +128,7 @@ def test_every_reason_of_a_condition_has_a_row_in_troubleshooting() -> None:
         operator / "coredns" / "wiring_record.py",
         *(
             operator / "reconcile" / f"{name}.py"
-            for name in ("ownership", "gateways", "policies", "removal")
+            for name in ("ownership", "gateways", "membership", "policies", "removal")
         ),
     ]
     found = {word for word in words(modules) if len(re.findall("[A-Z]", word)) > 1}

@@ -120,6 +120,8 @@ def test_every_option_of_the_translator_can_be_set() -> None:
             "newSessionsPerSecondPerClient": 6,
         },
         hostPorts={"translator": 1234},
+        topology="Gateway",
+        nodeSelector={"egress": "yes"},
     ).config()
     default = config.Config(name="default")
 
@@ -203,6 +205,14 @@ def test_a_gateway_stored_by_the_first_release_reads_the_same() -> None:
     assert (made.timeouts.udp, made.limits.sessions) == (121, 2048)
     assert made.static_mappings[0].port == 8080
     assert made.policy.allow_non_global
+    assert made.topology == config.Topology(
+        role=config.Role.GATEWAY,
+        transport=config.Transport.TUNNEL,
+        tunnel_port=18464,
+        probe_milliseconds=500,
+        failure_threshold=4,
+        recovery_threshold=6,
+    )
     assert read.ports.all() == {
         "translator": 1111,
         "dns": 1112,
@@ -244,7 +254,7 @@ def test_a_policy_stored_by_the_first_release_reads_the_same() -> None:
 
 def test_fields_that_a_later_version_adds_do_no_harm() -> None:
     stored = yaml.safe_load((STORED / "nat64gateway-v1alpha1.yaml").read_text())
-    later = {**stored, "spec": {**stored["spec"], "topology": "Gateway"}}
+    later = {**stored, "spec": {**stored["spec"], "replication": "On"}}
     assert Gateway.parse(later).spec == Gateway.parse(stored).spec
 
 

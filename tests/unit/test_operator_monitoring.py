@@ -76,7 +76,9 @@ def operator() -> str:
     store = Store(SETTINGS)
     conditions = [{"type": "Ready", "status": "True", "reason": "Ready"}]
     metadata = {"name": "default", "uid": "1", "resourceVersion": "1"}
-    store.put({"kind": "NAT64Gateway", "metadata": metadata, "status": {"conditions": conditions}})
+    roles = {"routers": {"desired": 2, "ready": 1, "members": 2}, "gateways": {"serving": 1}}
+    status = {"conditions": conditions, **roles}
+    store.put({"kind": "NAT64Gateway", "metadata": metadata, "status": status})
     daemon_set = {"name": "nat64-default", "labels": {GATEWAY_LABEL: "default"}}
     counted = {"desiredNumberScheduled": 3, "numberReady": 2}
     store.put({"kind": "DaemonSet", "metadata": metadata | daemon_set, "status": counted})

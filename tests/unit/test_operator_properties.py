@@ -41,6 +41,10 @@ def good_gateway(number: int, rng: random.Random) -> Spec:
         "nodeSelector": rng.choice([{}, {"zone": "x"}, {"zone": "y"}, {"zone": "nowhere"}]),
         "timeouts": {"udpSeconds": rng.choice([300, 301, 302])},
     }
+    if spec["nodeSelector"] and rng.random() < 0.4:
+        spec["topology"] = "Gateway"
+        spec["gateways"] = {"tunnelPort": 20000 + number}
+        spec["clients"] = {"nodeSelector": rng.choice([{}, {"zone": "z"}])}
     if rng.random() < 0.3:
         network = f"192.0.2.{number * 8}/29"
         spec["pools"] = [{"source": "Range", "range": network, "ports": span(1024, 65535)}]
@@ -54,6 +58,14 @@ def good_gateway(number: int, rng: random.Random) -> Spec:
             }
         ]
     return spec
+
+
+def everywhere(number: int, rng: random.Random) -> Spec:
+    """A good one that translates on every node."""
+    spec = good_gateway(number, rng)
+    for field in ("topology", "clients", "gateways"):
+        spec.pop(field, None)
+    return {**spec, "nodeSelector": {}}
 
 
 def any_gateway(number: int, rng: random.Random) -> Spec:
@@ -94,7 +106,8 @@ def nodes(rng: random.Random) -> dict[str, Node]:
     for n in range(rng.randrange(1, 5)):
         labels = {"kubernetes.io/os": "linux", "zone": rng.choice("xyz")}
         ranges = (f"fd00:{n}::/64", f"2001:db8::{n}/128")
-        found[f"n{n}"] = Node(f"n{n}", labels, rng.random() < 0.9, ranges)
+        ready, address = rng.random() < 0.9, f"2001:db8::{n}"
+        found[f"n{n}"] = Node(f"n{n}", labels, ready, ranges, internal=address)
     return found
 
 
@@ -215,7 +228,7 @@ def test_whatever_is_asked_for_there_is_an_end(seed: int, corefile: str) -> None
 def test_the_way_there_does_not_matter(seed: int, corefile: str) -> None:
     rng = random.Random(seed)
     # On every node: whether CoreDNS stays wired where no sidecar is left depends on whether it was.
-    final = wish(rng, lambda number, rng: {**good_gateway(number, rng), "nodeSelector": {}})
+    final = wish(rng, everywhere)
     straight = simulation(corefile, rng)
     ask_for(final, straight)
     finish(straight)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 ACCEPTED, PROGRAMMED, READY = "Accepted", "Programmed", "Ready"
+ROUTERS_PROGRAMMED = "RoutersProgrammed"
+"""What Programmed says, of nodes that steer to those that translate."""
 DEGRADED = "Degraded"
 """True if something will fail later although all is ready. Others are good if True."""
 

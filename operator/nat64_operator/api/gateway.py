@@ -7,7 +7,6 @@ existed has no default for it. A test keeps the two equal.
 from __future__ import annotations
 
 import enum
-import itertools
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Self
 
@@ -18,10 +17,17 @@ from nat64_dataplane.errors import ConfigError
 from nat64_operator.api.gateway_sections import Advertise, Clat, ClatMode
 from nat64_operator.api.host_ports import Ports, derived_ports, slot_ports
 from nat64_operator.api.meta import Meta, Object, Resource, Spec, read_spec
+from nat64_operator.api.topology import Clients, Gateways, TopologyKind
 from nat64_operator.errors import InvalidObjectError
 
 KIND = "NAT64Gateway"
 PLURAL = "nat64gateways"
+TUNNEL_PORT = "gateways.tunnelPort"
+
+
+def full_name(field: str) -> str:
+    """Where in the spec a port of `Gateway.host_ports` is."""
+    return field if "." in field else f"hostPorts.{field}"
 
 
 class PortSpan(Spec, frozen=True, kw_only=True):
@@ -156,6 +162,9 @@ class GatewaySpec(Spec, frozen=True, kw_only=True):
 
     prefix: str = "64:ff9b::/96"
     clat: Clat = Clat()
+    topology: TopologyKind = TopologyKind.NODE
+    clients: Clients | None = None
+    gateways: Gateways | None = None
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ({"operator": "Exists"},)
     pools: tuple[Pool, ...] = (Pool(),)
@@ -198,6 +207,44 @@ class Gateway(Resource, frozen=True):
             ports = msgspec.structs.replace(ports, clat=0)
         return ports
 
+    @property
+    def has_routers(self) -> bool:
+        """Whether its nodes translate for other nodes, too."""
+        return self.spec.topology is TopologyKind.GATEWAY
+
+    @property
+    def tunnel(self) -> Gateways:
+        """How packets get to its nodes from others, if they do."""
+        return self.spec.gateways or Gateways()
+
+    @property
+    def host_ports(self) -> dict[int, str]:
+        """All ports that it takes on a node, each with its field: one of `spec.hostPorts`, or
+        another one of `spec`, which has a dot.
+        """
+        found = {port: field for field, port in self.ports.all().items()}
+        if self.has_routers and self.tunnel.port:
+            found[self.tunnel.port] = TUNNEL_PORT
+        return found
+
+    def router_config(self) -> config.Config | None:
+        """The config of nodes that steer to those that translate; None where there are none. Raises
+        InvalidObjectError as `config` does.
+        """
+        if not self.has_routers:
+            return None
+        bare, made = config.Config(name=self.name), self.config()
+        # What only a translator uses is left at its defaults, so that a change of it is no rollout
+        # on these nodes.
+        unused = ("pools", "static_mappings", "advertise", "filtering", "timeouts", "limits")
+        return msgspec.structs.replace(
+            made,
+            topology=self.tunnel.config(config.Role.ROUTER),
+            overload_tcp_ports=bare.overload_tcp_ports,
+            uplinks=bare.uplinks,
+            **{field: getattr(bare, field) for field in unused},
+        )
+
     def config(self) -> config.Config:
         """The translator's config. Raises InvalidObjectError with field, value and rule."""
         spec = self.spec
@@ -207,6 +254,7 @@ class Gateway(Resource, frozen=True):
                 interface=spec.interface_name or "",
                 prefix=IPv6Network(spec.prefix),
                 clat=spec.clat.config(),
+                topology=self.tunnel.config(config.Role.GATEWAY) if self.has_routers else None,
                 pools=tuple(pool.config() for pool in spec.pools),
                 uplinks=spec.uplinks,
                 static_mappings=tuple(_static_mapping(m) for m in spec.static_mappings),
@@ -234,52 +282,6 @@ class Gateway(Resource, frozen=True):
             )
         except (ValueError, ConfigError) as error:
             raise InvalidObjectError(f"spec: {error}") from error
-
-
-def check(gateway: Gateway, translator: config.Config) -> None:
-    """Rules for a config that is to be carried out and that the API server can't check, because
-    ports that were not given are derived. Raises InvalidObjectError.
-    """
-    _check_ports(gateway.ports, translator)
-    _check_ranges(translator)
-    _check_static_mappings(translator)
-
-
-def _check_ports(ports: Ports, translator: config.Config) -> None:
-    taken: dict[int, str] = {}
-    for field, port in ports.all().items():
-        if port in taken:
-            raise InvalidObjectError(
-                f"spec.hostPorts: {taken[port]} and {field} are both {port}: each needs its own"
-            )
-        taken[port] = field
-        for pool in translator.pools:
-            if pool.network is None and pool.port_range.first <= port <= pool.port_range.last:
-                raise InvalidObjectError(
-                    f"spec.pools: ports {pool.ports} of the node's own address hold {port}, which "
-                    f"is spec.hostPorts.{field}: a port may be in one only"
-                )
-
-
-def _check_ranges(translator: config.Config) -> None:
-    ranges = [pool.network for pool in translator.pools if pool.network]
-    for one, other in itertools.combinations(ranges, 2):
-        if one.overlaps(other):
-            raise InvalidObjectError(
-                f"spec.pools: {one} and {other} overlap: an address may be in one range only"
-            )
-
-
-def _check_static_mappings(translator: config.Config) -> None:
-    seen = set()
-    for mapping in translator.static_mappings:
-        place = mapping.protocol, mapping.address, mapping.port
-        if place in seen:
-            raise InvalidObjectError(
-                f"spec.staticMappings: {mapping.protocol.upper()} {mapping.address} port "
-                f"{mapping.port} is there twice: it can lead to one client only"
-            )
-        seen.add(place)
 
 
 def _static_mapping(mapping: StaticMapping) -> config.StaticMapping:

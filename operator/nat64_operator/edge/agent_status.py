@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import aiohttp
@@ -19,8 +20,8 @@ from nat64_operator.api.gateway import KIND, Gateway
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.store import Store
 from nat64_operator.errors import InvalidObjectError
+from nat64_operator.reconcile import roles
 from nat64_operator.reconcile.node_warnings import Asked, NodeWarning
-from nat64_operator.reconcile.nodes import Node, NodeIndex
 
 log = logging.getLogger("nat64_operator")
 
@@ -60,8 +61,8 @@ class AgentStatus:
 
     def _targets(self) -> dict[str, dict[str, str]]:
         """By gateway: the URL of each node's agent."""
-        known: dict[str, Node] = {node.name: node for node in self._store.nodes()}
-        index = NodeIndex(known.values())
+        world = self._store.world(time.time(), {})
+        known = world.nodes
         targets = {}
         for obj in list(self._store.objects(KIND)):
             try:
@@ -69,7 +70,7 @@ class AgentStatus:
             except InvalidObjectError:
                 continue
             given = (gateway.status.get("hostPorts") or {}).get("translator")
-            nodes = (known[name] for name in sorted(index.select(gateway.spec.node_selector)))
+            nodes = (known[name] for name in sorted(roles.nodes(gateway, world)))
             targets[gateway.name] = {
                 node.name: _url(node.addresses[0], given or gateway.ports.translator)
                 for node in nodes

@@ -6,7 +6,9 @@ Synchronous: the loop calls it from a thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kubernetes import client
@@ -37,6 +39,9 @@ from nat64_operator.settings import FIELD_MANAGER
 
 TIMEOUT = (5, 20)
 """Seconds to connect and to answer."""
+SETTLE_SECONDS = 0.2
+AT_ONCE = 8
+"""How many pods are annotated at a time."""
 PAGE = 200
 """Objects in one answer of a list: bounds memory where there are thousands of nodes."""
 
@@ -49,6 +54,8 @@ _PATHS = {
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs"),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices"),
+    "CiliumNode": ("apis/cilium.io/v2", "ciliumnodes"),
+    "IPAMBlock": ("apis/crd.projectcalico.org/v1", "ipamblocks"),
     gateway_api.KIND: (f"apis/{API_VERSION}", gateway_api.PLURAL),
     policy_api.KIND: (f"apis/{API_VERSION}", policy_api.PLURAL),
 }
@@ -226,19 +233,38 @@ class Kube:
         return self.merge(ref, body)
 
     def _announce(self, action: Announce) -> None:
-        labels = names.pod_labels(action.gateway)
+        # The kubelet hears of the pod and of the data by two watches, and must not read before it
+        # has the data.
+        time.sleep(SETTLE_SECONDS)
+        self._annotate(action.namespace, names.pod_labels(action.gateway), action.of_node)
+        if action.routers:
+            labels = names.router_labels(action.gateway)
+            self._annotate(action.namespace, labels, lambda _: action.routers)
+
+    def _annotate(
+        self, namespace: str, labels: Mapping[str, str], content_of: Callable[[str], str]
+    ) -> None:
+        """Give each of these pods the annotation, several at a time: there may be thousands."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        for pod in self.items("Pod", action.namespace, selector):
-            metadata = pod["metadata"]
-            content = action.of_node(pod["spec"].get("nodeName") or "")
-            if (metadata.get("annotations") or {}).get(names.MOUNTED) == content:
-                continue
-            ref = Ref("Pod", metadata["name"], action.namespace)
+
+        def outdated() -> Iterator[tuple[Ref, str]]:
+            for pod in self.items("Pod", namespace, selector):
+                metadata = pod["metadata"]
+                content = content_of(pod["spec"].get("nodeName") or "")
+                if (metadata.get("annotations") or {}).get(names.MOUNTED) != content:
+                    yield Ref("Pod", metadata["name"], namespace), content
+
+        def annotate(pod: tuple[Ref, str]) -> None:
+            ref, content = pod
             try:
                 self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: content}}})
             except client.ApiException as error:
                 if error.status != 404:  # it is gone
                     raise
+
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            # Its order is that of the list: the first error is raised once all have been tried.
+            list(pool.map(annotate, outdated()))
 
     def _call(
         self,

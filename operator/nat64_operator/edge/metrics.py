@@ -101,6 +101,31 @@ class Objects(Collector):
             nodes.add_metric([gateway, "desired"], counted.desired)
             nodes.add_metric([gateway, "ready"], counted.ready)
         yield nodes
+        yield from self._topology()
+
+    def _topology(self) -> Iterator[GaugeMetricFamily]:
+        routers = GaugeMetricFamily(
+            "nat64_operator_router_nodes",
+            "Nodes that should steer to the nodes that translate (`desired`), do (`ready`), or are "
+            "known to the gateway nodes (`members`).",
+            labels=["gateway", "state"],
+        )
+        members = GaugeMetricFamily(
+            "nat64_operator_gateway_members",
+            "Nodes that translate for others, by whether they take new clients (`serving`) or not "
+            "(`draining`).",
+            labels=["gateway", "state"],
+        )
+        for obj in self._store.objects(gateway_api.KIND):
+            name, status = obj["metadata"]["name"], obj.get("status") or {}
+            for state in ("desired", "ready", "members") if "routers" in status else ():
+                routers.add_metric([name, state], status["routers"].get(state, 0))
+            if "gateways" in status:
+                members.add_metric([name, "serving"], status["gateways"].get("serving", 0))
+                draining = len(status["gateways"].get("draining") or ())
+                members.add_metric([name, "draining"], draining)
+        yield routers
+        yield members
 
     def _nodes(self) -> Iterator[tuple[str, Counts]]:
         for obj in self._store.objects("DaemonSet"):

@@ -18,11 +18,12 @@ from nat64_operator.api.policy import Policy
 from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.coredns.wiring_record import POLICY_LABEL, Record
 from nat64_operator.edge import dns
+from nat64_operator.edge.cni_ranges import CniRanges
 from nat64_operator.edge.kube import FORBIDDEN, Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
-from nat64_operator.reconcile.plan import removing, with_failing_nodes, without_pods
+from nat64_operator.reconcile.pods_wanted import removing, with_failing_nodes, without_pods
 from nat64_operator.reconcile.rollout import under_way
 from nat64_operator.reconcile.startup_taint import waiting
 from nat64_operator.render import names
@@ -53,6 +54,7 @@ class Reader:
         self._kube, self._store, self._settings = kube, store, settings
         self._cluster_dns = cluster_dns
         self._unreadable: set[str] = set()
+        self._cni = CniRanges(kube, store)
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._missing: set[str] = set()
         self._ranges_read = float("-inf")
@@ -85,6 +87,7 @@ class Reader:
         if now - self._ranges_read >= RESYNC_SECONDS:
             await self._read_service_ranges()
             self._ranges_read = time.monotonic()
+        await self._cni.refresh()
         wanted = self._watched_corefiles()
         if (
             wanted - self._corefiles_known
@@ -104,6 +107,7 @@ class Reader:
         """When each of the periodic reads is due, by the monotonic clock."""
         yield from self._due().values()
         yield self._ranges_read + RESYNC_SECONDS
+        yield from self._cni.times()
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
         yield from (read + self._every[name] for name, read in self._pods_read.items())
@@ -125,7 +129,8 @@ class Reader:
         wanted = going | failing | rolling
 
         def fetch(gateway: str) -> tuple[Pod, ...]:
-            selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(gateway).items())
+            kinds = f"{names.GATEWAY_NAME}, {names.ROUTER_NAME}"
+            selector = f"{names.GATEWAY_LABEL}={gateway},{names.NAME} in ({kinds})"
             items = self._kube.items("Pod", self._settings.namespace, selector)
             return tuple(Pod.of(obj) for obj in items)
 

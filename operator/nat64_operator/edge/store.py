@@ -73,6 +73,8 @@ class Store:
         self.api_version = (0, 0)
         self.dns_clients: frozenset[str] = frozenset()
         self.dns_pods: frozenset[tuple[str, str]] = frozenset()
+        self.cni_ranges: dict[str, tuple[str, ...]] = {}
+        """By node, the ranges of its pods as the CNI's own objects say."""
         self.announced: dict[str, str] = {}
         """By gateway, the hash of the mounted data that its pods were last annotated with."""
         self.answers: dict[str, Answer] = {}
@@ -156,6 +158,7 @@ class Store:
             sidecars=sidecars,
             dns_clients=self.dns_clients,
             dns_pods=self.dns_pods,
+            cni_ranges=self.cni_ranges,
             announced=dict(self.announced),
             corefiles=dict(self.corefiles),
             unreadable=self.unreadable,

@@ -12,7 +12,10 @@ from nat64_operator.render import names
 T = TypeVar("T")
 
 TRANSLATOR, DNS64 = "translator", "dns64"
-SELECTOR = f"app.kubernetes.io/name=nat64-gateway,{names.COMPONENT}={names.DATAPLANE}"
+SELECTOR = (
+    f"{names.NAME} in ({names.GATEWAY_NAME}, {names.ROUTER_NAME}),"
+    f"{names.COMPONENT} in ({names.DATAPLANE}, {names.ROUTER})"
+)
 AT_ONCE = 16
 """How many commands run at a time: more would only queue at the API server."""
 
@@ -38,6 +41,10 @@ class Agent(NamedTuple):
     """Why no command can run in it; empty if one can."""
     clat: bool = False
     """Whether it gives pods a CLAT."""
+    router: bool = False
+    """Whether it steers to gateway nodes, and translates nothing."""
+    topology: bool = False
+    """Whether its gateway has nodes that steer."""
 
 
 class Report(NamedTuple):
@@ -53,13 +60,17 @@ class Report(NamedTuple):
 def parse(pod: Json) -> Agent:
     """Read a pod."""
     metadata, status = pod["metadata"], pod.get("status") or {}
+    containers = pod["spec"].get("containers") or ()
+    mounts = {v["name"] for one in containers for v in one.get("volumeMounts") or ()}
     return Agent(
         gateway=metadata["labels"].get(names.GATEWAY_LABEL, ""),
         node=pod["spec"].get("nodeName") or "",
         namespace=metadata["namespace"],
         pod=metadata["name"],
         why_not=_why_not(status),
-        clat=any(one["name"] == names.CLAT for one in pod["spec"].get("containers") or ()),
+        clat=any(one["name"] == names.CLAT for one in containers),
+        router=metadata["labels"].get(names.NAME) == names.ROUTER_NAME,
+        topology="members" in mounts,
     )
 
 
@@ -72,9 +83,27 @@ def find(cluster: Access, namespace: str, node: str = "", gateway: str = "") -> 
     return sorted(parse(pod) for pod in pods if not pod["metadata"].get("deletionTimestamp"))
 
 
+def translating(cluster: Access, namespace: str, found: Iterable[Agent]) -> list[Agent]:
+    """Those of the agents that translate, and in place of each that steers the agents that
+    translate for it. Raises ClusterError.
+    """
+    every = list(found)
+    made = {agent for agent in every if not agent.router}
+    for gateway in sorted({agent.gateway for agent in every if agent.router}):
+        made |= {a for a in find(cluster, namespace, gateway=gateway) if not a.router}
+    return sorted(made)
+
+
 def ask(cluster: Access, agent: Agent, argv: Sequence[str]) -> Report:
     """Run a command of the translator that prints JSON. Never raises."""
     return _ask(cluster, agent, TRANSLATOR, ("nat64-translator", *argv))
+
+
+def ask_topology(cluster: Access, found: Iterable[Agent]) -> list[Report]:
+    """How those of the agents whose gateway has two roles stand to nodes of the other one."""
+    argv = ("topology", "-o", "json")
+    concerned = [agent for agent in found if agent.topology]
+    return ask_all(cluster, concerned, lambda agent: (*argv, "--name", agent.gateway))
 
 
 def ask_clats(cluster: Access, found: Iterable[Agent]) -> list[Report]:

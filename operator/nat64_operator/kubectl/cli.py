@@ -101,7 +101,10 @@ def _status(cluster: Cluster, options: argparse.Namespace) -> int:
     for what, why in unread.items():
         say(f"{what}: {why}")
     clats = [r for r in agents.ask_clats(cluster, found) if not r.forbidden]
-    built = status.build(gateways, policies, [r for r in reports if not r.forbidden], clats)
+    standings = agents.ask_topology(cluster, found)
+    built = status.build(
+        gateways, policies, [r for r in reports if not r.forbidden], clats, standings
+    )
     show(options, built, lambda paint: status.render(built, paint))
     return EXIT_OK if status.is_well(built) else EXIT_UNWELL
 
@@ -138,6 +141,9 @@ def _flows(
         if command == "sessions":
             argv += ["--remote", str(remote)]
     found = agents.find(cluster, options.operator_namespace, node)
+    if options.pod:  # which may be on a node that steers
+        found = agents.translating(cluster, options.operator_namespace, found)
+    found = [agent for agent in found if not agent.router]
     _asking(options, found)
     reports = agents.ask_all(cluster, found, lambda a: (*argv, "--name", a.gateway))
     rows = sessions.merge(reports, sessions.owners(facts.pods(cluster, node)))
@@ -149,7 +155,7 @@ def _flows(
     for report in failed:
         print(f"kubectl nat64: {report.agent.node}: {report.error}", file=sys.stderr)
     if node and not found:
-        raise ClusterError(f"{node} has no translator, or there is no such node")
+        raise ClusterError(f"{node} does not translate, or there is no such node")
     return EXIT_UNWELL if failed else EXIT_OK
 
 

@@ -171,10 +171,20 @@ def _nodes(cluster: Cluster, options: argparse.Namespace) -> list[Node]:
     if len(chosen) < len(on) and not options.node:
         say(f"testing from {', '.join(chosen)} of {len(on)} nodes; --node names others")
     pools: dict[str, set[str]] = {}
-    for report in facts.statuses(cluster, [agent for agent in found if agent.node in chosen]):
-        for row in report.data or ():
-            for pool in row.get("pools") or ():
-                pools.setdefault(report.agent.node, set()).add(pool["address"])
+    # Packets of a router node come from the addresses of the gateway nodes.
+    routed = {agent.gateway for agent in found if agent.router and agent.node in chosen}
+    asked = [
+        agent
+        for agent in found
+        if not agent.router and (agent.node in chosen or agent.gateway in routed)
+    ]
+    steering = {(a.node, a.gateway) for a in found if a.router}
+    for report in facts.statuses(cluster, asked):
+        mine = {pool["address"] for row in report.data or () for pool in row.get("pools") or ()}
+        gateway = report.agent.gateway
+        users = [node for node in chosen if (node, gateway) in steering]
+        for node in {report.agent.node, *users}:
+            pools.setdefault(node, set()).update(mine)
     return [
         Node(
             name=name,

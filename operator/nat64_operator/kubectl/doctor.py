@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from nat64_operator.kubectl import clat, cluster_dns, doctor_coredns, doctor_node, doctor_overlap
+from nat64_operator.kubectl import (
+    clat,
+    cluster_dns,
+    doctor_coredns,
+    doctor_node,
+    doctor_overlap,
+    topology,
+)
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Result, Step, note, ok, render, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -38,6 +45,8 @@ class Facts(NamedTuple):
     unread: Mapping[str, str]
     clats: Sequence[Report] = ()
     """Of the agents that give pods a CLAT."""
+    standings: Sequence[Report] = ()
+    """How nodes stand to those of the other role, where there are two."""
 
 
 class Section(NamedTuple):
@@ -53,10 +62,13 @@ def judge(facts: Facts) -> list[Section]:
     sections.append(Section("CoreDNS", list(_coredns(facts))))
     statuses = {report.agent: report for report in facts.statuses}
     clats = {report.agent: report for report in facts.clats}
+    standings = {report.agent: report for report in facts.standings}
     for report in facts.inspections:
         steps = list(_node(report, statuses.get(report.agent)))
         if (of_pods := clats.get(report.agent)) and not report.error:
             steps += clat.examine(of_pods)
+        if (standing := standings.get(report.agent)) and not report.error:
+            steps += topology.examine(standing)
         sections.append(Section(f"node {report.agent.node}, {report.agent.gateway}", steps))
     return [section for section in sections if section.steps]
 

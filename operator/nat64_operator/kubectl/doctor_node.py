@@ -50,10 +50,11 @@ def examine(found: dict[str, Any], agent: Agent) -> Iterator[Step]:
     if sysctls.get("net.ipv6.conf.all.disable_ipv6") == "1":
         yield stop("sysctls", "net.ipv6.conf.all.disable_ipv6 is 1", "set it to 0 on the node")
     yield from _sysctls(found, sysctls)
-    for problem in found["problems"]:
-        yield stop("IPv4 uplink", f"{problem['reason']}: {problem['message']}", _UPLINK_REMEDY)
-    if not found["problems"]:
-        yield from _uplinks(found)
+    if not agent.router:  # which needs no IPv4
+        for problem in found["problems"]:
+            yield stop("IPv4 uplink", f"{problem['reason']}: {problem['message']}", _UPLINK_REMEDY)
+        if not found["problems"]:
+            yield from _uplinks(found)
     yield from _routes(found, _log_of(agent))
     for module in found["modules"]:
         if module in MODULES:

@@ -15,6 +15,7 @@ from nat64_operator.kubectl import (
     doctor,
     doctor_coredns,
     network_policies,
+    topology,
     trace,
 )
 from nat64_operator.kubectl import clat as trace_clat
@@ -82,6 +83,7 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
     server = target.server or _server_of(cluster, found)
     clat = _clat_report(cluster, namespace, found, target)
     report = _trace_report(cluster, namespace, found, target, server, clat)
+    gateway = _gateway_report(cluster, namespace, found, target, report)
     path = f"/apis/networking.k8s.io/v1/namespaces/{target.namespace}/networkpolicies"
     return trace.Facts(
         pod=found,
@@ -92,8 +94,9 @@ def for_trace(cluster: Cluster, namespace: str, target: Target) -> trace.Facts:
         policies=maybe(partial(policies, cluster)),
         network_policies=maybe(partial(cluster.items, path)),
         other_policies=_other_policies(cluster, target.namespace),
-        explained=_explained(cluster, report, target.host, found),
+        explained=_explained(cluster, namespace, report, target.host, found),
         clat=clat,
+        gateway=gateway,
     )
 
 
@@ -134,6 +137,7 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
         inspections=inspections,
         statuses=statuses(cluster, found),
         clats=agents.ask_clats(cluster, found),
+        standings=agents.ask_topology(cluster, found),
         probe=_probe(cluster, [r.agent for r in inspections if not r.error]) if wanted else None,
         namespace=namespace,
         unread=unread,
@@ -232,19 +236,46 @@ def _trace_report(
     reports = agents.ask_all(cluster, agents.find(cluster, namespace, node), lambda _: argv)
     # If a node has several gateways: the one to which the destination belongs.
     for report in reports:
-        if not report.error and any(d["translated"] for d in report.data["destinations"]):
+        if not report.error and any(map(_is_ours, report.data["destinations"])):
             return report
     return next((r for r in reports if not r.error), reports[0] if reports else None)
 
 
-def _explained(cluster: Cluster, report: Report | None, host: str, found: Json) -> tuple[str, ...]:
+def _is_ours(destination: Json) -> bool:
+    return bool(destination["translated"] or destination.get("steered"))
+
+
+def _gateway_report(
+    cluster: Cluster, namespace: str, found: Json, target: Target, report: Report | None
+) -> Report | None:
+    """What the gateway node says about the packet that the pod's node gives to it."""
+    way = topology.steered(report.data) if report and not report.error else None
+    node = ((way or {}).get("gateway") or {}).get("node")
+    if report is None or way is None or not node:
+        return None
+    there = agents.find(cluster, namespace, node, report.agent.gateway)
+    argv = ("trace", "--client", trace.addresses(found, 6)[0], "--port", str(target.port))
+    asked = [agent for agent in there if not agent.router][:1]
+    reports = agents.ask_all(cluster, asked, lambda _: (*argv, "--destination", way["address"]))
+    return next(iter(reports), None)
+
+
+def _explained(
+    cluster: Cluster, namespace: str, report: Report | None, host: str, found: Json
+) -> tuple[str, ...]:
     """The sidecar's answer for a name for which the cluster's DNS gave no address of ours."""
     if report is None or report.error or not report.data["dns"]:
         return ()
-    if any(d["translated"] for d in report.data["destinations"]):
+    if any(map(_is_ours, report.data["destinations"])):
         return ()
     argv = ("nat64-dns64", "explain", host, "--client", trace.addresses(found, 6)[0])
     agent = report.agent
+    if agent.router:  # whose pod has no sidecar
+        every = agents.find(cluster, namespace, gateway=agent.gateway)
+        there = [one for one in every if not (one.router or one.why_not)]
+        if not there:
+            return ("no gateway node has a sidecar that can be asked",)
+        agent = there[0]
     try:
         said = cluster.exec(agent.namespace, agent.pod, DNS64, argv)
     except ClusterError as error:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from nat64_operator.kubectl import clat
+from nat64_operator.kubectl import clat, topology
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.exec_output import Json
 from nat64_operator.kubectl.output import Cell, Paint, Tone, table, yes_no
@@ -20,9 +20,19 @@ def build(
     policies: Iterable[Json],
     reports: Iterable[Report],
     clats: Iterable[Report] = (),
+    standings: Iterable[Report] = (),
 ) -> dict[str, Any]:
-    """All of it in plain values, as `-o json` prints it."""
+    """All of it in plain values, as `-o json` prints it. `standings`: how nodes stand to those of
+    the other role.
+    """
     nodes = [node(report) for report in reports]
+    said = {(entry["node"], entry["gateway"]): entry for entry in nodes}
+    routers = []
+    for report in standings:
+        if report.agent.router:
+            mine = said.get((report.agent.node, report.agent.gateway), {})
+            well, reason = bool(mine.get("programmed")), mine.get("reason", "")
+            routers.append(topology.counts(report, well, reason))
     drops: Counter[str] = Counter()
     meanings: dict[str, str] = {}
     for entry in nodes:
@@ -33,6 +43,7 @@ def build(
         "gateways": [resource(obj) for obj in gateways],
         "policies": [resource(obj) for obj in policies],
         "nodes": nodes,
+        "routers": routers,
         "clat": [clat.counts(report) for report in clats],
         "drops": [
             {"reason": reason, "packets": packets, "meaning": meanings[reason]}
@@ -63,6 +74,8 @@ def resource(obj: Json) -> dict[str, Any]:
         "message": ready.get("message", "the operator has not looked at it yet"),
         "prefix": state.get("prefix"),
         "nodes": (state.get("nodes") or {}).get("summary"),
+        "routers": (state.get("routers") or {}).get("summary"),
+        "draining": (state.get("gateways") or {}).get("draining") or [],
     }
 
 
@@ -83,6 +96,7 @@ def node(report: Report) -> dict[str, Any]:
     return {
         "node": report.agent.node,
         "gateway": report.agent.gateway,
+        "role": "Router" if report.agent.router else "Gateway",
         "programmed": bool(data.get("programmed")),
         "reason": report.error or data.get("reason") or "",
         "sessions": data.get("sessions"),
@@ -115,16 +129,22 @@ def render(status: dict[str, Any], paint: Paint) -> str:
     for title, key in (("GATEWAY", "gateways"), ("POLICY", "policies")):
         rows = [
             (
-                *(one["name"], yes_no(one["ready"]), one["prefix"] or "-", one["nodes"] or "-"),
+                *(one["name"], yes_no(one["ready"]), one["prefix"] or "-", _nodes(one)),
                 one["message"],
             )
             for one in status[key]
         ]
         columns = (title, "READY", "PREFIX", "NODES", "MESSAGE")
         parts.append(table(columns, rows, paint) if rows else f"no {key}")
-    if status["nodes"]:
+    if translating := [one for one in status["nodes"] if one["role"] != "Router"]:
         titles = ("NODE", "GATEWAY", "PROGRAMMED", "SESSIONS", "PORTS", "DROPPED", "REASON")
-        parts.append(table(titles, map(_node_row, status["nodes"]), paint))
+        parts.append(table(titles, map(_node_row, translating), paint))
+    if status["routers"]:
+        steering = map(topology.row, status["routers"])
+        parts.append(table(topology.ROUTER_COLUMNS, steering, paint))
+    if draining := [one for one in status["gateways"] if one["draining"]]:
+        drains = [(one["name"], ", ".join(one["draining"])) for one in draining]
+        parts.append(table(("GATEWAY", "DRAINING"), drains, paint))
     if status["clat"]:
         parts.append(table(clat.COLUMNS, map(clat.row, status["clat"]), paint))
     if advertising := [entry for entry in status["nodes"] if entry["advertised"]]:
@@ -139,6 +159,11 @@ def render(status: dict[str, Any], paint: Paint) -> str:
         drops = [(d["reason"], str(d["packets"]), d["meaning"]) for d in status["drops"]]
         parts.append(table(("DROPPED FOR", "PACKETS", "MEANING"), drops, paint))
     return "\n\n".join(parts)
+
+
+def _nodes(one: dict[str, Any]) -> str:
+    """How many of a gateway's nodes are ready, of each role."""
+    return " + ".join(filter(None, (one["nodes"], one["routers"]))) or "-"
 
 
 def _warning_rows(nodes: Iterable[dict[str, Any]]) -> Iterator[Sequence[str | Cell]]:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
 from nat64_dataplane import pref64
-from nat64_operator.kubectl import clat, cluster_dns, network_policies, trace_egress
+from nat64_operator.kubectl import clat, cluster_dns, network_policies, topology, trace_egress
 from nat64_operator.kubectl.agents import Report
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.exec_output import Json
@@ -35,6 +35,10 @@ class Facts(NamedTuple):
     clat: Report | None = None
     """What the agent for the pods' CLAT on the pod's node knows, where the host is an IPv4 address;
     None if there is none."""
+    gateway: Report | None = None
+    """What the gateway node says about the packet, if the pod's node gives it to one; None if it
+    can't be found.
+    """
     explained: tuple[str, ...] = ()
     """How the sidecar on the pod's node answers the name, if that matters."""
 
@@ -69,6 +73,15 @@ def _walk(facts: Facts) -> Iterator[Step]:
     assert facts.report is not None, "the step before ends without one"
     found: dict[str, Any] = facts.report.data
     yield _names(facts, found)
+    node = facts.report.agent.node
+    if (steered := topology.steered(found)) is not None:
+        yield _network_policy(facts, IPv6Address(steered["address"]))
+        yield from _other_policies(facts)
+        yield trace_egress.route(node, found, steered)
+        yield from topology.walk(node, steered, facts.gateway)
+        assert facts.gateway is not None, "the step before ends without one"
+        node, found = facts.gateway.agent.node, facts.gateway.data
+        yield _gateway_node(node, found)
     way = _translated(found)
     if way is None:
         native = [d["address"] for d in found["destinations"]]
@@ -80,9 +93,12 @@ def _walk(facts: Facts) -> Iterator[Step]:
             "translateAll in the DNS64Policy",
         )
         return
-    yield _network_policy(facts, IPv6Address(way["address"]))
-    yield from _other_policies(facts)
-    yield from trace_egress.walk(facts.report.agent.node, found, way)
+    if steered is None:
+        yield _network_policy(facts, IPv6Address(way["address"]))
+        yield from _other_policies(facts)
+    else:
+        yield from topology.way_back(node, way, found["interface"])
+    yield from trace_egress.walk(node, found, way)
 
 
 def _translated(found: dict[str, Any]) -> dict[str, Any] | None:
@@ -138,7 +154,19 @@ def _translator(facts: Facts) -> Step:
             f"{node} does not translate: {found['reason']}",
             f"`kubectl nat64 doctor` looks for what {node} lacks",
         )
+    if facts.report.agent.router:
+        return ok("router", f"{found['name']} steers {found['prefix']} on {node}")
     return ok("translator", f"{found['name']} translates {found['prefix']} on {node}")
+
+
+def _gateway_node(node: str, found: dict[str, Any]) -> Step:
+    if not found["programmed"]:
+        return stop(
+            "gateway node",
+            f"{node} does not translate: {found['reason']}",
+            f"`kubectl nat64 doctor` looks for what {node} lacks",
+        )
+    return ok("gateway node", f"{found['name']} translates {found['prefix']} on {node}")
 
 
 def _unasked(facts: Facts) -> Step:

@@ -31,7 +31,7 @@ _OPENING = {"V6_INIT", "V4_INIT"}
 
 def walk(node: str, found: dict[str, Any], way: dict[str, Any]) -> Iterator[Step]:
     """The steps; the caller ends at the first that stops."""
-    yield _route(node, found, way)
+    yield route(node, found, way)
     yield _policy(way)
     yield _ipv4_route(node, way)
     if "decision" in way:  # agents before this version have none
@@ -40,19 +40,20 @@ def walk(node: str, found: dict[str, Any], way: dict[str, Any]) -> Iterator[Step
     yield _packets(node, way)
 
 
-def _route(node: str, found: dict[str, Any], way: dict[str, Any]) -> Step:
-    route, wanted = way["route"], found["interface"]
-    if route["error"]:
+def route(node: str, found: dict[str, Any], way: dict[str, Any]) -> Step:
+    """Whether the node's kernel gives the packet to the translator's interface."""
+    taken, wanted = way["route"], found["interface"]
+    if taken["error"]:
         return stop(
             "route",
-            f"{node} has no route for {way['address']}: {route['error']}",
+            f"{node} has no route for {way['address']}: {taken['error']}",
             "the translator puts its route back by itself; `kubectl nat64 doctor` looks for what "
             "is in its way",
         )
-    if route["interface"] != wanted:
+    if taken["interface"] != wanted:
         return stop(
             "route",
-            f"{node} sends {way['address']} to {route['interface']} and not to {wanted}",
+            f"{node} sends {way['address']} to {taken['interface']} and not to {wanted}",
             "remove the more specific route or the routing rule, as another NAT64's; `kubectl "
             "nat64 doctor` names it",
         )

@@ -94,6 +94,8 @@ class Announce(msgspec.Struct, frozen=True):
     """The hash of the data that all pods mount."""
     by_node: dict[str, str]
     """A hash of the data of a single node, by the node's name."""
+    routers: str = ""
+    """The hash of the data that pods on nodes that steer mount; empty where there are none."""
 
     def of_node(self, node: str) -> str:
         """The value of a pod's annotation."""
@@ -102,7 +104,7 @@ class Announce(msgspec.Struct, frozen=True):
     @property
     def whole(self) -> str:
         """A value that changes with any of them."""
-        return json.dumps([self.content, self.by_node], sort_keys=True)
+        return json.dumps([self.content, self.by_node, self.routers], sort_keys=True)
 
 
 class Untaint(msgspec.Struct, frozen=True):

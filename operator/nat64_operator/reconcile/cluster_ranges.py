@@ -7,9 +7,10 @@ packets to the translator; a prefix within such a range does so for a part of it
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Network, ip_network
+from types import MappingProxyType
 
 from nat64_operator.reconcile.nodes import Node
 
@@ -28,9 +29,17 @@ class ClusterRanges:
         self._sorted = sorted(self._known)
 
     @classmethod
-    def of(cls, nodes: Iterable[Node], services: Iterable[str]) -> ClusterRanges:
-        """The ranges of nodes and their pods, and those of Services."""
-        return cls((*_of_nodes(nodes), *((text, "Services") for text in services)))
+    def of(
+        cls,
+        nodes: Iterable[Node],
+        services: Iterable[str],
+        pods: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    ) -> ClusterRanges:
+        """The ranges of nodes and their pods, and those of Services. `pods`: by node, the ranges
+        that a CNI gives pods.
+        """
+        of_cni = ((text, f"pods of node {n!r}") for n, texts in pods.items() for text in texts)
+        return cls((*_of_nodes(nodes), *of_cni, *((text, "Services") for text in services)))
 
     def overlap(self, prefix: IPv6Network) -> str | None:
         """The first range that overlaps a prefix, with its description; None if none does."""

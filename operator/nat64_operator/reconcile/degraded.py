@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from nat64_dataplane import config
 from nat64_operator.api.conditions import Condition
 from nat64_operator.api.gateway import Gateway
-from nat64_operator.reconcile import node_warnings
+from nat64_operator.reconcile import node_warnings, roles
 from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.readiness import some
 from nat64_operator.reconcile.world import World
-from nat64_operator.render.gateway import node_selector
 
 
 def warnings(
@@ -64,7 +63,7 @@ def warnings(
 
 def _nobodys(gateway: Gateway, running: config.Config, world: World) -> list[str]:
     """Addresses of static mappings that are in no shared range and no node's own."""
-    nodes = world.select(node_selector(gateway.spec.node_selector))
+    nodes = roles.gateway_nodes(gateway, world)
     if len(nodes) < 2:
         return []
     own = {address for name in nodes for address in world.nodes[name].ipv4}

@@ -13,25 +13,29 @@ from nat64_operator.coredns.carried_upstreams import Upstreams
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import (
     degraded,
+    membership,
     node_cleanup,
     readiness,
     removal,
+    roles,
     rollout,
+    routers,
     shares,
     status,
 )
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
 from nat64_operator.reconcile.deployed import mounted_config, rolled_out, running_config
 from nat64_operator.reconcile.drift import repair
+from nat64_operator.reconcile.membership import Membership
 from nat64_operator.reconcile.ownership import Decision, Effective, Refusal
 from nat64_operator.reconcile.programmed import FAILING, programmed_condition
 from nat64_operator.reconcile.readiness import Counts
+from nat64_operator.reconcile.roles import TRANSLATING
 from nat64_operator.reconcile.shares import Shares
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import gateway as render
 from nat64_operator.render import names, sidecar_corefile
 from nat64_operator.render.manifest import Ref
-from nat64_operator.render.removal import has_clat
 
 
 class Observed(NamedTuple):
@@ -47,6 +51,8 @@ class Observed(NamedTuple):
     fields: dict[str, Any]
     shares: Shares | None = None
     """What the nodes have of ranges that they share, and know of the pods."""
+    members: Membership | None = None
+    """What the nodes are told of each other, if they translate for others."""
 
     @property
     def ready(self) -> Condition:
@@ -86,8 +92,9 @@ def reconcile(observed: Observed, sidecars: Sidecars, world: World) -> Group:
                 )
             )
         assert observed.shares is not None
-        changes = _apply(observed.effective, observed.shares, sidecars, world)
+        changes = _apply(observed, observed.effective, observed.shares, sidecars, world)
         actions += changes or rollout.step(observed.effective.gateway, world)
+        actions += membership.events(gateway, observed.members)
     actions += status.write(gateway, observed.conditions, observed.fields, world)
     return Group(subject, tuple(actions))
 
@@ -121,11 +128,13 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
     service = world.find("Service", names.dns_service(gateway.name))
     kept_off = effective.kept_off if effective else {}
-    counts = readiness.count(
-        effective.gateway if effective else gateway, daemon_set, kept_off, world
-    )
+    carried_out = effective.gateway if effective else gateway
+    counts = readiness.count(carried_out, TRANSLATING, kept_off.keys(), world)
     fields: dict[str, Any] = {"nodes": counts.fields()}
-    if found := readiness.failing(counts, kept_off, world.pods.get(gateway.name, ())):
+    pods = readiness.of_role(world.pods.get(gateway.name, ()), TRANSLATING)
+    here = roles.gateway_nodes(carried_out, world)
+    lost = {node: other for node, other in kept_off.items() if node in here}
+    if found := readiness.failing(counts, lost, pods):
         fields["nodes"]["failing"] = found
     if address := cluster_address(service):
         fields["dnsAddress"] = address
@@ -138,6 +147,11 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
     decided = _shares(effective, daemon_set, world) if effective else None
     if decided is not None and decided.demands:
         fields["pools"] = decided.fields()
+    told = membership.of(effective, world) if effective else None
+    steering = routers.observe(gateway, effective, told, world) if effective else None
+    if told is not None and steering is not None:
+        fields |= {"gateways": told.fields(), "routers": steering.fields}
+    more = list(told.warnings) if told else []
     if effective is None or refusal is not None:
         reason, message = refusal or Refusal("Invalid", "the spec can't be carried out")
         why = "nothing runs for this gateway: its spec is not accepted"
@@ -147,9 +161,9 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
             Condition(ACCEPTED, False, reason, message),
             Condition(PROGRAMMED, False, reason, why),
             Condition(READY, False, reason, why),
-            *degraded.warnings(gateway, running, world, kept_off),
+            *degraded.warnings(gateway, running, world, kept_off, (), more),
         ]
-        return Observed(gateway, effective, refusal, prefix, conditions, fields, decided)
+        return Observed(gateway, effective, refusal, prefix, conditions, fields, decided, told)
     translator = effective.translator
     accepted = Condition(ACCEPTED, True, "Accepted", f"translates {translator.prefix}")
     short = decided.shortages() if decided else []
@@ -158,10 +172,14 @@ def observe(gateway: Gateway, decision: Decision, world: World) -> Observed:
         what = f"{short[0].message}; {programmed.message}"
         programmed = programmed._replace(reason="RangeTooSmall", message=what)
     ready = readiness.ready_condition(gateway, counts, programmed)
-    conditions = [accepted, programmed, ready]
-    failing = [programmed] if programmed.reason in FAILING else []
-    conditions += degraded.warnings(gateway, translator, world, kept_off, failing, short)
-    return Observed(gateway, effective, None, prefix, conditions, fields, decided)
+    conditions = [accepted, programmed]
+    if steering is not None:
+        conditions.append(steering.programmed)
+        ready = steering.ready_with(ready)
+    conditions.append(ready)
+    failing = [c for c in conditions[1:-1] if c.reason in FAILING]
+    conditions += degraded.warnings(gateway, translator, world, kept_off, failing, [*short, *more])
+    return Observed(gateway, effective, None, prefix, conditions, fields, decided, told)
 
 
 def check_prefix(translator: config.Config, world: World) -> None:
@@ -193,7 +211,9 @@ def _shares(effective: Effective, daemon_set: Any, world: World) -> Shares:
     return shares.of(effective, left, settled or daemon_set is None, world)
 
 
-def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: World) -> list[Action]:
+def _apply(
+    observed: Observed, effective: Effective, decided: Shares, sidecars: Sidecars, world: World
+) -> list[Action]:
     gateway, translator, kept_off = effective
     corefile = sidecars.corefile or sidecar_corefile.render_corefile(
         translator,
@@ -212,12 +232,13 @@ def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: Wor
             same_node=world.api_version >= render.SAME_NODE_SINCE,
         ),
         *node_cleanup.of(effective, world).manifests,
+        *routers.manifests(effective, observed.members, world),
         render.daemon_set(
             gateway,
             translator,
             world.settings,
-            kept_off.keys(),
-            had_clat=has_clat(world.find("DaemonSet", names.daemon_set(gateway.name))),
+            kept_off.keys() & roles.gateway_nodes(gateway, world),
+            had_clat=routers.had_clat(gateway.name, world),
         ),
     ]
     owned = world.owned_by(gateway.name)
@@ -228,16 +249,18 @@ def _apply(effective: Effective, decided: Shares, sidecars: Sidecars, world: Wor
     for manifest in wanted:
         actions += repair(manifest, owned.get(Ref.of(manifest)))
     keep = {Ref.of(manifest) for manifest in (record, *wanted)}
-    daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
-    if not actions and rolled_out(daemon_set):
+    made = [world.find(r.kind, r.name) for r in sorted(keep) if r.kind == "DaemonSet"]
+    if not actions and all(rolled_out(daemon_set) for daemon_set in made):
         for ref, obj in sorted(owned.items()):
             if ref not in keep:
                 actions.append(Delete(ref, obj["metadata"]["uid"]))
     # Of the clients only those that come and go by themselves: a node that joins a thousand others
     # is no reason to touch a thousand pods.
-    mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients)]))[:16]
+    files = observed.members.files if observed.members else ()
+    mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients), *files]))[:16]
+    steered = content_hash(files[0])[:16] if files else ""
     by_node = {name: content_hash(text)[:8] for name, text in decided.by_node.items()}
-    news = Announce(world.settings.namespace, gateway.name, mounted, by_node)
+    news = Announce(world.settings.namespace, gateway.name, mounted, by_node, steered)
     if world.announced.get(gateway.name) != news.whole:
         actions.append(news)
     return actions

@@ -19,11 +19,11 @@ from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api.gateway import Gateway, GatewaySpec
 from nat64_operator.api.meta import Meta
 from nat64_operator.errors import InvalidObjectError
-from nat64_operator.reconcile import node_record
+from nat64_operator.reconcile import node_record, roles
 from nat64_operator.reconcile.world import World
 from nat64_operator.render import names
 from nat64_operator.render.gateway import node_selector
-from nat64_operator.render.removal import excluded_nodes, nodes_by_name
+from nat64_operator.render.removal import excluded_labels, excluded_nodes, nodes_by_name
 
 
 class Holder(NamedTuple):
@@ -42,6 +42,8 @@ class Holder(NamedTuple):
     """Where it stays when another gateway comes."""
     leaving: frozenset[str]
     """Where it may not be clean yet."""
+    routers: frozenset[str] = frozenset()
+    """Those of `nodes` where it steers, and takes no pool."""
 
     def rank(self, node: str) -> int:
         """How strong its claim to a node is."""
@@ -58,8 +60,8 @@ def holders(
         gateway = asked[name][0] if name in asked else _unread(name, world)
         before = accepted.get(name) or accepted_spec(gateway, world)
         record = node_record.read(name, world)
-        daemon_set = world.find("DaemonSet", names.daemon_set(name))
-        nodes = record.all | scheduled(daemon_set, world)
+        translating, steering = on_nodes(name, world)
+        nodes = record.all | translating | steering
         nodes &= world.nodes.keys()
         configs = [found for obj in world.owned_by(name).values() if (found := config_in(obj))]
         carried_out, of_spec = before or gateway, config_of(before)
@@ -70,11 +72,12 @@ def holders(
             name,
             gateway.meta.age_order,
             tuple(dict.fromkeys(map(Claim.of, configs))),
-            {port: field for field, port in carried_out.ports.all().items()},
+            carried_out.host_ports,
             node_selector(carried_out.spec.node_selector),
             frozenset(nodes),
             record.on,
             record.leaving,
+            frozenset(roles.router_nodes(carried_out, world) | steering) - translating,
         )
 
 
@@ -86,19 +89,30 @@ def with_spec(
     world: World,
 ) -> Holder:
     """What a gateway has once its spec is carried out, beside what it may still have."""
-    selected = world.select(node_selector(gateway.spec.node_selector)) - set(kept_off)
-    ports = {port: field for field, port in gateway.ports.all().items()}
+    selected = roles.nodes(gateway, world) - set(kept_off)
+    routers = roles.router_nodes(gateway, world)
+    ports = gateway.host_ports
     selector = node_selector(gateway.spec.node_selector)
     claim = Claim.of(translator)
     age = gateway.meta.age_order
     if holder is None:
         none: frozenset[str] = frozenset()
-        return Holder(gateway.name, age, (claim,), ports, selector, selected, none, none)
+        return Holder(gateway.name, age, (claim,), ports, selector, selected, none, none, routers)
     return holder._replace(
         claims=tuple(dict.fromkeys((*holder.claims, claim))),
         host_ports={**holder.host_ports, **ports},
         selector=selector,
         nodes=holder.nodes | selected,
+        # Where it translated before it may do so still.
+        routers=(holder.routers | (routers - holder.nodes)) - roles.gateway_nodes(gateway, world),
+    )
+
+
+def on_nodes(gateway: str, world: World) -> tuple[frozenset[str], frozenset[str]]:
+    """The nodes where pods of a gateway may translate, and those where pods may steer."""
+    found = world.find("DaemonSet", names.daemon_set(gateway))
+    return scheduled(found, world), scheduled(
+        world.find("DaemonSet", names.routers(gateway)), world
     )
 
 
@@ -109,6 +123,8 @@ def scheduled(daemon_set: object, world: World) -> frozenset[str]:
     pod = daemon_set["spec"]["template"]["spec"]
     found = world.select(pod.get("nodeSelector") or {})
     named, excluded = nodes_by_name(daemon_set), excluded_nodes(daemon_set)
+    if labels := excluded_labels(daemon_set):
+        found -= world.select(labels)
     return frozenset((found & set(named) if named else found) - set(excluded))
 
 

@@ -33,6 +33,7 @@ def assign(gateways: Iterable[Gateway], world: World) -> list[Gateway]:
     taken = {port for slot in recorded.values() for port in slot_ports(slot)}
     for gateway in found.values():
         taken |= {port for port in msgspec.structs.astuple(gateway.spec.host_ports) if port}
+        taken |= {gateway.tunnel.tunnel_port} if gateway.has_routers else set()
     for gateway in sorted(found.values(), key=lambda one: one.meta.age_order):
         wanted = slot_of(gateway.name)
         if gateway.name in recorded or wanted is None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nat64_operator.reconcile import node_record
-from nat64_operator.reconcile.holders import scheduled
+from nat64_operator.reconcile import node_record, roles
+from nat64_operator.reconcile.holders import on_nodes
 from nat64_operator.reconcile.ownership import Effective
 from nat64_operator.reconcile.world import World, get
-from nat64_operator.render import gateway as render
 from nat64_operator.render import names, removal
 
 
@@ -28,10 +27,12 @@ class Leaving(NamedTuple):
 def of(effective: Effective, world: World) -> Leaving:
     """The record of nodes, and where some are to be cleaned, the DaemonSet that cleans them."""
     gateway, translator, kept_off = effective
-    selected = world.select(render.node_selector(gateway.spec.node_selector)) - kept_off.keys()
+    # A node that changes its role is not left: the agent there takes out what the old one had.
+    selected = roles.nodes(gateway, world) - kept_off.keys()
     daemon_set = world.find("DaemonSet", names.daemon_set(gateway.name))
+    scheduled = frozenset.union(*on_nodes(gateway.name, world))
     # A pod may have run on a node before this gateway was kept off it.
-    been = node_record.read(gateway.name, world).all | scheduled(daemon_set, world)
+    been = node_record.read(gateway.name, world).all | scheduled
     left = sorted((been & world.nodes.keys()) - selected)
     cleaning = world.find("DaemonSet", names.leaving(gateway.name))
     wanted = None
@@ -44,7 +45,7 @@ def of(effective: Effective, world: World) -> Leaving:
             world.settings,
             clat=translator.clat is not None or removal.has_clat(daemon_set),
         )
-        if is_clean(cleaning, left) and not scheduled(daemon_set, world) & set(left):
+        if is_clean(cleaning, left) and not scheduled & set(left):
             left, wanted = [], None
     record = node_record.manifest(gateway, selected, left, world.settings)
     return Leaving([record, *([wanted] if wanted else [])], tuple(left))

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from nat64_dataplane import config
 from nat64_dataplane.claims import Claim, Clash, clash_anywhere, clash_at, clash_on_a_node
-from nat64_operator.api.gateway import Gateway
+from nat64_operator.api.gateway import Gateway, full_name
+from nat64_operator.reconcile import roles
 from nat64_operator.reconcile.holders import Holder, accepted_spec, config_of, with_spec
 from nat64_operator.reconcile.holders import holders as find_holders
 from nat64_operator.reconcile.world import World
-from nat64_operator.render.gateway import node_selector
 
 
 class Refusal(NamedTuple):
@@ -115,23 +115,32 @@ def _place(
     others: Iterable[Holder],
     world: World,
 ) -> _Placed:
-    claim = Claim.of(translator)
-    ports = {port: field for field, port in gateway.ports.all().items()}
-    selected = world.select(node_selector(gateway.spec.node_selector))
+    claim, ports = Claim.of(translator), gateway.host_ports
+    selected, steering = roles.nodes(gateway, world), roles.router_nodes(gateway, world)
     kept_off: dict[str, str] = {}
     clashes: dict[tuple[str, str], Refusal] = {}
     for other in sorted(others, key=lambda holder: holder.age):
         shared = selected & other.nodes
-        found = _clash(claim, ports, other)
-        if found is not None:
-            for node in shared:
+        one_steers = shared & (steering | other.routers)
+        # Pools count where both translate only.
+        without = claim._replace(node_pools=())
+        for mine_here, nodes in ((claim, shared - one_steers), (without, one_steers)):
+            found = _clash(mine_here, ports, other)
+            if found is None:
+                continue
+            for node in nodes:
                 if _has_precedence(other, mine, gateway, node):
                     kept_off.setdefault(node, other.name)
-            if shared or not _apart(gateway.spec.node_selector, selected, other, world):
+            translate = selected - steering, other._replace(nodes=other.nodes - other.routers)
+            if nodes or (
+                mine_here is claim
+                and not shared
+                and not _apart(gateway.spec.node_selector, *translate, world)
+            ):
                 clashes[other.name, "node"] = found
         if found := _clash_anywhere(claim, other):
             clashes[other.name, "anywhere"] = found
-        for node in sorted(shared):
+        for node in sorted(shared - one_steers):
             if (found := _clash_at(claim, other, node, world)) is None:
                 continue
             clashes[other.name, "at"] = found
@@ -154,7 +163,7 @@ def _clash(claim: Claim, ports: Mapping[int, str], other: Holder) -> Refusal | N
         if port in other.host_ports:
             return Refusal(
                 "HostPortConflict",
-                f"spec.hostPorts.{field}: NAT64Gateway {other.name!r} has port {port} "
+                f"spec.{full_name(field)}: NAT64Gateway {other.name!r} has port {port} "
                 f"({other.host_ports[port]}) on the same nodes; set another",
             )
     return None

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from nat64_dataplane import config
 from nat64_operator.api import gateway as gateway_api
+from nat64_operator.api import gateway_checks
 from nat64_operator.api import policy as policy_api
 from nat64_operator.api.conditions import ACCEPTED, PROGRAMMED, READY, Condition
 from nat64_operator.api.gateway import Gateway
@@ -22,7 +23,6 @@ from nat64_operator.coredns import wiring
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import (
     corefiles,
-    deployed,
     gateways,
     host_ports,
     ownership,
@@ -159,34 +159,6 @@ def _observe(made: _Decisions, world: World) -> dict[str, Observed]:
     return {observed.gateway.name: observed for observed in seen if observed is not None}
 
 
-def removing(world: World) -> set[str]:
-    """Gateways that are being removed: their pods say which nodes are clean."""
-    deleting = {
-        name for name, obj in world.gateways.items() if obj["metadata"].get("deletionTimestamp")
-    }
-    return deleting | world.gateways_left_behind()
-
-
-def with_failing_nodes(world: World) -> set[str]:
-    """Gateways with a node that should translate and does not: their pods may say why."""
-    return {
-        name
-        for name, obj in world.gateways.items()
-        for condition in (obj.get("status") or {}).get("conditions") or ()
-        if condition["type"] == PROGRAMMED and condition["reason"] == "NodesNotReady"
-    }
-
-
-def without_pods(world: World) -> set[str]:
-    """Gateways whose DaemonSet has fewer pods than nodes, although its controller is done."""
-    found = {
-        name: world.find("DaemonSet", names.daemon_set(name))
-        for name, obj in world.gateways.items()
-        if not obj["metadata"].get("deletionTimestamp")
-    }
-    return {name for name, daemon_set in found.items() if deployed.lacks_pods(daemon_set)}
-
-
 def _configs(
     known: Sequence[Gateway], world: World
 ) -> Iterator[tuple[Gateway, config.Config | Refusal]]:
@@ -194,7 +166,7 @@ def _configs(
     for gateway in known:
         try:
             translator = gateway.config()
-            gateway_api.check(gateway, translator)
+            gateway_checks.check(gateway, translator)
             gateways.check_prefix(translator, world)
             yield gateway, translator
         except InvalidObjectError as error:

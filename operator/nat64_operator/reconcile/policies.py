@@ -239,7 +239,7 @@ def _untranslated(
     if gateway is None or gateway.programmed.status or gateway.ready.status:
         return None
     ref, programmed = policy.spec.gateway_ref.name, gateway.programmed
-    ailing = [pod for pod in world.pods.get(ref, ()) if pod.unready]
+    ailing = [pod for pod in world.pods.get(ref, ()) if pod.unready and not pod.router]
     if programmed.reason == "RollingOut" or (
         ailing and all(pod.unready == (names.DNS64,) for pod in ailing)
     ):

@@ -8,14 +8,15 @@ does not make a gateway unready; a node that worked and fails does.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nat64_operator.api.conditions import READY, Condition
 from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile import roles
 from nat64_operator.reconcile.nodes import Node, Taint
-from nat64_operator.reconcile.world import World, get
-from nat64_operator.render.gateway import node_selector
+from nat64_operator.reconcile.roles import Role
+from nat64_operator.reconcile.world import Pod, World, get
 
 JOINING_SECONDS = 180
 """How long a new node has to translate before it counts."""
@@ -81,20 +82,19 @@ class Counts(NamedTuple):
         }
 
 
-def count(gateway: Gateway, daemon_set: Any, kept_off: Iterable[str], world: World) -> Counts:
-    """Count a gateway's nodes."""
-    counts = Counts.of(daemon_set)
-    selector, tolerations = node_selector(gateway.spec.node_selector), gateway.spec.tolerations
-    without = set(kept_off)
+def count(gateway: Gateway, role: Role, kept_off: Collection[str], world: World) -> Counts:
+    """Count those of a gateway's nodes that have one role."""
+    nodes = roles.of(gateway, role, world) - set(kept_off)
+    counts = Counts.of(world.find("DaemonSet", role.daemon_set(gateway.name)))
+    tolerations = gateway.spec.tolerations
 
     def is_desired(node: Node) -> bool:
-        chosen = node.matches(selector) and node.name not in without
-        return chosen and _tolerates(tolerations, node.taints)
+        return node.name in nodes and _tolerates(tolerations, node.taints)
 
     dead = tuple(node.name for node in world.unready_nodes if is_desired(node))
     joining = tuple(n.name for n in world.new_nodes(JOINING_SECONDS) if n.ready and is_desired(n))
     counts = counts._replace(dead=dead, joining=joining)
-    before = get(gateway.status, "nodes", "established") or 0
+    before = get(gateway.status, role.where, "established") or 0
     return counts._replace(established=min(counts.living, max(before, counts.ready)))
 
 
@@ -111,6 +111,11 @@ def ready_condition(gateway: Gateway, counts: Counts, programmed: Condition) -> 
 
 
 _UNDER_WAY = ("RollingOut", "NodesNotReady", "PodsNotCreated", "RangeTooSmall")
+
+
+def of_role(pods: Iterable[Pod], role: Role) -> list[Pod]:
+    """Those pods that are on nodes of one role."""
+    return [pod for pod in pods if pod.router == role.router]
 
 
 def without_dead(counts: Counts) -> str:

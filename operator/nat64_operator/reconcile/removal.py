@@ -16,7 +16,7 @@ from nat64_operator.api.host_ports import derived_ports
 from nat64_operator.reconcile import node_record
 from nat64_operator.reconcile.actions import Action, Apply, Delete, Emit
 from nat64_operator.reconcile.drift import repair
-from nat64_operator.reconcile.holders import config_in
+from nat64_operator.reconcile.holders import config_in, scheduled
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render import removal as render
@@ -58,18 +58,23 @@ def step(gateway: str, wired: bool, since: float, world: World) -> Step:
         return Step((), "waiting until CoreDNS no longer asks the sidecars")
     owned = world.owned_by(gateway)
     live = world.find("DaemonSet", names.daemon_set(gateway))
+    steering = world.find("DaemonSet", names.routers(gateway))
     cleaning = world.find("DaemonSet", names.leaving(gateway))
     if cleaning is not None and not overdue and not _has_cleaned(cleaning):
         return Step((), "waiting for nodes that the gateway has left to be clean")
     # A pod may have come to a node whose labels the operator did not hear of.
     seen = {pod.node for pod in world.pods.get(gateway, ())} | set(render.nodes_by_name(live))
     nodes = (node_record.read(gateway, world).all | seen) & world.nodes.keys()
-    if live is None and not nodes:
+    if live is None and steering is None and not nodes:
         return _delete(owned, ())
-    applying = _roll(gateway, live, nodes, world)
+    # Each DaemonSet cleans the nodes that it is on, so that none has to name thousands.
+    steered = scheduled(steering, world)
+    applying = _roll(gateway, live, nodes - steered, world) if nodes - steered or live else []
+    if steering is not None:
+        applying += _roll(gateway, steering, nodes & steered, world, router=True)
     if applying and not overdue:
         return Step(tuple(applying), "removing the translator from the nodes")
-    unseen, waiting = _unclean(gateway, live, nodes, world)
+    unseen, waiting = _unclean(gateway, (live, steering), nodes, world)
     if waiting and not overdue:
         return Step((), waiting)
     return _delete(owned, tuple(unseen))
@@ -83,7 +88,9 @@ def _has_cleaned(daemon_set: Any) -> bool:
     )
 
 
-def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[Action]:
+def _roll(
+    gateway: str, live: Any, nodes: frozenset[str], world: World, *, router: bool = False
+) -> list[Action]:
     pod = get(live, "spec", "template", "spec") or {}
     mounted = [v for v in pod.get("volumes") or () if v["name"] == "config"]
     name = get(mounted[0], "configMap", "name") if mounted else None
@@ -111,6 +118,7 @@ def _roll(gateway: str, live: Any, nodes: frozenset[str], world: World) -> list[
         world.settings,
         # Without the DaemonSet nobody knows.
         clat=live is None or render.has_clat(live),
+        router=router,
     )
     return actions + repair(wanted, live)
 
@@ -121,15 +129,24 @@ def _where(live: Any, nodes: frozenset[str], world: World) -> render.Where:
     since.
     """
     pod = get(live, "spec", "template", "spec") or {}
-    where = render.Where(dict(pod.get("nodeSelector") or {}), tuple(pod.get("tolerations") or ()))
+    where = render.Where(
+        dict(pod.get("nodeSelector") or {}),
+        tuple(pod.get("tolerations") or ()),
+        avoided=render.excluded_labels(live),
+    )
     tolerates_all = any(not t.get("key") and not t.get("effect") for t in where.tolerations)
     by_labels = live is not None and not render.nodes_by_name(live) and tolerates_all
-    if not nodes or (by_labels and nodes <= world.select(where.selector)):
+    selected = world.select(where.selector)
+    if where.avoided:
+        selected -= world.select(where.avoided)
+    if not nodes or (by_labels and nodes <= selected):
         return where
     return render.Where.by_name(nodes)
 
 
-def _unclean(gateway: str, live: Any, nodes: frozenset[str], world: World) -> tuple[list[str], str]:
+def _unclean(
+    gateway: str, made: tuple[Any, ...], nodes: frozenset[str], world: World
+) -> tuple[list[str], str]:
     """Nodes that were not seen clean, and what to wait for; empty for nothing."""
     pods = world.pods.get(gateway, ())
     clean = {pod.node for pod in pods if pod.removing and pod.ready}
@@ -138,7 +155,10 @@ def _unclean(gateway: str, live: Any, nodes: frozenset[str], world: World) -> tu
     dirty = sorted(held - clean)
     dead = [name for name in dirty if name not in world.nodes or not world.nodes[name].ready]
     alive = [name for name in dirty if name not in dead]
-    if get(live, "status", "observedGeneration") != get(live, "metadata", "generation"):
+    if any(
+        get(live, "status", "observedGeneration") != get(live, "metadata", "generation")
+        for live in made
+    ):
         return dirty, "waiting for the DaemonSet controller"
     if alive:
         return dirty, f"{len(clean)} of {len(held)} nodes are clean; waiting for {alive[0]}"

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from nat64_operator.api.gateway import Gateway
+from nat64_operator.reconcile import roles
 from nat64_operator.reconcile.actions import Delete
-from nat64_operator.reconcile.readiness import Counts, most_unavailable
+from nat64_operator.reconcile.readiness import Counts, most_unavailable, of_role
+from nat64_operator.reconcile.roles import Role
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
 from nat64_operator.render.manifest import Ref
@@ -27,7 +29,8 @@ def under_way(world: World) -> set[str]:
     return {
         name
         for name, obj in world.gateways.items()
-        if get(obj, "spec", "updateStrategy", "canary") and _is_rolling(_daemon_set(name, world))
+        if get(obj, "spec", "updateStrategy", "canary")
+        and any(_is_rolling(found) for found in _daemon_sets(name, world) if found)
     }
 
 
@@ -35,12 +38,18 @@ def step(gateway: Gateway, world: World) -> list[Delete]:
     """The pods to delete now: all that aren't ready, because nothing is lost with them, and of the
     others so many that no more than `maxUnavailable` of the canary's nodes are without one.
     """
-    canary, daemon_set = gateway.spec.update_strategy.canary, _daemon_set(gateway.name, world)
+    return [deletion for role in roles.BOTH for deletion in _step(gateway, role, world)]
+
+
+def _step(gateway: Gateway, role: Role, world: World) -> list[Delete]:
+    canary = gateway.spec.update_strategy.canary
+    daemon_set = world.find("DaemonSet", role.daemon_set(gateway.name))
     template = get(daemon_set, "spec", "template", "metadata", "annotations", names.TEMPLATE)
     if canary is None or template is None or not _is_seen(daemon_set):
         return []
     nodes = world.select(canary.node_selector)
-    pods = [pod for pod in world.pods.get(gateway.name, ()) if pod.node in nodes]
+    every = of_role(world.pods.get(gateway.name, ()), role)
+    pods = [pod for pod in every if pod.node in nodes]
     # By the controller's word, too: where something takes annotations off pods, ours would say that
     # each new pod is an old one, and none would live for long.
     generation = get(daemon_set, "metadata", "annotations", GENERATION)
@@ -61,8 +70,8 @@ def step(gateway: Gateway, world: World) -> list[Delete]:
     ]
 
 
-def _daemon_set(gateway: str, world: World) -> Any:
-    return world.find("DaemonSet", names.daemon_set(gateway))
+def _daemon_sets(gateway: str, world: World) -> list[Any]:
+    return [world.find("DaemonSet", role.daemon_set(gateway)) for role in roles.BOTH]
 
 
 def _is_seen(daemon_set: Any) -> bool:

@@ -16,14 +16,13 @@ import msgspec
 from nat64_dataplane import node_file
 from nat64_dataplane.errors import ConfigError
 from nat64_dataplane.node_file import NodeEntry, NodeFile
-from nat64_operator.reconcile import allocation
+from nat64_operator.reconcile import allocation, roles
 from nat64_operator.reconcile.allocation import Allocation, Demand, Held, Share
 from nat64_operator.reconcile.node_warnings import NodeWarning
 from nat64_operator.reconcile.ownership import Effective
 from nat64_operator.reconcile.readiness import some
 from nat64_operator.reconcile.world import World, get
 from nat64_operator.render import names
-from nat64_operator.render.gateway import node_selector
 from nat64_operator.render.manifest import config_map
 
 RELEASED_KEY = "released.json"
@@ -39,12 +38,16 @@ class Shares(msgspec.Struct, frozen=True, dict=True):
     allocation: Allocation
     pods: tuple[IPv6Network, ...]
     nodes: frozenset[str]
+    """Those that translate."""
+    routers: frozenset[str] = frozenset()
 
     @cached_property
     def file(self) -> NodeFile:
         """The file. A node has an entry once its own addresses, or its pods, are in it."""
         found = self.allocation.of_nodes()
-        listed = self.nodes | found.keys() if self.demands or self.pods else found.keys()
+        listed = set(found)
+        listed |= self.nodes if self.demands or self.pods else set()
+        listed |= self.routers if self.pods else set()
         whole = NodeFile(
             pod_ranges=self.pods,
             nodes={name: NodeEntry(allocated=found.get(name, ())) for name in sorted(listed)},
@@ -127,7 +130,7 @@ def of(effective: Effective, may_hold: frozenset[str], settled: bool, world: Wor
         for pool in translator.pools
         if pool.addresses_per_node and pool.network
     )
-    nodes = world.select(node_selector(gateway.spec.node_selector)) - kept_off.keys()
+    nodes = roles.gateway_nodes(gateway, world) - kept_off.keys()
     held = read(gateway.name, world)
     owned = {address for node in world.nodes.values() for address in node.ipv4}
     decided = allocation.allocate(
@@ -140,7 +143,8 @@ def of(effective: Effective, may_hold: frozenset[str], settled: bool, world: Wor
         now=world.now,
     )
     pods = () if translator.policy.allowed_sources else world.pod_ranges
-    return Shares(gateway.name, demands, decided, pods, nodes)
+    routers = roles.router_nodes(gateway, world) - kept_off.keys()
+    return Shares(gateway.name, demands, decided, pods, nodes, routers)
 
 
 def read(gateway: str, world: World) -> Held:

@@ -42,6 +42,8 @@ class Pod(NamedTuple):
     """What the DaemonSet controller says that it was made of."""
     translates: bool = False
     """Whether its translator's container is ready, whatever the sidecar's is."""
+    router: bool = False
+    """Whether it steers to those that translate."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -61,6 +63,7 @@ class Pod(NamedTuple):
             "deletionTimestamp" in metadata,
             (metadata.get("labels") or {}).get("pod-template-generation", ""),
             any(c["name"] == "translator" and c.get("ready") for c in _containers(obj)),
+            (metadata.get("labels") or {}).get(names.NAME) == names.ROUTER_NAME,
         )
 
 
@@ -108,6 +111,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     dns_clients: frozenset[str] = frozenset()
     """Addresses of CoreDNS's own pods and of the operator, which ask the sidecars. With a CNI that
     has its own IPAM, the Nodes don't show them."""
+    cni_ranges: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """By node, the IPv6 ranges of its pods as the CNI's own objects say, where it has any."""
     dns_pods: frozenset[tuple[str, str]] = frozenset()
     """Addresses of CoreDNS's own pods, each with the name of its node."""
     corefiles: Mapping[tuple[str, str], Object] = msgspec.field(default_factory=dict)
@@ -180,7 +185,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The cluster's own ranges, which no prefix may overlap."""
         services = (obj["spec"].get("clusterIP") for r, obj in self.owned.items() if _is_service(r))
         known = (*self.service_ranges, *self.settings.service_addresses, *filter(None, services))
-        return ClusterRanges.of(self.nodes.values(), known)
+        return ClusterRanges.of(self.nodes.values(), known, self.cni_ranges)
 
     @cached_property
     def pod_ranges(self) -> tuple[IPv6Network, ...]:

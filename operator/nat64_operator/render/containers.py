@@ -11,6 +11,7 @@ from nat64_operator.settings import Settings
 
 CONFIG_DIR = "/etc/nat64"
 NODE_FILE_DIR = "/etc/nat64-nodes"
+MEMBERS_DIR = "/etc/nat64-members"
 COREFILE_DIR = "/etc/nat64-dns64"
 RUN_DIR = "/run/nat64-operator"
 BPF_DIR = "/sys/fs/bpf"
@@ -192,6 +193,39 @@ def with_node_file(container: dict[str, Any]) -> dict[str, Any]:
             {"name": "NAT64_NODE_FILE", "value": f"{NODE_FILE_DIR}/{names.NODE_FILE}"},
         ],
         "volumeMounts": [*container["volumeMounts"], mount],
+    }
+
+
+def with_members(container: dict[str, Any], *, routers: bool) -> dict[str, Any]:
+    """The translator's container, told where the nodes of its gateway are listed. `routers`: also
+    those that steer, which is for those that translate.
+    """
+    files = {"NAT64_GATEWAYS": names.GATEWAYS_FILE}
+    if routers:
+        files["NAT64_ROUTERS"] = names.ROUTERS_FILE
+    where = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}
+    mount = {"name": "members", "mountPath": MEMBERS_DIR, "readOnly": True}
+    return {
+        **container,
+        "env": [
+            *container["env"],
+            *({"name": name, "value": f"{MEMBERS_DIR}/{file}"} for name, file in files.items()),
+            # The address that other nodes know it by, and that the tunnel's packets come from.
+            {"name": "NODE_ADDRESS", "valueFrom": where},
+        ],
+        "volumeMounts": [*container["volumeMounts"], mount],
+    }
+
+
+def members_volume(gateway: str, *, routers: bool) -> dict[str, Any]:
+    """The volume of these lists, which change in place."""
+    maps = [names.gateways(gateway), *([names.routers(gateway)] if routers else [])]
+    return {
+        "name": "members",
+        "projected": {
+            "defaultMode": 0o444,
+            "sources": [{"configMap": {"name": name}} for name in maps],
+        },
     }
 
 

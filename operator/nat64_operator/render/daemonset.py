@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nat64_operator.render import names
@@ -10,6 +10,8 @@ from nat64_operator.render.containers import BPF_DIR, RUN_DIR
 from nat64_operator.render.manifest import content_of, finish
 from nat64_operator.settings import Settings
 
+EXCLUDING = "NotIn"
+"""Kubernetes' operator of a node affinity that keeps pods off nodes."""
 DNS64_GRACE_SECONDS = 30
 """Longer than the sidecar's lameduck period, in which it answers until CoreDNS has moved on."""
 
@@ -87,3 +89,19 @@ def pod(
     if settings.image_pull_secrets:
         made["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     return made
+
+
+def affinity(avoided: Mapping[str, str], kept_off: Collection[str]) -> dict[str, Any]:
+    """Keeps pods off nodes that have all of these labels, and off nodes by name."""
+    # A field can have one value only. All requirements of a term must hold, and one term.
+    others = [
+        {"key": "metadata.name", "operator": EXCLUDING, "values": [node]}
+        for node in sorted(kept_off)
+    ]
+    named = {"matchFields": others} if others else {}
+    terms: list[dict[str, Any]] = [
+        {"matchExpressions": [{"key": key, "operator": EXCLUDING, "values": [value]}], **named}
+        for key, value in sorted(avoided.items())
+    ]
+    required = {"nodeSelectorTerms": terms or [named]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}

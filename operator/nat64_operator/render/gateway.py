@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from nat64_dataplane import config
 from nat64_operator.api.gateway import Gateway, UpdateType
+from nat64_operator.api.topology import Clients
 from nat64_operator.render import containers, names
 from nat64_operator.render import daemonset as pods
 from nat64_operator.render.manifest import config_map, finish
@@ -77,68 +79,95 @@ def daemon_set(
     """The pods that translate and answer DNS on each node of the gateway, except the nodes that it
     is `kept_off`. `had_clat`: its nodes' pods may have a CLAT from before.
     """
+    pod = _pod(gateway, gateway.spec.node_selector, translator, settings, had_clat=had_clat)
+    if kept_off:
+        pod["affinity"] = pods.affinity({}, kept_off)
+    return _daemon_set(
+        gateway, settings, names.daemon_set(gateway.name), pod, names.pod_labels(gateway.name)
+    )
+
+
+def routers_daemon_set(
+    gateway: Gateway,
+    steering: config.Config,
+    settings: Settings,
+    kept_off: Collection[str] = (),
+    *,
+    had_clat: bool = False,
+) -> dict[str, Any]:
+    """The pods on each node that steers to those that translate. They answer no DNS."""
+    selector = (gateway.spec.clients or Clients()).node_selector
+    pod = _pod(gateway, selector, steering, settings, had_clat=had_clat)
+    pod["affinity"] = pods.affinity(gateway.spec.node_selector, kept_off)
+    name, match = names.routers(gateway.name), names.router_labels(gateway.name)
+    return _daemon_set(gateway, settings, name, pod, match, {names.COMPONENT: names.ROUTER})
+
+
+def _pod(
+    gateway: Gateway,
+    selector: dict[str, str],
+    translator: config.Config,
+    settings: Settings,
+    *,
+    had_clat: bool,
+) -> dict[str, Any]:
+    """What pods of both roles have."""
     pod = pods.pod(
         settings,
-        node_selector(gateway.spec.node_selector),
+        node_selector(selector),
         gateway.spec.tolerations,
         names.translator_config(gateway.name, translator.content_hash),
     )
-    corefile = names.sidecar_config(gateway.name, settings.dataplane_image)
-    pod["volumes"].append(
-        {
-            "name": "corefile",
-            "projected": {
-                "defaultMode": 0o444,
-                "sources": [
-                    {"configMap": {"name": corefile}},
-                    {"configMap": {"name": names.CLIENTS}},
-                ],
-            },
-        }
-    )
+    if not translator.is_router:
+        corefile = names.sidecar_config(gateway.name, settings.dataplane_image)
+        sources = [{"configMap": {"name": name}} for name in (corefile, names.CLIENTS)]
+        projected = {"defaultMode": 0o444, "sources": sources}
+        pod["volumes"].append({"name": "corefile", "projected": projected})
     nodes = {"name": names.node_file(gateway.name), "defaultMode": 0o444}
     pod["volumes"].append({"name": "node-file", "configMap": nodes})
-    if kept_off:
-        # A field can have one value only. All requirements must hold.
-        others = [
-            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
-            for node in sorted(kept_off)
-        ]
-        required = {"nodeSelectorTerms": [{"matchFields": others}]}
-        pod["affinity"] = {
-            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}
-        }
+    container = containers.with_node_file(
+        containers.translator(
+            settings,
+            gateway.ports.translator,
+            ["run"],
+            advertises=bool(translator.advertise.interfaces),
+        )
+    )
+    if translator.topology:
+        routers = not translator.is_router
+        container = containers.with_members(container, routers=routers)
+        pod["volumes"].append(containers.members_volume(gateway.name, routers=routers))
     pod["initContainers"] = [containers.privileged(settings, "prepare")]
-    pod["containers"] = [
-        {
-            **containers.with_node_file(
-                containers.translator(
-                    settings,
-                    gateway.ports.translator,
-                    ["run"],
-                    advertises=bool(translator.advertise.interfaces),
-                )
-            ),
-            "resources": translator_resources(
-                settings.translator_resources, translator.limits.sessions
-            ),
-        },
-        containers.dns64(settings, gateway.ports),
-    ]
+    sessions = translator.limits.sessions
+    resources = translator_resources(settings.translator_resources, sessions)
+    pod["containers"] = [{**container, "resources": resources}]
+    if not translator.is_router:
+        pod["containers"].append(containers.dns64(settings, gateway.ports))
     if translator.clat:
         pod["containers"].append(containers.clat(settings, gateway.ports.clat))
     elif had_clat:
         pod["initContainers"].append(containers.remove_clat(settings, lenient=True))
     if translator.clat or had_clat:
         pod["volumes"] += containers.clat_volumes(runtime=translator.clat is not None)
+    return pod
+
+
+def _daemon_set(
+    gateway: Gateway,
+    settings: Settings,
+    name: str,
+    pod: dict[str, Any],
+    match: dict[str, str],
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     strategy = gateway.spec.update_strategy
     by_hand = strategy.type is UpdateType.ON_DELETE or strategy.canary is not None
     return pods.daemon_set(
-        names.daemon_set(gateway.name),
+        name,
         settings,
         pod,
-        match=names.pod_labels(gateway.name),
-        labels=names.labels(gateway.name),
+        match=match,
+        labels={**names.labels(gateway.name), **match, **more},
         max_unavailable=None if by_hand else strategy.max_unavailable,
     )
 

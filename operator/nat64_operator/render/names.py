@@ -16,7 +16,9 @@ WITHDRAWN_LABEL = f"{GROUP}/withdrawn"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "nat64-operator"
 COMPONENT = "app.kubernetes.io/component"
-DATAPLANE = "dataplane"
+DATAPLANE, ROUTER = "dataplane", "router"
+NAME = "app.kubernetes.io/name"
+GATEWAY_NAME, ROUTER_NAME = "nat64-gateway", "nat64-router"
 REVISION = f"{GROUP}/manifest-hash"
 """An annotation: the hash of the applied manifest, which shows a changed one."""
 MOUNTED = f"{GROUP}/mounted"
@@ -29,6 +31,7 @@ OWNED_SELECTOR = f"{MANAGED_BY}={OPERATOR},{GATEWAY_LABEL}"
 
 TRANSLATOR_FILE = "translator.yaml"
 NODE_FILE = "nodes.json"
+GATEWAYS_FILE, ROUTERS_FILE = "gateways.json", "routers.json"
 COREFILE = "Corefile"
 DNS64 = "dns64"
 """The container of the sidecar."""
@@ -70,6 +73,18 @@ def node_file(gateway: str) -> str:
     return f"nat64-{gateway}.nodes"
 
 
+def routers(gateway: str) -> str:
+    """The DaemonSet on nodes that steer to those that translate. The ConfigMap with these nodes
+    has the same name.
+    """
+    return f"nat64-{gateway}.routers"
+
+
+def gateways(gateway: str) -> str:
+    """The ConfigMap with the nodes that translate for others."""
+    return f"nat64-{gateway}.gateways"
+
+
 def leaving(gateway: str) -> str:
     """The DaemonSet that cleans nodes that a gateway has left."""
     return f"nat64-{gateway}.leaving"
@@ -91,14 +106,21 @@ def wiring_record(policy: str) -> str:
 
 def pod_labels(gateway: str) -> dict[str, str]:
     """The labels that select a gateway's pods."""
-    return {"app.kubernetes.io/name": "nat64-gateway", GATEWAY_LABEL: gateway}
+    return {NAME: GATEWAY_NAME, GATEWAY_LABEL: gateway}
+
+
+def router_labels(gateway: str) -> dict[str, str]:
+    """The labels that select the pods on nodes that steer. They have no sidecar: no Service may
+    select them.
+    """
+    return {NAME: ROUTER_NAME, GATEWAY_LABEL: gateway}
 
 
 def leaving_labels(gateway: str) -> dict[str, str]:
     """The labels that select the pods of that DaemonSet. They are not sidecars: no Service may
     select them.
     """
-    return {"app.kubernetes.io/name": "nat64-leaving", GATEWAY_LABEL: gateway}
+    return {NAME: "nat64-leaving", GATEWAY_LABEL: gateway}
 
 
 def common_labels() -> dict[str, str]:

@@ -4,15 +4,14 @@ gateway has left some nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from nat64_operator.render import containers, names
-from nat64_operator.render.daemonset import daemon_set, pod
+from nat64_operator.render.daemonset import EXCLUDING, affinity, daemon_set, pod
 from nat64_operator.settings import Settings
 
-EXCLUDING = "NotIn"
-"""Kubernetes' operator of a node affinity that keeps pods off nodes."""
 ALL_AT_ONCE = "100%"
 """maxUnavailable of a removal: there is no service left to keep running."""
 
@@ -23,6 +22,8 @@ class Where(NamedTuple):
     selector: dict[str, str]
     tolerations: tuple[dict[str, Any], ...]
     nodes: tuple[str, ...] = ()
+    avoided: Mapping[str, str] = MappingProxyType({})
+    """A node with all of these labels is left out."""
 
     @classmethod
     def by_name(cls, nodes: Iterable[str]) -> Self:
@@ -31,18 +32,27 @@ class Where(NamedTuple):
 
 
 def removal(
-    gateway: str, where: Where, config_name: str, port: int, settings: Settings, *, clat: bool
+    gateway: str,
+    where: Where,
+    config_name: str,
+    port: int,
+    settings: Settings,
+    *,
+    clat: bool,
+    router: bool = False,
 ) -> dict[str, Any]:
     """A gateway's DaemonSet in its last form: each pod removes what the translator left on its
     node, sysctls included, and turns ready once that is done. `clat`: first it takes the CLAT out
-    of the node's pods.
+    of the node's pods. `router`: the DaemonSet of nodes that steer.
     """
+    match = names.router_labels(gateway) if router else names.pod_labels(gateway)
+    more = {names.COMPONENT: names.ROUTER} if router else {}
     return daemon_set(
-        names.daemon_set(gateway),
+        names.routers(gateway) if router else names.daemon_set(gateway),
         settings,
         _removing_pod(where, config_name, port, settings, clat=clat),
-        match=names.pod_labels(gateway),
-        labels=names.labels(gateway),
+        match=match,
+        labels={**names.labels(gateway), **match, **more},
         max_unavailable=ALL_AT_ONCE,
     )
 
@@ -78,12 +88,26 @@ def excluded_nodes(daemon_set: Any) -> tuple[str, ...]:
     return _named(daemon_set, EXCLUDING)
 
 
-def _named(daemon_set: Any, operator: str) -> tuple[str, ...]:
+def excluded_labels(daemon_set: Any) -> dict[str, str]:
+    """The labels of nodes that a DaemonSet excludes; a node that has all of them is excluded."""
+    expressions = (e for term in _terms(daemon_set) for e in term.get("matchExpressions") or ())
+    return {
+        e["key"]: value
+        for e in expressions
+        if e.get("operator") == EXCLUDING
+        for value in e.get("values") or ()
+    }
+
+
+def _terms(daemon_set: Any) -> Sequence[dict[str, Any]]:
     pod = daemon_set["spec"]["template"]["spec"] if daemon_set else {}
     affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    terms = required.get("nodeSelectorTerms") or ()
-    fields = (field for term in terms for field in term.get("matchFields") or ())
+    return required.get("nodeSelectorTerms") or ()
+
+
+def _named(daemon_set: Any, operator: str) -> tuple[str, ...]:
+    fields = (field for term in _terms(daemon_set) for field in term.get("matchFields") or ())
     chosen = (field for field in fields if field.get("operator") == operator)
     return tuple(value for field in chosen for value in field.get("values") or ())
 
@@ -114,4 +138,6 @@ def _removing_pod(
         ]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         made["affinity"] = {"nodeAffinity": required}
+    elif where.avoided:
+        made["affinity"] = affinity(where.avoided, ())
     return made
