@@ -240,6 +240,7 @@ class Gateway(Resource, frozen=True):
         return msgspec.structs.replace(
             made,
             topology=self.tunnel.config(config.Role.ROUTER),
+            offload_flows=False,  # nothing is translated there
             overload_tcp_ports=bare.overload_tcp_ports,
             uplinks=bare.uplinks,
             **{field: getattr(bare, field) for field in unused},
