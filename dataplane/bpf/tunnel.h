@@ -93,15 +93,17 @@ inline_step enum verdict check_from_router(const struct config *config, const un
 	return remote_from_ipv6(config, p) ? GO_ON : STOP_dropped_tunnel_destination;
 }
 
-/* A packet from a gateway node: it must stand for an IPv4 host. */
+/* A packet from a gateway node: it must stand for an IPv4 host, or be of that very node, whose
+ * kernel makes ICMP errors. */
 inline_step enum verdict check_from_gateway(const struct config *config, const union addr6 *node,
 					    const struct packet *p)
 {
 	if (!is_member(node))
 		return STOP_dropped_tunnel_not_member;
-	return in_pref64(config, &p->client) || in_clat_prefix(config, &p->client)
-		       ? GO_ON
-		       : STOP_dropped_tunnel_source;
+	if (in_pref64(config, &p->client) || in_clat_prefix(config, &p->client) ||
+	    addr6_equal(&p->client, node))
+		return GO_ON;
+	return STOP_dropped_tunnel_source;
 }
 
 /* Give a reply on to the pod, or to the node itself. A router is a hop: it takes one off the hop

@@ -65,7 +65,7 @@ DROP_REASONS: Mapping[str, str] = {
     "no_router": "a reply to an address that is behind no router node",
     "tunnel_not_member": "tunnel packet that isn't from a node of the other role",
     "tunnel_source_of_another": "tunnel packet whose inner source isn't of the node that sent it",
-    "tunnel_source": "tunnel packet from a gateway node that isn't from the NAT64 prefix",
+    "tunnel_source": "tunnel packet from a gateway node, neither from the NAT64 prefix nor its own",
     "tunnel_destination": "tunnel packet from a router node that isn't to the NAT64 prefix",
 }
 """Every reason to drop, with what it means, in the kernel program's order."""
