@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
@@ -169,7 +168,12 @@ def site(
         built.tell()
         serve(internet)
         if start:
-            _together([m.agent.started for m in (*built.gateways, *built.routers)])
+            for member in (*built.gateways, *built.routers):
+                # by this thread: a process ends with the thread that has started it
+                member.agent.prepare()
+                member.agent.start()
+            for member in (*built.gateways, *built.routers):
+                member.agent.wait_ready()
             built.wait_healthy()
         yield built
 
@@ -178,6 +182,8 @@ def _server() -> tuple[str, ...]:
     return (
         f"addr add {_OUTSIDE_V4}/24 dev bridge0",
         f"addr add {SERVER_V4}/32 dev lo",
+        # datagrams are answered from that address, too
+        f"route change 198.51.100.0/24 dev bridge0 src {SERVER_V4}",
     )
 
 
@@ -227,9 +233,3 @@ def _router(
         f"route add default via {pods[1]} dev eth0",
     )
     return member
-
-
-def _together(tasks: Sequence[Callable[[], object]]) -> None:
-    with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
