@@ -6,12 +6,20 @@
 #   docker build --target operator  -t nat64-operator/operator:0.1.0  .
 #   docker build --target dataplane -t nat64-operator/dataplane:0.1.0 .
 #
+# They can be for amd64 and arm64, whatever the machine that builds them is, and none is emulated:
+# packages and wheels of the other architecture are unpacked, never run.
+#
+#   docker buildx build --platform linux/amd64,linux/arm64 --target operator -t ... --push .
+#
+# A builder that doesn't set BUILDPLATFORM by itself, such as buildah before 1.33, is told it with
+# --build-arg where --platform is another than its own.
+#
 # Each image has its bill of materials in /usr/share/sbom; to get it beside the build:
 #
 #   docker build --target operator-sbom --output build/sbom .
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS build
+FROM --platform=$BUILDPLATFORM ${BASE} AS build
 ARG APT_CONFIG
 ARG PIP_CONFIG_FILE
 RUN apt-get update \
@@ -29,9 +37,12 @@ RUN pip install --require-hashes --no-deps -r /requirements/build.lock \
 # Debian's Python and the libraries that it needs; then, for the translator, libbpf.
 FROM build AS roots
 ARG APT_CONFIG
+ARG TARGETARCH
 COPY scripts/image-root /usr/local/bin/
-RUN image-root /python - python3 \
- && image-root /libbpf /python libbpf1 \
+RUN arch=${TARGETARCH:-$(dpkg --print-architecture)} \
+ && apt-get update -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
+ && image-root /python - "$arch" python3 \
+ && image-root /libbpf /python "$arch" libbpf1 \
  && $COMPILE -s /python -p / /python/usr/lib/python3* \
  && mkdir -m 1777 /python/tmp \
  && mkdir -p /python/etc \
@@ -44,8 +55,11 @@ RUN image-root /python - python3 \
 # is left is generated code, which is kept compiled only.
 FROM build AS operator-dependencies
 ARG PIP_CONFIG_FILE
+ARG TARGETARCH
+COPY scripts/image-wheels /usr/local/bin/
 COPY requirements/operator.lock /requirements/
-RUN $INSTALL --require-hashes -r /requirements/operator.lock \
+RUN arch=${TARGETARCH:-$(dpkg --print-architecture)} \
+ && image-wheels /opt/nat64/lib/python3*/site-packages "$arch" /requirements/operator.lock \
  && cd /opt/nat64/lib/python3*/site-packages/kubernetes \
  && rm -rf aio \
  && $COMPILE -b client/api client/models \
@@ -54,8 +68,11 @@ RUN $INSTALL --require-hashes -r /requirements/operator.lock \
 
 FROM build AS dataplane-dependencies
 ARG PIP_CONFIG_FILE
+ARG TARGETARCH
+COPY scripts/image-wheels /usr/local/bin/
 COPY requirements/dataplane.lock /requirements/
-RUN $INSTALL --require-hashes -r /requirements/dataplane.lock \
+RUN arch=${TARGETARCH:-$(dpkg --print-architecture)} \
+ && image-wheels /opt/nat64/lib/python3*/site-packages "$arch" /requirements/dataplane.lock \
  && $COMPILE /opt/nat64/lib
 
 # Our own package, with the eBPF program compiled into it. It goes on top of either environment: what

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -32,12 +33,31 @@ def names(archive: Path) -> set[str]:
         return found
 
 
+def heads(archive: Path, size: int) -> Iterator[tuple[str, bytes]]:
+    """The path and the first bytes of every file, in the order of the layers."""
+    with tarfile.open(archive) as whole:
+        for layer in _manifest(archive)["Layers"]:
+            with tarfile.open(fileobj=whole.extractfile(layer)) as files:
+                for member in files:
+                    if member.isfile() and (opened := files.extractfile(member)):
+                        yield member.name, opened.read(size)
+
+
+def architecture(archive: Path) -> str:
+    """For which processor a runtime takes it to be, as Docker (and Debian) call it."""
+    return str(_configuration(archive)["architecture"])
+
+
 def config(archive: Path) -> dict:  # type: ignore[type-arg]
     """What a runtime is told of it: user, entry point, environment."""
+    return dict(_configuration(archive)["config"])
+
+
+def _configuration(archive: Path) -> dict:  # type: ignore[type-arg]
     with tarfile.open(archive) as whole:
         opened = whole.extractfile(_manifest(archive)["Config"])
         assert opened is not None
-        return dict(json.load(opened)["config"])
+        return dict(json.load(opened))
 
 
 def _manifest(archive: Path) -> dict:  # type: ignore[type-arg]

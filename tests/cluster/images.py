@@ -49,6 +49,8 @@ class Image:
     # Tagged by what went into it, so that a changed one is another image to Kubernetes and rolls
     # out; the others have a tag that manifests can name.
     tagged_by_hash: bool = False
+    # As Debian calls it, where it isn't this machine's own.
+    architecture: str = ""
 
     @property
     def tag(self) -> str:
@@ -56,14 +58,20 @@ class Image:
 
     @property
     def name(self) -> str:
-        return f"{PREFIX}/{self.target}:{self.tag}"
+        return f"{PREFIX}/{self.kind}:{self.tag}"
+
+    @property
+    def kind(self) -> str:
+        """What tells it from others at the same time, but not from later ones."""
+        return f"{self.target}.{self.architecture}" if self.architecture else self.target
 
 
 _PRODUCT_INPUTS = tuple(
     REPO / name
     for name in (
         *("Dockerfile", ".dockerignore", "Makefile", "README.md", "LICENSE", "pyproject.toml"),
-        *("requirements", "scripts/image-root", "scripts/sbom.py", "crds", "operator", "dataplane"),
+        *("requirements", "scripts/image-root", "scripts/image-wheels", "scripts/sbom.py"),
+        *("crds", "operator", "dataplane"),
     )
 )
 PRODUCT = tuple(
@@ -87,7 +95,7 @@ def ensure(images: Iterable[Image]) -> dict[Image, Path]:
     """Build those whose inputs changed; return the archive of each."""
     archives = {}
     for image in images:
-        archive = CACHE / "images" / f"{image.target}-{_hash(image)}.tar"
+        archive = CACHE / "images" / f"{image.kind}-{_hash(image)}.tar"
         if not archive.exists():
             with locked(CACHE / "locks" / "images"):
                 if not archive.exists():
@@ -132,7 +140,7 @@ def _build(image: Image, archive: Path) -> None:
     began = time.monotonic()
     _base()
     build_into(_STORAGE, image, archive)
-    for old in archive.parent.glob(f"{image.target}-*.tar"):
+    for old in archive.parent.glob(f"{image.kind}-*.tar"):
         if old.stat().st_mtime < time.time() - _IN_USE:
             old.unlink()
     size = archive.stat().st_size / 2**20
@@ -159,6 +167,10 @@ def build_into(storage: Path, image: Image, archive: Path) -> None:
         options = _lend_package_indexes(folder / "build-config")
         options += ["--build-arg", f"BASE={_base_name()}", "--target", image.target]
         options += ["--file", str(image.dockerfile), "--tag", image.name]
+        if image.architecture:
+            options += ["--platform", f"linux/{image.architecture}"]
+            # Which Debian 12's buildah doesn't set by itself.
+            options += ["--build-arg", f"BUILDPLATFORM=linux/{own_architecture()}"]
         # Every build of the same input is the same image, to the last bit.
         options += ["--timestamp", "0", "--layers", "--isolation=chroot", "--pull-never"]
         _buildah("build", *options, str(context), storage=storage)
@@ -166,6 +178,11 @@ def build_into(storage: Path, image: Image, archive: Path) -> None:
     unfinished.unlink(missing_ok=True)
     _buildah("push", image.name, f"docker-archive:{unfinished}:{image.name}", storage=storage)
     unfinished.rename(archive)
+
+
+def own_architecture() -> str:
+    """This machine's, as Debian calls it."""
+    return run(["dpkg", "--print-architecture"]).strip()
 
 
 def lend_base(storage: Path) -> None:

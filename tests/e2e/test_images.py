@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ pytestmark = pytest.mark.root
 # What each has grown to, and a little; docs/install.md says what it consists of.
 MOST_MIB = {"operator": 125, "dataplane": 72}
 OURS = {image.target: image for image in images.PRODUCT}
+# e_machine of the ELF header (elf.h), and where Debian has the loader of its programs.
+MACHINES = {"amd64": 62, "arm64": 183}
+LOADERS = {"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"}
+_BPF = 247
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,33 @@ def test_the_sidecar_knows_whom_to_trust_when_it_asks_over_tls(archives: dict[st
     environment = dict(entry.split("=", 1) for entry in archive.config(found)["Env"])
     bundle = archive.read(found, environment["SSL_CERT_FILE"].removeprefix("/")).decode()
     assert len(ssl.create_default_context(cadata=bundle).get_ca_certs()) > 100
+
+
+@pytest.mark.parametrize("architecture", MACHINES)
+@pytest.mark.parametrize("target", OURS)
+def test_all_its_binaries_are_of_its_architecture(
+    archives: dict[str, Path], target: str, architecture: str
+) -> None:
+    found = archives[target]
+    if architecture != images.own_architecture():
+        foreign = replace(OURS[target], architecture=architecture)
+        found = images.ensure([foreign])[foreign]
+    assert archive.architecture(found) == architecture
+    heads = dict(archive.heads(found, 20))
+    machines = {
+        name: int.from_bytes(head[18:20], "little")
+        for name, head in heads.items()
+        if head.startswith(b"\x7fELF")
+    }
+    programs = {name for name, machine in machines.items() if machine == _BPF}
+    assert {Path(name).name for name in programs} == {"clat.bpf.o", "nat64.bpf.o"}
+    others = {name: machine for name, machine in machines.items() if name not in programs}
+    assert set(others.values()) == {MACHINES[architecture]}, others
+    names = {Path(name).name for name in others}
+    # The interpreter, the C library's loader, and a wheel's extension module.
+    assert LOADERS[architecture] in names
+    for kind in ("python3.", "_core.cpython-"):
+        assert any(name.startswith(kind) for name in names), kind
 
 
 def test_two_builds_are_one_image(archives: dict[str, Path], tmp_path: Path) -> None:

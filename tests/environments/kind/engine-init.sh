@@ -41,7 +41,8 @@ cat > "$state/daemon.json" <<JSON
 }
 JSON
 export PATH="$docker/usr/sbin:$docker/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-export LD_LIBRARY_PATH="$docker/lib/x86_64-linux-gnu:$docker/usr/lib/x86_64-linux-gnu"
+libraries="$(uname -m)-linux-gnu"
+export LD_LIBRARY_PATH="$docker/lib/$libraries:$docker/usr/lib/$libraries"
 trap '' CHLD
 dockerd --config-file "$state/daemon.json" --pidfile /run/docker.pid &
 exec sleep infinity
