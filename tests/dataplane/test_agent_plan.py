@@ -76,7 +76,7 @@ def desired(config: Config = CONFIG, facts: Facts = BARE, **changes: object) -> 
         prefixes=config.prefixes,
         mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
         fragment_mtu=fragmentation_mtu(config),
-        programs={"ingress": 10, "egress": 11},
+        programs={"nat64_ingress": 10, "nat64_egress": 11},
         rules=nftables_notrack.rules(config.prefixes, config.interface, tracking=True),
         ranges=pools.owned_ranges(config, facts),
     )
@@ -122,10 +122,10 @@ def test_packets_are_routed_to_the_translator_last() -> None:
         (observed(neighbour=b"\2\0\0\0\0\1"), actions.SetNeighbour(5, MAC)),
         (observed(rules=None), actions.WriteRules(RULES)),
         (observed(rules=frozenset(list(RULES)[:1])), actions.WriteRules(RULES)),
-        (observed(hooks={}), actions.Attach(Hook(5, "egress"), "nat64-default")),
+        (observed(hooks={}), actions.Attach(Hook(5, "egress"), "nat64-default", "nat64_egress")),
         (
             observed(hooks={**HOOKS, Hook(3, "ingress"): 9}),
-            actions.Attach(Hook(3, "ingress"), "eth0"),
+            actions.Attach(Hook(3, "ingress"), "eth0", "nat64_ingress"),
         ),
         (observed(hooks={**HOOKS, Hook(9, "ingress"): 10}), actions.Detach(Hook(9, "ingress"))),
         (
@@ -198,7 +198,7 @@ def test_without_nf_tables_no_rules_are_asked_for() -> None:
 def test_a_program_of_someone_else_before_ours_is_moved_behind_it() -> None:
     hook = Hook(3, "ingress")
     [action] = planned(desired(), observed(ahead={hook: (7, 8)}))
-    assert action == actions.MoveFirst(hook, "eth0", (7, 8))
+    assert action == actions.MoveFirst(hook, "eth0", (7, 8), "nat64_ingress")
     assert str(action) == "move ingress of eth0 before program 7, 8"
 
 

@@ -11,7 +11,6 @@ Only the gateway nodes have IPv4. Every node is on one link, so that both transp
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,8 +103,8 @@ class Site:
 
     def states(self, router: Member) -> dict[str, str]:
         """Each gateway's state, as a router node sees it."""
-        shown = json.loads(router.agent.run("show", "topology", "--name", "default", "-o", "json"))
-        return {gateway["node"]: gateway["state"].lower() for gateway in shown["gateways"]}
+        shown = router.agent.json("topology")
+        return {gateway["node"]: gateway["state"] for gateway in shown["gateways"]}
 
     def wait_states(self, **wanted: str) -> None:
         """Wait until every router node sees the gateways so."""
@@ -200,7 +199,8 @@ def _agent(
 ) -> Translator:
     agent = Translator(node, topology={"role": role, **topology}, **config)
     built.lab.callback(agent.close)
-    agent.arguments = ["--gateways", str(built.folder / "gateways.json")]
+    agent.arguments = ["--node", node.name]
+    agent.arguments += ["--gateways", str(built.folder / "gateways.json")]
     if role == "Gateway":
         agent.arguments += ["--routers", str(built.folder / "routers.json")]
     return agent

@@ -14,13 +14,14 @@ from prometheus_client.core import Metric
 
 from nat64_dataplane.clat.metrics import Collector as ClatCollector
 from nat64_dataplane.clat.state import State
-from nat64_dataplane.config import Config
+from nat64_dataplane.config import Config, Role, Topology
 from nat64_dataplane.dns64 import settings
 from nat64_dataplane.dns64.app import App
 from nat64_dataplane.dns64.report.dns_metrics import DnsCollector
 from nat64_dataplane.translator.datapath.counters import DIRECTIONS, DROP_REASONS, NAMES
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.node_warning import REASONS
+from nat64_dataplane.translator.report import gateway_metrics
 from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
@@ -77,11 +78,13 @@ async def exported() -> set[str]:
     status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="", since=0)
     app = App(Path("Corefile"), settings.from_text(COREFILE))
     translator = Collector(AgentState(Config(name="default"), status), Kernel())
+    router = Config(name="default", topology=Topology(role=Role.ROUTER))
     operator = [*operator_metrics.REGISTRY.collect(), *Objects(Store(SETTINGS)).collect()]
     ours = {name for name in names(operator) if name.startswith("nat64_")}
     clat = ClatCollector("default", State(), lambda: {"received_4to6": 0})
     return (
         names(translator.collect())
+        | names(gateway_metrics.families(AgentState(router, status)))
         | names(clat.collect())
         | names(DnsCollector(app).collect())
         | ours

@@ -137,15 +137,15 @@ def test_whatever_comes_the_dead_come_back_and_the_silent_die(said: list[Answer 
 
 
 def test_an_answer_is_the_probe_with_a_state() -> None:
-    asked = probe.request(0x0123456789ABCDEF)
-    assert asked == b"n64p\x01\0\0\0\x01\x23\x45\x67\x89\xab\xcd\xef"
+    asked = probe.request(7, 0x0123456789ABCDEF)
+    assert asked == b"n64p\x01\0\x07\0\x01\x23\x45\x67\x89\xab\xcd\xef"
     for state in Answer:
         answered = asked[:5] + bytes([state]) + asked[6:]
         assert probe.read_answer(answered) == (0x0123456789ABCDEF, state)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"n64p", bytes(16), b"n64p\x02" + bytes(11), b"n64p\x01\x03" + bytes(10)]
+    "data", [b"", b"n64p", bytes(16), b"n64p\x02" + bytes(11), b"n64p\x01\x04" + bytes(10)]
 )
 def test_what_is_no_answer_is_told_from_one(data: bytes) -> None:
     assert probe.read_answer(data) is None

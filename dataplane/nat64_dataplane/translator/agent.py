@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-from msgspec.structs import replace
 from pyroute2 import IPRoute
 
 from nat64_dataplane.agent_process import set_on_stop, until_one_ends
-from nat64_dataplane.config import Config
+from nat64_dataplane.config import Config, Role
 from nat64_dataplane.errors import ConfigError, DataplaneError, HostError
 from nat64_dataplane.http_server import HttpServer, parse_listen
 from nat64_dataplane.translator import sweep_loop
@@ -33,12 +32,11 @@ from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.host_view import HostView
 from nat64_dataplane.translator.instance import Instance
 from nat64_dataplane.translator.node import fact_parts, netlink_monitor, pools
-from nat64_dataplane.translator.node.actions import Action, Apply, Attach, Detach
-from nat64_dataplane.translator.node.reconciler import Settled
-from nat64_dataplane.translator.node_warning import NodeWarning, ordered
+from nat64_dataplane.translator.publisher import Publisher
 from nat64_dataplane.translator.report import probes
 from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.run_directory import RunDir, Status
+from nat64_dataplane.translator.steerer import Steerer
 
 T = TypeVar("T")
 
@@ -46,6 +44,15 @@ _RESYNC_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
 _CONFIG_POLL_SECONDS = 1.0
+
+_CANNOT_TRANSLATE = (
+    "NoAddress",
+    "NoIPv4Address",
+    "NoIPv4DefaultRoute",
+    "NoUplink",
+    "UplinkMissing",
+)
+"""Reasons for which router nodes are to leave this one at once."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +62,14 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._source = ConfigSource(options.config, options.node_file, options.node)
+        self._source = ConfigSource(
+            options.config,
+            options.node_file,
+            options.node,
+            gateways=options.gateways,
+            routers=options.routers,
+            node_address=options.node_address,
+        )
         config = self._source.current
         self.run_dir = RunDir(options.run_dir, config.name)
         # A predecessor's status is still true: what it set up translates whether an agent runs or
@@ -65,7 +79,9 @@ class Agent:
         if self._source.error:
             self._refuse(self._source.error)
         self._advertiser = Advertiser(Record(self.run_dir.path), self.state.advertisements)
+        self._publisher = Publisher(self.state, self.run_dir, self._advertiser)
         self._links: dict[str, links.AdvertisingLink] = {}
+        self._steerer: Steerer | None = None
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -91,7 +107,9 @@ class Agent:
         log.info("agent stopped; translator %r goes on", self.state.config.name)
 
     async def _work(self, instance: Instance) -> None:
+        self._note_role()
         await self._in_kernel(instance.open, self.state.config)
+        self._steerer = Steerer(instance, self.state, self._in_kernel, self._publisher.steering)
         self.state.attached_by = instance.attached_by
         log.info(
             "agent of translator %r runs, hooks by %s",
@@ -103,6 +121,7 @@ class Agent:
             sweep_loop.run(instance, self.state.sweeps, self._in_kernel),
             self._watch_file(),
             self._advertiser.run(),
+            self._steerer.run(),
             self._stop.wait(),
         )
 
@@ -116,16 +135,22 @@ class Agent:
             try:
                 self._check_pools(config)
                 await self._in_kernel(self.run_dir.claim, config, _node_address)
-                settled = await self._in_kernel(instance.reconcile, config)
+                membership = self._source.membership
+                settled = await self._in_kernel(instance.reconcile, config, membership)
+                assert self._steerer
+                await self._steerer.follow(config, membership, settled.address)
             except DataplaneError as error:
+                if isinstance(error, HostError) and error.reason in _CANNOT_TRANSLATE:
+                    with contextlib.suppress(DataplaneError):
+                        await self._in_kernel(instance.stop_serving, config)
                 self.state.failures += 1
                 self.state.settled = False
                 await self._advertise(config, None)
-                self._publish(_reason(error), programmed=False)
+                self._publisher.publish(_reason(error), programmed=False)
                 pause = _RETRY_SECONDS
             else:
                 await self._advertise(config, settled.view)
-                self._settled(settled)
+                self._publisher.settled(settled)
                 pause = _RESYNC_SECONDS
             self.state.notrack_error = instance.notrack_error
             self.state.last_pass = time.monotonic()
@@ -135,6 +160,8 @@ class Agent:
 
     async def _advertise(self, config: Config, view: HostView | None) -> None:
         """`view` is what packets are translated by; None where they aren't."""
+        if config.is_router:
+            return
         if names := self._advertiser.names(config):
             try:
                 self._links = await self._in_kernel(links.read, names, self._links)
@@ -148,6 +175,14 @@ class Agent:
             strangers=view.strangers if view else frozenset(),
         )
 
+    def _note_role(self) -> None:
+        topology = self.state.config.topology
+        role = topology.role.value if topology else ""
+        self.run_dir.path.mkdir(parents=True, exist_ok=True)
+        before = self.run_dir.note_role(role)
+        if before is not None:
+            log.info("this node was %s: what only that had is taken away", before or "Node")
+
     def _check_pools(self, config: Config) -> None:
         if not config.pools:
             raise HostError(
@@ -156,69 +191,16 @@ class Agent:
                 "the NAT64Gateway's status says whether there are enough",
             )
 
-    def _settled(self, settled: Settled) -> None:
-        if self.state.settled:
-            for action in settled.actions:
-                self._count_repair(action)
-        self.state.settled = True
-        uplinks = ", ".join(uplink.name for uplink in settled.view.uplinks)
-        pool = {each.address for each in settled.view.pool}
-        addresses = str(min(pool)) + (f" and {len(pool) - 1} more" if len(pool) > 1 else "")
-        self._note_warnings(ordered((*settled.warnings, *self._advertiser.warnings)))
-        self._publish(
-            f"Programmed: {self.state.config.prefix} translates to {addresses} over {uplinks}",
-            programmed=True,
-        )
-
-    def _count_repair(self, action: Action) -> None:
-        if isinstance(action, Apply):
-            log.info("the node's links or addresses changed: config applied again")
-            return
-        if isinstance(action, Attach | Detach) and action.hook.direction == "offload":
-            log.info("pods' links changed: %s", action)
-            return
-        log.info("repaired: %s", action)
-        kind = type(action).__name__
-        self.state.repairs[kind] = self.state.repairs.get(kind, 0) + 1
-
-    def _note_warnings(self, found: tuple[NodeWarning, ...]) -> None:
-        before = {warning.reason for warning in self.state.warnings}
-        for warning in found:
-            if warning.reason not in before:
-                log.warning("%s: %s; %s", warning.reason, warning.message, warning.remedy)
-        for reason in sorted(before - {warning.reason for warning in found}):
-            log.info("%s: no longer", reason)
-        self.state.warnings = found
-
-    def _publish(self, reason: str, *, programmed: bool) -> None:
-        config = self.state.config
-        status = Status(
-            prefix=str(config.prefix),
-            programmed=programmed,
-            reason=reason,
-            config_hash=config.content_hash,
-            since=time.time(),
-            warnings=self.state.warnings,
-            advertised=self._advertiser.advertised,
-        )
-        if status.same_as(self.state.status) and self.run_dir.status_path.exists():
-            return
-        if status.same_state(self.state.status):
-            status = replace(status, since=self.state.status.since)
-        else:
-            log.log(logging.INFO if programmed else logging.WARNING, "%s", reason)
-        self.state.status = status
-        try:
-            self.run_dir.write_status(status)
-        except OSError as error:
-            log.error("can't write %s: %s", self.run_dir.status_path, error.strerror)
-
     async def _watch_file(self) -> None:
         while True:
             await asyncio.sleep(_CONFIG_POLL_SECONDS)
             try:
+                before = self._source.membership
                 if self._source.changed():
                     self._adopt(self._source.current)
+                    if self._source.membership != before:
+                        self.state.settled = False  # what the next pass does is no repair
+                        self._wake.set()
                     if self._source.error:
                         self._refuse(self._source.error)
             except ConfigError as error:
@@ -232,6 +214,8 @@ class Agent:
             )
         if config.listen != self.state.config.listen:
             raise ConfigError(f"listen: {config.listen!r}: needs a restart of the agent")
+        if _role(config) is not _role(self.state.config):
+            raise ConfigError(f"topology: {_role(config)}: needs a restart of the agent")
         if config != self.state.config:
             try:
                 if config.pools:
@@ -249,6 +233,10 @@ class Agent:
         if why != self.state.config_error:
             self.state.config_error = why
             log.warning("config refused, the last good one stays: %s", why)
+
+
+def _role(config: Config) -> Role | None:
+    return config.topology.role if config.topology else None
 
 
 def _node_address() -> list[IPv4Address]:

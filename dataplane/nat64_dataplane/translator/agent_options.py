@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from nat64_dataplane.translator.node.netlink_host import AttachBy
@@ -21,4 +22,8 @@ class Options:
     attach_by: AttachBy = "auto"
     node_file: Path | None = None
     node: str = ""
-    """This node, as the node file names it."""
+    """This node, as the node file and the membership files name it."""
+    gateways: Path | None = None
+    routers: Path | None = None
+    node_address: IPv6Address | None = None
+    """This node's own, as the operator knows it; None: the kernel says."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -19,10 +20,16 @@ from nat64_dataplane.translator import agent, agent_options, config_file
 from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.node import capabilities, fact_parts, node_sysctls
 from nat64_dataplane.translator.removal import Removal
-from nat64_dataplane.translator.report import node_inspection, show_commands, trace
+from nat64_dataplane.translator.report import (
+    node_inspection,
+    show_commands,
+    show_topology,
+    trace,
+)
 from nat64_dataplane.translator.run_directory import DEFAULT_RUN_DIR
 
 NODE_NAME, NODE_FILE = "NODE_NAME", "NAT64_NODE_FILE"
+NODE_ADDRESS, GATEWAYS, ROUTERS = "NODE_ADDRESS", "NAT64_GATEWAYS", "NAT64_ROUTERS"
 """From the environment, so that commands in the pod use the same places as its agent."""
 _DEFAULT_LISTEN = "[::]:9464"
 
@@ -100,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
             show_commands.drops,
             "Show counters: what was translated, and why packets were not.",
         ),
+        (
+            "topology",
+            show_topology.topology,
+            "Show this node's role in topology Gateway, and the gateway nodes as it sees them.",
+        ),
     ):
         one = add(name, command, text)
         one.add_argument("--name", help="the translator (default: the only one)")
@@ -125,6 +137,36 @@ def _add_node_file(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(NODE_NAME, ""),
         help=f"this node's name there (default: the environment's {NODE_NAME})",
     )
+    parser.add_argument(
+        "--gateways",
+        type=Path,
+        default=os.environ.get(GATEWAYS),
+        help="topology Gateway: the gateway nodes, as JSON "
+        f"(default: the environment's {GATEWAYS})",
+    )
+    parser.add_argument(
+        "--routers",
+        type=Path,
+        default=os.environ.get(ROUTERS),
+        help="topology Gateway, on gateway nodes: the router nodes, as JSON "
+        f"(default: the environment's {ROUTERS})",
+    )
+    parser.add_argument(
+        "--node-address",
+        type=_ipv6_or_none,
+        default=os.environ.get(NODE_ADDRESS, ""),
+        help="this node's IPv6 address among the nodes "
+        f"(default: the environment's {NODE_ADDRESS}, or what the kernel would use)",
+    )
+
+
+def _ipv6_or_none(text: str) -> IPv6Address | None:
+    """The first IPv6 address of a list; a node's may be an IPv4 address, which says nothing."""
+    for each in filter(None, text.split(",")):
+        with contextlib.suppress(AddressValueError):
+            return IPv6Address(each)
+        IPv4Address(each)
+    return None
 
 
 def _add_diagnosis(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -156,6 +198,9 @@ def _run(options: argparse.Namespace) -> int:
                 attach_by=options.attach,
                 node_file=options.node_file,
                 node=options.node,
+                gateways=options.gateways,
+                routers=options.routers,
+                node_address=options.node_address,
             )
         ).run()
     )

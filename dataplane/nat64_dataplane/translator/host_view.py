@@ -74,6 +74,9 @@ class HostView:
     marks: tuple[tuple[int, int], ...] = ()
     """Value and mask of the packets' marks that policy rules ask for."""
 
+    tunnel_index: int = 0
+    """The link of the tunnel between router nodes and gateway nodes; 0 for none."""
+
     @property
     def strangers(self) -> frozenset[int]:
         """Interface indexes of the links from which only listed sources are translated."""

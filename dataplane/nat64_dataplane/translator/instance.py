@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from nat64_dataplane.config import Config
@@ -12,11 +13,15 @@ from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.datapath import pinned_maps
 from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath, PoolUsage, SweepResult
+from nat64_dataplane.translator.membership import Membership
 from nat64_dataplane.translator.node import listeners
 from nat64_dataplane.translator.node.netlink_host import AttachBy, Host
 from nat64_dataplane.translator.node.reconciler import Reconciler, Settled
 from nat64_dataplane.translator.node_warning import NodeWarning, ordered, warn
+from nat64_dataplane.translator.peer_maps import PeerMaps
 from nat64_dataplane.translator.refusals import Refusals
+from nat64_dataplane.translator.steering.decision import Decision
+from nat64_dataplane.translator.steering.health import State
 
 _UNANSWERED = 32
 """So many connections without a single reply are no longer a few servers that are down."""
@@ -50,12 +55,12 @@ class Instance:
         self._opened, self._carrier = self._load(config)
         self._sessions = config.limits.sessions
 
-    def reconcile(self, config: Config) -> Settled:
+    def reconcile(self, config: Config, membership: Membership | None = None) -> Settled:
         """Bring the node to `config`. Raises DataplaneError; what was done stays."""
         if config.limits.sessions != self._sessions:
-            return self._resize(config)
+            return self._resize(config, membership)
         self._datapath.note_route_change()  # it may be why we were woken
-        settled = self._reconciler.reconcile(config)
+        settled = self._reconciler.reconcile(config, membership)
         self._finish_move()
         found = (
             *settled.warnings,
@@ -63,6 +68,18 @@ class Instance:
             *listeners.warnings(settled.view.pool),
         )
         return replace(settled, warnings=ordered(found))
+
+    def stop_serving(self, config: Config) -> None:
+        """Have probes answered that this node can't serve. Raises DataplaneError."""
+        self._peers.serve(config, way_out=False, draining=False)
+
+    def steer(self, decision: Decision) -> None:
+        """Have clients go where it says, from one instant on. Raises DataplaneError."""
+        self._peers.steer(decision)
+
+    def known_gateways(self) -> Mapping[int, tuple[IPv6Address, State]]:
+        """The gateways to which clients are steered now: by index. Raises DataplaneError."""
+        return self._peers.known_gateways()
 
     def sweep(self) -> SweepResult:
         """Take away what has expired, or as much as may go at once. Raises DataplaneError."""
@@ -111,6 +128,10 @@ class Instance:
             raise HostError("Starting", "the programs are not loaded yet")
         return self._opened[1]
 
+    @property
+    def _peers(self) -> PeerMaps:
+        return PeerMaps(self._datapath.topology)
+
     def _load(self, config: Config) -> tuple[tuple[Datapath, Reconciler], Carrier | None]:
         before = list(pinned_maps.versions(self._pins, config.name))
         datapath = Datapath.open(self._pins, config.name, config.limits)
@@ -120,7 +141,7 @@ class Instance:
             if before and datapath.directory not in before:
                 newest = max(before, key=lambda path: path.stat().st_mtime)
                 carrier = self._carry(newest, datapath)
-            return (datapath, Reconciler(host, datapath)), carrier
+            return (datapath, Reconciler(host, datapath, PeerMaps(datapath.topology))), carrier
         except BaseException:
             host.close()
             datapath.close()
@@ -153,11 +174,11 @@ class Instance:
         for path in self._datapath.prune():
             log.info("unpinned maps %s", path.name)
 
-    def _resize(self, config: Config) -> Settled:
+    def _resize(self, config: Config, membership: Membership | None) -> Settled:
         """Maps keep the size that they were made with: another limit needs other maps."""
         opened, carrier = self._load(config)
         try:
-            settled = opened[1].reconcile(config)
+            settled = opened[1].reconcile(config, membership)
         except BaseException:
             opened[1].host.close()
             opened[0].close()

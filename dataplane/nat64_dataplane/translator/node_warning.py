@@ -86,6 +86,21 @@ REASONS: dict[str, Reason] = {
         "the prefix is advertised on a link whose hosts are strangers: their packets are dropped",
         "list the hosts' network, and the pods', in spec.policy.allowedSources",
     ),
+    "NotListed": Reason(
+        "this node isn't among the gateway nodes: router nodes neither send to it nor believe it",
+        "the operator lists it once the node has an IPv6 address and NODE_NAME is its name; see "
+        "the ConfigMap nat64-NAME-gateways",
+    ),
+    "NotOnLink": Reason(
+        "transport Direct, and nodes of the other role are not neighbours on a link of this node: "
+        "packets to them are dropped",
+        "put the nodes on one link, or use spec.gateways.transport Tunnel",
+    ),
+    "TunnelTooNarrow": Reason(
+        "IPv6 needs 1280 bytes, and fewer fit into the tunnel: large packets between nodes become "
+        "fragments, or are lost",
+        "raise the MTU of the network between the nodes to 1350 at least",
+    ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
         "load the module nf_tables, or keep conntrack and masquerade rules off this node",

@@ -12,8 +12,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 from nat64_dataplane.errors import DataplaneError, HostError
 from nat64_dataplane.translator.advertise import withdrawal
 from nat64_dataplane.translator.datapath import pinned_maps
-from nat64_dataplane.translator.node import fact_parts, nftables_notrack, node_sysctls
+from nat64_dataplane.translator.node import (
+    fact_parts,
+    netlink_peers,
+    nftables_notrack,
+    node_sysctls,
+    peer_facts,
+    peer_table,
+)
+from nat64_dataplane.translator.node.actions import DeleteRule
 from nat64_dataplane.translator.node.netlink_host import Host
+from nat64_dataplane.translator.node.peer_plan import tunnel_alias
 from nat64_dataplane.translator.node.plan import link_alias
 from nat64_dataplane.translator.node.reconciler import peer_name
 from nat64_dataplane.translator.run_directory import RunDir
@@ -70,9 +79,22 @@ class Removal:
             for link in found.links:
                 peer = found.link_at(link.peer)
                 unfinished = peer is not None and peer.name == peer_name(self.instance)
-                if link.alias == link_alias(self.instance) or unfinished:
+                ours = link_alias(self.instance), tunnel_alias(self.instance)
+                if link.alias in ours or unfinished:
                     ipr.link("del", index=link.index)
                     yield f"link {link.name}"
+            yield from self._ways_to_routers(ipr)
+
+    def _ways_to_routers(self, ipr: IPRoute) -> Iterator[str]:
+        table = peer_table.table_of(self.instance)
+        found = peer_facts.peers(ipr, table)
+        for rule in found.rules:
+            netlink_peers.execute(ipr, DeleteRule(rule))
+            yield f"rule {rule.priority}: lookup {table}"
+        if found.routes:
+            # Those by the tunnel have gone with it.
+            peer_table.delete(table, found.routes)
+            yield f"routes to {len(found.routes)} ranges of router nodes"
 
     def _hooks(self) -> Iterator[str]:
         host = Host(self.instance, self.pins)

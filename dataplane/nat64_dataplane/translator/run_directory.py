@@ -29,7 +29,19 @@ from nat64_dataplane.instance_directory import InstanceDirectory
 from nat64_dataplane.translator.node_warning import NodeWarning
 
 DEFAULT_RUN_DIR = Path("/run/nat64-operator")
-_CLAIM = "claim.json"
+_CLAIM, _ROLE = "claim.json", "role"
+
+
+class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a router node's agent thinks of one gateway node."""
+
+    node: str
+    address: str
+    weight: int
+    state: str
+    """`healthy`, `draining`, `recovering`, `dead` or `new`."""
+    why: str = ""
+    """Why it is dead or new."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -47,6 +59,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is wrong although packets are translated."""
     advertised: tuple[str, ...] = ()
     """The links on which hosts are offered the prefix by Router Advertisements."""
+    role: str = ""
+    """In topology Gateway: `Gateway` or `Router`."""
+    gateways: tuple[GatewayStatus, ...] = ()
+    """On a router node."""
 
     @classmethod
     def starting(cls, config: Config) -> Status:
@@ -64,9 +80,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return other is not None and msgspec.structs.replace(other, since=self.since) == self
 
     def same_state(self, other: Status) -> bool:
-        """Whether nothing but the warnings, the advertised links and the time differs."""
+        """Whether nothing that people see in `reason` and `programmed` differs."""
         return self.same_as(
-            msgspec.structs.replace(other, warnings=self.warnings, advertised=self.advertised)
+            msgspec.structs.replace(
+                other,
+                warnings=self.warnings,
+                advertised=self.advertised,
+                role=self.role,
+                gateways=self.gateways,
+            )
         )
 
 
@@ -74,7 +96,7 @@ class RunDir(InstanceDirectory):
     """`RUN_DIR/NAME`."""
 
     kind = "translator"
-    files = (_CLAIM, "claim.new", "advertised.json", "advertised.new")
+    files = (_CLAIM, "claim.new", _ROLE, "advertised.json", "advertised.new")
 
     def claim(
         self, config: Config, node_address: Callable[[], Iterable[IPv4Address]] = tuple
@@ -95,6 +117,17 @@ class RunDir(InstanceDirectory):
                 new = path.with_suffix(".new")
                 new.write_bytes(content)
                 new.replace(path)
+
+    def note_role(self, role: str) -> str | None:
+        """Note the role of this node, empty for topology Node; returns the one of before if it was
+        another. Raises OSError.
+        """
+        path = self.path / _ROLE
+        before = path.read_text() if path.exists() else None
+        if before != role:
+            path.write_text(role)
+        known = self.status_path.exists() if before is None else True
+        return (before or "") if known and (before or "") != role else None
 
     def read_status(self) -> Status | None:
         """The last status, or None where there is none or it can't be read."""

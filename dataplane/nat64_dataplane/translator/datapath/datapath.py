@@ -39,8 +39,7 @@ HOOKS: tuple[Hook, ...] = get_args(Hook)
 SWEEP, ANNOUNCE, ADOPT = "nat64_sweep", "nat64_announce", "nat64_adopt"
 PROGRAMS = (*HOOKS, SWEEP, ANNOUNCE, ADOPT)
 
-ZERO = abi.U32.pack(0)
-_U32 = 0xFFFFFFFF
+ZERO, _U32 = abi.U32.pack(0), 0xFFFFFFFF
 PORT_REST = 120
 """Seconds that a port rests after its last session, so that late packets don't reach a stranger
 (RFC 6888 REQ-8); not where ports are scarce. Its own client has it back at any time."""

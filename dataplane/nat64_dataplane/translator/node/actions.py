@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView
-from nat64_dataplane.translator.node.facts import Devconf, PrefixRoute, RangeRoute
+from nat64_dataplane.translator.node.facts import (
+    Devconf,
+    PeerRoute,
+    PeerRule,
+    PrefixRoute,
+    RangeRoute,
+)
 from nat64_dataplane.translator.node.nftables_notrack import Rule
-from nat64_dataplane.translator.node.tc_hooks import Hook
+from nat64_dataplane.translator.node.tc_hooks import Hook, Program
 
 NEXT_HOP = IPv6Address("fe80::64")
 """The only neighbour on the translator's link. Without it, the kernel would keep an entry for every
@@ -104,6 +110,7 @@ class Attach:
 
     hook: Hook
     name: str
+    program: Program
 
     def __str__(self) -> str:
         return f"attach {self.hook.direction} of {self.name}"
@@ -117,6 +124,7 @@ class MoveFirst:
     name: str
     programs: tuple[int, ...]
     """The ids of those that run before it."""
+    program: Program
 
     def __str__(self) -> str:
         ids = ", ".join(map(str, self.programs))
@@ -183,6 +191,74 @@ class DeleteRoute:
         return f"delete route {self.route.prefix}"
 
 
+@dataclass(frozen=True, slots=True)
+class DelAddress:
+    """Take the link's IPv4 address away: a router node needs none."""
+
+    index: int
+    address: IPv4Address = DUMMY_ADDRESS
+
+    def __str__(self) -> str:
+        return f"delete address {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTunnel:
+    """Make the VXLAN device between router nodes and gateway nodes, in external mode."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"create tunnel {self.name}, UDP port {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureTunnel:
+    """Set flags, MTU and alias of the tunnel's link, and bring it up, which opens its port."""
+
+    index: int
+    name: str
+    alias: str
+    port: int
+    mtu: int = LINK_MTU
+
+    def __str__(self) -> str:
+        return f"configure tunnel {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WritePeerRoutes:
+    """Route what is behind router nodes to them."""
+
+    table: int
+    new: frozenset[PeerRoute]
+    old: frozenset[PeerRoute]
+
+    def __str__(self) -> str:
+        return f"routes to router nodes: {len(self.new)} written, {len(self.old)} deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Have what comes out of the translator look there first."""
+
+    rule: PeerRule
+
+    def __str__(self) -> str:
+        return f"rule {self.rule.priority}: iif {self.rule.iif} lookup {self.rule.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Remove a rule to our table that isn't wanted."""
+
+    rule: PeerRule
+
+    def __str__(self) -> str:
+        return f"delete rule {self.rule.priority}: iif {self.rule.iif} lookup {self.rule.table}"
+
+
 Action = (
     CreateLink
     | DeleteLink
@@ -198,4 +274,10 @@ Action = (
     | ReleaseRange
     | ReplaceRoute
     | DeleteRoute
+    | DelAddress
+    | CreateTunnel
+    | ConfigureTunnel
+    | WritePeerRoutes
+    | AddRule
+    | DeleteRule
 )

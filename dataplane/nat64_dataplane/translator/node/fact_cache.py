@@ -18,7 +18,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from nat64_dataplane.translator.node import fact_parts, policy_rules
+from nat64_dataplane.translator.node import fact_parts, peer_facts, policy_rules
 from nat64_dataplane.translator.node.address_dump import ipv4_addresses
 from nat64_dataplane.translator.node.facts import (
     LOCAL_TABLE,
@@ -38,6 +38,7 @@ _GROUPS = (
     | 0x40  # IPv4 routes
     | 0x80  # IPv4 policy rules
     | 0x400  # IPv6 routes
+    | 1 << 18  # IPv6 policy rules
     | 1 << 23  # IPv4 settings of links
     | 1 << 31  # nexthop objects
 )
@@ -60,6 +61,7 @@ class Part(enum.Enum):
     OTHERS = enum.auto()
     IPV6 = enum.auto()
     WAY_OUT = enum.auto()
+    PEERS = enum.auto()
 
 
 _ALL = frozenset(Part)
@@ -69,8 +71,8 @@ _BY_KIND = {
     17: frozenset({Part.LINKS}),
     20: frozenset({Part.ADDRESSES}) | _ROUTES,  # RTM_NEWADDR
     21: frozenset({Part.ADDRESSES}) | _ROUTES,
-    32: frozenset({Part.RULES, Part.OTHERS}),  # RTM_NEWRULE
-    33: frozenset({Part.RULES, Part.OTHERS}),
+    32: frozenset({Part.RULES, Part.OTHERS, Part.PEERS}),  # RTM_NEWRULE
+    33: frozenset({Part.RULES, Part.OTHERS, Part.PEERS}),
     80: frozenset({Part.LINKS}),  # RTM_NEWNETCONF
     81: frozenset({Part.LINKS}),
 }
@@ -91,6 +93,8 @@ class FactCache:
         self._read_at = 0.0
         self._facts: Facts | None = None
         """Of all that is known; None if that has changed."""
+        self._table = 0
+        """Of the routes to router nodes; 0: none is of interest."""
         self._concerned: frozenset[int] = frozenset()
 
     def close(self) -> None:
@@ -100,13 +104,16 @@ class FactCache:
         self._netlink = None
         self._stale = set(_ALL)
 
-    def read(self, ipr: IPRoute, own: str) -> Facts:
+    def read(self, ipr: IPRoute, own: str, table: int = 0) -> Facts:
         """The node as it is now. The same object as before if nothing has changed.
 
-        `own`: the translator's link, some of whose settings change without an event. Raises
-        OSError, NetlinkError.
+        `own`: the translator's link, some of whose settings change without an event. `table`: that
+        of the routes to router nodes, or 0. Raises OSError, NetlinkError.
         """
         now = time.monotonic()
+        if table != self._table:
+            self._table = table
+            self._stale.add(Part.PEERS)
         for parts in self._changes():
             self._stale |= parts
         if now - self._read_at >= LONGEST:
@@ -132,6 +139,7 @@ class FactCache:
             Part.OTHERS: lambda: fact_parts.hops_of_tables(self._known[Part.RULES]),
             Part.IPV6: fact_parts.ipv6_routes,
             Part.WAY_OUT: lambda: fact_parts.way_out(ipr),
+            Part.PEERS: lambda: peer_facts.peers(ipr, self._table),
         }
         for part in Part:  # rules before the tables that they lead to
             if part in self._stale:
@@ -151,6 +159,7 @@ class FactCache:
             others=known[Part.OTHERS],
             ipv6=known[Part.IPV6],
             way_out=known[Part.WAY_OUT],
+            peers=known[Part.PEERS],
         )
 
     def _look_again(self, ipr: IPRoute, own: str) -> bool:
@@ -196,7 +205,7 @@ class FactCache:
 
     def _parts(self, kind: int, data: bytes, at: int, end: int) -> frozenset[Part]:
         if kind in _ROUTE_MESSAGES:
-            return _of_route(data, at, end)
+            return _of_route(data, at, end, self._table)
         if kind in _LINK_MESSAGES:
             _, _, index, _, _ = _IFINFOMSG.unpack_from(data, at)
             if index in self._concerned or 0 in self._concerned:
@@ -205,11 +214,13 @@ class FactCache:
         return parts | {Part.WAY_OUT}
 
 
-def _of_route(data: bytes, at: int, end: int) -> frozenset[Part]:
+def _of_route(data: bytes, at: int, end: int, peers: int) -> frozenset[Part]:
     family, length, _, _, table, protocol, _, _, _ = _RTMSG.unpack_from(data, at)
     for attribute, first, _ in attributes(data, at + _RTMSG.size, end):
         if attribute == _RTA_TABLE:
             (table,) = _U32.unpack_from(data, first)
+    if family == socket.AF_INET6 and peers and table == peers:
+        return frozenset({Part.PEERS})
     if family == socket.AF_INET6:
         # pods come and go with their routes
         matters = table == MAIN_TABLE and (not length or protocol == ROUTE_PROTOCOL)
@@ -223,7 +234,13 @@ def _of_route(data: bytes, at: int, end: int) -> frozenset[Part]:
 def _links_of(facts: Facts) -> frozenset[int]:
     """Links that have routes; 0 among them if those of some route aren't known."""
     found = {hop.ifindex for hop in facts.hops} | facts.ipv6_default_links
-    with_link = (facts.addresses, facts.defaults, facts.prefix_routes, facts.range_routes)
+    with_link = (
+        facts.addresses,
+        facts.defaults,
+        facts.prefix_routes,
+        facts.range_routes,
+        facts.peer_routes,
+    )
     for entries in with_link:
         found |= {entry.ifindex for entry in entries}
     if facts.way_out:

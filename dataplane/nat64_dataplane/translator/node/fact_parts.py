@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.translator.node import policy_rules, route_dump
+from nat64_dataplane.translator.node import peer_facts, policy_rules, route_dump
 from nat64_dataplane.translator.node.address_dump import Address, ipv4_addresses
 from nat64_dataplane.translator.node.facts import (
     LOCAL_TABLE,
@@ -26,6 +26,7 @@ from nat64_dataplane.translator.node.facts import (
     RangeRoute,
     WayOut,
 )
+from nat64_dataplane.translator.node.peer_facts import vxlan_port
 from nat64_dataplane.translator.node.policy_rules import Rule
 
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
@@ -56,8 +57,11 @@ class IPv6Routes(NamedTuple):
     default_links: frozenset[int]
 
 
-def read(ipr: IPRoute) -> Facts:
-    """Read the node. `ipr` must be opened with `strict_check=True`: the kernel then filters."""
+def read(ipr: IPRoute, table: int = 0) -> Facts:
+    """Read the node. `ipr` must be opened with `strict_check=True`: the kernel then filters.
+
+    `table` is that of the routes to router nodes; 0: none is read.
+    """
     rules = policy_rules.read(ipr)
     return assemble(
         links=links(ipr),
@@ -68,6 +72,7 @@ def read(ipr: IPRoute) -> Facts:
         others=hops_of_tables(rules),
         ipv6=ipv6_routes(),
         way_out=way_out(ipr),
+        peers=peer_facts.peers(ipr, table),
     )
 
 
@@ -81,6 +86,7 @@ def assemble(
     others: frozenset[Hop],
     ipv6: IPv6Routes,
     way_out: WayOut | None,
+    peers: peer_facts.Peers,
 ) -> Facts:
     """Put one reading together of its parts."""
     return Facts(
@@ -94,6 +100,8 @@ def assemble(
         hops=main.hops | others,
         rules=rules,
         ipv6_default_links=ipv6.default_links,
+        peer_routes=peers.routes,
+        peer_rules=peers.rules,
     )
 
 
@@ -228,6 +236,7 @@ def _link(message: Any) -> Link:
         no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
         devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
         ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
+        vxlan_port=vxlan_port(message),
     )
 
 

@@ -13,6 +13,7 @@ ROUTE_PROTOCOL = 64
 """Marks our routes, to distinguish them from those of others (rtm_protocol)."""
 
 IFF_UP, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_NOARP = 0x1, 0x8, 0x10, 0x80
+IFF_LOWER_UP = 0x10000
 MAIN_TABLE, LOCAL_TABLE = 254, 255
 REST_OF_THE_WORLD = IPv4Address("192.88.99.1")
 """A sample of the addresses that only a default route covers: its use has ended (RFC 7526), so
@@ -47,6 +48,13 @@ class Link:
     devconf: Devconf | None = None
     ethernet: bool = True
     """Whether its packets have Ethernet headers."""
+    vxlan_port: int = 0
+    """Of a VXLAN device in external mode; 0 for all other links."""
+
+    @property
+    def carrier(self) -> bool:
+        """Whether something is at the other end of its cable."""
+        return bool(self.flags & IFF_LOWER_UP)
 
     @property
     def up(self) -> bool:
@@ -99,6 +107,25 @@ class RangeRoute(NamedTuple):
     ifindex: int
 
 
+class PeerRoute(NamedTuple):
+    """A route of ours in the table for what comes out of the translator: to a router node."""
+
+    prefix: IPv6Network
+    gateway: IPv6Address | None
+    ifindex: int
+    """0: whichever link leads to the gateway."""
+    mtu: int = 0
+    """Locked; 0 where it has none."""
+
+
+class PeerRule(NamedTuple):
+    """The rule that leads to this table."""
+
+    iif: str
+    table: int
+    priority: int
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """One reading of the node."""
@@ -118,6 +145,10 @@ class Facts:
     """Policy rules, save those that ask for nothing."""
     ipv6_default_links: frozenset[int] = frozenset()
     """Links with an IPv6 default route."""
+    peer_routes: frozenset[PeerRoute] = frozenset()
+    """Of the table that the cache was asked for."""
+    peer_rules: frozenset[PeerRule] = frozenset()
+    """Those that lead there."""
 
     def link(self, name: str) -> Link | None:
         """The link of that name, if there is one."""

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,10 @@ from nat64_dataplane.translator.node import (
     fact_parts,
     facts,
     link_sysctls,
+    netlink_peers,
     nftables_notrack,
+    peer_facts,
+    peer_table,
     strangers,
     tc_hooks,
 )
@@ -33,9 +36,6 @@ from nat64_dataplane.translator.node.tc_hooks import Attacher
 
 AttachBy = Literal["auto", "tcx", "clsact"]
 
-_NO_LINK_LOCAL = {
-    "attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", 1]]}]]  # ..._MODE_NONE
-}
 _RTNH_F_ONLINK = 4
 _RTAX_MTU_LOCK = 1 << 2
 _NUD_PERMANENT = 0x80
@@ -56,6 +56,8 @@ class Host:
         """Why there are no notrack rules, if the kernel has no nf_tables."""
         self.ahead: Mapping[tc_hooks.Hook, tuple[int, ...]] = {}
         """Programs of others that run before ours, as of the last `observe`."""
+        self.refused: dict[facts.PeerRoute, int] = {}
+        """Routes to router nodes that the kernel won't take, with its errno."""
         self._moves: dict[tc_hooks.Hook, list[float]] = {}
         self.cache = FactCache()
         self._ipr: IPRoute | None = None
@@ -98,11 +100,11 @@ class Host:
         self._attacher = ways[chosen]
         return self._attacher
 
-    def observe(self, interface: str, applied: Any) -> Observed:
+    def observe(self, interface: str, applied: Any, tunnel: str = "") -> Observed:
         """Read what has changed of all that the plan compares. Raises HostError."""
         with _as_host_error("read the node"):
-            found = self.cache.read(self.ipr, interface)
-            link = found.link(interface)
+            found = self.cache.read(self.ipr, interface, peer_table.table_of(self.instance))
+            link, tunnel_link = found.link(interface), found.link(tunnel) if tunnel else None
             rules = self._read_rules()
             hooks = self._attacher.attached(()) if self._attacher else {}
             # Where others are ahead of offload, it is no longer wanted: see strangers.py.
@@ -116,6 +118,8 @@ class Host:
                 rules=rules,
                 tracking=nftables_notrack.is_tracking(rules or ()),
                 applied=applied,
+                tunnel_neighbour=fact_parts.neighbour(self.ipr, tunnel_link, actions.NEXT_HOP),
+                refused=frozenset(self.refused),
             )
 
     def unobserved(
@@ -145,6 +149,15 @@ class Host:
         """
         clsact = self._attacher is None or self._attacher.kind == "clsact"
         return not clsact or time.monotonic() - self._seen[link.index] >= _CNI_SECONDS
+
+    def try_refused_again(self) -> None:
+        """Forget which routes the kernel has refused: something may have changed since."""
+        self.refused = {}
+
+    def way_to(self, address: IPv6Address) -> peer_facts.Way | None:
+        """How the node itself reaches an address; None where it doesn't. Raises HostError."""
+        with _as_host_error(f"look up the way to {address}"):
+            return peer_facts.way(self.ipr, address)
 
     def led_away(self, prefixes: Iterable[IPv6Network], found: Facts, interface: str) -> list[str]:
         """The prefixes that another route than ours leads elsewhere, and where to. Raises
@@ -206,13 +219,13 @@ class Host:
                     lladdr=mac.hex(":"),
                     state=_NUD_PERMANENT,
                 )
-            case actions.Attach(hook, _):
+            case actions.Attach(hook, _, program):
                 assert self._attacher
-                self._attacher.attach(hook, program_fds[tc_hooks.PROGRAMS[hook.direction]])
-            case actions.MoveFirst(hook, _, _):
+                self._attacher.attach(hook, program_fds[program])
+            case actions.MoveFirst(hook, _, _, program):
                 assert self._attacher
                 self._moves.setdefault(hook, []).append(time.monotonic())
-                self._attacher.move_first(hook, program_fds[tc_hooks.PROGRAMS[hook.direction]])
+                self._attacher.move_first(hook, program_fds[program])
             case actions.Detach(hook):
                 assert self._attacher
                 self._attacher.detach(hook)
@@ -228,11 +241,13 @@ class Host:
                 ipr.route("del", **_prefix_route(route))
             case actions.Apply():
                 raise TypeError("the maps are the datapath's")
+            case _:
+                self.refused |= netlink_peers.execute(ipr, action)
 
     def _configure(self, action: actions.ConfigureLink) -> None:
         for index in (action.peer, action.index):
             # Before it comes up, because a link-local address would mean neighbour discovery on it.
-            self.ipr.link("set", index=index, IFLA_AF_SPEC=_NO_LINK_LOCAL)
+            self.ipr.link("set", index=index, IFLA_AF_SPEC=netlink_peers.NO_LINK_LOCAL)
         self.ipr.link(
             "set",
             index=action.index,

@@ -15,6 +15,7 @@ _RTMGRP = (
     | 0x80  # IPv4 policy rules
     | 0x100  # IPv6 addresses
     | 0x400  # IPv6 routes
+    | 1 << 18  # IPv6 policy rules
     | 1 << 23  # settings of links
     | 1 << 31  # nexthop objects
 )

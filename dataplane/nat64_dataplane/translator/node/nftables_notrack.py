@@ -16,13 +16,16 @@ Packets to a pool port that arrive while no hook is there yet, as on an uplink t
 appeared, reach the node's TCP, which doesn't know the connection. Its reset must not leave the
 node.
 
+Nobody but nodes may send to the tunnel's port. A pod's packets would look like its node's once they
+are masqueraded, so a node doesn't forward any to that port, to whomever: `nft list ruleset` counts
+them. What goes to a translator, or comes out of one, is another matter: its ports are IPv4 hosts'.
+
 Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
@@ -36,19 +39,23 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from pyroute2.nftables.expressions import genex, verdict
 
 from nat64_dataplane.port_range import PortRange
+from nat64_dataplane.translator.node import nftables_nat
 
-_RAW_PRIORITY, _BEFORE_DEFRAGMENTATION = -300, -450
-_NF_INET_PRE_ROUTING, _NF_INET_LOCAL_OUT = 0, 3
+_RAW_PRIORITY, _BEFORE_DEFRAGMENTATION, _FILTER_PRIORITY = -300, -450, 0
+_NF_INET_PRE_ROUTING, _NF_INET_FORWARD, _NF_INET_LOCAL_OUT = 0, 2, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-_LEGACY_TABLES = (Path("/proc/net/ip6_tables_names"), Path("/proc/net/ip_tables_names"))
+_LINKS = "nat64*"
+"""The translators' links, as they are named by default."""
+_LINK_KEYS = {"iifname": nft.Meta.NFT_META_IIFNAME, "oifname": nft.Meta.NFT_META_OIFNAME}
 _CHAINS = {
     "prerouting": (_NF_INET_PRE_ROUTING, _RAW_PRIORITY),
     "fragments": (_NF_INET_PRE_ROUTING, _BEFORE_DEFRAGMENTATION),
     "output": (_NF_INET_LOCAL_OUT, _RAW_PRIORITY),
+    "forward": (_NF_INET_FORWARD, _FILTER_PRIORITY),
 }
 
 
@@ -68,15 +75,17 @@ def rules(
     prefixes: Collection[IPv6Network],
     interface: str,
     pools: Iterable[tuple[IPv4Network, PortRange]] = (),
+    tunnel_port: int = 0,
     *,
     tracking: bool,
 ) -> frozenset[Rule]:
     """The packets that must not be tracked if conntrack is `tracking` (those to the prefixes, and
-    those that come out of the translator), and the resets that must not leave.
+    those that come out of the translator), the resets that must not leave, and the packets to
+    `tunnel_port`, if there is one, that the node forwards.
     """
     resets = {
-        Rule("output", f"ip saddr {network} tcp sport {ports} tcp flags rst drop")
-        for network, ports in pools
+        Rule("output", f"ip saddr {net} tcp sport {ports} tcp flags rst drop")
+        for net, ports in pools
     }
     untracked = {
         Rule("fragments", f"iifname {interface} notrack accept"),
@@ -86,7 +95,14 @@ def rules(
             for prefix in prefixes
         ),
     }
-    return frozenset(resets | untracked if tracking else resets)
+    forged = {_no_forgery(tunnel_port, interface)} if tunnel_port else set()
+    return frozenset(resets | forged | (untracked if tracking else set()))
+
+
+def _no_forgery(tunnel_port: int, interface: str) -> Rule:
+    links = [_LINKS] if interface.startswith(_LINKS.rstrip("*")) else [_LINKS, interface]
+    others = " ".join(f"{way} != {link}" for link in links for way in ("iifname", "oifname"))
+    return Rule("forward", f"udp dport {tunnel_port} {others} drop")
 
 
 def is_tracking(there: Iterable[Rule] = ()) -> bool:
@@ -97,22 +113,9 @@ def is_tracking(there: Iterable[Rule] = ()) -> bool:
     if any("notrack" in rule.text for rule in there):
         return True
     try:
-        return int(_TRACKED.read_text()) > 0 or has_nat()
+        return int(_TRACKED.read_text()) > 0 or nftables_nat.present()
     except FileNotFoundError:
         return False  # the module isn't there
-
-
-def has_nat() -> bool:
-    """Whether anybody has a chain for NAT, by nftables or by the older iptables: for IPv6, whose
-    masquerade would merge clients, or for IPv4, whose fragments would be collected.
-    """
-    for names in _LEGACY_TABLES:
-        with contextlib.suppress(OSError):
-            if "nat" in names.read_text().split():
-                return True
-    with contextlib.suppress(OSError):  # no nf_tables: no chains
-        return asyncio.run(_has_nat_chain())
-    return False
 
 
 def read(instance: str) -> frozenset[Rule] | None:
@@ -191,15 +194,28 @@ def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
         yield _compare(ports.last.to_bytes(2, "big"), nft.Cmp.NFT_CMP_LTE)
         yield from verdict(code=_NF_DROP)
         return
+    elif words[0] == "udp":
+        yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_UDP]))
+        yield _load(_TRANSPORT, 2, 2)
+        yield _compare(int(words[2]).to_bytes(2, "big"))
+        for way, _, link in zip(*[iter(words[3:-1])] * 3, strict=True):
+            name = link.encode()
+            whole = name[:-1] if link.endswith("*") else name.ljust(16, b"\0")
+            yield from _meta(_LINK_KEYS[way], whole, nft.Cmp.NFT_CMP_NEQ)
+        yield genex("counter", {"bytes": 0, "packets": 0})
+        yield from verdict(code=_NF_DROP)
+        return
     else:
         yield from _meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
     yield {"attrs": [("NFTA_EXPR_NAME", "notrack")]}
     yield from verdict(code=_NF_ACCEPT)  # of this chain only: no rule of ours has more to say
 
 
-def _meta(key: nft.Meta, value: bytes) -> Iterator[dict[str, Any]]:
+def _meta(
+    key: nft.Meta, value: bytes, how: nft.Cmp = nft.Cmp.NFT_CMP_EQ
+) -> Iterator[dict[str, Any]]:
     yield genex("meta", {"dreg": 1, "key": key})
-    yield _compare(value)
+    yield _compare(value, how)
 
 
 def _load(base: int, offset: int, size: int) -> dict[str, Any]:
@@ -263,15 +279,5 @@ async def _read(table: str) -> frozenset[Rule] | None:
                     if message.get("table") == table
                 ]
             )
-    except NetlinkError as error:
-        raise OSError(error.code, f"nf_tables: {error}") from error
-
-
-async def _has_nat_chain() -> bool:
-    flags = NLM_F_REQUEST | NLM_F_DUMP
-    try:
-        async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
-            chains = await nfnetlink.request_get(nft.nft_chain_msg(), nft.NFT_MSG_GETCHAIN, flags)
-            return any([message.get("type") == "nat" async for message in chains])
     except NetlinkError as error:
         raise OSError(error.code, f"nf_tables: {error}") from error

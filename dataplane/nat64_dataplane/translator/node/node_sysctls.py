@@ -128,6 +128,8 @@ def links_with_ra(ipr: IPRoute) -> frozenset[int]:
 
 def reserved_ports(config: Config, found: Facts) -> set[int]:
     """Ports of the node's own addresses that its sockets must not be given."""
+    if config.is_router:
+        return set()
     held = {address.address for address in found.addresses}
     ports: set[int] = set()
     for pool in config.pools:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.fragmentation import fragmentation_address
 from nat64_dataplane.translator.host_view import DUMMY_ADDRESS, HostView
+from nat64_dataplane.translator.node import peer_plan
 from nat64_dataplane.translator.node.actions import (
     DEVCONF,
     LINK_MTU,
@@ -27,6 +28,8 @@ from nat64_dataplane.translator.node.actions import (
     ClaimRange,
     ConfigureLink,
     CreateLink,
+    CreateTunnel,
+    DelAddress,
     DeleteLink,
     DeleteRoute,
     Detach,
@@ -40,20 +43,23 @@ from nat64_dataplane.translator.node.facts import (
     IFF_NOARP,
     Facts,
     Link,
+    PeerRoute,
     PrefixRoute,
     RangeRoute,
 )
 from nat64_dataplane.translator.node.nftables_notrack import Rule
-from nat64_dataplane.translator.node.tc_hooks import Direction, Hook
+from nat64_dataplane.translator.node.peer_plan import NO_PEERS, PeerWays
+from nat64_dataplane.translator.node.tc_hooks import Hook, Program
 
 LOOPBACK = 1
 
 
 class HookName(NamedTuple):
-    """A hook and, for people, the name of its link."""
+    """A hook, for people the name of its link, and what runs there."""
 
     hook: Hook
     name: str
+    program: Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,16 @@ class Desired:
     prefixes: tuple[IPv6Network, ...]
     mtu: int
     fragment_mtu: int
-    programs: Mapping[Direction, int]
+    programs: Mapping[Program, int]
     """The ids of the loaded programs."""
     rules: frozenset[Rule] | None
     """None where the kernel has no nf_tables: then nothing is written."""
     ranges: frozenset[IPv4Network] = frozenset()
     offload: tuple[Link, ...] = ()
     """The links where packets of known flows are translated as they come in."""
+    translates: bool = True
+    """False on a router node."""
+    peers: PeerWays = NO_PEERS
 
     @property
     def alias(self) -> str:
@@ -94,6 +103,9 @@ class Observed:
     """What the maps follow, or None where they don't follow this config yet."""
     ahead: Mapping[Hook, tuple[int, ...]] = field(default_factory=dict)
     """Programs of others that run before ours and that we may still move behind it."""
+    tunnel_neighbour: bytes | None = None
+    refused: frozenset[PeerRoute] = frozenset()
+    """Routes to router nodes that the kernel wouldn't take from us."""
 
 
 def link_alias(instance: str) -> str:
@@ -139,10 +151,17 @@ def _actions(desired: Desired, observed: Observed, view: HostView | None) -> Ite
     link = link_or_none
     if not _configured(link, facts, desired.alias):
         yield ConfigureLink(link.index, link.peer, link.name, desired.alias)
-    if (link.index, DUMMY_ADDRESS) not in ((a.ifindex, a.address) for a in facts.addresses):
+    numbered = (link.index, DUMMY_ADDRESS) in ((a.ifindex, a.address) for a in facts.addresses)
+    if desired.translates and not numbered:
         yield AddAddress(link.index)
+    elif numbered and not desired.translates:
+        yield DelAddress(link.index)
     if observed.neighbour != link.mac:
         yield SetNeighbour(link.index, link.mac)
+    tunnel = list(peer_plan.link_actions(facts, desired.peers, observed.tunnel_neighbour))
+    yield from tunnel
+    if any(isinstance(action, CreateTunnel) for action in tunnel):
+        return  # the maps need its index
     if observed.applied != view:
         yield Apply(view)
     yield from _hook_actions(desired, observed, view)
@@ -154,12 +173,14 @@ def _actions(desired: Desired, observed: Observed, view: HostView | None) -> Ite
             yield ReleaseRange(claim)
     if desired.rules is not None and observed.rules != desired.rules:
         yield WriteRules(desired.rules)
-    # What is too long for IPv6 is sent to this address, for the kernel to fragment it.
-    fragmenter = IPv4Network(fragmentation_address(link.index))
-    routes = (
-        PrefixRoute(fragmenter, link.index, None, desired.fragment_mtu, True),
-        *(PrefixRoute(each, link.index, NEXT_HOP, desired.mtu, True) for each in desired.prefixes),
-    )
+    yield from peer_plan.route_actions(facts, desired.peers, observed.refused)
+    routes = [
+        PrefixRoute(each, link.index, NEXT_HOP, desired.mtu, True) for each in desired.prefixes
+    ]
+    if desired.translates:
+        # What is too long for IPv6 is sent to this address, for the kernel to fragment it.
+        fragmenter = IPv4Network(fragmentation_address(link.index))
+        routes.insert(0, PrefixRoute(fragmenter, link.index, None, desired.fragment_mtu, True))
     for route in routes:
         if route not in facts.prefix_routes:
             yield ReplaceRoute(route)
@@ -169,19 +190,31 @@ def _actions(desired: Desired, observed: Observed, view: HostView | None) -> Ite
 
 
 def _hook_actions(desired: Desired, observed: Observed, view: HostView) -> Iterator[Action]:
-    wanted = [
-        HookName(Hook(view.interface_index, "egress"), desired.interface),
-        HookName(Hook(LOOPBACK, "ingress"), "lo"),
-        *(HookName(Hook(uplink.ifindex, "ingress"), uplink.name) for uplink in view.uplinks),
-        *(HookName(Hook(link.index, "offload"), link.name) for link in desired.offload),
-    ]
-    for hook, name in wanted:
-        if observed.hooks.get(hook) != desired.programs[hook.direction]:
-            yield Attach(hook, name)
+    wanted = list(_hooks(desired, view))
+    for hook, name, program in wanted:
+        if observed.hooks.get(hook) != desired.programs[program]:
+            yield Attach(hook, name, program)
         elif hook in observed.ahead:
-            yield MoveFirst(hook, name, observed.ahead[hook])
-    for hook in sorted(observed.hooks.keys() - {hook for hook, _ in wanted}):
+            yield MoveFirst(hook, name, observed.ahead[hook], program)
+    for hook in sorted(observed.hooks.keys() - {hook for hook, _, _ in wanted}):
         yield Detach(hook)
+
+
+def _hooks(desired: Desired, view: HostView) -> Iterator[HookName]:
+    own, tunnel = view.interface_index, desired.peers.tunnel
+    if view.tunnel_index:
+        yield HookName(Hook(view.tunnel_index, "ingress"), tunnel, "nat64_decap")
+    if not desired.translates:
+        yield HookName(Hook(own, "egress"), desired.interface, "nat64_steer")
+        return
+    if view.tunnel_index:
+        yield HookName(Hook(view.tunnel_index, "egress"), tunnel, "nat64_encap")
+    yield HookName(Hook(own, "egress"), desired.interface, "nat64_egress")
+    yield HookName(Hook(LOOPBACK, "ingress"), "lo", "nat64_ingress")
+    for uplink in view.uplinks:
+        yield HookName(Hook(uplink.ifindex, "ingress"), uplink.name, "nat64_ingress")
+    for link in desired.offload:
+        yield HookName(Hook(link.index, "offload"), link.name, "nat64_offload")
 
 
 def _configured(link: Link, facts: Facts, alias: str) -> bool:

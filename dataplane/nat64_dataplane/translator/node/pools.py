@@ -61,6 +61,23 @@ def require_default(config: Config, facts: Facts) -> None:
         node_address(facts)
 
 
+def has_way_out(config: Config, facts: Facts) -> bool:
+    """Whether what router nodes send to this node can leave it over IPv4.
+
+    That is, by the way to the rest of the world, whose link has a carrier. A node that is to reach
+    some networks only, and names its `uplinks`, needs a carrier on one of these.
+    """
+    if config.is_router:
+        return True
+    if facts.way_out:
+        link = facts.link_at(facts.way_out.ifindex)
+        return link is not None and link.carrier
+    named = [facts.link(name) for name in config.uplinks]
+    reached = {hop.ifindex for hop in facts.hops}
+    private = bool(config.policy.allowed_destinations)
+    return private and any(link and link.carrier and link.index in reached for link in named)
+
+
 def left_out(config: Config, facts: Facts) -> list[IPv4Address]:
     """Source addresses of ways out for which there is no zone any more."""
     if all(pool.network for pool in config.pools):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from ipaddress import IPv6Address
+from typing import Protocol, get_args
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.translator.fragmentation import fragmentation_mtu
 from nat64_dataplane.translator.host_view import ArpAnswer, HostView
+from nat64_dataplane.translator.membership import Membership
 from nat64_dataplane.translator.node import (
     bpf_link,
     nftables_forward,
     nftables_notrack,
     node_sysctls,
+    peer_plan,
     policy_rules,
     pools,
     tc_hooks,
@@ -25,7 +28,10 @@ from nat64_dataplane.translator.node import plan as planning
 from nat64_dataplane.translator.node.actions import Action, Apply
 from nat64_dataplane.translator.node.facts import Facts, Link
 from nat64_dataplane.translator.node.netlink_host import Host
+from nat64_dataplane.translator.node.peer_plan import PeerWays
+from nat64_dataplane.translator.node.peer_view import PeerView
 from nat64_dataplane.translator.node.plan import Desired, Observed
+from nat64_dataplane.translator.node.pools import has_way_out
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
 _ROUNDS = 8
@@ -49,6 +55,18 @@ class Maps(Protocol):
         """The descriptor of a loaded program."""
 
 
+class Peers(Protocol):
+    """What a pass tells the programs about topology Gateway."""
+
+    def follow_membership(
+        self, config: Config, membership: Membership, address: IPv6Address | None, tunnel: int
+    ) -> None:
+        """Say what this node is, at which address and tunnel's link, and who the others are."""
+
+    def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
+        """Have probes answered accordingly, where this is a gateway node."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The result of a successful pass."""
@@ -58,6 +76,8 @@ class Settled:
     """What was done."""
     warnings: tuple[NodeWarning, ...] = ()
     """What the node needs although it translates now."""
+    address: IPv6Address | None = None
+    """By which the nodes of the other role know this one."""
 
 
 def peer_name(instance: str) -> str:
@@ -68,38 +88,54 @@ def peer_name(instance: str) -> str:
 class Reconciler:
     """Remembers what was applied, so that a pass without changes writes nothing."""
 
-    def __init__(self, host: Host, maps: Maps) -> None:
+    def __init__(self, host: Host, maps: Maps, peers: Peers) -> None:
         self.host = host
         self.maps = maps
+        self.peers = peers
         self.fds: dict[tc_hooks.Program, int] = {
-            name: maps.program_fd(name) for name in tc_hooks.PROGRAMS.values()
+            name: maps.program_fd(name) for name in get_args(tc_hooks.Program)
         }
         self.attacher = host.choose_attacher(self.fds["nat64_ingress"])
-        self._ids: dict[tc_hooks.Direction, int] = {
-            direction: bpf_link.program_id(self.fds[name])
-            for direction, name in tc_hooks.PROGRAMS.items()
+        self._ids: dict[tc_hooks.Program, int] = {
+            name: bpf_link.program_id(fd) for name, fd in self.fds.items()
         }
         self._announced: dict[ArpAnswer, int] = {}
         self._applied: tuple[Config, HostView] | None = None
         self._pod_links: frozenset[int] | None = None
         self._viewed: tuple[Facts, Config, HostView] | None = None
+        self._looked: Facts | None = None
 
-    def reconcile(self, config: Config) -> Settled:
+    def reconcile(self, config: Config, membership: Membership | None = None) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
 
-        What was done before an error stays; the next pass goes on from there.
+        What was done before an error stays; the next pass goes on from there. `membership` is for
+        topology Gateway.
         """
+        known = membership or Membership()
+        peers = PeerView.of(config, known, self.host)
         done: list[Action] = []
         for _ in range(_ROUNDS):
-            observed = self.host.observe(config.interface, self._applied_view(config))
-            desired, view = self._wanted(config, observed)
-            warnings = tuple(self._warnings(config, observed))
+            tunnel = peers.ways.tunnel
+            observed = self.host.observe(config.interface, self._applied_view(config), tunnel)
+            self._retry_refused(observed.facts)
+            way_out = has_way_out(config, observed.facts)
+            if not way_out:
+                self.peers.serve(config, way_out=False, draining=False)
+            desired, view = self._wanted(config, observed, peers.ways)
+            warnings = (
+                *self._warnings(config, observed),
+                *peers.warnings(config, observed.refused),
+            )
             actions = planning.plan(desired, observed, view)
             self._follow_pod_links(config, observed.facts)
+            link = observed.facts.link(tunnel) if tunnel else None
+            self.peers.follow_membership(config, known, peers.address, link.index if link else 0)
             if not actions and view:
                 self._announce(view)
-                pools.require_default(config, observed.facts)
-                return Settled(view, tuple(done), warnings)
+                if not config.is_router:
+                    pools.require_default(config, observed.facts)
+                self.peers.serve(config, way_out=way_out, draining=known.draining)
+                return Settled(view, tuple(done), warnings, peers.address)
             for action in actions:
                 if isinstance(action, Apply):
                     self.maps.apply(config, action.view)
@@ -112,6 +148,12 @@ class Reconciler:
             "the node does not stay as set up; someone undoes this: "
             + ", ".join(map(str, done[-3:])),
         )
+
+    def _retry_refused(self, facts: Facts) -> None:
+        """What the kernel wouldn't take is tried again once the node has changed."""
+        if self.host.refused and facts is not self._looked:
+            self.host.try_refused_again()
+        self._looked = facts
 
     def _announce(self, view: HostView) -> None:
         """Announce the addresses that are new on this node, twice, because the first may be lost
@@ -156,41 +198,52 @@ class Reconciler:
         if too_many := pools.left_out(config, observed.facts):
             yield warn("TooManyWaysOut", *map(str, too_many))
 
-    def _wanted(self, config: Config, observed: Observed) -> tuple[Desired, HostView | None]:
+    def _wanted(
+        self, config: Config, observed: Observed, ways: PeerWays
+    ) -> tuple[Desired, HostView | None]:
         facts = observed.facts
         wanted_rules = nftables_notrack.rules(
             config.prefixes,
             config.interface,
-            pools.pool_networks(config, facts),
+            () if config.is_router else pools.pool_networks(config, facts),
+            ways.port,
             tracking=observed.tracking,
         )
+        if config.is_router:
+            mtu = ways.mtu or ways.direct_mtu
+        else:
+            mtu = uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts))
         desired = Desired(
             instance=config.name,
             interface=config.interface,
             peer=peer_name(config.name),
             prefixes=config.prefixes,
-            mtu=uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts)),
+            mtu=mtu,
             fragment_mtu=fragmentation_mtu(config),
             programs=self._ids,
             rules=None if self.host.notrack_error else wanted_rules,
-            ranges=pools.owned_ranges(config, facts),
+            ranges=frozenset() if config.is_router else pools.owned_ranges(config, facts),
             offload=self._offload(config, observed),
+            translates=not config.is_router,
+            peers=ways,
         )
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.
-        view = self._view(config, facts, link)
+        tunnel = peer_plan.own_tunnel(facts, ways)
+        view = self._view(config, facts, link, tunnel.index if tunnel else 0)
         return desired, view if link else None
 
     def _offload(self, config: Config, observed: Observed) -> tuple[Link, ...]:
-        if not config.offload_flows:
+        if not config.offload_flows or config.is_router:
             return ()
         ways_in = uplinks_and_pools.ways_in(config, observed.facts)
         return self.host.unobserved(ways_in, observed.hooks)
 
-    def _view(self, config: Config, facts: Facts, link: Link | None) -> HostView:
+    def _view(self, config: Config, facts: Facts, link: Link | None, tunnel: int) -> HostView:
         """What the maps need; concluded anew only from another reading of the node."""
         if not (self._viewed and self._viewed[0] is facts and self._viewed[1] == config):
-            self._viewed = facts, config, uplinks_and_pools.host_view(config, facts, link)
+            see = uplinks_and_pools.router_view if config.is_router else uplinks_and_pools.host_view
+            self._viewed = facts, config, see(config, facts, link, tunnel)
         return self._viewed[2]
 
 

@@ -25,12 +25,15 @@ CLSACT_INGRESS = 0xFFFFFFF2
 
 Direction = Literal["ingress", "egress", "offload"]
 """`offload` is at ingress, too: a link may have both of these hooks."""
-Program = Literal["nat64_ingress", "nat64_egress", "nat64_offload"]
-PROGRAMS: dict[Direction, Program] = {
-    "ingress": "nat64_ingress",
-    "egress": "nat64_egress",
-    "offload": "nat64_offload",
-}
+Program = Literal[
+    "nat64_ingress",
+    "nat64_egress",
+    "nat64_offload",
+    "nat64_steer",
+    "nat64_encap",
+    "nat64_decap",
+]
+DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress", "offload")
 
 _TCX_TYPES: dict[Direction, int] = {
     "ingress": bpf_link.TCX_INGRESS,
@@ -151,7 +154,7 @@ class Tcx:
     def _pins(self) -> Iterator[tuple[Hook, Path]]:
         for path in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
             index, _, direction = path.name.partition("-")
-            for known in PROGRAMS:
+            for known in DIRECTIONS:
                 if index.isdigit() and direction == known:
                     yield Hook(int(index), known), path
 
@@ -169,7 +172,7 @@ class Clsact:
         """Our filters, wherever there is a clsact. The name carries the program's id."""
         found = {}
         for index in self._with_clsact():
-            for direction in PROGRAMS:
+            for direction in DIRECTIONS:
                 mark = self._mark(direction)
                 for name in tc_dump.filters(index, _CLSACT_PARENTS[direction]):
                     if name.startswith(mark):

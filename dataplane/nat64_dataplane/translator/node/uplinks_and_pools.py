@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
+from nat64_dataplane.topology import tunnel_interface
 from nat64_dataplane.translator.host_view import (
     ANY_SOURCE,
     DUMMY_ADDRESS,
@@ -153,7 +154,9 @@ def arp_answers(config: Config, facts: Facts, found: tuple[Uplink, ...]) -> Iter
                 yield ArpAnswer(link.index, address, link.mac)
 
 
-def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
+def host_view(
+    config: Config, facts: Facts, interface: Link | None, tunnel_index: int = 0
+) -> HostView:
     """What `Datapath.apply` needs; indexes are 0 without the link. Raises HostError."""
     found = uplinks(config, facts)
     return HostView(
@@ -170,6 +173,22 @@ def host_view(config: Config, facts: Facts, interface: Link | None) -> HostView:
         links_of_zones=tuple((way.source, way.links) for way in ways_out.ways(config, facts)),
         route_mtu=route_mtu(found),
         marks=policy_rules.marks(facts.rules),
+        tunnel_index=tunnel_index,
+    )
+
+
+def router_view(
+    config: Config, facts: Facts, interface: Link | None, tunnel_index: int = 0
+) -> HostView:
+    """`host_view` of a router node, which needs no IPv4."""
+    return HostView(
+        interface_index=interface.index if interface else 0,
+        interface_mac=interface.mac if interface else b"",
+        uplinks=(),
+        pool=(),
+        local_ranges=frozenset(),
+        outside=outside_links(config, facts),
+        tunnel_index=tunnel_index,
     )
 
 
@@ -179,11 +198,12 @@ def outside_links(config: Config, facts: Facts) -> tuple[int, ...]:
     A pod's packets never come in on these.
     """
     external = _external(config, facts)
+    own = (config.interface, _tunnel(config))
     return tuple(
         link.index
         for link in facts.links
         if link.index not in external
-        and link.name != config.interface
+        and link.name not in own
         and not link.flags & IFF_LOOPBACK
         and (
             link.index in facts.ipv6_default_links
@@ -194,13 +214,15 @@ def outside_links(config: Config, facts: Facts) -> tuple[int, ...]:
 
 
 def pod_links(config: Config, facts: Facts) -> frozenset[int]:
-    """Links that lead into another network namespace, as CNIs make them for a pod each.
+    """Links that lead into another network namespace, as CNIs make them for a pod each, and the
+    tunnel to router nodes: what comes from their pods comes in there only.
 
     Where pods share a bridge, or the CNI routes them by a link of its own (Cilium), routes to pods
     don't name these, and nothing is known of the link that a source belongs to.
     """
     outside = _external(config, facts) | set(outside_links(config, facts))
-    return frozenset(
+    tunnel = facts.link(_tunnel(config))
+    return frozenset([tunnel.index] if tunnel else []) | frozenset(
         link.index
         for link in facts.links
         if link.elsewhere and link.kind in _POD_LINKS and link.index not in outside
@@ -209,11 +231,11 @@ def pod_links(config: Config, facts: Facts) -> frozenset[int]:
 
 def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
     """The links by which packets of this node's pods reach its IPv6 stack: their own, or the
-    bridges that these are ports of.
+    bridges that these are ports of. Not the tunnel: what it brings is checked there, each time.
     """
     found = set()
     for link in facts.links:
-        if link.index in pod_links(config, facts):
+        if link.index in pod_links(config, facts) and link.name != _tunnel(config):
             bridge = facts.link_at(link.master)
             if not link.master:
                 found.add(link.index)
@@ -223,7 +245,14 @@ def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
     return tuple(link for link in facts.links if link.index in found and link.up)
 
 
+def _tunnel(config: Config) -> str:
+    """The name of the tunnel's link; empty where there is none."""
+    return tunnel_interface(config.name) if config.topology else ""
+
+
 def _external(config: Config, facts: Facts) -> set[int]:
+    if config.is_router:
+        return set()
     return {uplink.ifindex for uplink in uplinks(config, facts) if uplink.external}
 
 

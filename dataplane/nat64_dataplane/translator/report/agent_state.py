@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nat64_dataplane.config import Config
+from nat64_dataplane.members import GatewayEntry
 from nat64_dataplane.translator.advertise.counters import Counters
 from nat64_dataplane.translator.node_warning import NodeWarning
-from nat64_dataplane.translator.run_directory import Status
+from nat64_dataplane.translator.run_directory import GatewayStatus, Status
+from nat64_dataplane.translator.steering.health import State
+from nat64_dataplane.translator.steering.statistics import Statistics
 
 
 class SweepResult(Protocol):
@@ -44,6 +47,29 @@ class SweepTotals:
         self.removed_bindings += result.removed_bindings
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """One gateway node, as a router node sees it."""
+
+    entry: GatewayEntry
+    state: State
+    serves: bool
+    """Whether packets may go to it."""
+    why: str
+    statistics: Statistics
+
+    @property
+    def status(self) -> GatewayStatus:
+        """As the status file has it."""
+        return GatewayStatus(
+            node=self.entry.node,
+            address=str(self.entry.address),
+            weight=self.entry.weight,
+            state=self.state.value.lower(),
+            why=self.why,
+        )
+
+
 @dataclass(slots=True)
 class AgentState:
     """One agent's state."""
@@ -65,12 +91,23 @@ class AgentState:
     failures: int = 0
     sweeps: SweepTotals = field(default_factory=SweepTotals)
     advertisements: Counters = field(default_factory=Counters)
+    gateways: tuple[GatewayReport, ...] = ()
+    """On a router node."""
+    failovers: int = 0
+    """How often clients had to be given to other gateway nodes."""
+
+    @property
+    def serving_gateways(self) -> int:
+        """How many gateway nodes carry packets of this router node."""
+        return sum(each.serves for each in self.gateways)
 
     @property
     def unready(self) -> str:
         """Why the agent is not ready; empty if packets are translated by the file's config."""
         if self.config_error:
             return f"ConfigRefused: {self.config_error}"
+        if self.settled and self.config.is_router and not self.serving_gateways:
+            return self.status.reason
         if self.settled:
             return ""
         # A predecessor's status may say that packets are translated, and they are.

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector as BaseCollector
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
 from nat64_dataplane.translator.node_warning import REASONS
+from nat64_dataplane.translator.report import gateway_metrics
 from nat64_dataplane.translator.report.agent_state import AgentState
 
 _OF_PACKETS = frozenset(
@@ -104,6 +105,7 @@ class Collector(BaseCollector):
             counter.add_metric((name,), number)
             yield counter
         yield from self._advertisements()
+        yield from gateway_metrics.families(state)
 
     def _advertisements(self) -> Iterator[Metric]:
         name, counted = self._state.config.name, self._state.advertisements

@@ -34,7 +34,7 @@ from nat64_dataplane.translator.datapath.datapath import Datapath
 from nat64_dataplane.translator.datapath.rehearsal import Rehearsal
 from nat64_dataplane.translator.report import show_commands
 from nat64_dataplane.translator.report.node_inspection import route_to
-from nat64_dataplane.translator.run_directory import RunDir
+from nat64_dataplane.translator.run_directory import RunDir, Status
 
 DNS_SECONDS = 3
 CONNECT_SECONDS = 3
@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         "dns": None,
         "destinations": [],
     }
+    if config.topology:
+        found["role"] = config.topology.role.value
     addresses: list[IPv6Address] = list(options.destination)
     if options.host:
         found["dns"] = {
@@ -66,9 +68,13 @@ def run(options: argparse.Namespace) -> int:
     with show_commands.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
         where = Where(*_links(ipr, config.interface, options.link, options.client))
         for address in addresses:
-            found["destinations"].append(
-                destination(ipr, datapath, config, options.client, address, options.port, where)
-            )
+            if config.is_router:
+                row = steered(ipr, datapath, config, options.client, address, status)
+            else:
+                row = destination(
+                    ipr, datapath, config, options.client, address, options.port, where
+                )
+            found["destinations"].append(row)
     print(json.dumps(found, indent=2))
     return 0
 
@@ -126,6 +132,47 @@ def destination(
             if session.client == client and session.remote == ipv4
         ],
     }
+    return found
+
+
+def steered(
+    ipr: IPRoute,
+    datapath: Datapath,
+    config: Config,
+    client: IPv6Address,
+    address: IPv6Address,
+    status: Status | None,
+) -> dict[str, Any]:
+    """On a router node: to which gateway node the client's packets go, and why to that one."""
+    prefix = next((each for each in config.prefixes if address in each), None)
+    found: dict[str, Any] = {
+        "address": str(address),
+        "translated": False,
+        "steered": prefix is not None,
+        "route": route_to(ipr, address, client),
+    }
+    if prefix is None:
+        return found
+    choice = datapath.topology.choice(client, config.timeouts.tcp_established)
+    gateways = datapath.topology.steering().gateways
+    gateway = None if choice.number is None else gateways.get(choice.number)
+    found |= {
+        "ipv4": str(pref64.extract(prefix, address)),
+        "sourceAllowed": source_allowed(datapath, client, by_link=True),
+        "gateway": None,
+    }
+    if gateway:
+        noted = status.gateways if status else ()
+        node = next((each.node for each in noted if each.address == str(gateway.address)), None)
+        found["gateway"] = {
+            "node": node,
+            "address": str(gateway.address),
+            "state": gateway.state.name.lower(),
+            "why": "affinity: the client has it from before"
+            if choice.kept
+            else f"table: place {choice.place}, by hash of the client's address",
+            "route": route_to(ipr, gateway.address),
+        }
     return found
 
 

@@ -16,11 +16,10 @@ from nat64_dataplane.translator.steering.places import Places
 class Use(enum.IntEnum):
     """How packets may use a gateway node: enum gateway_state of the eBPF program."""
 
-    ABSENT = 0
-    DEAD = 1
+    DEAD = 0
+    HEALTHY = 1
     DRAINING = 2
     """By the clients that it has."""
-    HEALTHY = 3
 
 
 @dataclass(frozen=True, slots=True)

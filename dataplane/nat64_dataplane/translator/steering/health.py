@@ -16,13 +16,13 @@ CALM = 300.0
 
 
 class Answer(enum.IntEnum):
-    """The state in an answer to a probe: enum serving of the eBPF program."""
+    """The state in an answer to a probe: enum probe_state of the eBPF program."""
 
-    NOT_SERVING = 0
-    """It has no IPv4 way out, or no config yet."""
     SERVING = 1
     DRAINING = 2
     """It keeps its clients, and wants no new ones."""
+    NOT_SERVING = 3
+    """It has no IPv4 way out, or no config yet."""
 
 
 class State(enum.Enum):

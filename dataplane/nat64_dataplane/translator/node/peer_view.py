@@ -1,0 +1,78 @@
+"""How a node stands to those of the other role: by which address and MTU, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from nat64_dataplane.config import Config, Role, Transport
+from nat64_dataplane.topology import TUNNEL_OVERHEAD
+from nat64_dataplane.translator.membership import Membership
+from nat64_dataplane.translator.node import peer_plan
+from nat64_dataplane.translator.node.facts import PeerRoute
+from nat64_dataplane.translator.node.netlink_host import Host
+from nat64_dataplane.translator.node.peer_facts import Way
+from nat64_dataplane.translator.node.peer_plan import PeerWays
+from nat64_dataplane.translator.node_warning import NodeWarning, warn
+
+_USUAL_MTU = 1500
+"""Of a network of which nothing is known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """One reading."""
+
+    ways: PeerWays
+    address: IPv6Address | None
+    """This node's own, as the others know it."""
+    membership: Membership
+    underlay_mtu: int
+    """Of the narrowest way to those nodes of the other role that were asked about."""
+    distant: tuple[str, ...] = ()
+    """Gateway nodes that aren't neighbours on a link of this node."""
+
+    @classmethod
+    def of(cls, config: Config, membership: Membership, host: Host) -> PeerView:
+        """Ask the kernel for the ways. Raises HostError."""
+        if config.topology is None:
+            return cls(peer_plan.wanted(config, membership, 0), None, membership, 0)
+        router = config.topology.role is Role.ROUTER
+        # One router node stands for all: there may be thousands, on the same network.
+        others: dict[str, IPv6Address] = (
+            {each.node: each.address for each in membership.gateways.gateways}
+            if router
+            else {each.node: each.address for each in membership.routers.routers[:1]}
+        )
+        ways = {node: way for node, to in others.items() if (way := host.way_to(to))}
+        mtu = min((way.mtu for way in ways.values()), default=_USUAL_MTU)
+        address = membership.own_address
+        if address is None:
+            address = next((way.source for way in ways.values() if way.source), None)
+        distant = tuple(node for node in others if node not in ways or _is_distant(ways[node]))
+        wanted = peer_plan.wanted(config, membership, mtu)
+        return cls(wanted, address, membership, mtu, distant if router else ())
+
+    def warnings(self, config: Config, refused: Iterable[PeerRoute]) -> Iterator[NodeWarning]:
+        """What other nodes will not do for this one."""
+        topology = config.topology
+        if topology is None:
+            return
+        if topology.role is Role.GATEWAY and self.membership.own_gateway is None:
+            yield warn("NotListed", f"node {self.membership.node or '(NODE_NAME is not set)'}")
+        if topology.transport is Transport.TUNNEL:
+            inside = self.underlay_mtu - TUNNEL_OVERHEAD
+            if inside < peer_plan.SMALLEST_MTU:
+                yield warn("TunnelTooNarrow", f"{inside} bytes fit")
+            return
+        routers = {each.address: each.node for each in self.membership.routers.routers}
+        names = {
+            routers.get(route.gateway, str(route.gateway)) for route in refused if route.gateway
+        }
+        if away := (*self.distant, *sorted(names)):
+            yield warn("NotOnLink", *away)
+
+
+def _is_distant(way: Way) -> bool:
+    return way.gateway is not None
