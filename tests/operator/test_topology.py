@@ -90,7 +90,6 @@ def test_a_gateway_with_two_roles_and_its_status(two_roles: Api) -> None:
 def test_a_cordoned_node_drains_and_its_pods_hear_of_it_without_a_rollout(two_roles: Api) -> None:
     api = two_roles
     before = generations(api)
-    eventually(lambda: mounted(api, "gw1") and mounted(api, "r1"), about="the pods are annotated")
     annotated = mounted(api, "gw1"), mounted(api, "r1")
     api.control_plane.kubectl("cordon", "gw1")
     eventually(lambda: (file_of(api, "gateways") or [{}])[0].get("draining"), about="draining")
@@ -111,7 +110,6 @@ def test_a_cordoned_node_drains_and_its_pods_hear_of_it_without_a_rollout(two_ro
 def test_a_router_that_joins_is_told_to_gateway_nodes_only(two_roles: Api) -> None:
     api = two_roles
     before = generations(api)
-    eventually(lambda: mounted(api, "gw1") and mounted(api, "r1"), about="the pods are annotated")
     annotated = mounted(api, "gw1"), mounted(api, "r1")
     made = member("r3", 0x23)
     made["metadata"]["annotations"] = {"nat64-operator.io/pod-ranges": "fd00:99::/64"}

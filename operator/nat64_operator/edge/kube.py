@@ -237,7 +237,7 @@ class Kube:
         # has the data.
         time.sleep(SETTLE_SECONDS)
         self._annotate(action.namespace, names.pod_labels(action.gateway), action.of_node)
-        if action.routers:
+        if action.concerns_routers:
             labels = names.router_labels(action.gateway)
             self._annotate(action.namespace, labels, lambda _: action.routers)
 

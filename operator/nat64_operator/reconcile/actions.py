@@ -96,6 +96,15 @@ class Announce(msgspec.Struct, frozen=True):
     """A hash of the data of a single node, by the node's name."""
     routers: str = ""
     """The hash of the data that pods on nodes that steer mount; empty where there are none."""
+    before: str = ""
+    """What `whole` was when the pods were last annotated; empty where that is not known."""
+
+    @property
+    def concerns_routers(self) -> bool:
+        """Whether those pods have to be told: there may be thousands, and what they mount changes
+        less often than the rest.
+        """
+        return bool(self.routers) and (not self.before or self.routers not in self.before)
 
     def of_node(self, node: str) -> str:
         """The value of a pod's annotation."""

@@ -260,7 +260,8 @@ def _apply(
     mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients), *files]))[:16]
     steered = content_hash(files[0])[:16] if files else ""
     by_node = {name: content_hash(text)[:8] for name, text in decided.by_node.items()}
-    news = Announce(world.settings.namespace, gateway.name, mounted, by_node, steered)
-    if world.announced.get(gateway.name) != news.whole:
+    before = world.announced.get(gateway.name, "")
+    news = Announce(world.settings.namespace, gateway.name, mounted, by_node, steered, before)
+    if before != news.whole:
         actions.append(news)
     return actions

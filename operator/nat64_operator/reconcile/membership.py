@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from nat64_dataplane import members
 from nat64_dataplane.members import GatewayEntry, RouterEntry
@@ -29,7 +31,7 @@ JOINING_SECONDS = 60
 """How long a node that has just joined may have no ranges before somebody hears of it."""
 
 
-class Membership(NamedTuple):
+class Membership(msgspec.Struct, frozen=True, dict=True):
     """What the nodes are told."""
 
     gateway: str
@@ -37,7 +39,7 @@ class Membership(NamedTuple):
     routers: members.Routers
     warnings: tuple[NodeWarning, ...] = ()
 
-    @property
+    @cached_property
     def files(self) -> tuple[str, str]:
         """`gateways.json` and `routers.json`."""
         return members.render(self.gateways).decode(), members.render(self.routers).decode()
