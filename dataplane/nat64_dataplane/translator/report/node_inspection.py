@@ -112,16 +112,21 @@ def route_to(
     ipr: IPRoute,
     destination: IPv4Address | IPv6Address,
     source: IPv6Address | None = None,
+    link: int = 0,
 ) -> dict[str, Any]:
-    """Where the kernel sends a packet: from `source`, as if it came in where that is."""
+    """Where the kernel sends a packet: from `source`, as if it came in on the link with this index,
+    or without one where that source is.
+    """
     query: dict[str, Any] = {
         "family": socket.AF_INET if destination.version == 4 else socket.AF_INET6,
         "dst": str(destination),
     }
     try:
         if source is not None:
-            back = ipr.route("get", family=socket.AF_INET6, dst=str(source))
-            query |= {"src": str(source), "iif": back[0].get("oif")}
+            if not link:
+                back = ipr.route("get", family=socket.AF_INET6, dst=str(source))
+                link = back[0].get("oif")
+            query |= {"src": str(source), "iif": link}
         [route] = ipr.route("get", **query)
     except NetlinkError as error:
         name = errno.errorcode.get(error.code, str(error.code))

@@ -26,6 +26,7 @@ from pyroute2 import IPRoute
 from nat64_dataplane import pref64
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import ConfigError
+from nat64_dataplane.topology import probe_address
 from nat64_dataplane.translator.config_source import ConfigSource
 from nat64_dataplane.translator.datapath import abi
 from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, Verdict
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.names_only:
             addresses += map(IPv6Address, found["dns"]["AAAA"]["addresses"])
     with show_commands.opened(options) as datapath, IPRoute(strict_check=True) as ipr:
-        where = Where(*_links(ipr, config.interface, options.link, options.client))
+        where = Where(*_links(ipr, config, options.link, options.client))
         for address in addresses:
             if config.is_router:
                 row = steered(ipr, datapath, config, options.client, address, status)
@@ -103,10 +104,12 @@ def destination(
     found: dict[str, Any] = {
         "address": str(address),
         "translated": prefix is not None,
-        "route": route_to(ipr, address, client),
+        "route": route_to(ipr, address, client, where.link),
     }
     if prefix is None:
         return found
+    if config.topology:
+        found["wayBack"] = route_to(ipr, client, address, where.interface)
     ipv4 = pref64.extract(prefix, address)
     answer, onward = verdict(datapath, ipv4), route_to(ipr, ipv4)
     if answer is Verdict.NOT_GLOBAL and prefix != config.prefix:
@@ -177,9 +180,12 @@ def steered(
 
 
 def _links(
-    ipr: IPRoute, interface: str, link: str | None, client: IPv6Address
+    ipr: IPRoute, config: Config, link: str | None, client: IPv6Address
 ) -> tuple[int, int, str | None]:
-    """The translator's link, and the client's: the one named, else the one of the way back."""
+    """The translator's link, and the client's: the one named, else the one of the way back. On a
+    gateway node that is the way of replies: the node itself may reach a router node's pods by
+    another one, or not at all.
+    """
 
     def index_of(name: str) -> int:
         try:
@@ -187,9 +193,11 @@ def _links(
         except OSError as error:
             raise ConfigError(f"link {name!r} isn't on this node") from error
 
-    name = link or route_to(ipr, client)["interface"]
+    interface = index_of(config.interface)
+    reply = (probe_address(config.prefix), interface) if config.topology else ()
+    name = link or route_to(ipr, client, *reply)["interface"]
     index = index_of(name) if name else 0
-    return index_of(interface), 0 if name == "lo" else index, name
+    return interface, 0 if name == "lo" else index, name
 
 
 def verdict(datapath: Datapath, ipv4: IPv4Address) -> Verdict:
