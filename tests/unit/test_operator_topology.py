@@ -468,6 +468,53 @@ def test_where_one_steers_the_same_prefix_of_another_is_a_conflict() -> None:
     assert made.condition("NAT64Gateway", "other", "Accepted")[1] == "PrefixConflict"
 
 
+def test_a_gateway_for_each_zone_with_the_same_prefix_and_port() -> None:
+    made = Simulation()
+    made.nodes = {}
+    for zone, numbers in (("a", (1, 2)), ("b", (3, 4))):
+        for number in numbers:
+            each = node(number, egress=number % 2 == 1)
+            made.nodes[each.name] = each._replace(labels={**each.labels, "zone": zone})
+    for zone in ("a", "b"):
+        made.create(
+            "NAT64Gateway",
+            zone,
+            topology="Gateway",
+            nodeSelector={"egress": "yes", "zone": zone},
+            clients={"nodeSelector": {"zone": zone}},
+        )
+    made.settle()
+    for zone, names_ in (("a", ("n1", "n2")), ("b", ("n3", "n4"))):
+        assert made.condition("NAT64Gateway", zone, "Ready")[0] == "True"
+        roles = [names.daemon_set(zone), names.routers(zone)]
+        assert [made.scheduled(daemon_set(made, one)) for one in roles] == [[n] for n in names_]
+
+
+def test_a_gateway_that_another_keeps_off_a_router_node_steers_elsewhere() -> None:
+    made = Simulation()
+    labels = {"kubernetes.io/os": "linux"}
+    made.nodes = {
+        "n1": node(1, egress=True),
+        "n2": node(2)._replace(labels={**labels, "pool": "a"}),
+        "n3": node(3)._replace(labels={**labels, "own": "yes"}),
+    }
+    clients = {"nodeSelector": {"pool": "a"}}
+    made.create("NAT64Gateway", "default", topology="Gateway", **EGRESS, clients=clients)
+    made.create("NAT64Gateway", "own", nodeSelector={"own": "yes"})  # the same prefix elsewhere
+    made.settle()
+    assert made.condition("NAT64Gateway", "own", "Accepted")[0] == "True"
+    made.nodes["n3"] = node(3)._replace(labels={**labels, "own": "yes", "pool": "a"})
+    made.settle()
+    assert made.scheduled(daemon_set(made, STEERING)) == ["n2"]
+    assert made.scheduled(daemon_set(made, names.daemon_set("own"))) == ["n3"]
+    assert routers(made).keys() == {"n2"}
+    status = made.custom["NAT64Gateway"]["default"]["status"]
+    assert status["routers"]["failing"] == [
+        {"name": "n3", "message": "NAT64Gateway 'own' has the node"}
+    ]
+    assert "failing" not in status["nodes"]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
