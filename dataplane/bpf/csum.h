@@ -27,12 +27,12 @@ static __always_inline __u16 fold(__u64 sum)
  */
 static __always_inline __u16 ipv4_header_checksum(const struct iphdr *ip)
 {
-	const __u16 *words = (const __u16 *)ip;
-	__u32 sum = 0;
+	const __u32 *words = (const __u32 *)ip;
+	__u64 sum = 0;
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 10; i++)
+	for (i = 0; i < 5; i++)
 		sum += words[i];
 	return ~fold(sum);
 }

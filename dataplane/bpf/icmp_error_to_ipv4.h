@@ -117,15 +117,15 @@ inline_step enum verdict write_error_ipv4(struct __sk_buff *skb, const struct co
 		translate_inner_transport(work, addresses_to_ipv4(inner), 1, inner->pool_port, 0);
 
 	ip = (struct iphdr *)(work->headers + sizeof(*ip) + ICMP_HEADER);
-	begin_ipv4_header(ip, config, inner, sizeof(*ip) + inner->length,
-			  ipv4_fragment_field(inner, sizeof(*ip) + inner->length));
-	finish_ipv4_header(ip, inner->identification, inner->remote, inner->pool);
+	write_ipv4_header(ip, config, inner, sizeof(*ip) + inner->length,
+			  ipv4_fragment_field(inner, sizeof(*ip) + inner->length),
+			  inner->identification, inner->remote, inner->pool);
 	finish_icmp_header(work, check, cut, sum_of(ip, sizeof(*ip)));
 
 	p->length = ICMP_HEADER + sizeof(*ip) + end.payload + end.padding;
 	ip = (struct iphdr *)work->headers;
-	begin_ipv4_header(ip, config, p, sizeof(*ip) + p->length, 0);
-	finish_ipv4_header(ip, bpf_get_prandom_u32(), p->pool, p->remote);
+	write_ipv4_header(ip, config, p, sizeof(*ip) + p->length, 0, bpf_get_prandom_u32(), p->pool,
+			  p->remote);
 	__builtin_memcpy(work->headers + sizeof(*ip), work->icmp, ICMP_HEADER);
 
 	/* Remove the surplus bytes, all of them in front, then write the headers over the rest. */

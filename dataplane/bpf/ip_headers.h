@@ -16,43 +16,35 @@ static __always_inline __u16 ipv4_fragment_field(const struct packet *p, __u32 t
 	return total <= IPV4_MAX_UNMARKED ? 0 : IPV4_DF;
 }
 
-/* Write all fields but identification, addresses and checksum. */
-static __always_inline void begin_ipv4_header(struct iphdr *ip, const struct config *config,
-					      const struct packet *p, __u32 total, __u16 fragment)
+/* Headers are written a word at a time: narrower writes that a wider read follows would make the
+ * processor wait for them. */
+static __always_inline void write_ipv4_header(struct iphdr *ip, const struct config *config,
+					      const struct packet *p, __u32 total, __u16 fragment,
+					      __u16 identification, __be32 source,
+					      __be32 destination)
 {
-	__builtin_memset(ip, 0, sizeof(*ip));
-	ip->version = 4;
-	ip->ihl = 5;
-	ip->tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
-	ip->tot_len = bpf_htons(total);
-	ip->frag_off = bpf_htons(fragment);
-	ip->ttl = p->ttl;
-	ip->protocol = p->protocol;
-}
+	__u32 tos = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
+	__be32 *words = (__be32 *)ip;
 
-static __always_inline void finish_ipv4_header(struct iphdr *ip, __u16 identification,
-					       __be32 source, __be32 destination)
-{
-	ip->id = bpf_htons(identification);
-	ip->saddr = source;
-	ip->daddr = destination;
-	ip->check = ipv4_header_checksum(ip);
+	words[0] = bpf_htonl(0x45U << 24 | tos << 16 | (total & 0xffff));
+	words[1] = bpf_htonl((__u32)identification << 16 | fragment);
+	words[2] = bpf_htonl((__u32)p->ttl << 24 | (__u32)p->protocol << 16);
+	words[3] = source;
+	words[4] = destination;
+	words[2] |= bpf_htonl(bpf_ntohs(ipv4_header_checksum(ip)));
 }
 
 static __always_inline void write_ipv6_header(struct ipv6hdr *ip6, const struct config *config,
 					      const struct packet *p, __u32 payload, __u8 hop_limit)
 {
-	__builtin_memset(ip6, 0, sizeof(*ip6));
-	ip6->version = 6;
-	if (config->flags & CONFIG_COPY_TRAFFIC_CLASS) {
-		ip6->priority = p->traffic_class >> 4;
-		ip6->flow_lbl[0] = p->traffic_class << 4;
-	}
-	ip6->payload_len = bpf_htons(payload);
-	ip6->nexthdr = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
-	ip6->hop_limit = hop_limit;
-	__builtin_memcpy(&ip6->saddr, &p->remote6, sizeof(p->remote6));
-	__builtin_memcpy(&ip6->daddr, &p->client, sizeof(p->client));
+	__u32 class = config->flags & CONFIG_COPY_TRAFFIC_CLASS ? p->traffic_class : 0;
+	__u32 next = p->protocol == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->protocol;
+	__be32 *words = (__be32 *)ip6;
+
+	words[0] = bpf_htonl(6U << 28 | class << 20);
+	words[1] = bpf_htonl((payload & 0xffff) << 16 | next << 8 | hop_limit);
+	__builtin_memcpy(words + 2, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(words + 6, &p->client, sizeof(p->client));
 }
 
 /* Write the Fragment header of `p`, and its type into `ip6`, which is in front of it. */

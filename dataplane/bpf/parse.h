@@ -162,8 +162,8 @@ inline_step enum verdict parse_ipv6(struct __sk_buff *skb, struct packet *p)
 		return STOP_dropped_truncated;
 	if (ip6->version != 6)
 		return STOP_dropped_malformed;
-	__builtin_memcpy(&p->client, &ip6->saddr, sizeof(p->client));
-	__builtin_memcpy(&p->remote6, &ip6->daddr, sizeof(p->remote6));
+	p->client = *(union addr6 *)&ip6->saddr;
+	p->remote6 = *(union addr6 *)&ip6->daddr;
 	p->l3 = ETH_HLEN;
 	p->l4 = ETH_HLEN + sizeof(*ip6);
 	p->length = bpf_ntohs(ip6->payload_len);

@@ -19,18 +19,25 @@ static __always_inline int checksum_offset(__u8 protocol)
 	return offsetof(struct icmphdr, checksum);
 }
 
-/* Write the Ethernet type and the IP header behind it. `head` begins with the type. */
-static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, const void *head,
-				    __u32 length)
+/* Write the Ethernet type and the IP header behind it, whose `length` is a constant. */
+static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, __be16 type,
+				    const void *head, __u32 length)
 {
-	void *to;
+	const __be32 *from = head;
+	__be16 *to;
+	__be32 *words;
+	__u32 i;
 
 	if (p->l3 != ETH_HLEN)
-		return bpf_skb_store_bytes(skb, p->l3, head + sizeof(__be16), length, 0);
-	to = header_at(skb, ETH_HLEN - sizeof(__be16), sizeof(__be16) + length);
+		return bpf_skb_store_bytes(skb, p->l3, head, length, 0);
+	to = header_at(skb, ETH_HLEN - sizeof(type), sizeof(type) + length);
 	if (!to)
 		return -1;
-	__builtin_memcpy(to, head, sizeof(__be16) + length);
+	*to = type;
+	words = (__be32 *)(to + 1);
+#pragma unroll
+	for (i = 0; i < length / sizeof(*words); i++)
+		words[i] = from[i];
 	return 0;
 }
 
@@ -100,11 +107,7 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 {
 	__u32 total = sizeof(struct iphdr) + p->length;
 	__u16 fragment, identification = 0;
-	struct {
-		__u16 unused;
-		__be16 type;
-		struct iphdr ip;
-	} head = {.type = bpf_htons(ETH_P_IP)};
+	struct iphdr ip;
 
 	if (total > LONGEST_LENGTH) {
 		if (!skb->gso_size || p->protocol != IPPROTO_TCP)
@@ -124,9 +127,8 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 		identification = p->identification;
 	else if (!fragment)
 		identification = bpf_get_prandom_u32();
-	begin_ipv4_header(&head.ip, config, p, total, fragment);
-	finish_ipv4_header(&head.ip, identification, p->pool, p->remote);
-	if (write_ip(skb, p, &head.type, sizeof(head.ip)))
+	write_ipv4_header(&ip, config, p, total, fragment, identification, p->pool, p->remote);
+	if (write_ip(skb, p, bpf_htons(ETH_P_IP), &ip, sizeof(ip)))
 		return STOP_dropped_internal;
 	if (is_summed(skb)) {
 		/* bpf_skb_change_proto has taken 20 bytes out of the sum. The other 20 bytes of the
@@ -136,7 +138,7 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 
 		bpf_csum_update(skb, gone);
 	}
-	p->l4 = p->l3 + sizeof(head.ip);
+	p->l4 = p->l3 + sizeof(ip);
 	return GO_ON;
 }
 
@@ -190,11 +192,7 @@ inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct conf
 					struct packet *p)
 {
 	__u32 fragment_header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
-	struct {
-		__u16 unused;
-		__be16 type;
-		struct ipv6hdr ip6;
-	} head = {.type = bpf_htons(ETH_P_IPV6)};
+	struct ipv6hdr ip6;
 	__s64 sum = 0;
 
 	if (p->extensions) { /* IPv4 options */
@@ -210,25 +208,25 @@ inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct conf
 		if (bpf_skb_adjust_room(skb, FRAGMENT_HEADER, BPF_ADJ_ROOM_NET, KEEP_GSO))
 			return STOP_dropped_internal;
 	}
-	write_ipv6_header(&head.ip6, config, p, p->length + fragment_header, hop_limit_of(p));
+	write_ipv6_header(&ip6, config, p, p->length + fragment_header, hop_limit_of(p));
 	if (fragment_header) {
 		__u8 more[FRAGMENT_HEADER];
 
-		write_fragment_header(more, &head.ip6, p);
-		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(head.ip6), more, sizeof(more),
+		write_fragment_header(more, &ip6, p);
+		if (bpf_skb_store_bytes(skb, p->l3 + sizeof(ip6), more, sizeof(more),
 					BPF_F_RECOMPUTE_CSUM))
 			return STOP_dropped_internal;
 	}
-	if (write_ip(skb, p, &head.type, sizeof(head.ip6)))
+	if (write_ip(skb, p, bpf_htons(ETH_P_IPV6), &ip6, sizeof(ip6)))
 		return STOP_dropped_internal;
 	if (is_summed(skb)) {
 		/* The IPv4 header with its options adds up to zero, so without them it adds up to
 		 * minus their sum. */
-		__s64 gain = bpf_csum_diff(NULL, 0, (__be32 *)&head.ip6, sizeof(head.ip6), sum);
+		__s64 gain = bpf_csum_diff(NULL, 0, (__be32 *)&ip6, sizeof(ip6), sum);
 
 		bpf_csum_update(skb, gain);
 	}
-	p->l4 = p->l3 + sizeof(head.ip6) + fragment_header;
+	p->l4 = p->l3 + sizeof(ip6) + fragment_header;
 	return GO_ON;
 }
 
