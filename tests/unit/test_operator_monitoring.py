@@ -66,7 +66,7 @@ def translator() -> str:
 
 def clat() -> str:
     registry = CollectorRegistry()
-    counted = {"received_4to6": 1, "translated_4to6": 1}
+    counted = {"received_4to6": 2, "translated_4to6": 1, "dropped_malformed_4to6": 1}
     registry.register(clat_metrics.Collector("default", ClatState(), lambda: counted))
     exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
     return exposition.decode()
