@@ -67,6 +67,26 @@ def test_every_check_passes_where_all_is_well(lab: Line, nat64: Translator) -> N
     assert found["pmtu"][1].startswith("1500 octets")
 
 
+# The probe, in a pod where the first thing that it waits for is that IPv4 comes, or doesn't.
+_LATE = """
+import os, subprocess, sys
+probe = {'__name__': 'probe'}
+exec(compile(os.environ["PROBE"], "probe", "exec"), probe)
+if len(sys.argv) > 3:
+    probe["time"].sleep = lambda _: subprocess.run(
+        ["ip", "addr", "add", f"{sys.argv[1]}/32", "dev", "lo"], check=True)
+print(probe["answer"]({"do": "tcp", "host": sys.argv[1], "port": int(sys.argv[2]),
+                       "timeout": 0.5, "family": 4})["error"])
+"""
+
+
+def test_ipv4_that_comes_a_moment_after_the_pod_is_waited_for(lab: Line) -> None:
+    """As a CLAT may; and not for ever."""
+    run = (sys.executable, "-c", _LATE, "192.0.2.77", "9")
+    assert lab.pod.run(*run, env=ENV) == "Network is unreachable\n"
+    assert lab.pod.run(*run, "comes", env=ENV) == "Connection refused\n"
+
+
 def test_a_path_with_a_smaller_mtu_is_learnt(tmp_path: Path) -> None:
     with line(path_mtu=1400) as lab, translator(lab.node, prefix=str(PREFIX)):
         result, text = judged(lab)["pmtu"]

@@ -101,12 +101,22 @@ def resolve(name: str) -> dict[str, Any]:
 
 
 def tcp(host: str, port: int, timeout: float = 10, family: int = 6) -> dict[str, Any]:
-    """Open a connection and close it; `family` 4 for an IPv4 socket."""
-    began = time.monotonic()
+    """Open a connection and close it; `family` 4 for an IPv4 socket.
+
+    IPv4 is waited for: a pod's CLAT may come a moment after the pod.
+    """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with connect(host, port, timeout, kind) as sock:
-        took = round((time.monotonic() - began) * 1000)
-        return {"peer": sock.getpeername()[0], "milliseconds": took, "error": None}
+    last = time.monotonic() + timeout
+    while True:
+        began = time.monotonic()
+        try:
+            with connect(host, port, timeout, kind) as sock:
+                took = round((time.monotonic() - began) * 1000)
+                return {"peer": sock.getpeername()[0], "milliseconds": took, "error": None}
+        except OSError as error:
+            if family != 4 or error.errno != errno.ENETUNREACH or began >= last:
+                raise
+        time.sleep(0.1)
 
 
 def connect(host: str, port: int, timeout: float, family: int = socket.AF_INET6) -> socket.socket:
