@@ -393,6 +393,7 @@ def test_pods_that_come_and_go_leave_nothing_behind(node: Node, agent: Clat, pod
     programs for all, which hangs on nothing when the pods are gone."""
     assert agent.process
     pid = agent.process.pid
+    loaded = kernel_objects(node)
     memory = []
     open_files = descriptors(pid)
     for turn in range(pods // AT_ONCE):
@@ -406,8 +407,27 @@ def test_pods_that_come_and_go_leave_nothing_behind(node: Node, agent: Clat, pod
     wait_for("no slots", lambda: slots(node) == [])
     assert memory[-1] - memory[3] < 16 << 20, memory
     assert agent.metric("nat64_clat_failures_total") == 0, agent.log()
+    assert kernel_objects(node) == loaded, "one pair of programs and their maps for all pods"
     agent.stop()
     agent.remove()
+    wait_for("their end", lambda: not any(is_loaded(node, *one) for one in loaded))
+
+
+def kernel_objects(node: Node) -> list[tuple[str, int]]:
+    """Kind and id of what the agent has pinned: a program or a map."""
+    pins = node.run("sh", "-c", "echo /sys/fs/bpf/nat64-clat/default/*/*").split()
+    found = []
+    for pin in pins:
+        kind = "prog" if "gress" in pin else "map"
+        shown = json.loads(node.run("bpftool", "-j", kind, "show", "pinned", pin))
+        found.append((kind, int(shown["id"])))
+    assert len(found) == 4, pins
+    return found
+
+
+def is_loaded(node: Node, kind: str, number: int) -> bool:
+    """Whether the kernel still has it. It frees programs a moment after their last user."""
+    return '"id"' in node.run("bpftool", "-j", kind, "show", "id", str(number), check=False)
 
 
 def descriptors(pid: int) -> int:
