@@ -106,14 +106,16 @@ def test_an_ipv4_only_program_resolves_at_an_ipv4_address_and_connects(
 
 
 # A mesh's sidecar: it accepts what the pod's rules redirect to it, and connects to where the
-# connection was to go. Its own user is excepted from the rules.
+# connection was to go. Its own mark is excepted from the rules.
 _SIDECAR = """
-import os, socket, socketserver, struct, threading
+import socket, socketserver, struct, threading
 class Relay(socketserver.BaseRequestHandler):
     def handle(self):
         original = self.request.getsockopt(0, 80, 16)  # SO_ORIGINAL_DST
         port, address = struct.unpack("!2xH4s8x", original)
-        there = socket.create_connection((socket.inet_ntoa(address), port))
+        there = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        there.setsockopt(socket.SOL_SOCKET, 36, 1337)  # SO_MARK
+        there.connect((socket.inet_ntoa(address), port))
         def pump(source, target):
             while data := source.recv(65536):
                 target.sendall(data)
@@ -123,14 +125,13 @@ class Relay(socketserver.BaseRequestHandler):
 socketserver.ThreadingTCPServer.allow_reuse_address = True
 server = socketserver.ThreadingTCPServer(("127.0.0.1", 15001), Relay)
 server.block_on_close = False
-os.setuid(1337)
 print("ready", flush=True)
 server.serve_forever()
 """
 _RULES = """table ip mesh {
   chain output {
-    type nat hook output priority dstnat;
-    meta skuid 1337 accept
+    type nat hook output priority -100;
+    meta mark 1337 accept
     ip daddr 127.0.0.0/8 accept
     meta l4proto tcp counter redirect to :15001
   }
@@ -194,27 +195,32 @@ def test_a_second_link_with_ipv4_makes_it_a_pod_with_ipv4() -> None:
 
 
 def test_the_route_s_link_changes_and_the_clat_with_it(lab: Line) -> None:
-    """A second network takes the default route over, as Multus can be told to."""
+    """A second network takes the route over, as Multus can be told to, and gives it back."""
     second_link(lab, "fd64:9::10/64")
-    route = f"-6 route add {PREFIX} via fd64:9::1 dev net1"
+    route = f"route add {PREFIX} via fd64:9::1 dev net1"
     lab.pod.ip(route)
     try:
         wait_for(
-            "the CLAT on net1",
-            lambda: "clat" in lab.pod.run("tc", "filter", "show", "dev", "net1", "egress"),
+            "the CLAT on net1 alone", lambda: (parts(lab, "net1"), parts(lab, "eth0")) == (3, 0)
         )
-        wait_for(
-            "nothing on eth0",
-            lambda: "clat" not in lab.pod.run("tc", "filter", "show", "dev", "eth0", "egress"),
-        )
+        assert "via inet6 fd64:9::1 dev net1" in lab.pod.run("ip", "-4", "route")
         lab.pod.ip(route.replace("add", "del"))
         wait_for(
-            "the CLAT on eth0",
-            lambda: "clat" in lab.pod.run("tc", "filter", "show", "dev", "eth0", "egress"),
+            "the CLAT on eth0 alone", lambda: (parts(lab, "net1"), parts(lab, "eth0")) == (0, 3)
         )
-        wait_for(
-            "nothing on net1",
-            lambda: "clsact" not in lab.pod.run("tc", "qdisc", "show", "dev", "net1"),
-        )
+        wait_for("the way by eth0", lambda: "dev eth0" in lab.pod.run("ip", "-4", "route"))
     finally:
         drop_second_link(lab)
+    assert curl(lab, "peer").split()[0] == str(NODE_V4)
+
+
+def parts(lab: Line, link: str) -> int:
+    """How many of address, qdisc and egress program a link of the pod has."""
+    return sum(
+        part in lab.pod.run(*command.split(), link)
+        for part, command in (
+            ("192.0.0.2", "ip -4 addr show dev"),
+            ("clsact", "tc qdisc show dev"),
+            ("clat_egress", "tc filter show egress dev"),
+        )
+    )

@@ -20,6 +20,7 @@ from nat64_dataplane.clat.plan import (
     Setup,
     adopted_slot,
     decide,
+    is_elsewhere,
     is_set_up,
     missing,
 )
@@ -37,6 +38,11 @@ def filters(slot: int = 5, instance: str = "default") -> dict[Direction, tuple[F
         "egress": (Filter(instance, 70, slot, 9, 1),),
         "ingress": (Filter(instance, 71, slot, 9, 1),),
     }
+
+
+def strays(instance: str) -> tuple[tuple[int, Direction, Filter], ...]:
+    """Filters on another link than the route's."""
+    return ((4, "egress", Filter(instance, 70, 5, 9, 1)),)
 
 
 DONE = NOTHING._replace(
@@ -70,6 +76,7 @@ def test_an_ipv6_only_pod_is_set_up() -> None:
             LeftAlone.HAS_IPV4,
         ),
         (NOTHING._replace(filters=filters(instance="other")), LeftAlone.OTHER_GATEWAY),
+        (NOTHING._replace(strays=strays("other")), LeftAlone.OTHER_GATEWAY),
     ],
 )
 def test_all_others_are_left_alone(facts: Facts, reason: LeftAlone) -> None:
@@ -107,3 +114,11 @@ def test_what_another_gateway_has_set_up_is_not_ours_to_remove() -> None:
     assert is_set_up(others, "other")
     assert is_set_up(DONE._replace(filters=NOTHING.filters), "default")  # half removed already
     assert not is_set_up(NOTHING, "default")
+
+
+def test_what_is_left_on_the_link_of_an_earlier_route_is_seen() -> None:
+    assert not is_elsewhere(DONE, SETUP, "default")
+    assert is_elsewhere(DONE._replace(strays=strays("default")), SETUP, "default")
+    assert not is_elsewhere(DONE._replace(strays=strays("other")), SETUP, "default")
+    both = DONE._replace(addresses=DONE.addresses | {(4, ADDRESS)})
+    assert is_elsewhere(both, SETUP, "default")

@@ -163,6 +163,8 @@ class Keeper:
         parts = plan.missing(facts, result, self.instance, pod.slot, self._ids)
         if parts:
             netlink_changes.apply(facts, result, parts, self.instance, pod.slot, self._fds)
+        if plan.is_elsewhere(facts, result, self.instance):
+            netlink_changes.remove_elsewhere(facts, result, self.instance)
         return result, tuple(parts)
 
     def _slot(self, facts: plan.Facts, pod: Pod, slot: Slot) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -76,24 +76,33 @@ def remove(facts: Facts, instance: str) -> None:
     """Take everything out that is ours; what is gone already is no error. Raises OSError."""
     with routing() as ipr:
         if not is_of_another(facts, instance):
-            _remove_ipv4(ipr, facts)
-        _detach_all(ipr, facts, instance)
+            for route in facts.ipv4_routes:
+                with _gone():
+                    ipr.route("del", **_default(route.ifindex, route.via, route.mtu))
+            _remove_addresses(ipr, facts)
+        placed = list(facts.strays)
+        if facts.link:
+            placed += [(facts.link.ifindex, d, one) for d in DIRECTIONS for one in facts.filters[d]]
+        _detach_all(ipr, placed, instance)
 
 
-def _remove_ipv4(ipr: IPRoute, facts: Facts) -> None:
-    for route in facts.ipv4_routes:
-        with _gone():
-            ipr.route("del", **_default(route.ifindex, route.via, route.mtu))
+def remove_elsewhere(facts: Facts, setup: Setup, instance: str) -> None:
+    """Take out what is on links by which the route went before. Raises OSError."""
+    with routing() as ipr:
+        _remove_addresses(ipr, facts, but=setup.link)
+        _detach_all(ipr, facts.strays, instance)
+
+
+def _remove_addresses(ipr: IPRoute, facts: Facts, but: int = 0) -> None:
     for index, address in facts.addresses:
-        if address == ADDRESS:
+        if address == ADDRESS and index != but:
             with _gone():
                 ipr.addr("del", index=index, address=str(ADDRESS.ip), prefixlen=32)
 
 
-def _detach_all(ipr: IPRoute, facts: Facts, instance: str) -> None:
-    placed = list(facts.strays)
-    if facts.link:
-        placed += [(facts.link.ifindex, d, one) for d in DIRECTIONS for one in facts.filters[d]]
+def _detach_all(
+    ipr: IPRoute, placed: Iterable[tuple[int, Direction, Filter]], instance: str
+) -> None:
     ours = [(index, d, one) for index, d, one in placed if one.instance == instance]
     for index, direction, one in ours:
         _detach(ipr, index, direction, one)

@@ -165,16 +165,27 @@ def missing(
 
 def is_set_up(facts: Facts, instance: str) -> bool:
     """Whether anything of ours is there, so that something may have to be removed."""
-    filters = [one for of in facts.filters.values() for one in of]
-    filters += [one for _, _, one in facts.strays]
-    ours = any(one.instance == instance for one in filters)
+    ours = any(one.instance == instance for one in _filters(facts))
     return ours or (bool(facts.ipv4_routes) and not is_of_another(facts, instance))
 
 
 def is_of_another(facts: Facts, instance: str) -> bool:
     """Whether another gateway's agent has set the pod up. Address and route don't say whose they
     are: they go with the filters."""
-    return any(one.instance != instance for of in facts.filters.values() for one in of)
+    return any(one.instance != instance for one in _filters(facts))
+
+
+def is_elsewhere(facts: Facts, setup: Setup, instance: str) -> bool:
+    """Whether parts of ours are still on links by which the route went before."""
+    return any(one.instance == instance for _, _, one in facts.strays) or any(
+        address == ADDRESS and index != setup.link for index, address in facts.addresses
+    )
+
+
+def _filters(facts: Facts) -> list[Filter]:
+    """On whichever link."""
+    on_link = [one for of in facts.filters.values() for one in of]
+    return on_link + [one for _, _, one in facts.strays]
 
 
 def adopted_slot(facts: Facts, instance: str, programs: dict[Direction, int]) -> int | None:
