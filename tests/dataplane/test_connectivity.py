@@ -85,6 +85,7 @@ def test_ipv4_that_comes_a_moment_after_the_pod_is_waited_for(lab: Line) -> None
     run = (sys.executable, "-c", _LATE, "192.0.2.77", "9")
     assert lab.pod.run(*run, env=ENV) == "Network is unreachable\n"
     assert lab.pod.run(*run, "comes", env=ENV) == "Connection refused\n"
+    lab.pod.ip("addr del 192.0.2.77/32 dev lo")
 
 
 def test_a_path_with_a_smaller_mtu_is_learnt(tmp_path: Path) -> None:
