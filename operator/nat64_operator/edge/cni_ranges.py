@@ -17,7 +17,7 @@ from kubernetes import client
 
 from nat64_operator.api import gateway as gateway_api
 from nat64_operator.api.topology import TopologyKind
-from nat64_operator.apiserver import TROUBLE, say
+from nat64_operator.apiserver import say
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.store import Store
 from nat64_operator.reconcile.nodes import LEAST_LENGTH
@@ -32,6 +32,10 @@ EVERY_SECONDS = 60
 SOON_SECONDS = 5
 """The same, while a node that has just joined has none."""
 NEW_SECONDS = 180
+PATIENCE_SECONDS = 60
+"""How long a start waits for them: a defect of another's kind must not stop everything for ever."""
+Ranges = dict[str, tuple[str, ...]]
+"""By node."""
 
 
 class CniRanges:
@@ -40,7 +44,10 @@ class CniRanges:
     def __init__(self, kube: Kube, store: Store) -> None:
         self._kube, self._store = kube, store
         self._read = float("-inf")
+        self._began = float("inf")
+        self._by_kind: dict[str, Ranges] = {}
         self._said: set[str] = set()
+        self._running: asyncio.Task[None] | None = None
 
     def times(self) -> Iterator[float]:
         """When it is due, by the monotonic clock."""
@@ -50,15 +57,41 @@ class CniRanges:
             yield self._read + (SOON_SECONDS if self._lacks_some() else EVERY_SECONDS)
 
     async def refresh(self) -> None:
-        """Read them, if that is due. What can't be read stays as it is."""
-        if any(at > time.monotonic() for at in self.times()):
+        """Read them, if that is due. The first time, where a gateway has router nodes, nothing is
+        decided without them for a while: a node's pods may have other ranges than its Node says.
+        Raises then what the client raises. Later nobody waits for them, as there may be thousands,
+        and what can't be read stays as it is.
+        """
+        now = time.monotonic()
+        if any(at > now for at in self.times()):
             return
-        self._read = time.monotonic()
+        if self._read == float("-inf"):
+            self._began = min(self._began, now)
+            try:
+                await self._update()
+            except Exception as error:
+                if self._has_routers() and now - self._began < PATIENCE_SECONDS:
+                    raise
+                log.error("the CNI's pod ranges can't be read: %s", say(error))
+            self._read = now
+            return
+        self._read = now
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._try(), name="CNI's ranges")
+
+    async def _try(self) -> None:
         try:
-            found = await asyncio.to_thread(self._fetch)
-        except TROUBLE as error:
+            await self._update()
+        except Exception as error:  # the next time is soon, and a task's errors reach nobody
             log.warning("the CNI's pod ranges can't be read: %s", say(error))
-            return
+
+    async def _update(self) -> None:
+        by_kind = await asyncio.to_thread(self._fetch)
+        found: Ranges = {}
+        for ranges in by_kind.values():
+            for node, texts in ranges.items():
+                found[node] = tuple(sorted({*found.get(node, ()), *texts}))
+        self._by_kind = by_kind
         if found != self._store.cni_ranges:
             self._store.cni_ranges = found
             self._store.changed.set()
@@ -76,21 +109,28 @@ class CniRanges:
             for node in self._store.nodes()
         )
 
-    def _fetch(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, set[str]] = {}
+    def _fetch(self) -> dict[str, Ranges]:
+        found = {}
         for kind, read in (("CiliumNode", of_cilium), ("IPAMBlock", of_calico)):
             try:
-                for obj in self._kube.items(kind):
-                    node, texts = read(obj)
-                    if node:
-                        found.setdefault(node, set()).update(texts)
+                found[kind] = _collected(map(read, self._kube.items(kind)))
             except client.ApiException as error:
                 if error.status not in (403, 404):
                     raise
+                # An API server that has just started may not know its CRDs yet.
+                found[kind] = self._by_kind.get(kind, {})
                 if error.status == 403 and kind not in self._said:
                     self._said.add(kind)
                     log.warning("pod ranges of %s objects are not known: %s", kind, say(error))
-        return {node: tuple(sorted(texts)) for node, texts in found.items() if texts}
+        return found
+
+
+def _collected(rows: Iterable[tuple[str, set[str]]]) -> Ranges:
+    found: dict[str, set[str]] = {}
+    for node, texts in rows:
+        if node:
+            found.setdefault(node, set()).update(texts)
+    return {node: tuple(sorted(texts)) for node, texts in found.items() if texts}
 
 
 def of_cilium(obj: Any) -> tuple[str, set[str]]:
