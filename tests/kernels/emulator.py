@@ -1,23 +1,36 @@
 """One run of tests on another kernel, in an emulator that needs nothing of this machine's."""
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.paths import CACHE, REPO
 from tests.cluster.run import ClusterError, locked, run
 from tests.kernels import initramfs
+from tests.kernels.architecture import Architecture
 from tests.kernels.kernel import Kernel
+from tests.kernels.userland import Userland
 
 _MEMORY_MIB = 2048
-# A panic restarts the machine at once, and -no-reboot makes that the emulator's end. On a busy
-# machine the kernel would find that its timer doesn't tick, and panic.
-_COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check"
+# A panic restarts the machine at once, and -no-reboot makes that the emulator's end.
+_COMMAND_LINE = "quiet panic=-1 oops=panic mitigations=off"
 
 
-def test(kernel: Kernel, arguments: Sequence[str], seconds: float, place: Path) -> int:
+@dataclass(frozen=True)
+class Machine:
+    """What is emulated: a processor, a kernel, and what is above it."""
+
+    architecture: Architecture
+    kernel: Kernel
+    userland: Userland
+
+    def __str__(self) -> str:
+        return f"Linux {self.kernel.release}"
+
+
+def test(machine: Machine, arguments: Sequence[str], seconds: float, place: Path) -> int:
     """Boot, run pytest with these arguments, switch off; return 0 where the tests passed.
 
     `place` then has `console.log` and `junit.xml`. Raises ClusterError without a result.
@@ -34,37 +47,57 @@ def test(kernel: Kernel, arguments: Sequence[str], seconds: float, place: Path) 
         result.mkdir()
         (result / "arguments").write_text("\0".join(arguments))
         archive = Path(scratch, "initramfs")
-        job = {"MODULES": str(kernel.folder.resolve() / "lib/modules"), "REPO": str(REPO)}
-        archive.write_bytes(initramfs.build(kernel, {**job, "PYTHON": sys.executable}))
+        archive.write_bytes(initramfs.build(machine.kernel, machine.userland.root, _job(machine)))
         try:
-            _emulate(kernel, archive, result, console, seconds)
+            _emulate(machine, archive, result, console, seconds)
             code = int((result / "exit").read_text())
             (place / "junit.xml").write_bytes((result / "junit.xml").read_bytes())
         except subprocess.TimeoutExpired as error:
-            raise _failure(kernel, f"did not end within {seconds:.0f} s", console) from error
+            raise _failure(machine, f"did not end within {seconds:.0f} s", console) from error
         except (OSError, ValueError) as error:
-            raise _failure(kernel, "stopped before the tests had a result", console) from error
-        if (ran := (result / "kernel").read_text().strip()) != kernel.release:
-            raise ClusterError(f"the tests ran on Linux {ran}, not on {kernel.release}")
+            raise _failure(machine, "stopped before the tests had a result", console) from error
+        wanted = f"{machine.kernel.release} {machine.architecture.machine}"
+        if (ran := (result / "kernel").read_text().strip()) != wanted:
+            raise ClusterError(f"the tests ran on Linux {ran}, not on {wanted}")
     return code
 
 
-def _emulate(kernel: Kernel, archive: Path, result: Path, console: Path, seconds: float) -> None:
-    machine: list[str | Path] = [
-        *("-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", str(_MEMORY_MIB)),
+def _job(machine: Machine) -> dict[str, str]:
+    return {
+        "MODULES": str(_modules(machine)),
+        "REPO": str(REPO),
+        "PYTHON": str(machine.userland.python),
+        "SHARED": "no" if machine.userland.has_repo else "yes",
+    }
+
+
+def _modules(machine: Machine) -> Path:
+    return machine.kernel.folder.resolve() / "lib/modules"
+
+
+def _emulate(machine: Machine, archive: Path, result: Path, console: Path, seconds: float) -> None:
+    shared = {"root": machine.userland.root}
+    if not machine.userland.has_repo:
+        shared |= {"tree": REPO, "modules": _modules(machine)}
+    common = "security_model=none,readonly=on,multidevs=remap"
+    architecture = machine.architecture
+    options: list[str | Path] = [
+        *("-accel", "tcg", "-smp", "2", "-m", str(_MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-serial", f"file:{console}"),
-        *("-kernel", kernel.image, "-initrd", archive, "-append", _COMMAND_LINE),
-        *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),
+        *("-kernel", machine.kernel.image, "-initrd", archive),
+        *("-append", f"console={architecture.console} {_COMMAND_LINE} {architecture.options}"),
         *("-virtfs", f"local,path={result},mount_tag=result,security_model=none"),
     ]
+    for tag, path in shared.items():
+        options += ["-virtfs", f"local,path={path},mount_tag={tag},{common}"]
     run(
-        ["setpriv", "--pdeathsig", "KILL", "--", "nice", "qemu-system-x86_64", *machine],
+        ["setpriv", "--pdeathsig", "KILL", "--", "nice", *architecture.emulator, *options],
         timeout=seconds,
-        reassure=f"testing on Linux {kernel.release}, see {console}:",
+        reassure=f"testing on {machine}, see {console}:",
     )
 
 
-def _failure(kernel: Kernel, what: str, console: Path) -> ClusterError:
+def _failure(machine: Machine, what: str, console: Path) -> ClusterError:
     end = "\n".join(console.read_text(errors="replace").splitlines()[-40:])
-    return ClusterError(f"Linux {kernel.release} {what}; the end of its console:\n{end}")
+    return ClusterError(f"{machine} {what}; the end of its console:\n{end}")

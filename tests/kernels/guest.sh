@@ -8,7 +8,7 @@ mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 ip link set lo up
 modprobe -a tun ppp_generic # which make their devices
-uname -r >$result/kernel
+uname -rm >$result/kernel
 # Through cat, because pytest would rewrite lines on a terminal.
 {
 	xargs -0 "$python" -u -m pytest --junitxml=$result/junit.xml <$result/arguments 2>&1

@@ -11,7 +11,8 @@ while read -r module; do
 	insmod "/modules/$module" || fail "load $module"
 done </modules/order
 mount -t proc proc /proc
-mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 root /below ||
+read_through=trans=virtio,version=9p2000.L,cache=loose,msize=524288
+mount -t 9p -o "ro,$read_through" root /below ||
 	fail "mount the machine's files"
 mount -t tmpfs tmpfs /above
 mkdir /above/upper /above/work
@@ -29,7 +30,16 @@ for kind in proc sysfs devtmpfs tmpfs; do
 done
 # So that the kernel finds its modules by itself, as on any Debian.
 mkdir -p /new/lib/modules
-mount -o bind "/below$MODULES" /new/lib/modules || fail "show the kernel its modules"
+if [ "$SHARED" = yes ]; then
+	# The root is another machine's: the tree and the modules come beside it.
+	mount -t 9p -o "ro,$read_through" modules /new/lib/modules || fail "show the kernel its modules"
+	mount -t 9p -o "ro,$read_through" tree /tree || fail "mount the tree"
+	mkdir -p /above/tree /above/work-tree "/new$REPO"
+	mount -t overlay -o lowerdir=/tree,upperdir=/above/tree,workdir=/above/work-tree overlay \
+		"/new$REPO" || fail "lay memory over the tree"
+else
+	mount -o bind "/below$MODULES" /new/lib/modules || fail "show the kernel its modules"
+fi
 mkdir /new/run/result
 mount -t 9p -o trans=virtio,version=9p2000.L result /new/run/result || fail "mount the result's place"
 exec switch_root /new /bin/sh "$REPO/tests/kernels/guest.sh" "$REPO" "$PYTHON"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.paths import CACHE
-from tests.cluster.run import ClusterError, locked, run, say
+from tests.cluster.run import locked, run, say
+from tests.kernels import packages
 
 _PLACE = CACHE / "kernels"
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 @dataclass(frozen=True)
@@ -29,58 +29,53 @@ class Kernel:
         return self.folder / "boot" / f"vmlinuz-{self.release}"
 
     def modules(self, names: Iterable[str]) -> list[Path]:
-        """The files of these modules and of all that they need, in the order of loading."""
+        """The files of these modules and of all that they need, in the order of loading.
+
+        What is built into this kernel has none.
+        """
         top = self.folder / "lib/modules" / self.release
         needed: dict[str, list[str]] = {}
         for line in (top / "modules.dep").read_text().splitlines():
             path, _, others = line.partition(":")
             # A module's line names all that it needs, the last to load first.
-            needed[Path(path).stem] = [*reversed(others.split()), path]
+            needed[_module_name(path)] = [*reversed(others.split()), path]
+        for path in (top / "modules.builtin").read_text().splitlines():
+            needed.setdefault(_module_name(path), [])
         return [top / path for path in dict.fromkeys(p for name in names for p in needed[name])]
 
 
-def debian(release: str) -> Kernel:
-    """The kernel of a Debian release, from where this machine gets its own packages."""
-    kernel = Kernel(_PLACE / release)
+def _module_name(path: str) -> str:
+    return Path(path).name.partition(".")[0]
+
+
+def debian(release: str, flavour: str, architecture: str) -> Kernel:
+    """The kernel of a Debian release, from where this machine gets its own packages.
+
+    Flavours are Debian's, as in `linux-image-FLAVOUR`.
+    """
+    kernel = Kernel(_PLACE / f"{release}-{flavour}")
     with locked(CACHE / "locks" / "kernels"):
         if not kernel.folder.exists():
-            _fetch(release, kernel.folder)
+            _fetch(release, flavour, architecture, kernel.folder)
     return kernel
 
 
-def _fetch(release: str, folder: Path) -> None:
-    say(f"fetching the kernel of Debian {release} ...")
+def _fetch(release: str, flavour: str, architecture: str, folder: Path) -> None:
+    say(f"fetching the {flavour} kernel of Debian {release} ...")
     scratch = _PLACE / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
-    (scratch / "lists").mkdir(parents=True)
-    sources = scratch / "sources.list"
-    sources.write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {release} main\n")
-    # Lists of its own, because this machine may run another release; else as apt is set up here.
-    apart = (
-        f"Dir::Etc::sourcelist={sources}",
-        "Dir::Etc::sourceparts=-",
-        f"Dir::State::lists={scratch}/lists",
-        "Dir::Cache::pkgcache=",
-        "Dir::Cache::srcpkgcache=",
-        "APT::Sandbox::User=root",
-    )
-    options = [word for setting in apart for word in ("-o", setting)]
-    run(["apt-get", *options, "update"])
-    depends = run(["apt-cache", *options, "depends", "--important", "linux-image-amd64"])
-    package = next(w for w in depends.split() if w.startswith("linux-image-") and w[12].isdigit())
-    run(["apt-get", *options, "download", package], cwd=scratch)
+    scratch.mkdir(parents=True)
+    with packages.lists(release, architecture) as environment:
+        asked = ["apt-cache", "depends", "--important", f"linux-image-{flavour}"]
+        depends = run(asked, env=environment)
+        package = next(
+            word
+            for word in depends.split()
+            if word.startswith("linux-image-") and word[12].isdigit()
+        )
+        run(["apt-get", "download", package], cwd=scratch, env=environment)
     run(["dpkg-deb", "-x", next(scratch.glob("*.deb")), scratch / "root"])
     kernel = Kernel(scratch / "root")
     run(["depmod", "-b", kernel.folder, kernel.release])
     kernel.folder.rename(folder)
     shutil.rmtree(scratch)
-
-
-def _mirror() -> str:
-    lines = run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)"]
-    ).splitlines()
-    for origin, label, component, uri in (line.split("|") for line in lines):
-        if (origin, label, component) == ("Debian", "Debian", "main"):
-            return uri
-    raise ClusterError("apt knows no Debian package lists: run `apt-get update`")
