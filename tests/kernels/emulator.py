@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.paths import CACHE, REPO
+from tests.cluster.paths import REPO
 from tests.cluster.run import ClusterError, locked, run
 from tests.kernels import initramfs
 from tests.kernels.architecture import Architecture
@@ -38,8 +38,7 @@ def test(machine: Machine, arguments: Sequence[str], seconds: float, place: Path
     place.mkdir(parents=True, exist_ok=True)
     console = place / "console.log"
     with (
-        # One after the other: they write to the same place.
-        locked(CACHE / "locks" / "emulator"),
+        locked(place / "lock"),
         tempfile.TemporaryDirectory(prefix="nat64-kernels-") as scratch,
     ):
         console.write_text("")
