@@ -20,7 +20,10 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
+from tests.dataplane import clat_bench
 from tests.dataplane.machine import NEXT, POD, POOL, REDIRECT, SERVER, Machine, at, machine
+from tests.dataplane.reference.clat import HERE
+from tests.dataplane.reference.headers import embed
 
 CONNECTIONS, BATCH = 4000, 1000
 _NO_LIMITS = {"portsPerClient": 0, "newSessionsPerSecondPerClient": 0}
@@ -84,6 +87,29 @@ def measure(connections: int = CONNECTIONS) -> dict[str, float]:
     found = {name: quantiles(taken, n=50)[0] for name, taken in times.items()}
     found["finished connection"] = sum(found[s.name] for s in _FINISHED if not s.offloaded)
     found["reset connection"] = sum(found[step.name] for step in _RESET)
+    return found | _in_clat(connections)
+
+
+def _in_clat(runs: int) -> dict[str, float]:
+    """The same of the CLAT's programs. A pod's own packets cost more than these: Linux makes room
+    in front of each UDP packet, and copies the head of each TCP segment that it may send again.
+    """
+    bench = clat_bench.Bench()
+    inside = {"src": str(HERE), "dst": str(SERVER)}
+    outside = {"src": str(embed(clat_bench.PREFIX, SERVER)), "dst": str(clat_bench.POD)}
+    found = {}
+    for name, transport in (("TCP", TCP(flags="PA", options=_OPTIONS)), ("UDP", UDP())):
+        for way, program, ip in (
+            ("out", bench.programs.egress, IP(**inside)),
+            ("in", bench.programs.ingress, IPv6(**outside)),
+        ):
+            kind = b"\x08\x00" if way == "out" else b"\x86\xdd"
+            frame = _LINK + kind + bytes(ip / transport / bytes(64))
+            results = [program.run(frame) for _ in range(runs)]
+            assert all(result.packet[12:14] != kind for result in results)
+            taken = [result.nanoseconds for result in results]
+            found[f"CLAT {name} {way}"] = quantiles(taken, n=50)[0]
+    bench.close()
     return found
 
 
