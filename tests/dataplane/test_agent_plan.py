@@ -217,3 +217,34 @@ def test_both_prefixes_are_routed_and_untracked_and_one_that_is_gone_is_not() ->
     there = routed(FRAGMENTER, ROUTE, other)
     assert planned(desired(both), replace(there, rules=rules), both) == []
     assert planned(desired(), there) == [actions.DeleteRoute(other)]
+
+
+def test_flow_offload_is_where_pods_packets_come_in() -> None:
+    """On their own links and on bridges that have such ports, and never where strangers are."""
+
+    def to_pod(index: int, master: int = 0) -> Link:
+        return Link(index, f"veth{index}", 1500, IFF_UP, MAC, "veth", elsewhere=True, master=master)
+
+    bridge = Link(20, "cni0", 1500, IFF_UP, MAC, "bridge")
+    without_pods = Link(21, "br0", 1500, IFF_UP, MAC, "bridge")
+    vrf = Link(22, "vrf0", 1500, IFF_UP, MAC, "vrf")
+    down = replace(to_pod(14), flags=0)
+    uplink = to_pod(15)
+    links = (to_pod(10), to_pod(11, master=20), to_pod(12, master=20), to_pod(13, master=22))
+    facts = replace(
+        BARE,
+        links=(*BARE.links, *links, down, uplink, bridge, without_pods, vrf),
+        ipv6_default_links=frozenset({15}),
+    )
+    assert [link.index for link in uplinks_and_pools.ways_in(CONFIG, facts)] == [10, 20]
+
+
+def test_flow_offload_has_a_hook_of_its_own_and_loses_it_with_its_link() -> None:
+    pod = Link(10, "veth10", 1500, IFF_UP, MAC, "veth", elsewhere=True)
+    hook = Hook(10, "offload")
+    ids = {**desired().programs, "nat64_offload": 12}
+    wanted = desired(programs=ids, offload=(pod,))
+    assert planned(wanted, observed()) == [actions.Attach(hook, "veth10", "nat64_offload")]
+    there = observed(hooks={**HOOKS, hook: 12})
+    assert planned(wanted, there) == []
+    assert planned(desired(), there) == [actions.Detach(hook)]
