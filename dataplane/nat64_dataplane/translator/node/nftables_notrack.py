@@ -19,6 +19,8 @@ node.
 Nobody but nodes may send to the tunnel's port. A pod's packets would look like its node's once they
 are masqueraded, so a node doesn't forward any to that port, to whomever: `nft list ruleset` counts
 them. What goes to a translator, or comes out of one, is another matter: its ports are IPv4 hosts'.
+To the port of its own node a pod must not send with a node's address as the source: IPv6 has no
+reverse-path filter, so there is one for that port.
 
 Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 """
@@ -42,11 +44,12 @@ from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.translator.node import nftables_nat
 
 _RAW_PRIORITY, _BEFORE_DEFRAGMENTATION, _FILTER_PRIORITY = -300, -450, 0
-_NF_INET_PRE_ROUTING, _NF_INET_FORWARD, _NF_INET_LOCAL_OUT = 0, 2, 3
+_NF_INET_PRE_ROUTING, _NF_INET_LOCAL_IN, _NF_INET_FORWARD, _NF_INET_LOCAL_OUT = range(4)
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
 _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
+_BY_ITS_LINK = 1 | 8 | 32  # NFTA_FIB_F_SADDR, IIF, PRESENT: is the source reached by that link?
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _LINKS = "nat64*"
 """The translators' links, as they are named by default."""
@@ -55,6 +58,7 @@ _CHAINS = {
     "prerouting": (_NF_INET_PRE_ROUTING, _RAW_PRIORITY),
     "fragments": (_NF_INET_PRE_ROUTING, _BEFORE_DEFRAGMENTATION),
     "output": (_NF_INET_LOCAL_OUT, _RAW_PRIORITY),
+    "input": (_NF_INET_LOCAL_IN, _FILTER_PRIORITY),
     "forward": (_NF_INET_FORWARD, _FILTER_PRIORITY),
 }
 
@@ -78,10 +82,13 @@ def rules(
     tunnel_port: int = 0,
     *,
     tracking: bool,
+    by_uplink: bool = False,
 ) -> frozenset[Rule]:
     """The packets that must not be tracked if conntrack is `tracking` (those to the prefixes, and
     those that come out of the translator), the resets that must not leave, and the packets to
-    `tunnel_port`, if there is one, that the node forwards.
+    `tunnel_port`, if there is one, that aren't from nodes.
+
+    With `by_uplink`, replies of gateway nodes come in as they are, and aren't tracked either.
     """
     resets = {
         Rule("output", f"ip saddr {net} tcp sport {ports} tcp flags rst drop")
@@ -94,8 +101,12 @@ def rules(
             for chain in ("prerouting", "output")
             for prefix in prefixes
         ),
+        *(Rule("prerouting", f"ip6 saddr {each} notrack accept") for each in prefixes if by_uplink),
     }
-    forged = {_no_forgery(tunnel_port, interface)} if tunnel_port else set()
+    forged = set()
+    if tunnel_port:
+        reverse = f"ip6 udp dport {tunnel_port} fib saddr . iif oif missing drop"
+        forged = {_no_forgery(tunnel_port, interface), Rule("input", reverse)}
     return frozenset(resets | forged | (untracked if tracking else set()))
 
 
@@ -173,11 +184,20 @@ def remove(instance: str) -> bool:
 
 def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
     words = rule.text.split()
-    if words[0] == "ip6":
+    if words[:2] == ["ip6", "udp"]:
+        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
+        yield from _to_port(int(words[3]))
+        # pyroute2 takes the result for flags: this is the value 1, NFT_FIB_RESULT_OIF
+        yield genex("fib", {"dreg": 1, "result": {"NFT_FIB_RESULT_UNSPEC"}, "flags": _BY_ITS_LINK})
+        yield _compare(bytes(4))
+        yield genex("counter", {"bytes": 0, "packets": 0})
+        yield from verdict(code=_NF_DROP)
+        return
+    elif words[0] == "ip6":
         prefix = IPv6Network(words[2])
         size = prefix.prefixlen // 8  # RFC 6052's lengths are whole bytes
         yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
-        yield _load(_NETWORK, 24, size)
+        yield _load(_NETWORK, 8 if words[1] == "saddr" else 24, size)
         yield _compare(prefix.network_address.packed[:size])
     elif words[0] == "ip":
         network, ports = IPv4Network(words[2]), PortRange.from_text(words[5])
@@ -195,9 +215,7 @@ def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
         yield from verdict(code=_NF_DROP)
         return
     elif words[0] == "udp":
-        yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_UDP]))
-        yield _load(_TRANSPORT, 2, 2)
-        yield _compare(int(words[2]).to_bytes(2, "big"))
+        yield from _to_port(int(words[2]))
         for way, _, link in zip(*[iter(words[3:-1])] * 3, strict=True):
             name = link.encode()
             whole = name[:-1] if link.endswith("*") else name.ljust(16, b"\0")
@@ -209,6 +227,12 @@ def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
         yield from _meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
     yield {"attrs": [("NFTA_EXPR_NAME", "notrack")]}
     yield from verdict(code=_NF_ACCEPT)  # of this chain only: no rule of ours has more to say
+
+
+def _to_port(port: int) -> Iterator[dict[str, Any]]:
+    yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_UDP]))
+    yield _load(_TRANSPORT, 2, 2)
+    yield _compare(port.to_bytes(2, "big"))
 
 
 def _meta(

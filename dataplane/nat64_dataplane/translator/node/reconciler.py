@@ -208,6 +208,7 @@ class Reconciler:
             () if config.is_router else pools.pool_networks(config, facts),
             ways.port,
             tracking=observed.tracking,
+            by_uplink=config.is_router and not ways.tunnel,
         )
         if config.is_router:
             mtu = ways.mtu or ways.direct_mtu
