@@ -42,14 +42,22 @@ from pyroute2.nftables.expressions import genex, verdict
 
 from nat64_dataplane.port_range import PortRange
 from nat64_dataplane.translator.node import nftables_nat
+from nat64_dataplane.translator.node.nftables_expressions import (
+    TRANSPORT,
+    compare,
+    load,
+    mask,
+    meta,
+    to_port,
+    unreachable_by_its_link,
+)
 
 _RAW_PRIORITY, _BEFORE_DEFRAGMENTATION, _FILTER_PRIORITY = -300, -450, 0
 _NF_INET_PRE_ROUTING, _NF_INET_LOCAL_IN, _NF_INET_FORWARD, _NF_INET_LOCAL_OUT = range(4)
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_*_HEADER
+_NETWORK = 1  # NFT_PAYLOAD_NETWORK_HEADER
 _TCP_RST = 0x04
 _NF_DROP, _NF_ACCEPT = 0, 1
-_BY_ITS_LINK = 1 | 8 | 32  # NFTA_FIB_F_SADDR, IIF, PRESENT: is the source reached by that link?
 _TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _LINKS = "nat64*"
 """The translators' links, as they are named by default."""
@@ -185,78 +193,46 @@ def remove(instance: str) -> bool:
 def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
     words = rule.text.split()
     if words[:2] == ["ip6", "udp"]:
-        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
-        yield from _to_port(int(words[3]))
-        # pyroute2 takes the result for flags: this is the value 1, NFT_FIB_RESULT_OIF
-        yield genex("fib", {"dreg": 1, "result": {"NFT_FIB_RESULT_UNSPEC"}, "flags": _BY_ITS_LINK})
-        yield _compare(bytes(4))
+        yield from meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
+        yield from to_port(int(words[3]))
+        yield from unreachable_by_its_link()
         yield genex("counter", {"bytes": 0, "packets": 0})
         yield from verdict(code=_NF_DROP)
         return
     elif words[0] == "ip6":
         prefix = IPv6Network(words[2])
         size = prefix.prefixlen // 8  # RFC 6052's lengths are whole bytes
-        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
-        yield _load(_NETWORK, 8 if words[1] == "saddr" else 24, size)
-        yield _compare(prefix.network_address.packed[:size])
+        yield from meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
+        yield load(_NETWORK, 8 if words[1] == "saddr" else 24, size)
+        yield compare(prefix.network_address.packed[:size])
     elif words[0] == "ip":
         network, ports = IPv4Network(words[2]), PortRange.from_text(words[5])
-        yield from _meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV4]))
-        yield _load(_NETWORK, 12, 4)
-        yield _mask(network.netmask.packed)
-        yield _compare(network.network_address.packed)
-        yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_TCP]))
-        yield _load(_TRANSPORT, 13, 1)
-        yield _mask(bytes([_TCP_RST]))
-        yield _compare(bytes([_TCP_RST]))
-        yield _load(_TRANSPORT, 0, 2)
-        yield _compare(ports.first.to_bytes(2, "big"), nft.Cmp.NFT_CMP_GTE)
-        yield _compare(ports.last.to_bytes(2, "big"), nft.Cmp.NFT_CMP_LTE)
+        yield from meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV4]))
+        yield load(_NETWORK, 12, 4)
+        yield mask(network.netmask.packed)
+        yield compare(network.network_address.packed)
+        yield from meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_TCP]))
+        yield load(TRANSPORT, 13, 1)
+        yield mask(bytes([_TCP_RST]))
+        yield compare(bytes([_TCP_RST]))
+        yield load(TRANSPORT, 0, 2)
+        yield compare(ports.first.to_bytes(2, "big"), nft.Cmp.NFT_CMP_GTE)
+        yield compare(ports.last.to_bytes(2, "big"), nft.Cmp.NFT_CMP_LTE)
         yield from verdict(code=_NF_DROP)
         return
     elif words[0] == "udp":
-        yield from _to_port(int(words[2]))
+        yield from to_port(int(words[2]))
         for way, _, link in zip(*[iter(words[3:-1])] * 3, strict=True):
             name = link.encode()
             whole = name[:-1] if link.endswith("*") else name.ljust(16, b"\0")
-            yield from _meta(_LINK_KEYS[way], whole, nft.Cmp.NFT_CMP_NEQ)
+            yield from meta(_LINK_KEYS[way], whole, nft.Cmp.NFT_CMP_NEQ)
         yield genex("counter", {"bytes": 0, "packets": 0})
         yield from verdict(code=_NF_DROP)
         return
     else:
-        yield from _meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
+        yield from meta(nft.Meta.NFT_META_IIFNAME, words[1].encode().ljust(16, b"\0"))
     yield {"attrs": [("NFTA_EXPR_NAME", "notrack")]}
     yield from verdict(code=_NF_ACCEPT)  # of this chain only: no rule of ours has more to say
-
-
-def _to_port(port: int) -> Iterator[dict[str, Any]]:
-    yield from _meta(nft.Meta.NFT_META_L4PROTO, bytes([socket.IPPROTO_UDP]))
-    yield _load(_TRANSPORT, 2, 2)
-    yield _compare(port.to_bytes(2, "big"))
-
-
-def _meta(
-    key: nft.Meta, value: bytes, how: nft.Cmp = nft.Cmp.NFT_CMP_EQ
-) -> Iterator[dict[str, Any]]:
-    yield genex("meta", {"dreg": 1, "key": key})
-    yield _compare(value, how)
-
-
-def _load(base: int, offset: int, size: int) -> dict[str, Any]:
-    return genex("payload", {"dreg": 1, "base": base, "offset": offset, "len": size})  # type: ignore[no-any-return]
-
-
-def _mask(mask: bytes) -> dict[str, Any]:
-    arguments = {"sreg": 1, "dreg": 1, "len": len(mask)}
-    return genex("bitwise", {**arguments, "mask": _data(mask), "xor": _data(bytes(len(mask)))})  # type: ignore[no-any-return]
-
-
-def _compare(value: bytes, how: nft.Cmp = nft.Cmp.NFT_CMP_EQ) -> dict[str, Any]:
-    return genex("cmp", {"sreg": 1, "op": how, "data": _data(value)})  # type: ignore[no-any-return]
-
-
-def _data(value: bytes) -> dict[str, Any]:
-    return {"attrs": [("NFTA_DATA_VALUE", value)]}
 
 
 def _message(kind: Callable[[], Any], command: int, **attributes: Any) -> Any:
