@@ -71,7 +71,8 @@ class Internet:
         (folder / "nsd.conf").write_text(config)
         self._start_dns()
         servers = [DNS_IPV4, DNS_IPV6, HTTP_IPV4, HTTP_IPV4_OTHER, HTTP_IPV6]
-        script = [sys.executable, "-u", str(HERE / "internet" / "server.py"), *servers]
+        program = str(HERE / "internet" / "server.py")
+        script = [sys.executable, "-u", program, str(folder / "registry"), *servers]
         detach([*self.enter(), *script], self.log_folder / "http")
         wait_for(f"the internet's servers (see {self.log_folder})", self.answers, timeout=15)
 

@@ -4,6 +4,7 @@ GET  /             `client ADDRESS`, the address that the server saw, and what w
 GET  /bytes/N      N bytes; with ?rate=R no more than R bytes a second
 GET  /stream/NAME  bytes without end, at most ?rate=R a second, until /stop/NAME is fetched, which
                    says how many there were, and their SHA-256
+GET  /v2/...       images of a folder, as a registry does (see ../registry.py)
 POST, PUT          the number of bytes received and their SHA-256
 UDP port 7         every datagram comes back as it came
 UDP port 1007      every datagram is answered by the client's address and port
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 _BLOCK = bytes(range(256)) * 256
@@ -50,8 +52,12 @@ class Stream:
 _streams: dict[str, Stream] = {}
 
 
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    registry = Path()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -60,6 +66,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_bytes(int(url.path.removeprefix("/bytes/")), rate)
         elif url.path.startswith("/stream/"):
             self._stream(url.path.removeprefix("/stream/"), rate)
+        elif url.path.startswith("/v2/"):
+            self._image(url.path.removeprefix("/v2/"))
         elif url.path.startswith("/stop/"):
             self._reply(_streams[url.path.removeprefix("/stop/")].stop())
         else:
@@ -88,6 +96,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = text.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _image(self, path: str) -> None:
+        file = self.registry / path
+        found = file.is_file() and file.resolve().is_relative_to(self.registry)
+        body = file.read_bytes() if found else b""
+        self.send_response(200 if found or not path else 404)
+        kind = _MANIFEST if "/manifests/" in path else "application/octet-stream"
+        self.send_header("Content-Type", kind)
+        if found:
+            self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(body).hexdigest()}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -139,8 +161,11 @@ def _answer_datagrams(address: str, port: int, *, echo: bool) -> None:
 
 
 def main() -> None:
-    """Serve HTTP on every address, and datagrams on the addresses given."""
-    for address in sys.argv[1:]:
+    """Serve HTTP on every address, a registry of the folder given first, and datagrams on the
+    addresses given after it.
+    """
+    Handler.registry = Path(sys.argv[1]).resolve()
+    for address in sys.argv[2:]:
         for port, echo in ((7, True), (1007, False)):
             threading.Thread(
                 target=_answer_datagrams, args=(address, port), kwargs={"echo": echo}, daemon=True
