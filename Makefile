@@ -12,7 +12,7 @@ PY       := $(BIN)/python
         test-kernels-arm64 \
         test-operator test-e2e cli test-environments test-environments-ci \
         test-kind record-environments \
-        bench-nat64 bench-dns64 bench-operator bench-rfc9693 bench-keep bench-docs lock \
+        bench-nat64 bench-dns64 bench-operator bench-rfc9693 bench-topology bench-keep bench-docs lock \
         cluster-up cluster-down cluster-status cluster-shell cluster-images clean
 
 help: ## List the targets
@@ -118,6 +118,12 @@ bench-dns64: setup ## The sidecar beside CoreDNS and Unbound: build/bench/dns64.
 bench-rfc9693: setup ## Ours, NAT44 and Tayga by RFC 9693: build/bench/rfc9693.json
 	@scripts/apt-install tests/bench/apt.txt
 	$(PY) -m tests.bench.rfc9693
+
+bench-topology: setup ## Through gateway nodes, their failover, their probes: build/bench/topology.json
+	@scripts/apt-install tests/bench/apt.txt
+	$(PY) -m tests.bench.topology
+	$(PY) -m tests.bench.failover
+	$(PY) -m tests.bench.probes
 
 bench-keep: setup ## Keep this machine's results and write them into the docs: make bench-keep NAME=amd-epyc
 	$(PY) -m tests.bench.publish --keep "$(NAME)"

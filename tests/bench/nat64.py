@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _rounds_under_load(one: Subject, _seconds: float) -> dict[str, float]:
     return {"loaded_rtt_p50_us": p50, "loaded_rtt_p99_us": p99, "loaded_rtt_p999_us": p999}
 
 
-MEASURES: tuple[Measure, ...] = (
+MEASURES_OF_ONE_CLIENT: tuple[Measure, ...] = (
     _streams("up", 1),
     _streams("down", 1),
     _streams("up", 8),
@@ -88,20 +89,26 @@ MEASURES: tuple[Measure, ...] = (
     _datagrams("up"),
     _datagrams("down"),
     _connections,
-    *map(_connections_from, (1, 100, 10_000)),
     _rounds,
     _rounds_under_load,
 )
+MEASURES = (*MEASURES_OF_ONE_CLIENT, *map(_connections_from, (1, 100, 10_000)))
 
 
-def compare(names: Sequence[str], runs: int, seconds: float) -> report.Runs:
+def compare(
+    names: Sequence[str],
+    runs: int,
+    seconds: float,
+    build: Callable[[str], AbstractContextManager[Subject]] = subject,
+    measures: Sequence[Measure] = MEASURES,
+) -> report.Runs:
     """Measure every subject `runs` times, each time starting with another one."""
     values: dict[str, dict[str, list[float]]] = {}
     with contextlib.ExitStack() as stack:
-        subjects = [stack.enter_context(subject(name)) for name in names]
+        subjects = [stack.enter_context(build(name)) for name in names]
         for run in range(runs):
             turn = run % len(subjects)
-            for measure in MEASURES:
+            for measure in measures:
                 for one in subjects[turn:] + subjects[:turn]:
                     for metric, value in measure(one, seconds).items():
                         values.setdefault(metric, {}).setdefault(one.name, []).append(value)

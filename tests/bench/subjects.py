@@ -83,8 +83,8 @@ def subject(name: str, sessions: int = Limits().sessions) -> Iterator[Subject]:
             sessions,
         )
         SETUPS[name](built, lab)
-        _ends_at_the_wire(server, f"udp dport {load.DISCARD}")
-        _ends_at_the_wire(client, f"udp sport {load.CALLS}")
+        ends_at_the_wire(server, f"udp dport {load.DISCARD}")
+        ends_at_the_wire(client, f"udp sport {load.CALLS}")
         server.start(*LOAD, "server")
         wait_for("answer", lambda: built.load("rounds", built.host, 10), 20)
         yield built
@@ -190,7 +190,7 @@ def _tayga(built: Subject, _lab: Lab) -> None:
     built.host = str(pref64.embed(PREFIX, SERVER_V4))
 
 
-def _ends_at_the_wire(node: Node, what: str) -> None:
+def ends_at_the_wire(node: Node, what: str) -> None:
     """Count it on the interface, and no more."""
     chain = f"chain c {{ type filter hook prerouting priority -300; {what} drop; }};"
     node.run("nft", "-f", "-", input=f"table inet sink {{ {chain} }}\n")
