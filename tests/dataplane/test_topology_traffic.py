@@ -254,10 +254,8 @@ def test_flows_and_new_connections_while_the_table_changes(one: Site) -> None:
     assert router.pod
     router.agent.stop()
     try:
-        flows = [
-            Flow(router.pod, kind, source=str(client))
-            for kind, client in zip(("tcp", "udp") * 2, router.clients, strict=False)
-        ]
+        # a segment that went to another gateway would be answered with a reset
+        flows = [Flow(router.pod, "tcp", source=str(client)) for client in router.clients[:4]]
         flipper = router.node.start(sys.executable, "-c", _FLIP, stdout=subprocess.PIPE)
         assert flipper.stdout
         assert flipper.stdout.readline() == "flipping\n"
@@ -266,10 +264,7 @@ def test_flows_and_new_connections_while_the_table_changes(one: Site) -> None:
         assert flipper.communicate(timeout=PATIENCE)[0] == "3000\n"
         for flow in flows:
             seen = flow.end()
-            if flow.kind == "tcp":
-                assert (seen["error"], seen["blocks"] > 0) == ("", True)
-            else:
-                assert seen["lost"] == 0
+            assert (seen["error"], seen["blocks"] > 0) == ("", True)
     finally:
         router.agent.start()
         one.wait_healthy()
