@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,16 @@ from scapy.layers.inet6 import IPv6
 from nat64_dataplane.bpf.maps import possible_cpus
 from nat64_dataplane.config import Limits
 from nat64_dataplane.translator.datapath import abi, counters
+from nat64_dataplane.translator.datapath.abi_topology import (
+    AFFINITY,
+    STEERING_PLACES,
+    GatewayState,
+    NodeRole,
+    ProbeState,
+)
 from nat64_dataplane.translator.datapath.carry_over import Carrier
 from nat64_dataplane.translator.datapath.datapath import Datapath
+from nat64_dataplane.translator.datapath.topology_maps import Gateway, Standing
 from tests.dataplane.invariants import broken
 from tests.dataplane.machine import POD, POOL, SERVER, Machine, Out, at, machine
 
@@ -142,3 +152,25 @@ def test_counters_of_an_older_version_go_on() -> None:
     del wanted["none_6to4"], wanted["none_4to6"]
     assert counters.read(value) == wanted
     assert counters.read(counters.written(wanted)) == wanted
+
+
+def test_a_client_keeps_its_gateway_node_and_this_one_goes_on_serving(
+    moving: Machine, root: Path
+) -> None:
+    old = moving.datapath
+    assert old.directory
+    gateways = {5: Gateway(IPv6Address("fd00::5"), GatewayState.HEALTHY)}
+    standing = Standing(NodeRole.ROUTER, IPv6Address("fd00::1"), 7, 9)
+    old.topology.place_node(standing)
+    old.topology.follow_peers({IPv6Network("fd00::5/128"): IPv6Address("fd00::5")})
+    old.topology.steer(gateways, [5] * STEERING_PLACES)
+    old.topology.say(ProbeState.SERVING)
+    affinity = AFFINITY.pack(zlib.crc32(IPv6Address("fd00::5").packed), old.now(), 5)
+    old.map("affinities").set(POD.packed, affinity)
+    with Datapath.open(root, "t", Limits(sessions=2048)) as new:
+        assert Carrier(old.directory, new).copy_all() == ""
+        assert new.topology.standing() == standing
+        assert new.topology.steering() == old.topology.steering()
+        assert new.topology.peers() == old.topology.peers()
+        assert new.topology.said() is ProbeState.SERVING
+        assert new.topology.choice(POD, 7440).kept

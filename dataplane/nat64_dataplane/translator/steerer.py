@@ -74,7 +74,13 @@ class Steerer:
             topology.recovery_threshold,
         )
         asked = (
-            Round(dict(self._places), source, probe_address(config.prefix), thresholds)
+            Round(
+                dict(self._places),
+                source,
+                probe_address(config.prefix),
+                config.interface,
+                thresholds,
+            )
             if (source)
             else None
         )

@@ -30,6 +30,9 @@ _TABLES = {
 }
 """In this order: a session is counted by its binding."""
 _NEEDED = ("bib4", "sessions", "ports", "zones", "counters")
+_TOPOLOGY = ("topology", "peers", "serving", "steering", "affinities")
+"""Taken along as they are: clients keep their gateway nodes, and these go on saying what they say.
+Older versions lack them."""
 _ZERO = abi.U32.pack(0)
 _PACKET = bytes(64)
 
@@ -67,6 +70,8 @@ class Carrier:
                 if port_bitmap.split_key(key)[1] == abi.PORTS_TAKEN:
                     self._target.map("ports").add(key, bytes(abi.PORT_BLOCK_SIZE))
             self._adopt(old, since=0)
+            for name in _TOPOLOGY:
+                self._copy_topology(old.get(name), self._target.map(name))
             self._go_on_counting(old["counters"])
         return ""
 
@@ -91,6 +96,13 @@ class Carrier:
                 self._target.map("sweep_keys").set(_ZERO, chunk)
                 self._target.map("sweep").set(_ZERO, order)
                 program.run(_PACKET)
+
+    def _copy_topology(self, old: Map | None, new: Map) -> None:
+        if old is None or old.layout.differences(new.layout):
+            return
+        for key in old.keys():  # noqa: SIM118  a Map isn't a dict
+            if value := old.get(key):
+                new.set(key, value)
 
     def _go_on_counting(self, old: Map) -> None:
         """Counters go on from the old ones'. What had no place here counts as closed."""

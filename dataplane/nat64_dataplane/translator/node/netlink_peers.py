@@ -45,9 +45,9 @@ def execute(ipr: IPRoute, action: actions.Action) -> dict[PeerRoute, int]:
                 log.debug("route to %s refused: %s", route.prefix, os.strerror(code))
             return failed
         case actions.AddRule(rule):
-            ipr.rule("add", **_rule(rule))
+            ipr.rule("add", protocol=ROUTE_PROTOCOL, **_rule(rule))
         case actions.DeleteRule(rule):
-            ipr.rule("del", **_rule(rule))
+            ipr.rule("del", **_rule(rule))  # whoever has added it
         case _:
             raise TypeError(f"{action} is somebody else's")
     return {}
@@ -68,7 +68,6 @@ def _rule(rule: PeerRule) -> dict[str, Any]:
         "iifname": rule.iif,
         "table": rule.table,
         "priority": rule.priority,
-        "protocol": ROUTE_PROTOCOL,
         "action": "to_tbl",
     }
 

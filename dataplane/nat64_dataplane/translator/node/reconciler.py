@@ -25,7 +25,7 @@ from nat64_dataplane.translator.node import (
     uplinks_and_pools,
 )
 from nat64_dataplane.translator.node import plan as planning
-from nat64_dataplane.translator.node.actions import Action, Apply
+from nat64_dataplane.translator.node.actions import Action, Apply, Attach
 from nat64_dataplane.translator.node.facts import Facts, Link
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.peer_plan import PeerWays
@@ -136,6 +136,9 @@ class Reconciler:
                     pools.require_default(config, observed.facts)
                 self.peers.serve(config, way_out=way_out, draining=known.draining)
                 return Settled(view, tuple(done), warnings, peers.address)
+            if any(isinstance(a, Attach) and a.program == "nat64_egress" for a in actions):
+                # From its first probe on the program is to say what is true.
+                self.peers.serve(config, way_out=way_out, draining=known.draining)
             for action in actions:
                 if isinstance(action, Apply):
                     self.maps.apply(config, action.view)

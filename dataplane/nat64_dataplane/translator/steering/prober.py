@@ -24,7 +24,7 @@ from nat64_dataplane.translator.steering.places import Places
 from nat64_dataplane.translator.steering.statistics import Statistics
 
 _JITTER = 0.1  # of the interval, so that router nodes don't fall into step
-_IDLE_SECONDS = 1.0
+_READ_AT_ONCE = 64
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,10 @@ class Round:
     """This node's address: others aren't answered."""
     target: IPv6Address
     """The probe address."""
+    interface: str
+    """The translator's link, by which probes leave and answers come in. From pods' links nothing is
+    taken: a pod could fill the socket with what looks like answers, so that the true ones are lost.
+    """
     thresholds: Thresholds
 
 
@@ -111,7 +115,7 @@ class _Asked:
         self._changed = changed
         self._socket: socket.socket | None = None
         self._index = 0
-        self._ends: tuple[IPv6Address, IPv6Address] | None = None
+        self._ends: tuple[IPv6Address, IPv6Address, str] | None = None
         self._sent: dict[int, float] = {}
         """Probes without an answer yet: nonce, and when each was sent."""
         self._waiting = False
@@ -121,9 +125,9 @@ class _Asked:
     def follow(self, index: int, now: Round) -> None:
         self.health.thresholds = now.thresholds
         self._index = index
-        if self._ends != (now.source, now.target):
+        if self._ends != (now.source, now.target, now.interface):
             self.close()
-            self._ends = (now.source, now.target)
+            self._ends = (now.source, now.target, now.interface)
 
     def close(self) -> None:
         if self._socket:
@@ -153,14 +157,17 @@ class _Asked:
         except OSError as error:
             self.statistics.failed += 1
             self._note_trouble(error.strerror or str(error))
+            self.close()  # the link may have been made anew
         self._note(before)
 
     def _open(self) -> socket.socket:
         if self._socket is None:
             assert self._ends is not None
-            source, target = self._ends
+            source, target, interface = self._ends
             opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             try:
+                device = interface.encode() + b"\0"
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
                 opened.bind((str(source), 0))
                 opened.connect((str(target), PROBE_PORT))
             except OSError:
@@ -176,7 +183,9 @@ class _Asked:
         self._note(before)
 
     def _read(self) -> None:
-        while self._socket:
+        for _ in range(_READ_AT_ONCE):
+            if self._socket is None:
+                return
             try:
                 data = self._socket.recv(64)
             except BlockingIOError:
