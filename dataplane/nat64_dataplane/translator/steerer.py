@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address
 from typing import Any
 
-from nat64_dataplane.config import Config
+from nat64_dataplane.config import Config, Transport
 from nat64_dataplane.errors import DataplaneError
 from nat64_dataplane.members import GatewayEntry
 from nat64_dataplane.topology import probe_address
@@ -68,6 +68,7 @@ class Steerer:
         self._entries = dict(membership.by_address)
         self._places = places.assign(self._places, self._entries)
         topology = config.topology
+        tunnelled = topology.transport is Transport.TUNNEL
         thresholds = Thresholds(
             topology.probe_milliseconds / 1000,
             topology.failure_threshold,
@@ -78,10 +79,10 @@ class Steerer:
                 dict(self._places),
                 source,
                 probe_address(config.prefix),
-                config.interface,
+                config.interface if tunnelled else "",
                 thresholds,
             )
-            if (source)
+            if source
             else None
         )
         self._prober.follow(asked, states)

@@ -246,7 +246,7 @@ class AddRule:
     rule: PeerRule
 
     def __str__(self) -> str:
-        return f"rule {self.rule.priority}: {self.rule}"
+        return f"rule {self.rule.priority}: iif {self.rule.iif} lookup {self.rule.table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class DeleteRule:
     rule: PeerRule
 
     def __str__(self) -> str:
-        return f"delete rule {self.rule.priority}: {self.rule}"
+        return f"delete rule {self.rule.priority}: iif {self.rule.iif} lookup {self.rule.table}"
 
 
 Action = (

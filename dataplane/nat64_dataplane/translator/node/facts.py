@@ -119,16 +119,11 @@ class PeerRoute(NamedTuple):
 
 
 class PeerRule(NamedTuple):
-    """A rule that leads to this table."""
+    """The rule that leads to this table."""
 
     iif: str
     table: int
     priority: int
-    oif: str = ""
-
-    def __str__(self) -> str:
-        links = f"iif {self.iif} " * bool(self.iif) + f"oif {self.oif} " * bool(self.oif)
-        return f"{links}lookup {self.table}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,7 @@ def _configure(ipr: IPRoute, action: actions.ConfigureTunnel) -> None:
 def _rule(rule: PeerRule) -> dict[str, Any]:
     return {
         "family": socket.AF_INET6,
-        **({"iifname": rule.iif} if rule.iif else {}),
-        **({"oifname": rule.oif} if rule.oif else {}),
+        "iifname": rule.iif,
         "table": rule.table,
         "priority": rule.priority,
         "action": "to_tbl",

@@ -39,12 +39,7 @@ def peers(ipr: IPRoute, table: int) -> Peers:
             if own.route.links
         ),
         rules=frozenset(
-            PeerRule(
-                rule.get("FRA_IIFNAME") or "",
-                table,
-                rule.get("FRA_PRIORITY") or 0,
-                rule.get("FRA_OIFNAME") or "",
-            )
+            PeerRule(rule.get("FRA_IIFNAME") or "", table, rule.get("FRA_PRIORITY") or 0)
             for rule in ipr.rule("dump", family=socket.AF_INET6)
             if (rule.get("FRA_TABLE") or rule["table"]) == table
         ),

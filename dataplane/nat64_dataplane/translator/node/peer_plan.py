@@ -48,7 +48,7 @@ class PeerWays:
     port: int = 0
     alias: str = ""
     """Of the tunnel's link; also where there is none, so that one of before is known."""
-    rules: tuple[PeerRule, ...] = ()
+    rule: PeerRule | None = None
     ranges: tuple[tuple[IPv6Network, IPv6Address], ...] = ()
     """What is behind which router node, on a gateway node."""
     mtu: int = 0
@@ -75,17 +75,13 @@ def wanted(config: Config, membership: Membership, underlay_mtu: int) -> PeerWay
         return PeerWays(table, alias=alias)
     tunnelled = config.topology.transport is Transport.TUNNEL
     gateway = config.topology.role is Role.GATEWAY
-    rules = [PeerRule(config.interface, table, peer_table.RULE_PRIORITY)]
-    if tunnelled:
-        # Nothing is routed by it; a firewall's strict reverse-path filter asks like this.
-        tunnel = tunnel_interface(config.name)
-        rules.append(PeerRule("", table, peer_table.RULE_PRIORITY, oif=tunnel))
+    rule = PeerRule(config.interface, table, peer_table.RULE_PRIORITY)
     return PeerWays(
         table,
         tunnel=tunnel_interface(config.name) if tunnelled else "",
         port=config.topology.tunnel_port if tunnelled else 0,
         alias=alias,
-        rules=tuple(rules) if gateway else (),
+        rule=rule if gateway else None,
         ranges=tuple(membership.peers(config).items()) if gateway else (),
         mtu=tunnel_mtu(underlay_mtu) if tunnelled else 0,
         direct_mtu=max(SMALLEST_MTU, min(underlay_mtu, LINK_MTU)),
@@ -146,11 +142,11 @@ def route_actions(
     old = frozenset(there[route] for route in there.keys() - routes if route.prefix not in kept)
     if new or old:
         yield WritePeerRoutes(ways.table, new, old)
-    for rule in ways.rules:
-        if rule not in facts.peer_rules:
-            yield AddRule(rule)
-    for stale in sorted(facts.peer_rules - set(ways.rules)):
-        yield DeleteRule(stale)
+    if ways.rule and ways.rule not in facts.peer_rules:
+        yield AddRule(ways.rule)
+    for stale in sorted(facts.peer_rules):
+        if stale != ways.rule:
+            yield DeleteRule(stale)
 
 
 def peer_routes(facts: Facts, ways: PeerWays) -> frozenset[PeerRoute]:

@@ -39,8 +39,9 @@ class Round:
     target: IPv6Address
     """The probe address."""
     interface: str
-    """The translator's link, by which probes leave and answers come in. From pods' links nothing is
+    """With a tunnel, the translator's link, by which answers come in. From pods' links nothing is
     taken: a pod could fill the socket with what looks like answers, so that the true ones are lost.
+    Empty for transport Direct, where answers come in by the node's link.
     """
     thresholds: Thresholds
 
@@ -166,8 +167,9 @@ class _Asked:
             source, target, interface = self._ends
             opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             try:
-                device = interface.encode() + b"\0"
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                if interface:
+                    device = interface.encode() + b"\0"
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
                 opened.bind((str(source), 0))
                 opened.connect((str(target), PROBE_PORT))
             except OSError:
