@@ -11,7 +11,7 @@ from nat64_operator.api.gateway_sections import Clat
 from tests.cluster.network import HOSTS, HTTP_IPV4
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
 from tests.cluster.run import wait_for
-from tests.e2e.test_kubectl import Plugin
+from tests.e2e.test_kubectl import Plugin, run_connectivity_test
 from tests.e2e.test_metrics import assert_exported, expressions, is_of_clat, scrape, series
 
 pytestmark = pytest.mark.cluster
@@ -159,6 +159,13 @@ def test_kubectl_follows_a_literal_counts_pods_and_finds_nothing_wrong(
     checks = [c for c in plugin.json("doctor") if c["name"] == "CLAT"]
     assert checks, "doctor says nothing of the CLAT"
     assert all(check["result"] != "stop" for check in checks), checks
+
+
+def test_the_connectivity_test_tries_a_literal_too(clat: Product, pod: Pod) -> None:
+    plugin = Plugin(clat.cluster, clat.cluster.kubeconfig)
+    found = run_connectivity_test(plugin)
+    literals = [check["result"] for check in found["checks"] if check["name"] == "literal"]
+    assert literals == ["ok"] * len(clat.cluster.nodes), found
 
 
 def test_alerts_and_panels_ask_for_what_the_agent_exports(pod: Pod) -> None:

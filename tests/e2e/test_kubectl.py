@@ -221,8 +221,8 @@ def test_the_connectivity_test_passes_on_both_nodes_and_cleans_up(
     run_connectivity_test(plugin)
 
 
-def run_connectivity_test(plugin: Plugin, *, pods_have_ipv4: bool = False) -> None:
-    """All checks must pass; of a pod that has IPv4 as well it may take note."""
+def run_connectivity_test(plugin: Plugin, *, pods_have_ipv4: bool = False) -> Any:
+    """All checks must pass; of a pod that has IPv4 as well it may take note. What it has found."""
     plugin.patience = 300
     found = plugin.json(
         *("test", "--target", f"{NAME}:80", "--udp", f"{NAME}:7"),
@@ -237,6 +237,7 @@ def run_connectivity_test(plugin: Plugin, *, pods_have_ipv4: bool = False) -> No
         expected = "note" if name == "pod" and pods_have_ipv4 else "ok"
         assert set(results) == {expected}, (name, found)
     assert left_behind(plugin) == ""
+    return found
 
 
 def test_the_connectivity_test_says_what_is_wrong_and_cleans_up(
