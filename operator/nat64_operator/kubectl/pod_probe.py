@@ -60,19 +60,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except TimeoutError:
         return {"error": "no answer"}
     except OSError as error:
-        return {
-            "error": error.strerror or str(error),
-            "code": errno.errorcode.get(error.errno or 0),
-        }
+        code = errno.errorcode.get(error.errno or 0)
+        return {"error": error.strerror or str(error), "code": code}
 
 
 def self_() -> dict[str, Any]:
     """The pod's own addresses towards documentation addresses; no packet is sent."""
-    found: dict[str, Any] = {"six": None, "four": None}
-    for key, family, target in (
-        ("six", socket.AF_INET6, "2001:db8::1"),
-        ("four", socket.AF_INET, "192.0.2.1"),
-    ):
+    targets = {"six": (socket.AF_INET6, "2001:db8::1"), "four": (socket.AF_INET, "192.0.2.1")}
+    found: dict[str, Any] = dict.fromkeys(targets)
+    for key, (family, target) in targets.items():
         with socket.socket(family, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
             sock.connect((target, 9))
             found[key] = sock.getsockname()[0]
@@ -93,11 +89,8 @@ def addresses(name: str, family: int) -> list[str]:
 
 def resolve(name: str) -> dict[str, Any]:
     """A name's addresses of both families, as the pod's programs get them."""
-    return {
-        "six": addresses(name, socket.AF_INET6),
-        "four": addresses(name, socket.AF_INET),
-        "error": None,
-    }
+    six, four = addresses(name, socket.AF_INET6), addresses(name, socket.AF_INET)
+    return {"six": six, "four": four, "error": None}
 
 
 def tcp(host: str, port: int, timeout: float = 10, family: int = 6) -> dict[str, Any]:
@@ -167,18 +160,17 @@ def ping(host: str, full: bool = False) -> dict[str, Any]:
         while tries < TRIES:
             sequence += 1
             began = time.monotonic()
-            payload = os.urandom(mtu - HEADERS if full else 8)
+            size = mtu if full else HEADERS + 8
+            payload = os.urandom(size - HEADERS)
             with contextlib.suppress(TimeoutError):
                 if _echo(sock, sequence, payload):
                     took = round((time.monotonic() - began) * 1000)
-                    size = len(payload) + HEADERS
                     return {"milliseconds": took, "size": size, "first": first, "error": None}
             # A packet-too-big has lowered the path's MTU: this is not a failure, and the MTU never
             # rises.
             learnt = _path_mtu(str(entry[4][0]))
             tries += learnt >= mtu
             mtu = min(mtu, learnt)
-        size = len(payload) + HEADERS
         found: dict[str, Any] = {"error": "no answer", "size": size, "first": first}
         if full and mtu >= IN_FRAGMENTS:
             found["back"] = [n for n in (WHOLE, IN_FRAGMENTS) if _comes_back(sock, n)]
@@ -235,8 +227,8 @@ class Flows:
         threading.Thread(target=self._open, daemon=True).start()
         while True:
             new = RESULT.with_suffix(".new")
-            now = {"now": time.time(), "flows": self.flows, "opened": self.opened}
-            new.write_text(json.dumps(now))
+            counts = {"flows": self.flows, "opened": self.opened}
+            new.write_text(json.dumps({"now": time.time(), **counts}))
             new.replace(RESULT)
             time.sleep(self.period)
 
@@ -301,9 +293,7 @@ class Flows:
 
 def said(error: OSError) -> str:
     """An error as text."""
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    return error.strerror or str(error)
+    return "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
 
 
 if __name__ == "__main__":
