@@ -29,7 +29,9 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.sendrecv import sendp
 mac, source, target, vni, inner_source, inner_target = sys.argv[1:]
-inner = Ether() / IPv6(src=inner_source, dst=inner_target) / UDP(sport=53, dport=5353) / b"forged"
+# scapy would ask for the target's MAC, and write an invalid source where it has no route
+link = Ether(src="02:00:00:00:00:64", dst="02:00:00:00:01:64")
+inner = link / IPv6(src=inner_source, dst=inner_target) / UDP(sport=53, dport=5353) / b"forged"
 outer = IPv6(src=source, dst=target) / UDP(sport=4444, dport=8464)
 vxlan = struct.pack(">II", 8 << 24, int(vni) << 8)
 sendp(Ether(dst=mac) / outer / (vxlan + bytes(inner)), iface="eth0", verbose=False)
@@ -87,6 +89,17 @@ def test_node_that_is_no_member_is_refused(one: Site) -> None:
         one.tell()
     one.wait_healthy()
     assert wait_for("the member", lambda: one.seen_as(second, second.clients[0], check=False))
+
+
+def test_router_node_reaches_ipv4_only(one: Site) -> None:
+    """The tunnel is no way to the pods, or to other hosts, behind a gateway node."""
+    (gateway,), (first, second) = one.gateways, one.routers
+    before = dropped(gateway, "tunnel_destination")
+    mac = gateway.node.run("cat", "/sys/class/net/eth0/address").strip()
+    for target in (second.clients[0], gateway.address):
+        fields = (first.address, gateway.address, VNI, first.clients[0], target)
+        first.node.run(sys.executable, "-c", _FORGE, mac, *map(str, fields))
+    wait_for("the refusal", lambda: dropped(gateway, "tunnel_destination") == before + 2)
 
 
 def test_pods_own_tunnel_packets_die_on_its_node(one: Site) -> None:
