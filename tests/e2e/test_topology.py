@@ -126,15 +126,15 @@ def test_forward_rules_of_the_pods_node_hold(pod: Pod) -> None:
     """What a NetworkPolicy becomes on the node: packets are still under the prefix there."""
     node = pod.cluster.node(ROUTER)
     rules = (
-        "add table ip6 policy\n"
-        "add chain ip6 policy forward { type filter hook forward priority 0; }\n"
-        f"add rule ip6 policy forward ip6 daddr {SERVER} reject\n"
+        "add table ip6 simulated\n"
+        "add chain ip6 simulated forward { type filter hook forward priority 0; }\n"
+        f"add rule ip6 simulated forward ip6 daddr {SERVER} reject\n"
     )
     node.run(["nft", "-f", "-"], input=rules)
     try:
         assert "path" not in pod.sh(f"curl -gsS -m 10 'http://[{SERVER}]/' 2>&1", check=False)
     finally:
-        node.run(["nft", "delete", "table", "ip6", "policy"])
+        node.run(["nft", "delete", "table", "ip6", "simulated"])
     assert "path /after" in pod.exec("curl", "-gsS", "-m", "20", f"http://[{SERVER}]/after")
 
 

@@ -15,7 +15,7 @@ from tests.cluster import Cluster
 from tests.cluster.joining import join, leave
 from tests.cluster.network import HOSTS, HTTP_IPV6, NODE3
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
-from tests.cluster.run import CommandError, wait_for
+from tests.cluster.run import ClusterError, wait_for
 from tests.e2e.test_clat import ipv4, wait_for_rollout
 from tests.e2e.test_kubectl import Plugin
 from tests.e2e.test_product import SERVER
@@ -145,7 +145,12 @@ def seen(product: Product, node: str = ROUTER) -> dict[str, str]:
 
 
 def wait_for_gateways(product: Product, states: dict[str, str], node: str = ROUTER) -> None:
-    wait_for(f"{node} to see {states}", lambda: seen(product, node) == states, timeout=120)
+    def is_so() -> bool:
+        with contextlib.suppress(ClusterError, json.JSONDecodeError):  # an agent starts again
+            return seen(product, node) == states
+        return False
+
+    wait_for(f"{node} to see {states}", is_so, timeout=120)
 
 
 def pods_revision(product: Product) -> list[str]:
@@ -156,7 +161,8 @@ def pods_revision(product: Product) -> list[str]:
 
 def drops(product: Product, node: str, *reasons: str) -> int:
     found = product.translator(node, "drops", "--name", "default")
-    return sum(d["packets"] for d in found if d["reason"] in reasons)
+    names = {f"dropped_{reason}" for reason in reasons}
+    return sum(row["6to4"] + row["4to6"] for row in found if row["counter"] in names)
 
 
 def address_seen(pod: Pod) -> str:
@@ -209,7 +215,8 @@ def topology_of(product: Product) -> dict[str, Any]:
 
 
 def forged(product: Product) -> int:
-    return drops(product, ROUTER, "not_member", "source_of_another", "destination")
+    reasons = ("not_member", "source_of_another", "destination", "source")
+    return drops(product, ROUTER, *(f"tunnel_{reason}" for reason in reasons))
 
 
 def subprocess_in(pod: Pod, script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -221,7 +228,7 @@ def subprocess_in(pod: Pod, script: str, *arguments: str) -> subprocess.Popen[st
 
 def wait_for_role(product: Product, node: str, role: str) -> None:
     def is_so() -> bool:
-        with contextlib.suppress(CommandError, json.JSONDecodeError):
+        with contextlib.suppress(ClusterError, json.JSONDecodeError):
             found = product.translator(node, "topology", "--name", "default")
             return bool(found["role"] == role)
         return False

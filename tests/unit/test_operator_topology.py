@@ -231,6 +231,15 @@ def test_a_node_that_is_of_no_role_any_more_is_cleaned() -> None:
     assert seen == {"n2"}
 
 
+def test_routers_give_up_their_ports_to_gateway_pods_that_wait_for_them() -> None:
+    made = of_two()
+    made.edit("NAT64Gateway", "default", topology="Node")
+    for _ in range(5):
+        made.step()
+        daemon_set(made, MADE)["status"]["updatedNumberScheduled"] = 0
+    assert Ref("DaemonSet", STEERING, NAMESPACE) not in made.owned
+
+
 def test_back_to_the_topology_node_the_routers_are_cleaned_and_their_objects_go() -> None:
     made = of_two()
     made.edit("NAT64Gateway", "default", **EGRESS)

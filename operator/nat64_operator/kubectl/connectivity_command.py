@@ -171,20 +171,12 @@ def _nodes(cluster: Cluster, options: argparse.Namespace) -> list[Node]:
     if len(chosen) < len(on) and not options.node:
         say(f"testing from {', '.join(chosen)} of {len(on)} nodes; --node names others")
     pools: dict[str, set[str]] = {}
-    # Packets of a router node come from the addresses of the gateway nodes.
-    routed = {agent.gateway for agent in found if agent.router and agent.node in chosen}
-    asked = [
-        agent
-        for agent in found
-        if not agent.router and (agent.node in chosen or agent.gateway in routed)
-    ]
-    steering = {(a.node, a.gateway) for a in found if a.router}
+    # A router node has no IPv4 addresses, and those of a gateway node can be reached by way of
+    # another one, as those of any other host.
+    asked = [agent for agent in found if not agent.router and agent.node in chosen]
     for report in facts.statuses(cluster, asked):
         mine = {pool["address"] for row in report.data or () for pool in row.get("pools") or ()}
-        gateway = report.agent.gateway
-        users = [node for node in chosen if (node, gateway) in steering]
-        for node in {report.agent.node, *users}:
-            pools.setdefault(node, set()).update(mine)
+        pools.setdefault(report.agent.node, set()).update(mine)
     return [
         Node(
             name=name,

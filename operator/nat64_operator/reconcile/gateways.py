@@ -250,10 +250,13 @@ def _apply(
         actions += repair(manifest, owned.get(Ref.of(manifest)))
     keep = {Ref.of(manifest) for manifest in (record, *wanted)}
     made = [world.find(r.kind, r.name) for r in sorted(keep) if r.kind == "DaemonSet"]
-    if not actions and all(rolled_out(daemon_set) for daemon_set in made):
-        for ref, obj in sorted(owned.items()):
-            if ref not in keep:
-                actions.append(Delete(ref, obj["metadata"]["uid"]))
+    settled = not actions and all(rolled_out(daemon_set) for daemon_set in made)
+    steering = Ref("DaemonSet", names.routers(gateway.name), world.settings.namespace)
+    for ref, obj in sorted(owned.items()):
+        # Router pods that nobody wants go at once: they hold the host ports that gateway pods on
+        # their nodes wait for.
+        if ref not in keep and (settled or ref == steering):
+            actions.append(Delete(ref, obj["metadata"]["uid"]))
     # Of the clients only those that come and go by themselves: a node that joins a thousand others
     # is no reason to touch a thousand pods.
     files = observed.members.files if observed.members else ()
