@@ -209,12 +209,11 @@ def test_the_node_itself_pulls_from_an_ipv4_only_registry(topology: Product) -> 
         ctr("remove", name)
 
 
+@pytest.mark.parametrize("topology", ["Tunnel"], indirect=True)
 def test_pods_cannot_reach_the_tunnel_and_what_they_forge_is_counted(
     topology: Product, pod: Pod
 ) -> None:
     """Neither their own node's end of it nor a gateway's: not as themselves, not as another."""
-    if topology_of(topology)["transport"] != "Tunnel":
-        pytest.skip("Direct has no tunnel")
     vni = tunnel_vni("default")
     [own] = pod.addresses(6)
     before = forged(topology)
