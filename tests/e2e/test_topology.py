@@ -79,6 +79,10 @@ __all__ = [
 ]
 
 
+# What only the tunnel has; and agents that end, which over Direct docs/limitations.md speaks of.
+only_tunnel = pytest.mark.parametrize("topology", ["Tunnel"], indirect=True)
+
+
 def test_the_node_has_no_ipv4(topology: Product) -> None:
     shown = topology.cluster.node(ROUTER).run(["ip", "-json", "-4", "address", "show"])
     links = {link["ifname"] for link in json.loads(shown) if link.get("addr_info")}
@@ -144,6 +148,7 @@ def test_pods_on_a_gateway_node_use_their_own_node(topology: Product) -> None:
             assert address_seen(pod) == address
 
 
+@only_tunnel
 def test_agents_that_are_killed_lose_no_flow(topology: Product, pod: Pod) -> None:
     nodes = (ROUTER, *GATEWAYS.values())
     with live_flow(pod, "killed-agents") as flow:
@@ -156,6 +161,7 @@ def test_agents_that_are_killed_lose_no_flow(topology: Product, pod: Pod) -> Non
         flow.goes_on()
 
 
+@only_tunnel
 def test_deleting_the_agents_pods_loses_no_flow(topology: Product, pod: Pod) -> None:
     with live_flow(pod, "deleted-agents") as flow:
         for name in (ROUTER, *GATEWAYS.values()):
@@ -209,7 +215,7 @@ def test_the_node_itself_pulls_from_an_ipv4_only_registry(topology: Product) -> 
         ctr("remove", name)
 
 
-@pytest.mark.parametrize("topology", ["Tunnel"], indirect=True)
+@only_tunnel
 def test_pods_cannot_reach_the_tunnel_and_what_they_forge_is_counted(
     topology: Product, pod: Pod
 ) -> None:
