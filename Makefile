@@ -55,8 +55,8 @@ demo-down: $(VENV)/.stamp ## Remove everything that `make demo` started
 	@$(PY) -m tests.cluster down
 
 test: lint ## All tests, unit to end-to-end
-	@scripts/side-by-side "$(MAKE) --no-print-directory test-e2e" \
-		"$(MAKE) --no-print-directory test-unit test-dataplane test-operator"
+	@scripts/side-by-side "$(MAKE) --no-print-directory test-e2e test-operator" \
+		"$(MAKE) --no-print-directory test-unit test-dataplane"
 
 test-unit: setup ## Tests that run anywhere
 	$(BIN)/pytest tests/unit tests/dns64 -n auto
