@@ -64,7 +64,8 @@ def test_one_command_translates_in_any_namespace_and_another_one_ends_it(
 
 
 def test_the_documented_config_is_good(lab: Line, tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    example, topology = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     file = tmp_path / "edge.yaml"
-    file.write_text(example)
-    assert lab.node.run(PROGRAM, "check", "--config", file).startswith("ok: edge translates")
+    for text in (example, example + topology):
+        file.write_text(text)
+        assert lab.node.run(PROGRAM, "check", "--config", file).startswith("ok: edge translates")

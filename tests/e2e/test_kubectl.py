@@ -197,7 +197,7 @@ def test_a_user_without_rights_is_told_which_are_missing(
     [
         (("trace", "no-such-pod", "a.example"), 'pods "no-such-pod" not found'),
         (("trace", "traced", "a.example:http"), "write HOST or HOST:PORT"),
-        (("sessions", "--node", "node9"), "node9 has no translator"),
+        (("sessions", "--node", "node9"), "node9 does not translate, or there is no such node"),
         (("bib", "--destination", "2001:db8::1"), "is under no gateway's prefix"),
     ],
 )
