@@ -18,10 +18,19 @@ from tests.cluster import images
 from tests.cluster.network import HOSTS, NODE3
 from tests.cluster.product import GATEWAY, NAMESPACE, PREFIX, Pod, Product
 from tests.cluster.registry import publish
-from tests.cluster.run import wait_for
+from tests.cluster.run import ClusterError, wait_for
 from tests.e2e.flow import live_flow
 from tests.e2e.test_clat import FETCH, wait_for_rollout
 from tests.e2e.test_kubectl import Plugin
+from tests.e2e.test_metrics import (
+    ADDED,
+    assert_exported,
+    expressions,
+    is_of_topology,
+    of_operators,
+    scrape,
+    series,
+)
 from tests.e2e.test_product import (
     IPV4_ONLY,
     SERVER,
@@ -79,7 +88,7 @@ __all__ = [
 ]
 
 
-# What only the tunnel has; and agents that end, which over Direct docs/limitations.md speaks of.
+# What only the tunnel has; and agents that end, which takes long and is no matter of the transport.
 only_tunnel = pytest.mark.parametrize("topology", ["Tunnel"], indirect=True)
 
 
@@ -148,15 +157,38 @@ def test_pods_on_a_gateway_node_use_their_own_node(topology: Product) -> None:
             assert address_seen(pod) == address
 
 
+def agent_at(topology: Product, name: str) -> tuple[bool, str, list[int]]:
+    """Whether the agent of a node is ready, which pod that is, and how often it began again."""
+    agent = topology.agent_on(name)
+    text = topology.cluster.kubectl("-n", NAMESPACE, "get", "pod", agent, "-o", "json")
+    states = json.loads(text)["status"].get("containerStatuses", [])
+    ready = bool(states) and all(state["ready"] for state in states)
+    return ready, agent, [state["restartCount"] for state in states]
+
+
+def wait_for_another(topology: Product, name: str, before: tuple[bool, str, list[int]]) -> None:
+    def is_there() -> bool:
+        try:
+            now = agent_at(topology, name)
+        except ClusterError:  # none, or two for a moment
+            return False
+        return now[0] and now != before
+
+    wait_for(f"the agent of {name} to be back", is_there, timeout=240)
+
+
 @only_tunnel
 def test_agents_that_are_killed_lose_no_flow(topology: Product, pod: Pod) -> None:
-    nodes = (ROUTER, *GATEWAYS.values())
+    new = ("curl", "-gsS", "-m", "30", f"http://[{SERVER}]/new")
     with live_flow(pod, "killed-agents") as flow:
-        for name in nodes:
+        # One after the other: without any ready pod, the Service of the sidecars has no endpoint,
+        # and CoreDNS asks its other upstream, which knows no IPv6 address of the name.
+        for name in (ROUTER, *GATEWAYS.values()):
+            before = agent_at(topology, name)
             topology.cluster.node(name).run(["pkill", "-KILL", "-f", "nat64-translator run"])
-        flow.goes_on()
-        assert "path /new" in pod.exec("curl", "-gsS", "-m", "30", f"http://[{SERVER}]/new")
-        topology.wait_ready()
+            flow.goes_on()
+            assert "path /new" in pod.exec(*new)
+            wait_for_another(topology, name, before)
         wait_for_gateways(topology, dict.fromkeys(GATEWAYS.values(), "healthy"))
         flow.goes_on()
 
@@ -165,10 +197,21 @@ def test_agents_that_are_killed_lose_no_flow(topology: Product, pod: Pod) -> Non
 def test_deleting_the_agents_pods_loses_no_flow(topology: Product, pod: Pod) -> None:
     with live_flow(pod, "deleted-agents") as flow:
         for name in (ROUTER, *GATEWAYS.values()):
-            topology.cluster.kubectl("-n", NAMESPACE, "delete", "pod", topology.agent_on(name))
+            before = agent_at(topology, name)
+            topology.cluster.kubectl("-n", NAMESPACE, "delete", "pod", before[1])
             flow.goes_on()
+            wait_for_another(topology, name, before)
         wait_for_rollout(topology)
         flow.goes_on()
+
+
+def test_alerts_ask_for_what_is_exported(topology: Product, pod: Pod) -> None:
+    agents = [f"http://[{host.ipv6}]:9464/metrics" for host in HOSTS]
+    found = series([scrape(pod, url) for url in (*of_operators(topology), *agents)])
+    asked = [each for each in expressions() if is_of_topology(each[1])]
+    assert asked
+    for each in asked:
+        assert_exported({**found, "up": ADDED}, *each)
 
 
 def test_kubectl_knows_both_roles(plugin: Plugin, topology: Product, pod: Pod) -> None:
