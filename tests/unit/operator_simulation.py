@@ -74,6 +74,8 @@ class Simulation:
         self.sidecars = 1
         """How many answer, once rolled out."""
         self.seen_pods: dict[str, tuple[Pod, ...]] = {}
+        self.unserved: dict[str, tuple[Pod, ...]] = {}
+        """The pods with sidecars, where none of them is ready."""
         self.lags = False
         """CoreDNS goes by what it read before."""
         self.events: list[Emit] = []
@@ -150,6 +152,7 @@ class Simulation:
                 },
                 answers=self._answers,
                 pods={**pods, **self.seen_pods},
+                unserved=self.unserved,
                 refused=self.refused,
                 left_behind=self._left_behind,
             )

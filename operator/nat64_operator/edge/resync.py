@@ -21,6 +21,7 @@ from nat64_operator.edge import dns
 from nat64_operator.edge.cni_ranges import CniRanges
 from nat64_operator.edge.kube import FORBIDDEN, Kube
 from nat64_operator.edge.store import OWNED, WATCHED, Entry, Store, read
+from nat64_operator.edge.unserved import Unserved
 from nat64_operator.errors import InvalidObjectError
 from nat64_operator.reconcile import Pod
 from nat64_operator.reconcile.pods_wanted import removing, with_failing_nodes, without_pods
@@ -55,6 +56,7 @@ class Reader:
         self._cluster_dns = cluster_dns
         self._unreadable: set[str] = set()
         self._cni = CniRanges(kube, store)
+        self._alone = Unserved(kube, store, settings.namespace)
         self._synced = dict.fromkeys(WATCHED, float("-inf"))
         self._missing: set[str] = set()
         self._ranges_read = float("-inf")
@@ -88,6 +90,7 @@ class Reader:
             await self._read_service_ranges()
             self._ranges_read = time.monotonic()
         await self._cni.refresh()
+        await self._alone.refresh()
         wanted = self._watched_corefiles()
         if (
             wanted - self._corefiles_known
@@ -108,6 +111,7 @@ class Reader:
         yield from self._due().values()
         yield self._ranges_read + RESYNC_SECONDS
         yield from self._cni.times()
+        yield from self._alone.times()
         if self._watched_corefiles():
             yield self._corefiles_read + self._settings.corefile_seconds
         yield from (read + self._every[name] for name, read in self._pods_read.items())

@@ -84,6 +84,8 @@ class Store:
         """The API server's message when it last refused a change of one of our objects."""
         self.not_created: dict[str, str] = {}
         """By gateway, why the API server takes none of its pods; empty where nothing says so."""
+        self.unserved: dict[str, tuple[Pod, ...]] = {}
+        """By gateway, the pods with sidecars while none of them is ready."""
         self._left_behind: dict[str, float] = {}
 
     def put(self, obj: Object) -> None:
@@ -168,6 +170,7 @@ class Store:
             not_created=dict(self.not_created),
             refused=dict(self.refused),
             left_behind=self._left_behind,
+            unserved=dict(self.unserved),
         )
         gone = world.gateways_left_behind()
         self._left_behind = {name: self._left_behind.get(name, now) for name in gone}
@@ -188,12 +191,21 @@ def _ready_endpoints(obj: Object) -> _Endpoints:
     ready = [
         endpoint
         for endpoint in obj.get("endpoints") or ()
-        if (endpoint.get("conditions") or {}).get("ready") is not False
+        if _is_ready(endpoint.get("conditions") or {})
     ]
     port = next((p.get("port") for p in obj.get("ports") or () if p.get("name") == "dns"), None)
     addresses = sorted({a for endpoint in ready for a in endpoint.get("addresses") or ()[:1]})
     joined = tuple(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
     return _Endpoints(service, len(ready), joined if port else ())
+
+
+def _is_ready(conditions: Object) -> bool:
+    """Whether the endpoint's pod is ready and stays. Where a Service publishes all addresses,
+    `ready` is always true, and `serving` is as the pod is.
+    """
+    return conditions.get("ready") is not False and (
+        conditions.get("serving") is not False and not conditions.get("terminating")
+    )
 
 
 def _is_newer(obj: Object, known: Object) -> bool:

@@ -21,6 +21,7 @@ from nat64_operator.reconcile import (
     rollout,
     routers,
     shares,
+    sidecars_alone,
     status,
 )
 from nat64_operator.reconcile.actions import Action, Announce, Delete, Group, SetFinalizers
@@ -230,6 +231,7 @@ def _apply(
             world.settings,
             withdrawn=sidecars.withdrawn,
             same_node=world.api_version >= render.SAME_NODE_SINCE,
+            unready=sidecars_alone.publishes(gateway.name, world),
         ),
         *node_cleanup.of(effective, world).manifests,
         *routers.manifests(effective, observed.members, world),

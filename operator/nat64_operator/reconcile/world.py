@@ -44,6 +44,8 @@ class Pod(NamedTuple):
     """Whether its translator's container is ready, whatever the sidecar's is."""
     router: bool = False
     """Whether it steers to those that translate."""
+    answers: bool = False
+    """Whether its sidecar's container is ready, whatever the translator's is."""
 
     @classmethod
     def of(cls, obj: Object) -> Self:
@@ -64,6 +66,7 @@ class Pod(NamedTuple):
             (metadata.get("labels") or {}).get("pod-template-generation", ""),
             any(c["name"] == "translator" and c.get("ready") for c in _containers(obj)),
             (metadata.get("labels") or {}).get(names.NAME) == names.ROUTER_NAME,
+            any(c["name"] == names.DNS64 and c.get("ready") for c in _containers(obj)),
         )
 
 
@@ -105,7 +108,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     owned: Mapping[Ref, Object] = msgspec.field(default_factory=dict)
     """DaemonSets, Services and ConfigMaps that carry our label, in our namespace."""
     endpoints: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Ready endpoints by the name of the Service."""
+    """By the name of the Service, its endpoints whose pods are ready."""
     sidecars: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Ready endpoints by the name of the Service, each as `[2001:db8::1]:6464`."""
     dns_clients: frozenset[str] = frozenset()
@@ -125,6 +128,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The last answer of the cluster's DNS, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
     """Pods of gateways that are being removed, have failing nodes, or a canary."""
+    unserved: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
+    """By gateway, the pods with sidecars while none of them is ready."""
     asked: Mapping[str, Asked] = msgspec.field(default_factory=dict)
     """The warnings of the nodes of each gateway; nothing before the nodes were asked."""
     not_created: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -37,6 +37,9 @@ RUNTIME_DIRS = {
 # that this is for.
 CLAT_CAPABILITIES = ("SYS_ADMIN", *TRANSLATOR_CAPABILITIES)
 
+TRANSLATOR_READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 10}
+"""A translator that is started again is ready as soon as it says so, because its sidecar leaves the
+Service meanwhile. One that isn't ready has ten seconds before that is a failure of the pod."""
 READY_TIMING = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
 """A sidecar that no longer answers leaves the Service within two seconds. Until then CoreDNS may
 ask it, and then ask upstreams that don't synthesize."""
@@ -105,7 +108,7 @@ def translator(
         ADVERTISING_CAPABILITIES if advertises else TRANSLATOR_CAPABILITIES,
         ports=[_port("metrics", port)],
         livenessProbe=_probe("/livez", port, periodSeconds=10, failureThreshold=6),
-        readinessProbe=_probe("/readyz", port, periodSeconds=5, failureThreshold=2),
+        readinessProbe=_probe("/readyz", port, **TRANSLATOR_READY_TIMING),
         resources=settings.translator_resources,
         volumeMounts=[
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},

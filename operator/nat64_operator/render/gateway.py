@@ -34,11 +34,17 @@ SAME_NODE_SINCE = (1, 35)
 
 
 def service(
-    gateway: Gateway, settings: Settings, *, withdrawn: bool = False, same_node: bool = False
+    gateway: Gateway,
+    settings: Settings,
+    *,
+    withdrawn: bool = False,
+    same_node: bool = False,
+    unready: bool = False,
 ) -> dict[str, Any]:
     """The one address of all ready sidecars, to which CoreDNS forwards. If it is `withdrawn`, it
     has no endpoints, and a client that asks there is refused at once. `same_node` prefers the
     sidecar of the client's own node, so that a sidecar that dies affects no CoreDNS on other nodes.
+    `unready`: sidecars count although their pods are not ready.
     """
     port, selector = gateway.ports.dns, names.pod_labels(gateway.name)
     if withdrawn:
@@ -59,6 +65,7 @@ def service(
                 "ipFamilies": ["IPv6"],
                 "selector": selector,
                 **({"trafficDistribution": "PreferSameNode"} if same_node else {}),
+                **({"publishNotReadyAddresses": True} if unready else {}),
                 "ports": [
                     {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": port},
                     {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": port},
