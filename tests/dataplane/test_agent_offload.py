@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.node import ROOT, Node, wait_for
-from tests.lab.topology import SERVER, Line
+from tests.lab.topology import SERVER, Line, line
 from tests.lab.translator import Translator
 
 pytestmark = pytest.mark.root
@@ -36,13 +36,18 @@ bpf_link.pin(program, Path("/sys/fs/bpf/stranger"))
 """
 
 
-@pytest.fixture(params=["auto", "clsact"])
-def hooked(lab: Line, request: pytest.FixtureRequest) -> Iterator[Translator]:
-    """A ready translator, with the kernel's way to attach programs, and with the older one."""
-    one = Translator(lab.node)
-    one.arguments = ["--attach", request.param]
-    yield one.started()
-    one.close()
+@pytest.fixture(scope="module", params=["auto", "clsact"])
+def either(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Translator]]:
+    """A lab whose node attaches by the kernel's way, and one by the older way, where a pod's link
+    gets its hook half a minute late: one for the tests of the file.
+    """
+    with line() as built:
+        one = Translator(built.node)
+        one.arguments = ["--attach", request.param]
+        one.started()
+        wait_for("the hook", lambda: links(built.node) == {"pod0"})
+        yield built, one
+        one.close()
 
 
 @pytest.fixture
@@ -80,8 +85,8 @@ def links(node: Node) -> set[str]:
     """Where the node has the hook, by either way to attach."""
     found = set()
     names = {}
-    for line in node.run("ip", "-o", "link").splitlines():
-        index, name = line.split(": ")[:2]
+    for shown in node.run("ip", "-o", "link").splitlines():
+        index, name = shown.split(": ")[:2]
         names[index] = name.partition("@")[0]
     pins = node.run("sh", "-c", "ls /sys/fs/bpf/nat64-operator/default/links 2>/dev/null || true")
     for pin in pins.split():
@@ -94,9 +99,17 @@ def links(node: Node) -> set[str]:
     return found
 
 
-def test_packets_of_a_known_flow_skip_the_node_s_forwarding(lab: Line, hooked: Translator) -> None:
-    wait_for("the hook", lambda: links(lab.node) == {"pod0"})
+def test_packets_of_a_known_flow_skip_the_node_s_forwarding(
+    either: tuple[Line, Translator],
+) -> None:
+    lab, hooked = either
     lab.internet.run("nft", "-f", "-", input=COUNT.format(rule=f"udp dport {DISCARD} counter drop"))
+
+    def arrives() -> bool:  # once all nodes on the way know their neighbours
+        send(lab.pod, 1)
+        return counted(lab.internet) > 0
+
+    wait_for("the first", arrives)
     until_offloaded(hooked, lab.pod)
     wait_for("all of them", lambda: counted(lab.internet) == translated(hooked))
 
@@ -114,8 +127,9 @@ def counted(node: Node, table: str = "seen") -> int:
     return int(found[1])
 
 
-def test_a_new_rule_ends_a_known_flow_within_a_second(lab: Line, hooked: Translator) -> None:
+def test_a_new_rule_ends_a_known_flow_within_a_second(either: tuple[Line, Translator]) -> None:
     """As a NetworkPolicy does that is applied while a connection is in use."""
+    lab, hooked = either
     until_offloaded(hooked, lab.pod)
     lab.node.run("nft", "-f", "-", input=DENY.format(server=SERVER))
     time.sleep(1.1)  # the second in which the flow was last let pass is over
@@ -124,6 +138,17 @@ def test_a_new_rule_ends_a_known_flow_within_a_second(lab: Line, hooked: Transla
     send(lab.pod, 200)
     wait_for("the refusal of all", lambda: counted(lab.node, "denied") == already + 200)
     assert offloaded(hooked) == before
+    lab.node.run("nft", "delete", "table", "inet", "denied")
+
+
+def test_its_removal_leaves_nothing(either: tuple[Line, Translator]) -> None:
+    """Last of those that share a translator."""
+    lab, hooked = either
+    until_offloaded(hooked, lab.pod)
+    hooked.stop()
+    hooked.remove()
+    assert not links(lab.node)
+    assert "clsact" not in lab.node.run("tc", "qdisc", "show", "dev", "pod0")
 
 
 def test_a_gateway_can_switch_it_off_and_on(lab: Line, tcx: Translator) -> None:
@@ -190,7 +215,7 @@ def test_it_stays_off_where_others_look_at_what_comes_in(
     lab: Line, tcx: Translator, which: str
 ) -> None:
     come, go = OTHERS[which]
-    assert links(lab.node) == {"pod0"}
+    wait_for("the hook", lambda: links(lab.node) == {"pod0"})
     lab.node.run("sh", "-c", come, cwd=ROOT)
     wait_for("its end", lambda: not links(lab.node))
     assert "no flow offload where programs of others are: pod0" in tcx.log()
@@ -215,11 +240,3 @@ def test_two_gateways_don_t_take_each_other_for_strangers(lab: Line, tcx: Transl
         assert "programs of others" not in tcx.log() + with_both.log()
     finally:
         other.close()
-
-
-def test_its_removal_leaves_nothing(lab: Line, hooked: Translator) -> None:
-    until_offloaded(hooked, lab.pod)
-    hooked.stop()
-    hooked.remove()
-    assert not links(lab.node)
-    assert "clsact" not in lab.node.run("tc", "qdisc", "show", "dev", "pod0")

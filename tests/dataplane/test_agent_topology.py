@@ -158,10 +158,12 @@ def test_a_bad_membership_file_changes_nothing_and_is_said(tunnel: Site) -> None
     new.write_text('{"gateways": [{"node": "x", "address": "fe80::1"}]}')
     new.replace(path)
     router.agent.wait_ready(503, r"gateways.json: gateways[0] (node x): address fe80::1")
-    assert set(tunnel.states(router).values()) == {"healthy"}
+    tunnel.wait_healthy()
+    assert set(tunnel.states(router)) == {"gateway1", "gateway2"}
     tunnel.seen_as(router, router.clients[0])
     tunnel.tell()
     router.agent.wait_ready()
+    tunnel.wait_healthy()
 
 
 def test_an_agent_that_is_killed_and_started_again_moves_no_client(tunnel: Site) -> None:
@@ -249,7 +251,8 @@ def hooks(node: Node) -> set[str]:
         index, name, *_ = line.split(": ")
         names[index] = name.partition("@")[0]
     pins = node.run("ls", "/sys/fs/bpf/nat64-operator/default/links").split()
-    return {names[pin.partition("-")[0]] for pin in pins}
+    indices = {pin.partition("-")[0] for pin in pins}
+    return {names.get(index, f"not there a moment ago: {index}") for index in indices}
 
 
 @pytest.mark.parametrize("transport", ["Tunnel", "Direct"])

@@ -207,7 +207,9 @@ def test_the_route_s_link_changes_and_the_clat_with_it(lab: Line) -> None:
         wait_for(
             "the CLAT on net1 alone", lambda: (parts(lab, "net1"), parts(lab, "eth0")) == (3, 0)
         )
-        assert "via inet6 fd64:9::1 dev net1" in lab.pod.run("ip", "-4", "route")
+        # the route is the last part
+        by_net1 = "via inet6 fd64:9::1 dev net1"
+        wait_for("the way by net1", lambda: by_net1 in lab.pod.run("ip", "-4", "route"))
         lab.pod.ip(route.replace("add", "del"))
         wait_for(
             "the CLAT on eth0 alone", lambda: (parts(lab, "net1"), parts(lab, "eth0")) == (0, 3)

@@ -76,7 +76,7 @@ if len(sys.argv) > 3:
     probe["time"].sleep = lambda _: subprocess.run(
         ["ip", "addr", "add", f"{sys.argv[1]}/32", "dev", "lo"], check=True)
 print(probe["answer"]({"do": "tcp", "host": sys.argv[1], "port": int(sys.argv[2]),
-                       "timeout": 0.5, "family": 4})["error"])
+                       "timeout": 30 if len(sys.argv) > 3 else 0.5, "family": 4})["error"])
 """
 
 

@@ -68,11 +68,11 @@ _HAIRPIN = """
 import socket, sys
 host, port, answers = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "answers"
 client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-client.settimeout(3)
+client.settimeout(60)
 if answers:
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.bind(("::", port))
-    server.settimeout(3)
+    server.settimeout(60)
 client.connect((host, port))
 client.send(b"there")
 if answers:
@@ -101,7 +101,7 @@ def test_closed_port_refuses_through_a_hairpin(traced: Line) -> None:
 _SCTP = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
-s.settimeout(5)
+s.settimeout(60)
 s.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
 s.connect((sys.argv[1], 0))
 s.send(bytes(16))

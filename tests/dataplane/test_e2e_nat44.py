@@ -53,7 +53,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (count + 64, count + 64))
 held = []
 for number in range(count):
     one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    one.settimeout(5)
+    one.settimeout(60)
     one.bind((sources[number % len(sources)], 0))
     one.connect((server, port))
     one.send(b"x")

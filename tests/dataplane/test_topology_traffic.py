@@ -61,7 +61,7 @@ while True:
 _ASK = """
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.settimeout(10)
+s.settimeout(60)
 s.sendto(sys.argv[3].encode(), (sys.argv[1], int(sys.argv[2])))
 if len(sys.argv) > 4:
     print(s.recv(2000).decode())
@@ -149,7 +149,7 @@ def test_fragments_both_ways(one: Site) -> None:
 def test_ping_and_every_hop(one: Site) -> None:
     router = one.routers[0]
     assert router.pod
-    out = router.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "5", str(SERVER))
+    out = router.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "30", str(SERVER))
     assert "3 received" in out
     kind, _, _, first = probe(router.pod, SERVER, HTTP_PORT, 1)
     assert (kind, first) == ("error", str(router.pods[1]))  # type: ignore[index]
@@ -166,7 +166,7 @@ def test_pod_is_told_what_the_way_carries(one: Site, transport: str) -> None:
     pod = one.routers[1].pod
     assert pod
     client = one.routers[1].clients[5]
-    command = ("ping", "-6", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", "-I")
+    command = ("ping", "-6", "-n", "-c", "1", "-W", "60", "-M", "do", "-s", "1420", "-I")
     out = pod.run(*command, str(client), str(SERVER), check=False)
     assert "mtu=1430" in out.replace("mtu: ", "mtu="), out
 

@@ -318,9 +318,14 @@ def test_a_node_that_loses_its_label_becomes_a_router_and_leaves_nothing_of_the_
     try:
         wait_for_gateways(topology, {"node1": "healthy"})
         wait_for_role(topology, changing, "Router")
+
+        def hooks() -> list[str]:
+            shown = cluster.node(changing).run(["bpftool", "net", "show"])
+            return [line for line in shown.splitlines() if "eth0" in line and "nat64" in line]
+
         wait_for("no trace of a gateway", lambda: "61001" not in node_state(cluster, changing), 60)
-        hooks = cluster.node(changing).run(["bpftool", "net", "show"])
-        assert [line for line in hooks.splitlines() if "eth0" in line and "nat64" in line] == []
+        wait_for("no hook at its uplink", lambda: hooks() == [], 60)
+        wait_for_gateways(topology, {"node1": "healthy"}, changing)
         assert GATEWAYS[address_seen(pod)] == "node1"
         with running_pod(cluster, "changed", changing) as other:
             assert GATEWAYS[address_seen(other)] == "node1"

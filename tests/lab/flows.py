@@ -1,7 +1,8 @@
 """Live flows for a lab's pod, which notice every lost byte and datagram.
 
 `python -m tests.lab.flows tcp|udp HOST PORT PATIENCE SOURCE` runs until a line comes on standard
-input, then prints what it saw; an empty SOURCE leaves the choice to the kernel. TCP sends numbered
+input, then prints what it saw; an empty SOURCE leaves the choice to the kernel. The line says how
+many seconds to wait at most for the datagrams that are under way. TCP sends numbered
 blocks to an echo server and checks the answers; it gives up when nothing has come for PATIENCE
 seconds. UDP sends a numbered datagram every 5 ms.
 """
@@ -23,6 +24,9 @@ from tests.lab.topology import ECHO_PORT, SERVER
 
 _BLOCK = 4096
 _UDP_PAUSE = 0.005
+_UNDER_WAY = 30.0
+_SOME_LOST = 0.5
+"""Seconds in which what has not come counts as lost, and where some is known to be."""
 
 
 class Flow:
@@ -52,11 +56,14 @@ class Flow:
         assert self._process.stdout
         assert self._process.stdout.readline() == "running\n", "the flow did not start"
 
-    def end(self) -> dict[str, Any]:
-        """Stop it. For TCP: `blocks` echoed whole, `stall` the longest wait in seconds, `error`.
-        For UDP: `sent`, `lost`, and `gap`, the longest run of lost ones,
-        and `alive`, whether the last ones came."""
-        out, _ = self._process.communicate("stop\n", timeout=PATIENCE)
+    def end(self, late: float = _UNDER_WAY) -> dict[str, Any]:
+        """Stop it; a datagram that is `late` seconds late counts as lost.
+
+        For TCP: `blocks` echoed whole, `stall` the longest wait in seconds, `error`. For UDP:
+        `sent`, `lost`, and `gap`, the longest run of lost ones, and `alive`, whether the last ones
+        came.
+        """
+        out, _ = self._process.communicate(f"{late}\n", timeout=PATIENCE)
         found: dict[str, Any] = json.loads(out)
         return found
 
@@ -69,9 +76,13 @@ class Flow:
         time.sleep(0.3)
 
 
-def _tcp(
-    host: str, port: int, patience: float, source: str, stopped: threading.Event
-) -> dict[str, Any]:
+class Stopped(threading.Event):
+    """Set when the flow is to end."""
+
+    late = _UNDER_WAY
+
+
+def _tcp(host: str, port: int, patience: float, source: str, stopped: Stopped) -> dict[str, Any]:
     connection = socket.create_connection((host, port), PATIENCE, (source, 0) if source else None)
     connection.settimeout(patience)
     print("running", flush=True)
@@ -96,7 +107,7 @@ def _tcp(
     return {"blocks": blocks, "stall": round(stall, 3), "error": error}
 
 
-def _udp(host: str, port: int, _: float, source: str, stopped: threading.Event) -> dict[str, Any]:
+def _udp(host: str, port: int, _: float, source: str, stopped: Stopped) -> dict[str, Any]:
     connection = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     if source:
         connection.bind((source, 0))
@@ -121,7 +132,9 @@ def _udp(host: str, port: int, _: float, source: str, stopped: threading.Event) 
             connection.send(sent.to_bytes(8, "big"))
         sent += 1
         collect(_UDP_PAUSE)
-    collect(0.5)
+    end = time.monotonic() + stopped.late
+    while len(came) < sent and time.monotonic() < end:
+        collect(0.1)
     gap = longest = 0
     for number in range(sent):
         gap = 0 if number in came else gap + 1
@@ -132,10 +145,10 @@ def _udp(host: str, port: int, _: float, source: str, stopped: threading.Event) 
 
 def main() -> None:
     kind, host, port, patience, source = sys.argv[1:]
-    stopped = threading.Event()
+    stopped = Stopped()
 
     def wait() -> None:
-        sys.stdin.readline()
+        stopped.late = float(sys.stdin.readline() or 0)
         stopped.set()
 
     threading.Thread(target=wait, daemon=True).start()
@@ -158,7 +171,7 @@ def end_all(flows: list[Flow], *, gap: bool = False) -> None:
     """
     flows[0].moves()
     for flow in flows:
-        seen = flow.end()
+        seen = flow.end(_SOME_LOST if gap else _UNDER_WAY)
         if flow.kind == "tcp":
             assert not seen["error"], seen
             assert seen["blocks"] > 3, seen
@@ -174,7 +187,7 @@ def end_without_tcp(flows: list[Flow]) -> None:
     TCP can't continue without its mapping. The next segment that the pod sends is answered by a
     reset; a pod that only waits hears nothing more.
     """
-    tcp, udp = (flow.end() for flow in flows)
+    tcp, udp = (flow.end(_SOME_LOST) for flow in flows)
     assert tcp["blocks"] > 3, f"it never worked: {tcp}"
     assert tcp["error"] in ("timed out", "[Errno 104] Connection reset by peer"), tcp
     assert udp["alive"], f"UDP did not move on: {udp}"

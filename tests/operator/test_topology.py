@@ -86,12 +86,19 @@ def test_a_gateway_with_two_roles_and_its_status(two_roles: Api) -> None:
         {"node": "r1", "address": "2001:db8:1::21", "podRanges": ["fd00:10:21::/64"]},
         {"node": "r2", "address": "2001:db8:1::22", "podRanges": ["fd00:10:22::/64"]},
     ]
-    obj = api.get("nat64gateway", "default")
-    assert obj["status"]["nodes"]["summary"] == "1/1"
-    assert obj["status"]["routers"]["summary"] == "2/2"
-    assert obj["status"]["routers"]["members"] == 2
-    assert obj["status"]["gateways"] == {"serving": 1}
-    assert condition(obj, "RoutersProgrammed")[:2] == ("True", "Programmed")
+
+    def said() -> Any:
+        obj = api.get("nat64gateway", "default")
+        routers = obj["status"]["routers"]
+        return (
+            (obj["status"]["nodes"]["summary"], routers["summary"], routers["members"]),
+            obj["status"]["gateways"],
+            condition(obj, "RoutersProgrammed")[:2],
+        )
+
+    # Ready may be of the pass before the last of the routers' pods was seen
+    wanted = (("1/1", "2/2", 2), {"serving": 1}, ("True", "Programmed"))
+    eventually(lambda: said() == wanted, about=str(wanted))
 
 
 def test_a_cordoned_node_drains_and_its_pods_hear_of_it_without_a_rollout(two_roles: Api) -> None:
