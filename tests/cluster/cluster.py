@@ -112,6 +112,11 @@ class Cluster:
             binaries.ensure(*further)
         return images.ensure(images.equipment())
 
+    def lacking(self) -> list[str]:
+        """What the cache lacks: `build` would take minutes for it."""
+        further = (*self.setup.programs, *self.setup.pod_network.programs)
+        return [name for name in further if not binaries.path_of(name).exists()]
+
     def down(self) -> None:
         """Stop everything and leave nothing behind but the cache."""
         with locked(CACHE / "locks" / "cluster"):

@@ -54,7 +54,6 @@ _ALL = (
         gateway=_CILIUM,
         packages=("clang-19",),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("cilium-vxlan", pod_network=Cilium(VXLAN), kube_proxy=""),
@@ -62,7 +61,6 @@ _ALL = (
         gateway=_CILIUM,
         packages=("clang-19",),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("cilium-endpoint-routes", pod_network=Cilium(ENDPOINT_ROUTES), kube_proxy=""),
@@ -70,7 +68,6 @@ _ALL = (
         gateway=_CILIUM,
         packages=("clang-19",),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("cilium-host-firewall", pod_network=Cilium(HOST_FIREWALL), kube_proxy=""),
@@ -80,7 +77,6 @@ _ALL = (
         stops=("Cilium's host firewall is on and its IPv4 is off",),
         packages=("clang-19",),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("cilium-kube-proxy", pod_network=Cilium(LEGACY_ROUTING)),
@@ -89,7 +85,6 @@ _ALL = (
         gateway=_CILIUM,
         packages=("clang-19", "iptables"),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("cilium-dual-stack", pod_network=Cilium(DUAL_STACK), kube_proxy="", dual_stack=True),
@@ -98,7 +93,6 @@ _ALL = (
         gateway=_CILIUM | {"pools": [{"source": "Node", "ports": {"from": 20000, "to": 29999}}]},
         packages=("clang-19",),
         seconds=900,
-        build_seconds=1200,
     ),
     Environment(
         Setup("calico", pod_network=Calico(), kube_proxy="iptables"),

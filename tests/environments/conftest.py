@@ -7,15 +7,18 @@ process of its own, which may be ended when its time is up.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import Cluster
 from tests.cluster.product import Product
+from tests.cluster.run import ClusterError
 from tests.e2e.test_product import corefile
 from tests.environments.catalogue import ENVIRONMENTS
-from tests.environments.environment import Environment
+from tests.environments.environment import NOT_STARTED, Environment
 
 collect_ignore_glob = [] if "ENVIRONMENT" in os.environ else ["test_*.py"]
 
@@ -28,7 +31,11 @@ def environment() -> Environment:
 @pytest.fixture(scope="session")
 def cluster(environment: Environment) -> Iterator[Cluster]:
     cluster = environment.cluster()
-    cluster.up()
+    try:
+        cluster.up()
+    except (ClusterError, subprocess.TimeoutExpired) as error:
+        print(error, file=sys.stderr)
+        pytest.exit(f"{environment.name} did not start", NOT_STARTED)
     yield cluster
     cluster.down()
 

@@ -13,6 +13,9 @@ from tests.cluster.product import GATEWAY, POLICY, Product
 from tests.cluster.run import run
 from tests.cluster.setup import Setup
 
+NOT_STARTED = 75
+"""What a run of the suite exits with where there was no cluster to test."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -38,8 +41,6 @@ class Environment:
     further_versions: Callable[[], dict[str, str]] = dict
     # For start, suite and end together.
     seconds: int = 900
-    # What building its programs takes about, where the cache lacks one.
-    build_seconds: int = 300
 
     @property
     def name(self) -> str:
@@ -50,12 +51,6 @@ class Environment:
     def suite(self) -> str:
         """What must hold in it."""
         return "test_without_replies.py" if self.stops else "test_suite.py"
-
-    def needs(self) -> int:
-        """Seconds in which it is surely done, with what is in the cache now."""
-        programs = (*self.setup.pod_network.programs, *self.setup.programs)
-        built = all(binaries.path_of(program).exists() for program in programs)
-        return self.seconds + (0 if built else self.build_seconds)
 
     def cluster(self) -> Cluster:
         """The cluster, up or not."""

@@ -11,6 +11,8 @@ from typing import Any
 from tests.cluster.paths import REPO
 from tests.environments.environment import Environment
 
+THE_RUN = "the run"
+"""In the place of a test's name, where the run as a whole is what failed."""
 FOLDER = REPO / "docs" / "results" / "environments"
 
 
@@ -40,9 +42,9 @@ def from_junit(
         else:
             result["passed"].append(name)
     if ending:
-        result["failed"]["the run"] = ending
+        result["failed"][THE_RUN] = ending
     elif not result["passed"] and not result["failed"]:
-        result["failed"]["the run"] = "no test ran"
+        result["failed"][THE_RUN] = "no test ran"
     return result
 
 
@@ -52,6 +54,12 @@ def write(result: dict[str, Any]) -> Path:
     path = FOLDER / f"{result['environment']}.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def usual_seconds(name: str) -> float | None:
+    """How long the run took that is kept; None where none is."""
+    seconds: float | None = read().get(name, {}).get("seconds")
+    return seconds
 
 
 def read() -> dict[str, dict[str, Any]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from scripts import environments
+from tests.cluster.run import ClusterError
 from tests.environments import results
+from tests.environments.__main__ import run_within
 from tests.environments.catalogue import ENVIRONMENTS
 
 JUNIT = """\
@@ -78,12 +80,53 @@ def test_what_did_not_run_is_left_out_unless_it_is_named(
     assert results.not_run() == {"ptp"}
 
 
-def test_a_bounded_run_reckons_with_what_must_be_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Cilium's programs are."""
     monkeypatch.setattr("tests.cluster.binaries.path_of", lambda name: tmp_path / name)
-    environment = ENVIRONMENTS["cilium"]
-    assert environment.needs() == environment.seconds + environment.build_seconds
-    for program in environment.setup.pod_network.programs:
+    for program in ENVIRONMENTS["cilium"].setup.pod_network.programs:
         (tmp_path / program).touch()
-    assert environment.needs() == environment.seconds
+    return tmp_path
+
+
+def test_a_bounded_run_builds_nothing(built: Path) -> None:
+    (built / "cilium-agent").unlink()
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == ({}, "the cache lacks cilium-agent")
+
+
+def test_a_bounded_run_leaves_out_what_takes_too_long(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", built)
+    (built / "cilium.json").write_text('{"seconds": 300}')
+    why = "may need 420 s, 419 s are left"
+    assert run_within(ENVIRONMENTS["cilium"], 419) == ({}, why)
+    (built / "cilium.json").write_text('{"not_run": "no time"}')
+    assert run_within(ENVIRONMENTS["cilium"], -1) == ({}, "may need 1260 s, 0 s are left")
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize(
+    ("failed", "found", "why"),
+    [
+        ({}, {}, ""),
+        ({"the run": "it was ended after 9 s"}, {}, "it was ended after 9 s"),
+        ({"test_a": "lost", "the run": "too long"}, {"test_a": "lost"}, "too long"),
+        ({"test_a": "lost"}, {"test_a": "lost"}, ""),
+    ],
+)
+def test_only_a_failed_test_fails_a_bounded_run(
+    monkeypatch: pytest.MonkeyPatch, failed: dict[str, str], found: dict[str, str], why: str
+) -> None:
+    monkeypatch.setattr("tests.environments.__main__.run", lambda *_: {"failed": dict(failed)})
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == (found, why)
+
+
+def test_a_cluster_that_is_not_to_be_had_fails_no_bounded_run(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object) -> None:
+        raise ClusterError(f"no space in {built}")
+
+    monkeypatch.setattr("tests.environments.__main__.run", nothing)
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == ({}, f"no space in {built}")

@@ -16,7 +16,7 @@ from tests.cluster.paths import CACHE, REPO
 from tests.cluster.run import ClusterError, locked, say
 from tests.cluster.setup import Setup
 from tests.environments.kind import nodeimage
-from tests.environments.kind.engine import ADDRESS, STATE, Engine, ensure_docker
+from tests.environments.kind.engine import ADDRESS, STATE, Engine, docker_folder, ensure_docker
 
 NAME = "nat64"
 # The harness's names of nodes, which its tests use, and kind's.
@@ -59,6 +59,10 @@ class KindCluster(Cluster):
         ensure_docker()
         nodeimage.ensure()
         return images.ensure([image for image in images.equipment() if image.target == "client"])
+
+    def lacking(self) -> list[str]:
+        missing = {"Docker": docker_folder(), "the node image": nodeimage.archive()}
+        return super().lacking() + [name for name, path in missing.items() if not path.exists()]
 
     def up(self, *, audit: bool = False) -> None:  # noqa: ARG002
         archives = self.build()

@@ -33,13 +33,18 @@ def docker_version() -> dict[str, str]:
     return {"docker.io": _candidate("docker.io")}
 
 
+def docker_folder() -> Path:
+    """Where Docker is, or will be once it is unpacked."""
+    version = _candidate("docker.io")
+    return CACHE / f"docker-{re.sub(r'[^0-9a-zA-Z.]', '-', version)}"
+
+
 def ensure_docker() -> Path:
     """Download and unpack Docker, unless the cache has it; return its folder."""
-    version = _candidate("docker.io")
-    home = CACHE / f"docker-{re.sub(r'[^0-9a-zA-Z.]', '-', version)}"
+    home = docker_folder()
     with locked(CACHE / "locks" / "docker"):
         if not home.exists():
-            say(f"kind: unpacking Debian's docker.io {version} ...")
+            say(f"kind: unpacking Debian's docker.io into {home} ...")
             unfinished = home.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)

@@ -47,21 +47,25 @@ kill $!; wait $! || true
 """
 
 
-def ensure() -> tuple[str, Path]:
-    """Build the node image unless the cache has it; return its name and its archive."""
-    binaries.ensure("kind", *_PROGRAMS)
+def archive() -> Path:
+    """Where the node image is, or will be once it is built."""
     digest = hashlib.sha256()
     digest.update(_IMPORT.encode())
     for name in _RECIPE:
         digest.update((HERE / name).read_bytes())
     for name in ("kind", *_PROGRAMS):
         digest.update(str(binaries.path_of(name)).encode())
-    tag = digest.hexdigest()[:12]
-    archive = _FOLDER / f"node-{tag}.tar"
+    return _FOLDER / f"node-{digest.hexdigest()[:12]}.tar"
+
+
+def ensure() -> tuple[str, Path]:
+    """Build the node image unless the cache has it; return its name and its archive."""
+    binaries.ensure("kind", *_PROGRAMS)
+    found = archive()
     with locked(CACHE / "locks" / "kind-image"):
-        if not archive.exists():
-            _build(archive)
-    return f"{images.PREFIX}/node:dev", archive
+        if not found.exists():
+            _build(found)
+    return f"{images.PREFIX}/node:dev", found
 
 
 def required() -> list[str]:
