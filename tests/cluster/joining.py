@@ -55,5 +55,5 @@ def leave(cluster: Cluster, host: Host) -> None:
             return False
         return True
 
-    wait_for("the node's cgroups to empty", empty, timeout=10)
+    wait_for("the node's cgroups to empty", empty, timeout=60)
     shutil.rmtree(node.folder, ignore_errors=True)

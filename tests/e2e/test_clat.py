@@ -61,20 +61,22 @@ def pod(clat: Product) -> Iterator[Pod]:
 
 
 def wait_for_rollout(product: Product) -> None:
-    generation = int(
-        product.cluster.kubectl(
-            "get", "nat64gateway/default", "-o", "jsonpath={.metadata.generation}"
-        )
-    )
+    """Wait until the nodes, of both roles, run what the spec says now."""
+    kinds = {
+        "Node": ("Programmed", "Ready"),
+        "Gateway": ("Programmed", "RoutersProgrammed", "Ready"),
+    }
 
     def done() -> bool:
         text = product.cluster.kubectl("get", "nat64gateway/default", "-o", "json")
-        conditions = {c["type"]: c for c in json.loads(text)["status"]["conditions"]}
-        return all(
-            conditions[kind]["status"] == "True"
-            and conditions[kind]["observedGeneration"] == generation
-            for kind in ("Programmed", "Ready")
-        )
+        found = json.loads(text)
+        true = {
+            condition["type"]
+            for condition in found["status"]["conditions"]
+            if condition["status"] == "True"
+            and condition["observedGeneration"] == found["metadata"]["generation"]
+        }
+        return true.issuperset(kinds[found["spec"].get("topology", "Node")])
 
     wait_for("the gateway to be Ready with its new spec", done, timeout=300)
 

@@ -230,7 +230,7 @@ def test_literals_take_the_clat_while_it_is_on(product: Product, environment: En
         assert (pod_ips(pod), ipv4(pod), pod.exec("ip", "-4", "route")) == before
         assert "clsact" not in pod.exec("tc", "qdisc", "show")
         assert cluster.node("node2").run(["find", "/sys/fs/bpf/nat64-clat"], check=False) == ""
-        assert _reaches(pod, IPV4_ONLY)
+        wait_for("names to pass", lambda: _reaches(pod, IPV4_ONLY), 60)
 
 
 def _assert_literals_pass(pod: Pod) -> None:
