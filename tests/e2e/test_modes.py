@@ -14,7 +14,14 @@ from tests.cluster import Cluster
 from tests.cluster.product import POLICY, Pod, Product
 from tests.cluster.run import wait_for
 from tests.e2e.test_lifecycle import upgrade
-from tests.e2e.test_product import IPV4_ONLY, SERVER, corefile, dig, original_corefile, running_pod
+from tests.e2e.test_product import (
+    IPV4_ONLY,
+    SERVER,
+    corefile,
+    dig_often,
+    original_corefile,
+    running_pod,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -79,7 +86,7 @@ def importing_coredns(cluster: Cluster) -> Iterator[None]:
 
 def synthesizes(pod: Pod) -> bool:
     """Whether every CoreDNS does: there are two, behind one address."""
-    return all(dig(pod, IPV4_ONLY, "AAAA") == [IPv6Address(SERVER)] for _ in range(8))
+    return all(found == [IPv6Address(SERVER)] for found in dig_often(pod, IPV4_ONLY, "AAAA"))
 
 
 def imported(cluster: Cluster) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.network import HOSTS
 from tests.cluster.product import POLICY, Pod, Product
 from tests.cluster.run import wait_for
-from tests.e2e.test_product import IPV4_ONLY, NODES, SERVER, dig
+from tests.e2e.test_product import IPV4_ONLY, NODES, SERVER, dig, dig_often
 
 pytestmark = pytest.mark.cluster
 
@@ -65,8 +65,7 @@ def test_names_fail_in_time_what_is_cached_goes_on_and_all_comes_back_without_a_
     before = restarts(product)
     known = fresh()
     # The name's TTL is a minute; each of CoreDNS's two pods has a cache of its own.
-    for _ in range(8):
-        assert dig(pod, known, "AAAA") == SYNTHESIZED
+    assert all(found == SYNTHESIZED for found in dig_often(pod, known, "AAAA"))
     service = pod.cluster.kubectl(
         "get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"
     )

@@ -66,7 +66,7 @@ def main() -> int:
             failed.append(name)
     if left_out:
         say(f"environments: left out: {', '.join(left_out)}")
-    say(f"environments: {'failed: ' + ', '.join(failed) if failed else 'all that ran passed'}")
+    say(f"environments: {'failed: ' + ', '.join(failed) if failed else 'nothing that ran failed'}")
     return 1 if failed else 0
 
 
