@@ -15,7 +15,7 @@ from tests.cluster.network import Host
 from tests.cluster.node import Node, remove_cgroups
 from tests.cluster.paths import STATE
 from tests.cluster.pki import Authority
-from tests.cluster.run import say, wait_for
+from tests.cluster.run import CommandError, say, wait_for
 
 
 def join(cluster: Cluster, host: Host) -> Node:
@@ -33,8 +33,19 @@ def join(cluster: Cluster, host: Host) -> Node:
     network.route_pods({other.host: pods for other, pods in ranges.items()})
     cluster.setup.pod_network.connect(cluster, {node: ranges[node]})
     cluster.wait_ready()
+    wait_for("Services to be served there", lambda: _serves_dns(cluster, node), timeout=60)
     say(f"cluster: {host.name} has joined in {time.monotonic() - began:.0f} s")
     return node
+
+
+def _serves_dns(cluster: Cluster, node: Node) -> bool:
+    """Whether kube-proxy, or what is in its place, has written its rules: Ready doesn't say so."""
+    connect = f"exec 3<>/dev/tcp/{cluster.setup.cluster_dns}/53"
+    try:
+        node.run(["timeout", "2", "bash", "-c", connect])
+    except CommandError:
+        return False
+    return True
 
 
 def leave(cluster: Cluster, host: Host) -> None:
