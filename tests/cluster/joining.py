@@ -49,7 +49,11 @@ def _serves_dns(cluster: Cluster, node: Node) -> bool:
 
 
 def leave(cluster: Cluster, host: Host) -> None:
-    """Take a node that has joined away, as a cloud does: it is gone before it is forgotten."""
+    """Take a node that has joined away, as a cloud does: it is gone before it is forgotten.
+
+    Its pods are deleted now, and not after a minute in the midst of the next test, and those in
+    their place are waited for.
+    """
     if host.namespace not in network.existing():
         return
     node = cluster.node(host.name)
@@ -58,6 +62,8 @@ def leave(cluster: Cluster, host: Host) -> None:
     network.end([host.namespace])
     network.unroute_pods(pods)
     cluster.kubectl("delete", "node", node.name, "--ignore-not-found")
+    its = f"--field-selector=spec.nodeName={node.name}"
+    cluster.kubectl("delete", "pods", "--all-namespaces", its, "--force", "--grace-period=0")
 
     def empty() -> bool:
         try:
@@ -68,3 +74,4 @@ def leave(cluster: Cluster, host: Host) -> None:
 
     wait_for("the node's cgroups to empty", empty, timeout=60)
     shutil.rmtree(node.folder, ignore_errors=True)
+    cluster.wait_ready()

@@ -26,18 +26,20 @@ def config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
 
 
 def test_coredns_own_pods_are_known_by_their_addresses(product: Product) -> None:
-    pods = json.loads(
-        product.cluster.kubectl(
-            *("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "json")
-        )
-    )
-    clients = config_map(product.cluster, "nat64-system", "nat64-clients")["clients"]
-    addresses = [pod["status"]["podIP"] for pod in pods["items"]]
-    assert addresses
-    rows = [row.split() for row in clients.splitlines()]
-    allowed = [ip_network(words[2]) for words in rows if words[:2] == ["allow", "net"]]
-    for address in map(ip_address, addresses):
-        assert any(address in network for network in allowed), address
+    def unknown() -> list[str] | None:
+        """Those that no network holds; None where one has no address yet."""
+        where = ("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "json")
+        pods = json.loads(product.cluster.kubectl(*where))["items"]
+        clients = config_map(product.cluster, "nat64-system", "nat64-clients")["clients"]
+        rows = [row.split() for row in clients.splitlines()]
+        allowed = [ip_network(words[2]) for words in rows if words[:2] == ["allow", "net"]]
+        addresses = [pod["status"].get("podIP") for pod in pods]
+        if not all(addresses) or not addresses:
+            return None
+        return [a for a in addresses if not any(ip_address(a) in network for network in allowed)]
+
+    # A pod may be new, as a test before may have taken its node away.
+    wait_for("the addresses of CoreDNS's pods", lambda: unknown() == [], timeout=60)
 
 
 def test_the_original_is_kept_beside_coredns_and_the_file_is_nobodys_of_ours(

@@ -112,6 +112,8 @@ def joined(product: Product) -> Iterator[Product]:
             cluster.kubectl("label", "node", host.name, f"{LABEL}-")
         wait_for_rollout(product)
         product.wait_ready()
+        what = ("rollout", "status", "deployment/nat64-operator", "--timeout=120s")
+        cluster.kubectl("-n", NAMESPACE, *what)  # one of its pods may have been on that node
 
 
 @pytest.fixture(scope="module", params=["Tunnel", "Direct"])
