@@ -150,16 +150,16 @@ def test_an_upstream_that_drops_edns_in_silence_is_found_out_within_the_first_ti
         return ZONE(query, proto) if query.edns < 0 else None
 
     up = upstream(answer)
-    server = sidecar(f"forward . {up} {{\nread_timeout 1s\n}}")
+    server = sidecar(f"forward . {up} {{\nread_timeout 2s\n}}")
     started = time.monotonic()
     assert server.ask("n1.example", do=do).answer  # one question: AAAA
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 3.9
     server.ask("n2.example", do=do)
-    time.sleep(1.2)  # by then both are known to have had no reply
+    time.sleep(2.3)  # by then both are known to have had no reply
     asked = len(up.queries)
     started = time.monotonic()
     assert server.ask("n3.example", do=do).answer
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.9
     assert [query.edns for query in up.queries[asked:]] == [-1]
 
 
@@ -176,10 +176,10 @@ def test_a_lost_datagram_does_not_turn_edns_off(
         return ZONE(query, proto)
 
     up = upstream(answer)
-    server = sidecar(f"forward . {up} {{\nread_timeout 400ms\n}}")
+    server = sidecar(f"forward . {up} {{\nread_timeout 1500ms\n}}")
     for number in range(8):
         assert server.ask(f"n{number}.example").answer
-    time.sleep(0.5)
+    time.sleep(1.6)
     asked = len(up.queries)
     assert server.ask("n9.example").answer
     assert [query.edns for query in up.queries[asked:]] == [0]
@@ -192,11 +192,11 @@ def test_an_upstream_that_answers_is_sent_no_copies(
 
     def answer(query: dns.message.Message, proto: str) -> dns.message.Message:
         if query.question[0].name.to_text().lower() == "n2.example.":
-            time.sleep(0.4)
+            time.sleep(2.5)
         return ZONE(query, proto)
 
     up = upstream(answer)
-    server = sidecar(f"forward . {up} {{\nread_timeout 600ms\n}}")
+    server = sidecar(f"forward . {up} {{\nread_timeout 4s\n}}")
     assert server.ask("n1.example").answer
     assert server.ask("n2.example").answer
     assert [query.edns for query in up.queries] == [0, 0]
@@ -212,11 +212,12 @@ def test_a_bare_error_is_a_reply(
     def answer(query: dns.message.Message, proto: str) -> bytes:
         return bare(query, rcode)
 
-    server = sidecar(f"forward . {upstream(answer)}" + (" {\nforce_tcp\n}" if tcp else ""))
+    options = "read_timeout 20s\n" + ("force_tcp\n" if tcp else "")
+    server = sidecar(f"forward . {upstream(answer)} {{\n{options}}}")
     started = time.monotonic()
     assert server.ask("v7.example").rcode() == rcode
     assert server.ask("v7.example", "TXT").rcode() == rcode
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10
 
 
 def test_a_bare_error_makes_another_upstream_be_asked_where_failover_says_so(

@@ -612,7 +612,7 @@ def test_verify_asks_first_and_serves_stale_only_on_failure(
     up = upstream(ZONE)
     server = sidecar(
         "cache {\nsuccess 1024 3600 0\nserve_stale 1h verify 300ms\n}\n"
-        f"forward . {up} {{\nread_timeout 2s\n}}"
+        f"forward . {up} {{\nread_timeout 4s\n}}"
     )
     server.ask("short.example")
     time.sleep(2.1)
@@ -621,7 +621,7 @@ def test_verify_asks_first_and_serves_stale_only_on_failure(
     up.answer = silent
     started = time.monotonic()
     assert server.ask("short.example").answer[0].ttl == 0
-    assert 0.2 < time.monotonic() - started < 1.5
+    assert 0.2 < time.monotonic() - started < 3.5
 
 
 @pytest.mark.parametrize("log", ["", "log\n"], ids=["fast path", "logged"])
