@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,15 +28,15 @@ def environment() -> Environment:
 
 
 @pytest.fixture(scope="session")
-def cluster(environment: Environment) -> Iterator[Cluster]:
+def cluster(environment: Environment) -> Cluster:
+    """Up; the runner keeps its logs and takes it away, however pytest ends."""
     cluster = environment.cluster()
     try:
         cluster.up()
     except (ClusterError, subprocess.TimeoutExpired) as error:
         print(error, file=sys.stderr)
         pytest.exit(f"{environment.name} did not start", NOT_STARTED)
-    yield cluster
-    cluster.down()
+    return cluster
 
 
 @pytest.fixture(scope="session")
