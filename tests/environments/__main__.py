@@ -55,7 +55,11 @@ def main() -> int:
     for name in names:
         if given.within is not None:
             left = given.within - (time.monotonic() - began)
-            found, why = run_within(ENVIRONMENTS[name], left, given.k)
+            try:
+                found, why = run_within(ENVIRONMENTS[name], left, given.k)
+            except SystemExit:  # told to end; what has failed before stays a failure
+                left_out += [*names[names.index(name) :], "as it was told to end"]
+                break
             failed += [f"{name} ({test}: {reason})" for test, reason in found.items()]
             left_out += [f"{name} ({why})"] if why else []
             continue
