@@ -82,12 +82,12 @@ def run_within(
     Only a test that failed is a failure. A cluster that doesn't start, or a run that takes longer
     than it may, is a reason why it is left out.
     """
-    if lacking := environment.cluster().lacking():
-        return {}, f"the cache lacks {', '.join(lacking)}"
     needs = (results.usual_seconds(environment.name) or environment.seconds) * _LONGER
     if left < needs:
         return {}, f"may need {needs:.0f} s, {max(left, 0):.0f} s are left"
     try:
+        if lacking := environment.cluster().lacking():
+            return {}, f"the cache lacks {', '.join(lacking)}"
         result = run(environment, expression, left - _GRACE - _DOWN)
     except ClusterError as error:
         return {}, str(error)
