@@ -14,9 +14,11 @@ enum role {
 struct topology {
 	union addr6 node; /* this node's address: the outer source in the tunnel */
 	__u32 role;
-	__u32 tunnel; /* ifindex of the VXLAN device; 0: the transport is Direct */
+	__u32 tunnel; /* ifindex of the VXLAN device; 0: there is none */
 	__u32 vni;
 	__u32 active; /* slot of `steering` */
+	__u32 direct; /* 1: what this node sends goes without the tunnel */
+	__u32 pad;
 };
 
 /* The nodes of the other role, and behind which of them an address is: by prefix. */
@@ -29,6 +31,9 @@ struct peer_key {
 
 struct peer {
 	union addr6 node;
+	/* Of a router node's own address: its last probe without the tunnel. */
+	__u32 link;
+	__u32 second;
 };
 
 #define STEERING_SLOTS	2
@@ -66,7 +71,7 @@ struct affinity {
 };
 
 /* What the agent of a gateway node says about it, and when. */
-#define SERVING_SECONDS 300 /* for so long it is believed */
+#define SERVING_SECONDS 300 /* for so long it is believed, and a probe without the tunnel */
 struct serving {
 	__u32 second;
 	__u32 state; /* enum probe_state */

@@ -180,7 +180,7 @@ static __always_inline enum tc_action egress(struct __sk_buff *skb)
 	}
 	if (config && is_probe(&p) && answer_probe(skb, &p)) {
 		here->value[DIR_6TO4][COUNT_probes_answered]++;
-		return to_kernel(skb, config);
+		return send_answer(skb, config);
 	}
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)

@@ -48,16 +48,53 @@ static __always_inline enum probe_state serving_state(void)
 	return PROBE_NOT_SERVING;
 }
 
-/* Whether the packet is from a router node itself, by the transport that it uses. */
-static __always_inline bool is_from_router(struct __sk_buff *skb, const struct packet *p)
+/* Whether a packet without the tunnel has come in on the link by which this node would send to its
+ * source. The route is not that of replies, which may be the tunnel. */
+__noinline int came_by_own_link(struct __sk_buff *skb, struct packet *p)
+{
+	struct bpf_fib_lookup route = {.family = AF_INET6};
+	long found;
+
+	if (!p)
+		return 0;
+	route.ifindex = skb->ingress_ifindex;
+	__builtin_memcpy(route.ipv6_src, &p->remote6, sizeof(p->remote6));
+	__builtin_memcpy(route.ipv6_dst, &p->client, sizeof(p->client));
+	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+	return (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	       route.ifindex == skb->ingress_ifindex;
+}
+
+/* Whether the packet is from a router node itself, by either transport. Notes which one. */
+static __always_inline bool is_from_router(struct __sk_buff *skb, struct packet *p)
 {
 	struct topology *here = topology_here();
+	struct peer *node;
 
 	if (!here || here->role != ROLE_GATEWAY)
 		return false;
-	if (here->tunnel && skb->ingress_ifindex != here->tunnel)
+	node = peer_of(&p->client);
+	if (!node || !addr6_equal(&node->node, &p->client))
 		return false;
-	return is_member(&p->client);
+	if (came_through_tunnel(skb, here))
+		return true;
+	if (!came_by_own_link(skb, p))
+		return false;
+	node->link = skb->ingress_ifindex;
+	node->second = now_seconds();
+	return true;
+}
+
+/* Where the answer to a probe goes: the way of all replies. A router node that uses the tunnel
+ * takes answers from there only, so it gets them there from a gateway node that doesn't. */
+static __always_inline enum tc_action send_answer(struct __sk_buff *skb,
+						  const struct config *config)
+{
+	struct topology *here = topology_here();
+
+	if (here && here->direct && came_through_tunnel(skb, here))
+		return bpf_redirect(here->tunnel, 0);
+	return to_kernel(skb, config);
 }
 
 /* Turn a probe into its answer. Returns 0 if the packet is no probe of a router node. */

@@ -32,6 +32,24 @@ static __always_inline void note_where_from(struct __sk_buff *skb, const struct 
 		p->flags |= PACKET_FROM_OUTSIDE;
 }
 
+/* Whether a packet of a router node's pod has come in where it should, if that is the way back to
+ * the pod. While the two nodes have different transports, it is another link. */
+static __always_inline bool is_way_of_peer(struct __sk_buff *skb, const struct packet *p,
+					   const struct bpf_fib_lookup *back)
+{
+	struct topology *here = topology_here();
+	struct peer *owner;
+	union addr6 hop;
+
+	if (!here)
+		return false;
+	if (back->ifindex == skb->ingress_ifindex || back->ifindex == here->tunnel)
+		return true; /* rights_by_peer has checked who may come without the tunnel */
+	__builtin_memcpy(&hop, back->ipv6_dst, sizeof(hop));
+	owner = peer_of(&p->client);
+	return owner && came_through_tunnel(skb, here) && addr6_equal(&owner->node, &hop);
+}
+
 /* Ask the kernel for the route back to the client. A forged source has no route, is one of the
  * node's own addresses, or is behind another link. `listed` is what the config says about the
  * source. */
@@ -66,6 +84,8 @@ check_way_back(struct __sk_buff *skb, const struct config *config, struct packet
 		return GO_ON; /* the kernel doesn't know: IPv6 forwarding is off */
 	}
 	ifindex = route.ifindex;
+	if (listed & SOURCE_OF_PEER)
+		return is_way_of_peer(skb, p, &route) ? GO_ON : STOP_dropped_source_wrong_link;
 	if (bpf_map_lookup_elem(&pod_links, &ifindex))
 		return ifindex == skb->ingress_ifindex ? GO_ON : STOP_dropped_source_wrong_link;
 	if (!(listed & SOURCE_ALLOWED) && (from_outside || is_outside(config, ifindex)))

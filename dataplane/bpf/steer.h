@@ -151,8 +151,10 @@ inline_step enum verdict send_to_gateway(struct __sk_buff *skb, const struct con
 					 const struct topology *here, const struct gateway *gateway,
 					 struct exit *exit)
 {
-	if (!here->tunnel)
+	if (here->direct)
 		return find_on_link(skb, config, here, gateway, exit);
+	if (!here->tunnel)
+		return STOP_dropped_not_configured;
 	exit->ifindex = here->tunnel;
 	return enter_tunnel(skb, here, &gateway->address);
 }

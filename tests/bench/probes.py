@@ -91,9 +91,9 @@ def measure(count: int = ROUTERS, samples: int = _SAMPLES) -> dict[str, Any]:
 
 
 def _prepare(tested: Machine, routers: tuple[RouterEntry, ...]) -> None:
-    tested.reset(topology={"role": "Gateway", "transport": "Direct"})
+    tested.reset(topology={"role": "Gateway"})
     maps = tested.datapath.topology
-    maps.place_node(Standing(NodeRole.GATEWAY, _GATEWAY))
+    maps.place_node(Standing(NodeRole.GATEWAY, _GATEWAY, tested.pod_link))
     maps.follow_peers({net: r.address for r in routers for net in r.pod_ranges})
     maps.say(ProbeState.SERVING)
 

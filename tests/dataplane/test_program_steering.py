@@ -274,7 +274,7 @@ def test_node_without_a_role_steers_nothing(router: Router) -> None:
 
 
 def test_gateway_that_is_no_neighbour_gets_nothing_directly(router: Router) -> None:
-    router.datapath.topology.place_node(Standing(NodeRole.ROUTER, NODE, 0, 0))
+    router.datapath.topology.place_node(Standing(NodeRole.ROUTER, NODE, direct=True))
     assert router.steered(syn()).counted["steered"] == 1
     far = {0: Gateway(IPv6Address("fd64:2::a"), HEALTHY)}
     router.datapath.topology.steer(far, [0] * STEERING_PLACES)
@@ -422,17 +422,53 @@ def test_directly_the_link_brings_sources_of_router_nodes_and_no_others(machines
     try:
         as_gateway(machines, policy={"podRanges": ["fd64:1::/64"]})
         machines.datapath.follow_pod_links(frozenset())
-        machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], 0, 0))
+        machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], direct=True))
         for source in (NODE, IPv6Address("fd64:2::10")):
             assert ask(machines, syn(source)).translated
         stranger = ask(machines, syn(IPv6Address("fd64:9::77")))
         assert stranger.dropped == "source_behind_uplink"
         # the policy's list stays the last word
         as_gateway(machines, policy={"allowedSources": ["fd64:1::/64"]})
-        machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], 0, 0))
+        machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], direct=True))
         assert ask(machines, syn(NODE)).dropped == "source_denied"
     finally:
         machines.outside = ()
+
+
+def test_router_nodes_that_use_no_tunnel_yet_or_any_more_are_believed_by_their_probes(
+    machines: Router,
+) -> None:
+    """A gateway node with the transport Tunnel, while it changes on one side."""
+    machines.outside = (machines.far_link,)
+    try:
+        as_gateway(machines)
+        machines.datapath.follow_pod_links(frozenset({machines.pod_link}))
+        tunnel = machines.uplink
+        machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], tunnel, 7))
+        pod = syn(IPv6Address("fd64:2::10"))
+        by_pod = {"ingress_ifindex": machines.pod_link}
+        assert ask(machines, pod).dropped == "source_behind_uplink"
+        assert "probes_answered" not in ask(machines, probe(), **by_pod).counted
+        assert ask(machines, pod, **by_pod).dropped == "source_behind_uplink"
+        assert answer(ask(machines, probe(number=5))) is ProbeState.SERVING
+        assert ask(machines, pod).translated
+        pod = syn(IPv6Address("fd64:2::11"))
+        assert ask(machines, pod, **by_pod).dropped == "source_behind_uplink"
+        machines.datapath.travel(SERVING_SECONDS + 60)
+        assert ask(machines, pod).dropped == "source_behind_uplink"
+    finally:
+        machines.outside = ()
+
+
+def test_without_the_tunnel_sources_are_believed_by_the_link_to_their_node_only(
+    machines: Router,
+) -> None:
+    as_gateway(machines)
+    machines.datapath.follow_pod_links(frozenset())
+    machines.datapath.topology.place_node(Standing(NodeRole.GATEWAY, ADDRESSES[0], direct=True))
+    pod = syn(IPv6Address("fd64:2::10"))
+    assert ask(machines, pod, ingress_ifindex=machines.pod_link).dropped == "source_wrong_link"
+    assert ask(machines, pod).translated
 
 
 # The tunnel's own programs

@@ -123,6 +123,39 @@ def test_a_draining_gateway_keeps_its_clients_and_gets_no_new_ones(one: Site) ->
     end_whole(flows)
 
 
+def test_a_change_of_the_transport_breaks_no_flow(one: Site) -> None:
+    """There, and back. For a while one side is ahead of the other: routers, and then gateways."""
+    [router] = one.routers
+    was = router.agent.json("topology")["transport"]
+    flows = [flow(router, client) for client in router.clients[:3]]
+    other = {"Tunnel": "Direct", "Direct": "Tunnel"}[was]
+    for transport, half in (
+        (other, one.routers),
+        (other, one.gateways),
+        (was, one.gateways),
+        (was, one.routers),
+    ):
+        for member in half:
+            change(member, transport)
+        one.wait_healthy()
+        for client in router.clients[-3:]:
+            assert one.seen_as(router, client)
+        for each in flows:
+            each.moves()
+    end_whole(flows)
+
+
+def change(member: Member, transport: str) -> None:
+    """Have a running agent use the transport."""
+    role = member.agent.json("topology")["role"]
+    member.agent.configure(topology={"role": role, "transport": transport})
+    wait_for(
+        f"{transport} on {member.name}",
+        lambda: member.agent.json("topology")["transport"] == transport,
+    )
+    member.agent.wait_ready()
+
+
 @pytest.mark.parametrize("kind", KILLS)
 def test_a_gateway_that_dies_and_comes_back_breaks_no_flow_of_the_others(
     one: Site, kind: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 
-from nat64_dataplane.config import Config, Role
+from nat64_dataplane.config import Config, Role, Transport
 from nat64_dataplane.topology import tunnel_vni
 from nat64_dataplane.translator.datapath.abi_topology import (
     NO_GATEWAY,
@@ -35,11 +35,17 @@ class PeerMaps:
         self._maps = maps
 
     def follow_membership(
-        self, config: Config, membership: Membership, address: IPv6Address | None, tunnel: int
+        self,
+        config: Config,
+        membership: Membership,
+        address: IPv6Address | None,
+        tunnel: int,
+        *,
+        ready: bool = True,
     ) -> None:
         """Say what this node is, at which address and tunnel's link, and who the others are.
 
-        Raises BpfError.
+        Until it is `ready` for the tunnel, which carries less, it goes on without. Raises BpfError.
         """
         role = _ROLES[config.topology.role if config.topology else None]
         vni = tunnel_vni(config.name) if tunnel else 0
@@ -51,7 +57,11 @@ class PeerMaps:
                 self._maps.follow_peers({})
             return
         self._maps.follow_peers(membership.peers(config))
-        self._maps.place_node(Standing(role, address or NO_NODE, tunnel, vni))
+        before = self._maps.standing()
+        direct = config.topology is not None and config.topology.transport is Transport.DIRECT
+        if not ready and before.direct and before.role is role:
+            direct = True
+        self._maps.place_node(Standing(role, address or NO_NODE, tunnel, vni, direct))
 
     def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
         """Have probes answered accordingly, where this is a gateway node. Raises BpfError."""

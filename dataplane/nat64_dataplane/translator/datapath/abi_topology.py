@@ -13,7 +13,7 @@ STEERING_PLACES = 4096
 STEERING_SLOTS = 2
 NO_GATEWAY = 0xFF
 SERVING_SECONDS = 300
-"""How long what an agent has said about its node is believed."""
+"""How long an agent is believed, and a router node that has sent without the tunnel."""
 
 
 class NodeRole(enum.IntEnum):
@@ -43,9 +43,9 @@ class ProbeState(enum.IntEnum):
     NOT_SERVING = 3
 
 
-TOPOLOGY = struct.Struct("=16s4I")
+TOPOLOGY = struct.Struct("=16s5I4x")
 PEER_KEY = struct.Struct("=I16s")
-PEER = struct.Struct("=16s")
+PEER = struct.Struct("=16sII")
 GATEWAY = struct.Struct("=16sII")
 STEERING = struct.Struct(f"={GATEWAY.size * MAX_GATEWAYS}s{STEERING_PLACES}s")
 AFFINITY = struct.Struct("=IIB3x")

@@ -28,8 +28,10 @@ class Standing(NamedTuple):
     address: IPv6Address = NO_NODE
     """The node's own, by which the others know it: the outer source in the tunnel."""
     tunnel: int = 0
-    """Index of the VXLAN device; 0: the transport is Direct."""
+    """Index of the VXLAN device; 0 where there is none."""
     vni: int = 0
+    direct: bool = False
+    """Whether what the node sends goes without the tunnel: transport Direct."""
 
 
 class Gateway(NamedTuple):
@@ -83,16 +85,16 @@ class TopologyMaps:
     def place_node(self, standing: Standing) -> None:
         """Say what this node is. Raises BpfError."""
         active = self._active()
-        role, address, tunnel, vni = standing
-        value = layout.TOPOLOGY.pack(address.packed, role, tunnel, vni, active)
+        role, address, tunnel, vni, direct = standing
+        value = layout.TOPOLOGY.pack(address.packed, role, tunnel, vni, active, direct)
         if value != self._maps["topology"].get(_ZERO):
             self._maps["topology"].set(_ZERO, value)
             self._changed()
 
     def standing(self) -> Standing:
         """What the programs take this node for."""
-        address, role, tunnel, vni, _ = self._topology()
-        return Standing(NodeRole(role), IPv6Address(address), tunnel, vni)
+        address, role, tunnel, vni, _, direct = self._topology()
+        return Standing(NodeRole(role), IPv6Address(address), tunnel, vni, bool(direct))
 
     def follow_peers(self, owners: Mapping[IPv6Network, IPv6Address]) -> None:
         """Have the programs know the nodes of the other role, and what is behind each.
@@ -109,7 +111,7 @@ class TopologyMaps:
             wanted[layout.PEER_KEY.pack(128, address.packed)] = address.packed
         table = self._maps["peers"]
         if self._peers is None:
-            self._peers = {key: table.get(key) or b"" for key in table.keys()}  # noqa: SIM118
+            self._peers = {key: _node_of(table.get(key)) for key in table.keys()}  # noqa: SIM118
         if wanted == self._peers:
             return
         for key in self._peers.keys() - wanted.keys():
@@ -117,7 +119,7 @@ class TopologyMaps:
             del self._peers[key]
         for key, node in wanted.items():
             if self._peers.get(key) != node:
-                table.set(key, node)
+                table.set(key, layout.PEER.pack(node, 0, 0))
                 self._peers[key] = node
         self._changed()  # whose source was believed is noted for a second
 
@@ -125,7 +127,7 @@ class TopologyMaps:
         """Which node each range is behind."""
         found = {}
         for key in self._maps["peers"].keys():  # noqa: SIM118  a Map isn't a dict
-            if node := self._maps["peers"].get(key):
+            if node := _node_of(self._maps["peers"].get(key)):
                 length, network = layout.PEER_KEY.unpack(key)
                 found[IPv6Network((network, length))] = IPv6Address(node)
         return found
@@ -147,8 +149,9 @@ class TopologyMaps:
             return
         active = (active + 1) % layout.STEERING_SLOTS
         self._maps["steering"].set(abi.U32.pack(active), value)
-        address, role, tunnel, vni, _ = self._topology()
-        self._maps["topology"].set(_ZERO, layout.TOPOLOGY.pack(address, role, tunnel, vni, active))
+        address, role, tunnel, vni, _, direct = self._topology()
+        value = layout.TOPOLOGY.pack(address, role, tunnel, vni, active, direct)
+        self._maps["topology"].set(_ZERO, value)
 
     def steering(self) -> Steering:
         """What packets follow now."""
@@ -198,14 +201,20 @@ class TopologyMaps:
             return ProbeState(state)
         return ProbeState.NOT_SERVING
 
-    def _topology(self) -> tuple[bytes, int, int, int, int]:
+    def _topology(self) -> tuple[bytes, int, int, int, int, int]:
         value = self._maps["topology"].get(_ZERO)
         assert value is not None, "an array has every entry"
-        address, role, tunnel, vni, active = layout.TOPOLOGY.unpack(value)
-        return address, role, tunnel, vni, active
+        address, role, tunnel, vni, active, direct = layout.TOPOLOGY.unpack(value)
+        return address, role, tunnel, vni, active, direct
 
     def _active(self) -> int:
-        return self._topology()[-1] % layout.STEERING_SLOTS
+        return self._topology()[4] % layout.STEERING_SLOTS
+
+
+def _node_of(value: bytes | None) -> bytes:
+    """The node's address in a value of `peers`; the programs note the rest."""
+    node: bytes = layout.PEER.unpack(value)[0] if value else b""
+    return node
 
 
 def _identity(address: IPv6Address) -> int:

@@ -5,7 +5,7 @@ router nodes. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 
 from nat64_dataplane.config import Config, Role, Transport
@@ -52,9 +52,15 @@ class PeerWays:
     ranges: tuple[tuple[IPv6Network, IPv6Address], ...] = ()
     """What is behind which router node, on a gateway node."""
     mtu: int = 0
-    """Of a packet in the tunnel; 0 without one."""
-    direct_mtu: int = 0
-    """Of a packet to a neighbour."""
+    """Of a packet to a node of the other role."""
+    direct: bool = False
+    """Whether this node sends without the tunnel. It has the tunnel all the same, as the other end
+    may still use it, or use it already.
+    """
+
+    def without_tunnel(self) -> PeerWays:
+        """The same where the tunnel can't be."""
+        return replace(self, tunnel="", port=0)
 
 
 NO_PEERS = PeerWays(0)
@@ -73,24 +79,29 @@ def wanted(config: Config, membership: Membership, underlay_mtu: int) -> PeerWay
     table, alias = peer_table.table_of(config.name), tunnel_alias(config.name)
     if config.topology is None:
         return PeerWays(table, alias=alias)
-    tunnelled = config.topology.transport is Transport.TUNNEL
+    direct = config.topology.transport is Transport.DIRECT
     gateway = config.topology.role is Role.GATEWAY
     rule = PeerRule(config.interface, table, peer_table.RULE_PRIORITY)
     return PeerWays(
         table,
-        tunnel=tunnel_interface(config.name) if tunnelled else "",
-        port=config.topology.tunnel_port if tunnelled else 0,
+        tunnel=tunnel_interface(config.name),
+        port=config.topology.tunnel_port,
         alias=alias,
         rule=rule if gateway else None,
         ranges=tuple(membership.peers(config).items()) if gateway else (),
-        mtu=tunnel_mtu(underlay_mtu) if tunnelled else 0,
-        direct_mtu=max(SMALLEST_MTU, min(underlay_mtu, LINK_MTU)),
+        mtu=direct_mtu(underlay_mtu) if direct else tunnel_mtu(underlay_mtu),
+        direct=direct,
     )
 
 
 def tunnel_mtu(underlay_mtu: int) -> int:
     """The largest packet that fits the tunnel; 1280 at least, as IPv6 asks of every link."""
     return max(SMALLEST_MTU, min(underlay_mtu, LINK_MTU) - TUNNEL_OVERHEAD)
+
+
+def direct_mtu(underlay_mtu: int) -> int:
+    """The largest packet to a neighbour."""
+    return max(SMALLEST_MTU, min(underlay_mtu, LINK_MTU))
 
 
 def own_tunnel(facts: Facts, ways: PeerWays) -> Link | None:
@@ -151,7 +162,7 @@ def route_actions(
 
 def peer_routes(facts: Facts, ways: PeerWays) -> frozenset[PeerRoute]:
     """The routes to router nodes, as they should be."""
-    if not ways.tunnel:
+    if ways.direct:
         return frozenset(
             # A node is a neighbour on its link: no gateway, or the kernel would want one to it.
             PeerRoute(network, router, 0)
@@ -166,7 +177,7 @@ def peer_routes(facts: Facts, ways: PeerWays) -> frozenset[PeerRoute]:
 
 
 def _comparable(route: PeerRoute, ways: PeerWays) -> PeerRoute:
-    return route if ways.tunnel else route._replace(ifindex=0)
+    return route._replace(ifindex=0) if ways.direct else route
 
 
 def _configured(link: Link, ways: PeerWays) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol, get_args
 
@@ -25,7 +26,13 @@ from nat64_dataplane.translator.node import (
     uplinks_and_pools,
 )
 from nat64_dataplane.translator.node import plan as planning
-from nat64_dataplane.translator.node.actions import Action, Apply, Attach
+from nat64_dataplane.translator.node.actions import (
+    Action,
+    Apply,
+    Attach,
+    ConfigureTunnel,
+    CreateTunnel,
+)
 from nat64_dataplane.translator.node.facts import Facts, Link
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.peer_plan import PeerWays
@@ -37,6 +44,8 @@ from nat64_dataplane.translator.node_warning import NodeWarning, warn
 _ROUNDS = 8
 _ANNOUNCEMENTS = 2
 _MOST_ANNOUNCED = 256  # in one pass
+
+log = logging.getLogger(__name__)
 
 
 class Maps(Protocol):
@@ -59,9 +68,18 @@ class Peers(Protocol):
     """What a pass tells the programs about topology Gateway."""
 
     def follow_membership(
-        self, config: Config, membership: Membership, address: IPv6Address | None, tunnel: int
+        self,
+        config: Config,
+        membership: Membership,
+        address: IPv6Address | None,
+        tunnel: int,
+        *,
+        ready: bool,
     ) -> None:
-        """Say what this node is, at which address and tunnel's link, and who the others are."""
+        """Say what this node is, at which address and tunnel's link, and who the others are.
+
+        It is `ready` once the routes are as they should be.
+        """
 
     def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
         """Have probes answered accordingly, where this is a gateway node."""
@@ -104,6 +122,8 @@ class Reconciler:
         self._pod_links: frozenset[int] | None = None
         self._viewed: tuple[Facts, Config, HostView] | None = None
         self._looked: Facts | None = None
+        self._no_tunnel = 0
+        """The port that the tunnel can't have."""
 
     def reconcile(self, config: Config, membership: Membership | None = None) -> Settled:
         """Bring the node to `config`. Raises HostError, or DatapathError from `apply`.
@@ -112,7 +132,7 @@ class Reconciler:
         topology Gateway.
         """
         known = membership or Membership()
-        peers = PeerView.of(config, known, self.host)
+        peers = self._possible(PeerView.of(config, known, self.host))
         done: list[Action] = []
         for _ in range(_ROUNDS):
             tunnel = peers.ways.tunnel
@@ -129,7 +149,9 @@ class Reconciler:
             actions = planning.plan(desired, observed, view)
             self._follow_pod_links(config, observed.facts)
             link = observed.facts.link(tunnel) if tunnel else None
-            self.peers.follow_membership(config, known, peers.address, link.index if link else 0)
+            self.peers.follow_membership(
+                config, known, peers.address, link.index if link else 0, ready=not actions
+            )
             if not actions and view:
                 self._announce(view)
                 if not config.is_router:
@@ -143,14 +165,33 @@ class Reconciler:
                 if isinstance(action, Apply):
                     self.maps.apply(config, action.view)
                     self._applied = (config, action.view)
-                else:
-                    self.host.execute(action, self.fds)
+                elif not self._execute(action, peers.ways):
+                    peers = self._possible(peers)
+                    break
                 done.append(action)
         raise HostError(
             "Unsettled",
             "the node does not stay as set up; someone undoes this: "
             + ", ".join(map(str, done[-3:])),
         )
+
+    def _execute(self, action: Action, ways: PeerWays) -> bool:
+        """Returns False where there is no tunnel, and the node does without. Raises HostError."""
+        try:
+            self.host.execute(action, self.fds)
+        except HostError as error:
+            if not (ways.direct and isinstance(action, CreateTunnel | ConfigureTunnel)):
+                raise
+            log.warning("a change of the transport will interrupt clients, no tunnel: %s", error)
+            self._no_tunnel = ways.port
+            return False
+        return True
+
+    def _possible(self, peers: PeerView) -> PeerView:
+        """Without the tunnel where Direct is asked for and the tunnel can't be."""
+        if peers.ways.direct and peers.ways.port == self._no_tunnel:
+            return replace(peers, ways=peers.ways.without_tunnel())
+        return peers
 
     def _retry_refused(self, facts: Facts) -> None:
         """What the kernel wouldn't take is tried again once the node has changed."""
@@ -211,10 +252,10 @@ class Reconciler:
             () if config.is_router else pools.pool_networks(config, facts),
             ways.port,
             tracking=observed.tracking,
-            by_uplink=config.is_router and not ways.tunnel,
+            by_uplink=config.is_router,
         )
         if config.is_router:
-            mtu = ways.mtu or ways.direct_mtu
+            mtu = ways.mtu
         else:
             mtu = uplinks_and_pools.route_mtu(uplinks_and_pools.uplinks(config, facts))
         desired = Desired(

@@ -40,7 +40,7 @@ def _view(datapath: Datapath, status: Status | None) -> dict[str, Any]:
     view: dict[str, Any] = {"role": _ROLES[standing.role]}
     if standing.role is NodeRole.NODE:
         return view
-    view["transport"] = "Tunnel" if standing.tunnel else "Direct"
+    view["transport"] = "Direct" if standing.direct else "Tunnel"
     view["address"] = str(standing.address)
     if standing.role is NodeRole.GATEWAY:
         said = datapath.topology.said()

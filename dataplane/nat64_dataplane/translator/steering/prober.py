@@ -8,6 +8,7 @@ answers. Everything is on the event loop; none of it waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -83,28 +84,39 @@ class Prober:
             if one is None:
                 state = (known or {}).get(address, State.NEW)
                 one = self._asked[address] = _Asked(Health(now.thresholds, state), self._changed)
-            one.follow(index, now)
-        self._wake.set()
+            if one.follow(index, now):
+                self._wake.set()
 
     async def run(self) -> None:
         """Ask, until cancelled."""
-        loop = asyncio.get_running_loop()
         await asyncio.sleep(random.random() * _JITTER)
         try:
             while True:
+                self._wake.clear()
                 if self._round is None or not self._asked:
-                    self._wake.clear()
                     await self._wake.wait()
                     continue
-                began = loop.time()
                 for one in list(self._asked.values()):
                     one.ask()
-                interval = self._round.thresholds.interval
-                pause = interval * random.uniform(1 - _JITTER, 1)
-                await asyncio.sleep(max(0, began + pause - loop.time()))
+                await self._pause(self._round.thresholds.interval)
         finally:
             for one in self._asked.values():
                 one.close()
+
+    async def _pause(self, interval: float) -> None:
+        """Wait for the next round. Who is to be asked another way is asked at once: by that,
+        gateway nodes hear of it. The round then begins later, so that there is time for an answer.
+        """
+        clock = asyncio.get_running_loop().time
+        pause = interval * random.uniform(1 - _JITTER, 1)
+        end = clock() + pause
+        while (left := end - clock()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left)
+                self._wake.clear()
+                for one in [one for one in self._asked.values() if one.is_new_way]:
+                    one.ask()
+                end = clock() + pause
 
 
 class _Asked:
@@ -122,13 +134,20 @@ class _Asked:
         self._waiting = False
         """Whether the last probe has no answer yet."""
         self._trouble = ""
+        self.is_new_way = True
+        """Whether no probe has gone by this way yet."""
 
-    def follow(self, index: int, now: Round) -> None:
+    def follow(self, index: int, now: Round) -> bool:
+        """Returns whether the gateway is to be asked another way than before."""
         self.health.thresholds = now.thresholds
         self._index = index
-        if self._ends != (now.source, now.target, now.interface):
-            self.close()
-            self._ends = (now.source, now.target, now.interface)
+        if self._ends == (now.source, now.target, now.interface):
+            return False
+        self.close()
+        self._waiting = False  # for what was asked by the old way
+        self.is_new_way = True
+        self._ends = (now.source, now.target, now.interface)
+        return True
 
     def close(self) -> None:
         if self._socket:
@@ -150,7 +169,7 @@ class _Asked:
         # An answer that is later than it takes to be dead tells nothing about now.
         while len(self._sent) > self.health.thresholds.failure:
             del self._sent[next(iter(self._sent))]
-        self._waiting = True
+        self._waiting, self.is_new_way = True, False
         self.statistics.sent += 1
         try:
             self._open().send(probe.request(self._index, nonce))
