@@ -101,6 +101,12 @@ REASONS: dict[str, Reason] = {
         "fragments, or are lost",
         "raise the MTU of the network between the nodes to 1350 at least",
     ),
+    "NoReversePathRule": Reason(
+        "the kernel can't look up routes in nftables rules: a pod that sends to the tunnel's port "
+        "of its own node, with another node's address as the source, is not stopped",
+        "load the module nft_fib_inet (CONFIG_NFT_FIB_INET) and restart the agent, or have the CNI "
+        "drop forged sources",
+    ),
     "NoNftables": Reason(
         "the kernel has no nf_tables: conntrack sees one direction of translated flows only",
         "load the module nf_tables, or keep conntrack and masquerade rules off this node",

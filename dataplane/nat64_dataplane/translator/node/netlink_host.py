@@ -54,6 +54,8 @@ class Host:
         self.attach_by: AttachBy = attach_by
         self.notrack_error: str | None = None
         """Why there are no notrack rules, if the kernel has no nf_tables."""
+        self.fib_error = ""
+        """Why rules that look up routes are missing, once the kernel has refused them."""
         self.ahead: Mapping[tc_hooks.Hook, tuple[int, ...]] = {}
         """Programs of others that run before ours, as of the last `observe`."""
         self.refused: dict[facts.PeerRoute, int] = {}
@@ -230,7 +232,7 @@ class Host:
                 assert self._attacher
                 self._attacher.detach(hook)
             case actions.WriteRules(rules):
-                nftables_notrack.write(self.instance, rules)
+                self.fib_error = nftables_notrack.write(self.instance, rules) or self.fib_error
             case actions.ClaimRange(route):
                 ipr.route("replace", **_range_route(route))
             case actions.ReleaseRange(route):

@@ -28,6 +28,7 @@ Written by netlink; `nft list ruleset` shows each rule's text as its comment.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
@@ -111,10 +112,8 @@ def rules(
         ),
         *(Rule("prerouting", f"ip6 saddr {each} notrack accept") for each in prefixes if by_uplink),
     }
-    forged = set()
-    if tunnel_port:
-        reverse = f"ip6 udp dport {tunnel_port} fib saddr . iif oif missing drop"
-        forged = {_no_forgery(tunnel_port, interface), Rule("input", reverse)}
+    reverse = f"ip6 udp dport {tunnel_port} fib saddr . iif oif missing drop"
+    forged = {_no_forgery(tunnel_port, interface), Rule("input", reverse)} if tunnel_port else set()
     return frozenset(resets | forged | (untracked if tracking else set()))
 
 
@@ -145,8 +144,26 @@ def read(instance: str) -> frozenset[Rule] | None:
     return asyncio.run(_read(table_name(instance)))
 
 
-def write(instance: str, wanted: Collection[Rule]) -> None:
-    """Make the table hold exactly `wanted`, in one transaction. Raises OSError."""
+def without_lookups(all_rules: Iterable[Rule]) -> frozenset[Rule]:
+    """The rules that a kernel built without `fib` expressions can have."""
+    return frozenset(rule for rule in all_rules if " fib " not in rule.text)
+
+
+def write(instance: str, wanted: Collection[Rule]) -> str:
+    """Make the table hold exactly `wanted`, in one transaction. Raises OSError. Returns what a
+    kernel without `fib` expressions has said, which has the other rules then.
+    """
+    try:
+        _write(instance, wanted)
+    except OSError as error:
+        if error.errno != errno.ENOENT or (rest := without_lookups(wanted)) == wanted:
+            raise
+        _write(instance, rest)
+        return str(error)
+    return ""
+
+
+def _write(instance: str, wanted: Collection[Rule]) -> None:
     name = table_name(instance)
     requests = [
         # Creating before deleting makes the deletion succeed where there was no table.

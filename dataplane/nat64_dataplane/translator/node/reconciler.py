@@ -76,10 +76,7 @@ class Peers(Protocol):
         *,
         ready: bool,
     ) -> None:
-        """Say what this node is, at which address and tunnel's link, and who the others are.
-
-        It is `ready` once the routes are as they should be.
-        """
+        """Say what this node is, and who the others are; `ready` once its routes are right."""
 
     def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
         """Have probes answered accordingly, where this is a gateway node."""
@@ -233,6 +230,8 @@ class Reconciler:
             yield warn("HookNotFirst", *found)
         if self.host.notrack_error:
             yield warn("NoNftables", self.host.notrack_error)
+        if self.host.fib_error:
+            yield warn("NoReversePathRule", self.host.fib_error)
         if dropping := nftables_forward.dropping(config.interface):
             yield warn("ForwardingDropped", *dropping)
         if away := self.host.led_away(config.prefixes, observed.facts, config.interface):
@@ -254,6 +253,8 @@ class Reconciler:
             tracking=observed.tracking,
             by_uplink=config.is_router,
         )
+        if self.host.fib_error:
+            wanted_rules = nftables_notrack.without_lookups(wanted_rules)
         if config.is_router:
             mtu = ways.mtu
         else:
