@@ -113,6 +113,27 @@ def test_routes_to_router_nodes_are_seen_by_replies_only(tunnel: Site) -> None:
     assert router.node.run("ip", "-6", "rule").count("\n") == 2
 
 
+def test_each_route_carries_what_the_way_to_its_router_node_does(tunnel: Site) -> None:
+    gateway, other = tunnel.gateways
+    [router] = tunnel.routers
+    narrow = f"{other.address} dev eth0 mtu 1400"
+    other.pods = IPv6Network("fd64:90::/64")
+    gateway.node.ip(f"route add {narrow}")
+    tunnel.tell(routers=[router, other])
+    assert router.pods
+
+    def mtu(to: IPv6Network) -> str:
+        shown = gateway.node.run("ip", "-6", "route", "show", str(to), "table", str(TABLE))
+        return shown.partition("mtu lock ")[2].split(" ")[0]
+
+    ranges = router.pods, other.pods
+    wait_for("the routes", lambda: [mtu(each) for each in ranges] == ["1430", "1330"])
+    gateway.node.ip(f"route del {narrow}")
+    other.pods = None
+    tunnel.tell()
+    wait_for("the route to be gone", lambda: not mtu(IPv6Network("fd64:90::/64")))
+
+
 def test_an_uplink_without_a_way_out_moves_clients_before_any_probe_is_missed(tunnel: Site) -> None:
     gateway, [router] = tunnel.gateways[0], tunnel.routers
     route = gateway.node.run("ip", "route", "show", "default").strip()

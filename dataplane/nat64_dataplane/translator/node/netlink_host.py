@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,6 @@ AttachBy = Literal["auto", "tcx", "clsact"]
 
 _RTNH_F_ONLINK = 4
 _RTAX_MTU_LOCK = 1 << 2
-_NUD_PERMANENT = 0x80
 _MOST_MOVES, _MOVES_SECONDS = 2, 3600
 _CNI_SECONDS = 30.0
 
@@ -161,6 +160,11 @@ class Host:
         with _as_host_error(f"look up the way to {address}"):
             return peer_facts.way(self.ipr, address)
 
+    def mtus_to(self, addresses: Sequence[IPv6Address]) -> Mapping[IPv6Address, int]:
+        """What the ways to these carry, for those that have one. Raises HostError."""
+        with _as_host_error("look up the ways to router nodes"):
+            return peer_facts.mtus(self.ipr, addresses)
+
     def led_away(self, prefixes: Iterable[IPv6Network], found: Facts, interface: str) -> list[str]:
         """The prefixes that another route than ours leads elsewhere, and where to. Raises
         HostError.
@@ -212,15 +216,6 @@ class Host:
                 self._configure(action)
             case actions.AddAddress(index, address):
                 ipr.addr("replace", index=index, address=str(address), prefixlen=32, scope=253)
-            case actions.SetNeighbour(index, mac, address):
-                ipr.neigh(
-                    "replace",
-                    ifindex=index,
-                    family=socket.AF_INET6,
-                    dst=str(address),
-                    lladdr=mac.hex(":"),
-                    state=_NUD_PERMANENT,
-                )
             case actions.Attach(hook, _, program):
                 assert self._attacher
                 self._attacher.attach(hook, program_fds[program])

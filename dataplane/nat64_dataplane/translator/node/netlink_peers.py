@@ -1,4 +1,4 @@
-"""Carries out the actions that topology Gateway adds: tunnel, rule, routes to router nodes."""
+"""Carries out the actions that topology Gateway needs: tunnel, rule, routes to router nodes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ NO_LINK_LOCAL = {
     "attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", 1]]}]]  # ..._MODE_NONE
 }
 
+_NUD_PERMANENT = 0x80
+
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,15 @@ def execute(ipr: IPRoute, action: actions.Action) -> dict[PeerRoute, int]:
     match action:
         case actions.DelAddress(index, address):
             ipr.addr("del", index=index, address=str(address), prefixlen=32)
+        case actions.SetNeighbour(index, mac, address):
+            ipr.neigh(
+                "replace",
+                ifindex=index,
+                family=socket.AF_INET6,
+                dst=str(address),
+                lladdr=mac.hex(":"),
+                state=_NUD_PERMANENT,
+            )
         case actions.CreateTunnel(name, port):
             with _port_taken(port):
                 ipr.link(

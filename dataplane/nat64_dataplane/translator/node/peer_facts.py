@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from nat64_dataplane.translator.node import route_dump
+from nat64_dataplane.translator.node import path_mtus, route_dump
 from nat64_dataplane.translator.node.facts import ROUTE_PROTOCOL, PeerRoute, PeerRule
 
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
@@ -72,6 +73,17 @@ def way(ipr: IPRoute, address: IPv6Address) -> Way | None:
                 answer.get_nested("RTA_METRICS", "RTAX_MTU") or _mtu_of_link(ipr, link),
             )
     return None
+
+
+def mtus(ipr: IPRoute, addresses: Sequence[IPv6Address]) -> dict[IPv6Address, int]:
+    """What the ways to these carry, in bytes; nothing for those without a route. Raises OSError."""
+    links: dict[int, int] = {}
+    found = {}
+    for address, link, mtu in path_mtus.find(addresses):
+        if not mtu and link not in links:
+            links[link] = _mtu_of_link(ipr, link)
+        found[address] = mtu or links[link]
+    return found
 
 
 def _mtu_of_link(ipr: IPRoute, index: int) -> int:

@@ -4,9 +4,10 @@ router nodes. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
+from types import MappingProxyType
 
 from nat64_dataplane.config import Config, Role, Transport
 from nat64_dataplane.errors import HostError
@@ -52,7 +53,9 @@ class PeerWays:
     ranges: tuple[tuple[IPv6Network, IPv6Address], ...] = ()
     """What is behind which router node, on a gateway node."""
     mtu: int = 0
-    """Of a packet to a node of the other role."""
+    """Of a packet to any node of the other role."""
+    mtus: Mapping[IPv6Address, int] = field(default_factory=dict)
+    """Of a packet in the tunnel to each router node, where it is known."""
     direct: bool = False
     """Whether this node sends without the tunnel. It has the tunnel all the same, as the other end
     may still use it, or use it already.
@@ -71,10 +74,15 @@ def tunnel_alias(instance: str) -> str:
     return f"nat64-operator tunnel {instance}"
 
 
-def wanted(config: Config, membership: Membership, underlay_mtu: int) -> PeerWays:
+def wanted(
+    config: Config,
+    membership: Membership,
+    underlay_mtu: int,
+    underlay_mtus: Mapping[IPv6Address, int] = MappingProxyType({}),
+) -> PeerWays:
     """What the config asks for on this node; nothing for topology Node.
 
-    `underlay_mtu`: of the way to the other nodes, in bytes.
+    `underlay_mtu`: of the narrowest way to another node, in bytes; `underlay_mtus`: of each way.
     """
     table, alias = peer_table.table_of(config.name), tunnel_alias(config.name)
     if config.topology is None:
@@ -89,6 +97,7 @@ def wanted(config: Config, membership: Membership, underlay_mtu: int) -> PeerWay
         alias=alias,
         rule=rule if gateway else None,
         ranges=tuple(membership.peers(config).items()) if gateway else (),
+        mtus={address: tunnel_mtu(mtu) for address, mtu in underlay_mtus.items()},
         mtu=direct_mtu(underlay_mtu) if direct else tunnel_mtu(underlay_mtu),
         direct=direct,
     )
@@ -172,7 +181,8 @@ def peer_routes(facts: Facts, ways: PeerWays) -> frozenset[PeerRoute]:
     if link is None:
         return frozenset()
     return frozenset(
-        PeerRoute(network, NEXT_HOP, link.index, ways.mtu) for network, _ in ways.ranges
+        PeerRoute(network, NEXT_HOP, link.index, ways.mtus.get(router, ways.mtu))
+        for network, router in ways.ranges
     )
 
 

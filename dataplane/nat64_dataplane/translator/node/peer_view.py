@@ -29,7 +29,7 @@ class PeerView:
     """This node's own, as the others know it."""
     membership: Membership
     underlay_mtu: int
-    """Of the narrowest way to those nodes of the other role that were asked about."""
+    """Of the narrowest way to a node of the other role."""
     distant: tuple[str, ...] = ()
     """Gateway nodes that aren't neighbours on a link of this node."""
 
@@ -38,13 +38,9 @@ class PeerView:
         """Ask the kernel for the ways. Raises HostError."""
         if config.topology is None:
             return cls(peer_plan.wanted(config, membership, 0), None, membership, 0)
-        router = config.topology.role is Role.ROUTER
-        # One router node stands for all: there may be thousands, on the same network.
-        others: dict[str, IPv6Address] = (
-            {each.node: each.address for each in membership.gateways.gateways}
-            if router
-            else {each.node: each.address for each in membership.routers.routers[:1]}
-        )
+        if config.topology.role is Role.GATEWAY:
+            return cls._of_gateway(config, membership, host)
+        others = {each.node: each.address for each in membership.gateways.gateways}
         ways = {node: way for node, to in others.items() if (way := host.way_to(to))}
         mtu = min((way.mtu for way in ways.values()), default=_USUAL_MTU)
         address = membership.own_address
@@ -52,7 +48,15 @@ class PeerView:
             address = next((way.source for way in ways.values() if way.source), None)
         distant = tuple(node for node in others if node not in ways or _is_distant(ways[node]))
         wanted = peer_plan.wanted(config, membership, mtu)
-        return cls(wanted, address, membership, mtu, distant if router else ())
+        return cls(wanted, address, membership, mtu, distant)
+
+    @classmethod
+    def _of_gateway(cls, config: Config, membership: Membership, host: Host) -> PeerView:
+        routers = [each.address for each in membership.routers.routers]
+        found = host.mtus_to(routers)
+        mtu = min(found.values(), default=_USUAL_MTU)
+        wanted = peer_plan.wanted(config, membership, mtu, found)
+        return cls(wanted, membership.own_address or _source(host, routers), membership, mtu)
 
     def warnings(self, config: Config, refused: Iterable[PeerRoute]) -> Iterator[NodeWarning]:
         """What other nodes will not do for this one."""
@@ -72,6 +76,11 @@ class PeerView:
         }
         if away := (*self.distant, *sorted(names)):
             yield warn("NotOnLink", *away)
+
+
+def _source(host: Host, others: Iterable[IPv6Address]) -> IPv6Address | None:
+    """By which address this node reaches the others, where nobody has told."""
+    return next((way.source for to in others if (way := host.way_to(to)) and way.source), None)
 
 
 def _is_distant(way: Way) -> bool:
