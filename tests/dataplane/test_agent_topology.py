@@ -134,6 +134,28 @@ def test_each_route_carries_what_the_way_to_its_router_node_does(tunnel: Site) -
     wait_for("the route to be gone", lambda: not mtu(IPv6Network("fd64:90::/64")))
 
 
+_FILTER = """
+table inet strict {
+  chain pre {
+    type filter hook prerouting priority -290;
+    meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+  }
+}
+"""
+
+
+def test_a_strict_reverse_path_filter_is_named_where_it_drops_packets(tunnel: Site) -> None:
+    gateway, [router] = tunnel.gateways[0], tunnel.routers
+    for member in (gateway, router):
+        member.node.run("nft", _FILTER)
+    gateway.agent.wait_ready(containing="inet strict pre")
+    tunnel.wait_states(gateway1="dead")
+    for member in (gateway, router):
+        member.node.run("nft", "delete table inet strict")
+    tunnel.wait_healthy()
+    assert "ReversePathFilter" not in router.agent.log()
+
+
 def test_an_uplink_without_a_way_out_moves_clients_before_any_probe_is_missed(tunnel: Site) -> None:
     gateway, [router] = tunnel.gateways[0], tunnel.routers
     route = gateway.node.run("ip", "route", "show", "default").strip()

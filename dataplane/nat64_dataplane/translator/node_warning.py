@@ -101,6 +101,11 @@ REASONS: dict[str, Reason] = {
         "fragments, or are lost",
         "raise the MTU of the network between the nodes to 1350 at least",
     ),
+    "ReversePathFilter": Reason(
+        "a strict reverse-path filter drops what nodes of the other role send: it comes in on "
+        "another link than the one that this node's own routes name",
+        "make the filter loose, in firewalld by `IPv6_rpfilter=loose`, or let it except the link",
+    ),
     "NoReversePathRule": Reason(
         "the kernel can't look up routes in nftables rules: a pod that sends to the tunnel's port "
         "of its own node, with another node's address as the source, is not stopped",

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from nat64_dataplane.config import Config, Role, Transport
 from nat64_dataplane.topology import TUNNEL_OVERHEAD
 from nat64_dataplane.translator.membership import Membership
-from nat64_dataplane.translator.node import peer_plan
+from nat64_dataplane.translator.node import nftables_reverse_path, peer_plan
 from nat64_dataplane.translator.node.facts import PeerRoute
 from nat64_dataplane.translator.node.netlink_host import Host
 from nat64_dataplane.translator.node.peer_facts import Way
@@ -65,6 +65,8 @@ class PeerView:
             return
         if topology.role is Role.GATEWAY and self.membership.own_gateway is None:
             yield warn("NotListed", f"node {self.membership.node or '(NODE_NAME is not set)'}")
+        if filters := nftables_reverse_path.in_the_way(config):
+            yield warn("ReversePathFilter", *filters)
         if topology.transport is Transport.TUNNEL:
             inside = self.underlay_mtu - TUNNEL_OVERHEAD
             if inside < peer_plan.SMALLEST_MTU:
