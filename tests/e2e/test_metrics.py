@@ -88,8 +88,13 @@ def is_of_clat(expression: str) -> bool:
 
 
 def is_of_topology(expression: str) -> bool:
-    """Whether it asks what the operator says of topology Gateway only: see test_topology.py."""
-    return bool(re.search(r"nat64_operator_(router_nodes|gateway_members)", expression))
+    """Whether it asks what is there with topology Gateway only: see test_topology.py."""
+    return bool(
+        re.search(
+            r"nat64_(operator_router_nodes|operator_gateway_members|gateway_node|probe_rtt|failover)",
+            expression,
+        )
+    )
 
 
 @pytest.mark.parametrize(

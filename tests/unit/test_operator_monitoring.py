@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from nat64_dataplane import config
 from nat64_dataplane.clat import metrics as clat_metrics
 from nat64_dataplane.clat.state import State as ClatState
 from nat64_dataplane.dns64.report import dns_metrics as dns64_metrics
+from nat64_dataplane.members import GatewayEntry
+from nat64_dataplane.topology import Role, Topology
 from nat64_dataplane.translator.datapath import counters
 from nat64_dataplane.translator.datapath.port_bitmap import PoolUsage
-from nat64_dataplane.translator.report.agent_state import AgentState
+from nat64_dataplane.translator.report.agent_state import AgentState, GatewayReport
 from nat64_dataplane.translator.report.metrics import Collector
 from nat64_dataplane.translator.run_directory import Status
+from nat64_dataplane.translator.steering.health import State
+from nat64_dataplane.translator.steering.statistics import Statistics
 from nat64_operator.edge import metrics
 from nat64_operator.edge.store import Store
 from nat64_operator.render.names import GATEWAY_LABEL
@@ -54,10 +58,25 @@ class Kernel:
         return 2
 
 
-def translator() -> str:
-    parsed = config.Config(name="default")
+def router() -> str:
+    """What an agent of a router node says beside that."""
+    parsed = config.Config(name="default", topology=Topology(role=Role.ROUTER))
+    state = agent_state(parsed)
+    entry = GatewayEntry(node="g", address=IPv6Address("fd00::1"))
+    state.gateways = (GatewayReport(entry, State.HEALTHY, True, "", Statistics()),)
+    registry = CollectorRegistry()
+    registry.register(Collector(state, Kernel()))
+    exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return exposition.decode()
+
+
+def agent_state(parsed: config.Config) -> AgentState:
     status = Status(prefix="64:ff9b::/96", programmed=True, reason="", config_hash="x", since=0)
-    state = AgentState(parsed, status, repairs={"route": 1})
+    return AgentState(parsed, status, repairs={"route": 1})
+
+
+def translator() -> str:
+    state = agent_state(config.Config(name="default"))
     registry = CollectorRegistry()
     registry.register(Collector(state, Kernel()))
     exposition: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
@@ -103,6 +122,8 @@ def families_of_the_sidecar() -> set[str]:
 EXPORTED: dict[str, set[str]] = {}
 for _name, _labels in series(translator()):
     EXPORTED.setdefault(_name, set()).update(_labels)
+for _name, _labels in series(router()):
+    EXPORTED.setdefault(_name, set()).update(_labels)
 for _name, _labels in series(clat()):
     EXPORTED.setdefault(_name, set()).update(_labels)
 for _name, _labels in series(operator()):
@@ -135,6 +156,12 @@ def test_every_label_of_the_translators_that_is_asked_for_is_there(
         if name in EXPORTED:
             asked = set(re.findall(r"([a-z_]+)\s*=~?\"", matchers))
             assert asked <= EXPORTED[name] | ADDED, what
+
+
+def test_no_series_has_a_label_that_monitoring_adds() -> None:
+    """It would be called `exported_node`, say, and every expression with `node` mean the other."""
+    taken = {name: labels & ADDED for name, labels in EXPORTED.items() if labels & ADDED}
+    assert not taken
 
 
 def test_the_operator_counts_the_nodes_that_should_translate_and_those_that_do() -> None:

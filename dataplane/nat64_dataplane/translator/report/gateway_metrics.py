@@ -16,7 +16,8 @@ from nat64_dataplane.translator.report.agent_state import AgentState
 from nat64_dataplane.translator.steering.health import State
 from nat64_dataplane.translator.steering.statistics import RTT_BUCKETS
 
-_LABELS = ("gateway", "node")
+# Not `node`: monitoring gives that to every series, for the node that the series is from.
+_LABELS = ("gateway", "gateway_node")
 
 
 def families(state: AgentState) -> Iterator[Metric]:
