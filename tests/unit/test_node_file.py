@@ -111,3 +111,24 @@ def test_what_is_bad_changes_nothing_and_hides_nothing_of_the_other_file(tmp_pat
     assert source.changed()
     assert "unknown field `bad`" in source.error
     assert [p.addresses for p in source.current.pools] == ["192.0.2.8/31"]
+
+
+def test_what_a_kubelet_has_updated_is_noticed_without_reading_it(tmp_path: Path) -> None:
+    """It writes a new folder, and has a link lead there."""
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "nodes.json").write_bytes(node_file.render(FILE))
+    data = tmp_path / "..data"
+    data.symlink_to("one")
+    path = tmp_path / "config.yaml"
+    path.write_bytes(config.render(SHARED))
+    source = ConfigSource(path, data / "nodes.json", "one")
+    assert source.touched(), "nothing was known"
+    assert not source.touched()
+    (tmp_path / "new").symlink_to("two")
+    (tmp_path / "new").rename(data)
+    assert source.touched()
+    assert not source.touched()
+    (tmp_path / "two" / "nodes.json").unlink()
+    assert source.touched(), "it is gone"
+    assert not source.touched()

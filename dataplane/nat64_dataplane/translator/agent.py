@@ -44,6 +44,7 @@ _RESYNC_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
 _CONFIG_POLL_SECONDS = 1.0
+_CONFIG_POLLS = 10  # between, it is only looked whether they are other files
 
 _CANNOT_TRANSLATE = (
     "NoAddress",
@@ -81,6 +82,7 @@ class Agent:
         self._advertiser = Advertiser(Record(self.run_dir.path), self.state.advertisements)
         self._publisher = Publisher(self.state, self.run_dir, self._advertiser)
         self._links: dict[str, links.AdvertisingLink] = {}
+        self._draining = False
         self._steerer: Steerer | None = None
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -138,6 +140,7 @@ class Agent:
                 membership = self._source.membership
                 settled = await self._in_kernel(instance.reconcile, config, membership)
                 assert self._steerer
+                self._note_draining(membership.draining and not config.is_router)
                 await self._steerer.follow(config, membership, settled.address)
             except DataplaneError as error:
                 if isinstance(error, HostError) and error.reason in _CANNOT_TRANSLATE:
@@ -183,6 +186,11 @@ class Agent:
         if before is not None:
             log.info("this node was %s: what only that had is taken away", before or "Node")
 
+    def _note_draining(self, draining: bool) -> None:
+        if draining != self._draining:
+            log.info("new clients go to other gateway nodes" if draining else "new clients again")
+            self._draining = draining
+
     def _check_pools(self, config: Config) -> None:
         if not config.pools:
             raise HostError(
@@ -193,7 +201,7 @@ class Agent:
 
     async def _watch_file(self) -> None:
         while True:
-            await asyncio.sleep(_CONFIG_POLL_SECONDS)
+            await self._until_touched()
             try:
                 before = self._source.membership
                 if self._source.changed():
@@ -205,6 +213,13 @@ class Agent:
                         self._refuse(self._source.error)
             except ConfigError as error:
                 self._refuse(str(error))
+
+    async def _until_touched(self) -> None:
+        """Until the files should be read again: a node that is to drain hears of it by them."""
+        for _ in range(_CONFIG_POLLS):
+            await asyncio.sleep(_CONFIG_POLL_SECONDS / _CONFIG_POLLS)
+            if self._source.touched():
+                return
 
     def _adopt(self, config: Config) -> None:
         if config.name != self.state.config.name:

@@ -41,6 +41,7 @@ class ConfigSource:
         self.membership = Membership(node=node, address=node_address)
         """From the last good content of the membership files."""
         self._seen: tuple[object, ...] = ()
+        self._marks: tuple[object, ...] = ()
         self.error = ""
         """Why a file's content is not what is had; empty where it is."""
         self.changed()
@@ -49,6 +50,14 @@ class ConfigSource:
     def current(self) -> Config:
         """The config of this node, from the last good content of each file."""
         return node_file.resolve(self._config, self._of_nodes, self._node)
+
+    def touched(self) -> bool:
+        """Whether any of the paths leads to another file than at the last call, as after a kubelet
+        has updated what it has mounted. A file that is written in place may go unnoticed.
+        """
+        paths = (self._path, self._nodes, self._gateways, self._routers)
+        before, self._marks = self._marks, tuple(_mark(path) for path in paths if path)
+        return self._marks != before
 
     def changed(self) -> bool:
         """Read what has changed since the last call; returns whether anything has."""
@@ -79,6 +88,14 @@ class ConfigSource:
         with _noting(errors):
             return config_file.read(path) if path else None
         return None
+
+
+def _mark(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @contextlib.contextmanager

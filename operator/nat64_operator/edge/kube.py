@@ -235,16 +235,23 @@ class Kube:
     def _announce(self, action: Announce) -> None:
         # The kubelet hears of the pod and of the data by two watches, and must not read before it
         # has the data.
-        time.sleep(SETTLE_SECONDS)
-        self._annotate(action.namespace, names.pod_labels(action.gateway), action.of_node)
+        settled = time.monotonic() + SETTLE_SECONDS
+        labels = names.pod_labels(action.gateway)
+        self._annotate(action.namespace, labels, action.of_node, settled)
         if action.concerns_routers:
             labels = names.router_labels(action.gateway)
-            self._annotate(action.namespace, labels, lambda _: action.routers)
+            self._annotate(action.namespace, labels, lambda _: action.routers, settled)
 
     def _annotate(
-        self, namespace: str, labels: Mapping[str, str], content_of: Callable[[str], str]
+        self,
+        namespace: str,
+        labels: Mapping[str, str],
+        content_of: Callable[[str], str],
+        since: float,
     ) -> None:
-        """Give each of these pods the annotation, several at a time: there may be thousands."""
+        """Give each of these pods the annotation, several at a time: there may be thousands. The
+        first gets it not before a time of the monotonic clock.
+        """
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
 
         def outdated() -> Iterator[tuple[Ref, str]]:
@@ -256,6 +263,7 @@ class Kube:
 
         def annotate(pod: tuple[Ref, str]) -> None:
             ref, content = pod
+            time.sleep(max(since - time.monotonic(), 0))
             try:
                 self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: content}}})
             except client.ApiException as error:

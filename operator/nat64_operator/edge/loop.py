@@ -36,6 +36,10 @@ STANDBY_SECONDS = 0.2
 """How often an operator without the Lease checks whether it has it."""
 QUIET_SECONDS = 0.3
 """How long changes are collected before the next pass."""
+ALONE_SECONDS = 0.05
+"""The same, where nothing has happened for a second: a change that comes alone, as a node that is
+cordoned, is carried out at once.
+"""
 
 
 class Loop:
@@ -117,7 +121,8 @@ class Loop:
                 await self._store.changed.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(QUIET_SECONDS)
+        alone = time.monotonic() - self._round > 1
+        await asyncio.sleep(ALONE_SECONDS if alone else QUIET_SECONDS)
 
     async def _pass(self) -> float:
         await self._reader.refresh()
