@@ -349,6 +349,68 @@ def test_a_node_can_t_take_what_is_another_s(declared: tuple[str, ...], why: str
     assert why in said[0].message
 
 
+def ranges_of(found: membership.Membership) -> dict[str, list[str]]:
+    return {entry.node: list(map(str, entry.pod_ranges)) for entry in found.routers.routers}
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("declared", ["fd00:10:3::/64", "fd00:10:3::/48", "fd00:10:3::8000/113"])
+def test_an_older_node_can_t_take_a_younger_one_s_range(declared: str, is_told: bool) -> None:
+    """Whoever has a node may annotate it; the other's range is from Kubernetes itself."""
+    made = of_two()
+    if not is_told:
+        del made.owned[Ref("ConfigMap", names.routers("default"), NAMESPACE)]
+    made.nodes["n2"] = made.nodes["n2"]._replace(declared=(declared,))
+    found = told(made)
+    assert ranges_of(found) == {"n2": [], "n3": ["fd00:10:3::/64"]}
+    assert "MembersOverlap" in [w.reason for w in found.warnings]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_node_whose_address_is_in_another_s_range_takes_no_range_away(is_told: bool) -> None:
+    """Whoever has a node may write its addresses. The range's owner keeps it, for good."""
+    made = of_two()
+    if not is_told:
+        del made.owned[Ref("ConfigMap", names.routers("default"), NAMESPACE)]
+    for inside in ("fd00:10:3::9", "fd00:10:1::9"):
+        made.nodes["n2"] = made.nodes["n2"]._replace(internal=inside)
+        made.settle()
+        found = told(made)
+        assert ranges_of(found) == {"n3": ["fd00:10:3::/64"]}
+        assert f"{inside} of n2 is within what" in warning(made)
+    assert {entry.node for entry in found.gateways.gateways} == {"n1"}
+
+
+@pytest.mark.parametrize("victim", ["n1", "n3"])
+def test_an_address_stays_with_the_node_that_the_others_are_told_has_it(victim: str) -> None:
+    made = of_two()
+    made.nodes["n2"] = made.nodes["n2"]._replace(internal=made.nodes[victim].internal, created=1.0)
+    made.settle()
+    found = told(made)
+    assert [entry.node for entry in found.routers.routers] == ["n3"]
+    assert [entry.node for entry in found.gateways.gateways] == ["n1"]
+
+
+def test_what_two_annotations_claim_stays_with_the_first() -> None:
+    made = of_two()
+    made.nodes["n3"] = made.nodes["n3"]._replace(declared=("fd00:99::/64",))
+    made.settle()
+    made.nodes["n2"] = made.nodes["n2"]._replace(declared=("fd00:99::/64",))
+    made.settle()
+    assert ranges_of(told(made)) == {"n2": [], "n3": ["fd00:99::/64"]}
+
+
+def test_a_node_with_too_many_ranges_keeps_none_from_others() -> None:
+    made = of_two()
+    many = tuple(f"fd00:99:0:{number:x}::/64" for number in range(1000))
+    made.nodes["n2"] = made.nodes["n2"]._replace(declared=many)
+    made.settle()
+    made.nodes["n3"] = made.nodes["n3"]._replace(declared=("fd00:99:0:3e7::/64",))
+    found = told(made)
+    assert len(ranges_of(found)["n2"]) == members.MAX_RANGES_OF_A_ROUTER
+    assert ranges_of(found)["n3"] == ["fd00:99:0:3e7::/64"]
+
+
 def test_two_nodes_with_one_address_are_not_both_members() -> None:
     made = of_two()
     made.nodes["n3"] = made.nodes["n3"]._replace(internal=made.nodes["n2"].internal)
