@@ -333,7 +333,7 @@ class Simulation:
                 assert (ref.namespace, ref.name) == COREDNS
                 self.corefile["metadata"]["managedFields"] = list(managed_fields)
             case Announce():
-                self.announced[action.gateway] = action.whole
+                self.announced[action.whose] = action.whole
             case Delete(ref, uid):
                 if ref in self.owned and self.owned[ref]["metadata"]["uid"] == uid:
                     del self.owned[ref]

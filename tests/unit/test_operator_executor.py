@@ -8,10 +8,11 @@ from typing import Any
 from kubernetes import client
 
 from nat64_operator.edge import metrics
+from nat64_operator.edge.backoff import OFTEN, Backoffs
 from nat64_operator.edge.executor import AT_ONCE, Executor
 from nat64_operator.edge.loop import Loop
 from nat64_operator.edge.store import Store
-from nat64_operator.reconcile.actions import Apply, Emit, Group, Plan
+from nat64_operator.reconcile.actions import Announce, Apply, Emit, Group, Plan
 from nat64_operator.render.manifest import Ref
 from tests.unit.operator_simulation import SETTINGS
 
@@ -151,3 +152,65 @@ def test_a_lease_that_ran_out_does_not_stop_the_process() -> None:
         return turns
 
     assert asyncio.run(asyncio.wait_for(run(), 5)) == 5
+
+
+def announce(*, routers: bool) -> Group:
+    news = Announce("nat64-system", "default", "x", routers=routers)
+    return Group(Ref("NAT64Gateway", f"of {routers}"), (news,))
+
+
+def test_pods_that_translate_are_told_while_thousands_of_others_still_are() -> None:
+    """A node that is to drain must not wait for those that have just been told of another one."""
+
+    class Telling(SlowServer):
+        def perform(self, action: Any) -> None:
+            if action.routers:
+                assert self.go.wait(20)
+
+    async def run() -> None:
+        server = Telling()
+        executor = made(server)
+        announced = executor._store.announced
+        await act(executor, announce(routers=True))
+        await act(executor, announce(routers=False))
+        while "default" not in announced:
+            await asyncio.sleep(0.01)
+        assert "default.routers" not in announced
+        server.go.set()
+        while "default.routers" not in announced:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+SUBJECT = Ref("NAT64Gateway", "default")
+
+
+def test_a_write_that_is_undone_again_and_again_has_to_wait() -> None:
+    backoffs = Backoffs()
+    held = [backoffs.holds(SUBJECT, [("Apply x", "a")]) for _ in range(OFTEN + 1)]
+    assert held == [False] * OFTEN + [True]
+
+
+def test_a_wish_that_changes_each_time_is_no_fight() -> None:
+    """As where a node's labels come and go: it must not stop what else is to be done."""
+    backoffs = Backoffs()
+    assert not any(backoffs.holds(SUBJECT, [("Apply x", str(n % 2))]) for n in range(3 * OFTEN))
+
+
+def test_a_list_of_nodes_that_changes_all_the_time_waits_alone() -> None:
+    async def run() -> None:
+        server = SlowServer()
+        executor = made(server)
+        others = group("default", "config")
+        for number in range(OFTEN + 5):
+            manifest = {
+                "kind": "ConfigMap",
+                "metadata": {"name": "routers", "resourceVersion": str(number)},
+                "data": {"x": str(number)},
+            }
+            await act(executor, Group(Ref("ConfigMap", "routers"), (Apply(manifest),)))
+        await act(executor, others)
+        assert server.log == ["routers"] * OFTEN + ["config"]
+
+    asyncio.run(asyncio.wait_for(run(), 30))

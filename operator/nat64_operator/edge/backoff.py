@@ -14,6 +14,8 @@ log = logging.getLogger("nat64_operator")
 SECONDS = (1, 2, 4, 8, 16, 30)
 OFTEN, OFTEN_SECONDS = 20, 30
 """If the same write is due this often within this many seconds, somebody undoes it each time."""
+Write = tuple[str, str]
+"""What is written, and a hash of the content; empty where any content counts as the same."""
 
 
 def wait_after(failures: int) -> int:
@@ -26,20 +28,19 @@ class Backoffs:
 
     def __init__(self) -> None:
         self._failures: dict[Ref, tuple[int, float]] = {}
-        self._recent: dict[tuple[Ref, str], deque[float]] = {}
+        self._recent: dict[tuple[Ref, str], tuple[str, deque[float]]] = {}
 
     def keep(self, subjects: Set[Ref]) -> None:
         """Forget all other objects: there is nothing left to do for them."""
         for subject in self._failures.keys() - subjects:
             del self._failures[subject]
         begin = time.monotonic() - OFTEN_SECONDS
-        for write in [write for write, times in self._recent.items() if times[-1] < begin]:
+        for write in [write for write, (_, times) in self._recent.items() if times[-1] < begin]:
             del self._recent[write]
 
-    def holds(self, subject: Ref, writes: Iterable[str] = ()) -> bool:
-        """Whether an object has to wait. `writes` has the objects that are about to be written,
-        with a hash of their content. Statuses and Events don't count, because they only follow what
-        others do.
+    def holds(self, subject: Ref, writes: Iterable[Write] = ()) -> bool:
+        """Whether an object has to wait. `writes` has the objects that are about to be written.
+        Statuses and Events don't count, because they only follow what others do.
         """
         _, again = self._failures.get(subject, (0, 0.0))
         if again > time.monotonic():
@@ -62,16 +63,21 @@ class Backoffs:
         """When each object is tried again, by the monotonic clock."""
         return [again for _, again in self._failures.values()]
 
-    def _is_fighting(self, subject: Ref, write: str) -> bool:
+    def _is_fighting(self, subject: Ref, write: Write) -> bool:
         """Whether the same write was due again and again lately. Then somebody undoes it as fast as
-        we repeat it, and further writes would only load the API server.
+        we repeat it, and further writes would only load the API server. Where we want something
+        else each time, nobody undoes it: a node whose labels come and go must not stop the rest.
         """
         now = time.monotonic()
-        recent = self._recent.setdefault((subject, write), deque(maxlen=OFTEN))
+        what, content = write
+        before, recent = self._recent.get((subject, what), (content, deque[float](maxlen=OFTEN)))
+        if before != content:
+            recent.clear()
+        self._recent[subject, what] = content, recent
         if len(recent) == OFTEN and now - recent[0] < OFTEN_SECONDS:
             self._failures[subject] = (1, now + SECONDS[-1])
-            del self._recent[subject, write]
-            log.warning("%s: %s %d times in a row, as if someone undid it", subject, write, OFTEN)
+            del self._recent[subject, what]
+            log.warning("%s: %s %d times in a row, as if someone undid it", subject, what, OFTEN)
             return True
         recent.append(now)
         return False

@@ -18,7 +18,7 @@ from kubernetes import client
 
 from nat64_operator.apiserver import TROUBLE, say
 from nat64_operator.edge import metrics
-from nat64_operator.edge.backoff import Backoffs
+from nat64_operator.edge.backoff import Backoffs, Write
 from nat64_operator.edge.kube import Kube
 from nat64_operator.edge.lease import Lease
 from nat64_operator.edge.store import WATCHED, Store
@@ -156,17 +156,17 @@ class Executor:
         for it. If a patch fails, the kubelet rereads the data at its next sync, a minute or so
         later.
         """
-        if action.gateway in self._announcing:
+        if action.whose in self._announcing:
             return
-        self._announcing.add(action.gateway)
+        self._announcing.add(action.whose)
 
         def note(done: asyncio.Future[Any]) -> None:
-            self._announcing.discard(action.gateway)
+            self._announcing.discard(action.whose)
             if done.cancelled():
                 return
             if error := done.exception():
                 log.warning("NAT64Gateway %s: its pods can't be patched: %s", action.gateway, error)
-            self._store.announced[action.gateway] = action.whole
+            self._store.announced[action.whose] = action.whole
             self._store.changed.set()
 
         running = asyncio.get_running_loop()
@@ -244,8 +244,10 @@ class Executor:
             log.error("%s: failed; next try in %.0f s", group.subject, wait, exc_info=error)
 
 
-def _writes(group: Group) -> Iterator[str]:
-    """What a group writes, and a hash of the content."""
+def _writes(group: Group) -> Iterator[Write]:
+    """What a group writes, and a hash of the content. A list of nodes that is written again and
+    again has to wait whatever is in it: some node comes and goes.
+    """
     for action in group.actions:
         match action:
             case Apply(manifest) | Replace(manifest):
@@ -255,7 +257,8 @@ def _writes(group: Group) -> Iterator[str]:
                 what = f"WriteCorefile {namespace}/{name} {key}"
             case _:
                 continue
-        yield f"{what} ({hashlib.sha256(content.encode()).hexdigest()[:8]})"
+        is_list = group.subject.kind == "ConfigMap"
+        yield what, "" if is_list else hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -236,34 +236,20 @@ class Kube:
         # The kubelet hears of the pod and of the data by two watches, and must not read before it
         # has the data.
         settled = time.monotonic() + SETTLE_SECONDS
-        labels = names.pod_labels(action.gateway)
-        self._annotate(action.namespace, labels, action.of_node, settled)
-        if action.concerns_routers:
-            labels = names.router_labels(action.gateway)
-            self._annotate(action.namespace, labels, lambda _: action.routers, settled)
-
-    def _annotate(
-        self,
-        namespace: str,
-        labels: Mapping[str, str],
-        content_of: Callable[[str], str],
-        since: float,
-    ) -> None:
-        """Give each of these pods the annotation, several at a time: there may be thousands. The
-        first gets it not before a time of the monotonic clock.
-        """
+        labels_of = names.router_labels if action.routers else names.pod_labels
+        labels = labels_of(action.gateway)
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
 
         def outdated() -> Iterator[tuple[Ref, str]]:
-            for pod in self.items("Pod", namespace, selector):
+            for pod in self.items("Pod", action.namespace, selector):
                 metadata = pod["metadata"]
-                content = content_of(pod["spec"].get("nodeName") or "")
+                content = action.of_node(pod["spec"].get("nodeName") or "")
                 if (metadata.get("annotations") or {}).get(names.MOUNTED) != content:
-                    yield Ref("Pod", metadata["name"], namespace), content
+                    yield Ref("Pod", metadata["name"], action.namespace), content
 
         def annotate(pod: tuple[Ref, str]) -> None:
             ref, content = pod
-            time.sleep(max(since - time.monotonic(), 0))
+            time.sleep(max(settled - time.monotonic(), 0))
             try:
                 self.merge(ref, {"metadata": {"annotations": {names.MOUNTED: content}}})
             except client.ApiException as error:

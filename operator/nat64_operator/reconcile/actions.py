@@ -84,27 +84,25 @@ class Disown(msgspec.Struct, frozen=True):
 
 
 class Announce(msgspec.Struct, frozen=True):
-    """Annotate a gateway's pods after mounted data has changed. The kubelet then rereads the data
-    at once, and not at its next sync, which may be a minute and a half later.
+    """Annotate a gateway's pods of one role after mounted data has changed. The kubelet then
+    rereads the data at once, and not at its next sync, which may be a minute and a half later.
     """
 
     namespace: str
     gateway: str
     content: str
-    """The hash of the data that all pods mount."""
-    by_node: dict[str, str]
+    """The hash of the data that all these pods mount."""
+    by_node: dict[str, str] = msgspec.field(default_factory=dict)
     """A hash of the data of a single node, by the node's name."""
-    routers: str = ""
-    """The hash of the data that pods on nodes that steer mount; empty where there are none."""
-    before: str = ""
-    """What `whole` was when the pods were last annotated; empty where that is not known."""
+    routers: bool = False
+    """Those on nodes that steer. There may be thousands, which takes a while: nobody waits for it,
+    and the others do not wait for them.
+    """
 
     @property
-    def concerns_routers(self) -> bool:
-        """Whether those pods have to be told: there may be thousands, and what they mount changes
-        less often than the rest.
-        """
-        return bool(self.routers) and (not self.before or self.routers not in self.before)
+    def whose(self) -> str:
+        """The key of `World.announced`."""
+        return f"{self.gateway}.routers" if self.routers else self.gateway
 
     def of_node(self, node: str) -> str:
         """The value of a pod's annotation."""
@@ -113,7 +111,7 @@ class Announce(msgspec.Struct, frozen=True):
     @property
     def whole(self) -> str:
         """A value that changes with any of them."""
-        return json.dumps([self.content, self.by_node, self.routers], sort_keys=True)
+        return json.dumps([self.content, self.by_node], sort_keys=True)
 
 
 class Untaint(msgspec.Struct, frozen=True):

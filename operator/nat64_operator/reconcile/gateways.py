@@ -251,6 +251,8 @@ def _apply(
     for manifest in wanted:
         actions += repair(manifest, owned.get(Ref.of(manifest)))
     keep = {Ref.of(manifest) for manifest in (record, *wanted)}
+    if observed.members:
+        keep.add(Ref.of(observed.members.router_file(world)))
     made = [world.find(r.kind, r.name) for r in sorted(keep) if r.kind == "DaemonSet"]
     settled = not actions and all(rolled_out(daemon_set) for daemon_set in made)
     steering = Ref("DaemonSet", names.routers(gateway.name), world.settings.namespace)
@@ -261,12 +263,26 @@ def _apply(
             actions.append(Delete(ref, obj["metadata"]["uid"]))
     # Of the clients only those that come and go by themselves: a node that joins a thousand others
     # is no reason to touch a thousand pods.
-    files = observed.members.files if observed.members else ()
-    mounted = content_hash("\n".join([corefile, *sorted(world.dns_clients), *files]))[:16]
-    steered = content_hash(files[0])[:16] if files else ""
+    mounted = [corefile, *sorted(world.dns_clients)]
     by_node = {name: content_hash(text)[:8] for name, text in decided.by_node.items()}
-    before = world.announced.get(gateway.name, "")
-    news = Announce(world.settings.namespace, gateway.name, mounted, by_node, steered, before)
-    if before != news.whole:
-        actions.append(news)
+    where = world.settings.namespace, gateway.name
+    news = []
+    if observed.members:
+        # As it was written: that is another group's work, which may have to wait.
+        mounted += [observed.members.files[0], membership.routers_told(gateway.name, world)]
+        steered = content_hash(observed.members.files[0])[:16]
+        news.append(Announce(*where, steered, routers=True))
+    news.append(Announce(*where, content_hash("\n".join(mounted))[:16], by_node))
+    actions += [each for each in news if world.announced.get(each.whose) != each.whole]
     return actions
+
+
+def router_file(observed: Observed, world: World) -> Group | None:
+    """Write the list of nodes that steer, if there are any. It is a group of its own: nodes that
+    come and go again and again must not delay the rest.
+    """
+    if observed.members is None or observed.effective is None:
+        return None
+    manifest = observed.members.router_file(world)
+    ref = Ref.of(manifest)
+    return Group(ref, tuple(repair(manifest, world.owned.get(ref))))

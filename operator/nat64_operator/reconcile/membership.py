@@ -42,14 +42,19 @@ class Membership(msgspec.Struct, frozen=True, dict=True):
         """`gateways.json` and `routers.json`."""
         return members.render(self.gateways).decode(), members.render(self.routers).decode()
 
-    def manifests(self, world: World) -> list[dict[str, Any]]:
-        """Their ConfigMaps, which change in place: a node that joins or leaves is no rollout."""
+    def gateway_file(self, world: World) -> dict[str, Any]:
+        """The ConfigMap with the gateway nodes, which changes in place: a node that joins or leaves
+        is no rollout.
+        """
         whose = world.settings.namespace, names.labels(self.gateway)
-        gateways, routers = self.files
-        return [
-            config_map(names.gateways(self.gateway), *whose, {names.GATEWAYS_FILE: gateways}),
-            config_map(names.routers(self.gateway), *whose, {names.ROUTERS_FILE: routers}),
-        ]
+        return config_map(
+            names.gateways(self.gateway), *whose, {names.GATEWAYS_FILE: self.files[0]}
+        )
+
+    def router_file(self, world: World) -> dict[str, Any]:
+        """The same with the router nodes."""
+        whose = world.settings.namespace, names.labels(self.gateway)
+        return config_map(names.routers(self.gateway), *whose, {names.ROUTERS_FILE: self.files[1]})
 
     @property
     def draining(self) -> list[str]:
@@ -140,14 +145,15 @@ def _without_ranges(steering: Iterable[Node], claims: Claims, world: World) -> l
 
 def _told(gateway: str, world: World) -> Mapping[str, GatewayEntry | RouterEntry]:
     """What the nodes are told now."""
+    live = world.find("ConfigMap", names.gateways(gateway))
+    text: str = get(live, "data", names.GATEWAYS_FILE) or ""
+    return _entries(text, routers_told(gateway, world))
 
-    def text(name: str, file: str) -> str:
-        return get(world.find("ConfigMap", name), "data", file) or ""
 
-    return _entries(
-        text(names.gateways(gateway), names.GATEWAYS_FILE),
-        text(names.routers(gateway), names.ROUTERS_FILE),
-    )
+def routers_told(gateway: str, world: World) -> str:
+    """The list of router nodes as it was written last; empty where there is none."""
+    live = world.find("ConfigMap", names.routers(gateway))
+    return get(live, "data", names.ROUTERS_FILE) or ""
 
 
 @lru_cache(maxsize=4)

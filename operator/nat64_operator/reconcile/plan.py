@@ -135,6 +135,9 @@ def reconcile(world: World) -> Plan:
         keep = partial(_keep, seen, serving.get(name), as_it_is, world)
         if group := made.attempt(subject, keep):
             made.group(group)
+        write = partial(gateways.router_file, seen, world)
+        if (group := made.attempt(subject, write)) and group.actions:
+            made.group(group)
         if seen.shares is not None:
             made.wake(seen.shares.allocation.wake)
     for group in startup_taint.step(observed.values(), world):

@@ -23,7 +23,7 @@ def manifests(effective: Effective, told: Membership | None, world: World) -> li
     if steering is None or told is None:
         return []
     return [
-        *told.manifests(world),
+        told.gateway_file(world),
         render.translator_config(gateway.name, steering, world.settings),
         render.routers_daemon_set(
             gateway,

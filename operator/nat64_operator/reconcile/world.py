@@ -123,7 +123,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     unreadable: frozenset[tuple[str, str]] = frozenset()
     """Those that the operator has no right to read, by namespace and name."""
     announced: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """By gateway, the hash of the mounted data that its pods were last annotated with."""
+    """By `Announce.whose`, the hash of the mounted data that pods were last annotated with."""
     answers: Mapping[str, Answer] = msgspec.field(default_factory=dict)
     """The last answer of the cluster's DNS, by policy."""
     pods: Mapping[str, tuple[Pod, ...]] = msgspec.field(default_factory=dict)
