@@ -121,6 +121,24 @@ def test_a_cordoned_node_drains_and_its_pods_hear_of_it_without_a_rollout(two_ro
     assert generations(api) == before
 
 
+def test_a_node_that_is_cordoned_while_no_operator_runs_drains_once_one_does(
+    two_roles: Api, operator: Operator
+) -> None:
+    """As when another operator takes over: what the last one has told the pods is not known."""
+    api = two_roles
+    before = generations(api)
+    annotated = mounted(api, "gw1")
+    operator.stop()
+    api.control_plane.kubectl("cordon", "gw1")
+    operator.start()
+    eventually(lambda: (file_of(api, "gateways") or [{}])[0].get("draining"), about="draining")
+    eventually(lambda: mounted(api, "gw1") != annotated, about="the gateway's pod is told")
+    eventually(lambda: is_told(api, "r1"), about="the router's pod is told")
+    uid = api.get("nat64gateway", "default")["metadata"]["uid"]
+    eventually(lambda: events_of(api, uid, "GatewayDraining"), about="the Event")
+    assert generations(api) == before
+
+
 def test_a_router_that_joins_is_told_to_gateway_nodes_only(two_roles: Api) -> None:
     api = two_roles
     before = generations(api)
