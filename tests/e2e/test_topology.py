@@ -55,6 +55,7 @@ from tests.e2e.two_roles import (
     TUNNEL_PORT,
     WATCH,
     address_seen,
+    agents_killed,
     forged,
     heard_until,
     joined,
@@ -193,6 +194,35 @@ def test_agents_that_are_killed_lose_no_flow(topology: Product, pod: Pod) -> Non
         flow.goes_on()
 
 
+def lists_unready(topology: Product) -> bool:
+    """Whether the Service of the sidecars has those whose pods are not ready."""
+    what = ("service", "nat64-default-dns", "-o", "jsonpath={.spec.publishNotReadyAddresses}")
+    return topology.cluster.kubectl("-n", NAMESPACE, "get", *what) == "true"
+
+
+@only_tunnel
+def test_names_resolve_while_the_agents_of_all_gateway_nodes_are_down(
+    topology: Product, pod: Pod
+) -> None:
+    """Only their sidecars and their kernels are left. The Service itself is asked: no cache."""
+    cluster = topology.cluster
+    what = ("service", "nat64-default-dns", "-o", "jsonpath={.spec.clusterIP}")
+    service = cluster.kubectl("-n", NAMESPACE, "get", *what)
+    with agents_killed(topology, *GATEWAYS.values()):
+        wait_for("the Service to list them", lambda: lists_unready(topology), timeout=60, every=0.2)
+
+        def answers() -> bool:
+            said = pod.sh(f"dig +short +tries=1 +time=2 @{service} {IPV4_ONLY} AAAA", check=False)
+            return SERVER in said.split()
+
+        # Not at once: kube-proxy has yet to hear of it, and an agent may just have become ready.
+        wait_for("ten answers", lambda: all(answers() for _ in range(10)), timeout=60)
+        assert "path /new" in pod.exec("curl", "-gsS", "-m", "30", f"http://[{SERVER}]/new")
+    wait_for_rollout(topology)
+    wait_for("the Service to list ready ones", lambda: not lists_unready(topology), timeout=60)
+    wait_for_gateways(topology, dict.fromkeys(GATEWAYS.values(), "healthy"))
+
+
 @only_tunnel
 def test_deleting_the_agents_pods_loses_no_flow(topology: Product, pod: Pod) -> None:
     with live_flow(pod, "deleted-agents") as flow:
@@ -205,8 +235,8 @@ def test_deleting_the_agents_pods_loses_no_flow(topology: Product, pod: Pod) -> 
         flow.goes_on()
 
 
-def test_alerts_ask_for_what_is_exported(topology: Product, pod: Pod) -> None:
-    agents = [f"http://[{host.ipv6}]:9464/metrics" for host in HOSTS]
+def test_alerts_and_dashboard_ask_for_what_is_exported(topology: Product, pod: Pod) -> None:
+    agents = [f"http://[{host.ipv6}]:9464/metrics" for host in (*HOSTS, NODE3)]
     found = series([scrape(pod, url) for url in (*of_operators(topology), *agents)])
     asked = [each for each in expressions() if is_of_topology(each[1])]
     assert asked

@@ -15,7 +15,7 @@ from tests.cluster import Cluster
 from tests.cluster.joining import join, leave
 from tests.cluster.network import HOSTS, HTTP_IPV6, NODE3
 from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
-from tests.cluster.run import ClusterError, wait_for
+from tests.cluster.run import ClusterError, CommandError, wait_for
 from tests.e2e.test_clat import ipv4, wait_for_rollout
 from tests.e2e.test_kubectl import Plugin
 from tests.e2e.test_product import SERVER
@@ -182,6 +182,28 @@ def resolver(cluster: Cluster, nameserver: str) -> Iterator[None]:
         yield
     finally:
         node.write("/etc/resolv.conf", before)
+
+
+@contextlib.contextmanager
+def agents_killed(product: Product, *nodes: str) -> Iterator[None]:
+    """No agent lives long on these nodes."""
+    over = threading.Event()
+
+    def kill(node: str) -> None:
+        while not over.is_set():
+            with contextlib.suppress(CommandError):  # between two attempts there is none
+                product.cluster.node(node).run(["pkill", "-KILL", "-f", "nat64-translator run"])
+            over.wait(0.3)
+
+    killers = [threading.Thread(target=kill, args=(node,)) for node in nodes]
+    for killer in killers:
+        killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for killer in killers:
+            killer.join()
 
 
 def heard_until(listener: subprocess.Popen[str], pod: Pod, port: int) -> list[int]:
