@@ -186,12 +186,6 @@ def test_pods_that_translate_are_told_while_thousands_of_others_still_are() -> N
 SUBJECT = Ref("NAT64Gateway", "default")
 
 
-def test_a_write_that_is_undone_again_and_again_has_to_wait() -> None:
-    backoffs = Backoffs()
-    held = [backoffs.holds(SUBJECT, [("Apply x", "a")]) for _ in range(OFTEN + 1)]
-    assert held == [False] * OFTEN + [True]
-
-
 def test_a_wish_that_changes_each_time_is_no_fight() -> None:
     """As where a node's labels come and go: it must not stop what else is to be done."""
     backoffs = Backoffs()

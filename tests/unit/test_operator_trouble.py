@@ -495,7 +495,7 @@ def test_what_fails_waits_longer_each_time_and_no_less_than_asked() -> None:
 
 def test_who_is_fought_with_is_left_alone_for_a_while() -> None:
     backoffs, subject = Backoffs(), Ref("NAT64Gateway", "a")
-    held = [backoffs.holds(subject, ["Apply x (1)"]) for _ in range(22)]
+    held = [backoffs.holds(subject, [("Apply x", "1")]) for _ in range(22)]
     assert held == [False] * 20 + [True, True]
 
 
@@ -505,5 +505,5 @@ def test_a_rollout_over_many_nodes_is_no_fight() -> None:
     for number in range(100):
         backoffs.keep({subject})
         assert not backoffs.holds(subject)
-        assert not backoffs.holds(subject, [f"Apply nodes ({number})"])
+        assert not backoffs.holds(subject, [("Apply nodes", str(number))])
         backoffs.succeeded(subject)
