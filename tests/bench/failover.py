@@ -18,8 +18,9 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 from statistics import median, quantiles
@@ -32,6 +33,7 @@ from tests.lab.site import SERVER, Member, Site, site
 from tests.lab.topology import HTTP_PORT
 
 PATIENCE = 20.0
+TRANSPORTS = ("Tunnel", "Direct")
 PAUSE, GIVE_UP = 0.02, 4.0
 """Seconds between two attempts, and until one is given up."""
 
@@ -100,11 +102,16 @@ class Attempts:
     def made_after(self, moment: float) -> float:
         """When the first connection was made that was begun after a moment; both monotonic."""
         assert self._process.stdout
-        for line in self._process.stdout:
-            began, made = map(float, line.split())
-            if began >= moment:
-                return made
-        raise AssertionError("the client has ended")
+        patience = threading.Timer(PATIENCE, self._process.kill)
+        patience.start()
+        try:
+            for line in self._process.stdout:
+                began, made = map(float, line.split())
+                if began >= moment:
+                    return made
+        finally:
+            patience.cancel()
+        raise AssertionError(f"the client has no new connection after {PATIENCE:.0f} s")
 
     def end(self) -> None:
         """Let it be."""
@@ -187,11 +194,26 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def figures(values: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """Those of all kills, of each transport, and of each kind of kill with it."""
+    by_transport = {
+        transport: {
+            "all": summary([each for of_kind in kinds.values() for each in of_kind]),
+            "by_kind": {kind: summary(of_kind) for kind, of_kind in kinds.items()},
+        }
+        for transport, kinds in values.items()
+    }
+    runs = [each for one in by_transport.values() for each in one["all"]["runs"]]
+    return {"all": summary(runs), "by_transport": by_transport}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill, print, write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.failover", description=__doc__)
-    parser.add_argument("--kills", type=int, default=6, help="of each kind")
-    parser.add_argument("--transport", choices=("Tunnel", "Direct"), default="Tunnel")
+    parser.add_argument("--kills", type=int, default=3, help="of each kind and transport")
+    parser.add_argument(
+        "--transport", choices=TRANSPORTS, action="append", help="again for another; default: both"
+    )
     parser.add_argument("--out", type=Path, default=BUILD / "failover.json")
     parser.add_argument("--attempt", metavar="ADDRESS", help="be a client; the rest calls this")
     options = parser.parse_args(arguments)
@@ -199,24 +221,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         attempt(options.attempt)
     if os.geteuid():
         parser.error("needs root: it makes network namespaces")
-    about = machine()
-    values = {kind: measure(kind, options.kills, options.transport) for kind in KILLS}
-    everything = [value for of_kind in values.values() for value in of_kind]
-    found = {
-        "machine": about,
-        "transport": options.transport,
-        "all": summary(everything),
-        "by_kind": {kind: summary(of_kind) for kind, of_kind in values.items()},
-    }
+    found: dict[str, Any] = {"machine": machine()}
+    values: dict[str, dict[str, list[float]]] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    for kind, one in {**found["by_kind"], "all": found["all"]}.items():
-        print(
-            f"{kind:30} {one['kills']:3} kills  median {one['median']:.3f} s  "
-            f"worst {one['worst']:.3f} s"
-        )
+    for transport in options.transport or TRANSPORTS:
+        for kind in KILLS:
+            of_kind = measure(kind, options.kills, transport)
+            values.setdefault(transport, {})[kind] = of_kind
+            # after each kind: what was measured isn't lost when the run is ended
+            options.out.write_text(json.dumps(found | figures(values), indent=2) + "\n")
+            _show(f"{transport}, {kind}", summary(of_kind))
+    _show("all", figures(values)["all"])
     print(f"written: {options.out}")
     return 0
+
+
+def _show(what: str, figures: dict[str, Any]) -> None:
+    print(
+        f"{what:38} {figures['kills']:3} kills  median {figures['median']:.3f} s  "
+        f"worst {figures['worst']:.3f} s",
+        flush=True,
+    )
 
 
 def _say(line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nat64_dataplane.members import MAX_BYTES, parse_routers, render
-from tests.bench.failover import summary
+from tests.bench.failover import figures, summary
 from tests.bench.probes import ROUTERS, members
 from tests.bench.topology import ratios
 
@@ -24,6 +24,14 @@ def test_failover_is_summed_up_with_its_worst() -> None:
     found = summary([0.5, 0.7, 2.0])
     assert (found["kills"], found["median"], found["worst"]) == (3, 0.7, 2.0)
     assert summary([1.0])["p90"] == 1.0
+
+
+def test_failover_is_summed_up_for_each_transport_and_kind_of_kill() -> None:
+    found = figures({"Tunnel": {"cut": [0.5, 0.7], "gone": [0.9]}, "Direct": {"cut": [1.1]}})
+    assert (found["all"]["kills"], found["all"]["worst"]) == (4, 1.1)
+    assert found["by_transport"]["Tunnel"]["all"]["median"] == 0.7
+    assert found["by_transport"]["Tunnel"]["by_kind"]["cut"]["runs"] == [0.5, 0.7]
+    assert found["by_transport"]["Direct"]["by_kind"]["cut"]["kills"] == 1
 
 
 def test_the_routers_of_the_simulation_fit_into_a_config_map() -> None:
