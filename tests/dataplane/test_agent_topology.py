@@ -259,6 +259,30 @@ def test_a_port_that_another_socket_has_is_named(tunnel: Site) -> None:
     tunnel.wait_healthy()
 
 
+@pytest.mark.parametrize("alias", ["tunnel other", "spare tunnel other"])
+def test_with_direct_the_tunnels_port_is_left_to_those_who_need_it(
+    tunnel: Site, alias: str
+) -> None:
+    """Of two translators on a node; the other one's link is made by hand."""
+    gateway = tunnel.gateways[0]
+    gateway.node.ip("link add n64v-other type vxlan external dstport 8471")
+    gateway.node.run("ip", "link", "set", "n64v-other", "alias", f"nat64-operator {alias}")
+    links = "ip -br link show type vxlan | cut -d' ' -f1"
+    gateway.agent.configure(topology={"role": "Gateway", "transport": "Direct", "tunnelPort": 8471})
+    wait_for("Direct", lambda: gateway.agent.json("topology")["transport"] == "Direct")
+    wait_for("no tunnel", lambda: gateway.node.run("sh", "-c", links).split() == ["n64v-other"])
+    gateway.agent.wait_ready()
+    gateway.agent.configure(topology={"role": "Gateway", "tunnelPort": 8471})
+    if alias.startswith("spare"):
+        wait_for("the port", lambda: gateway.node.run("sh", "-c", links).split() == [TUNNEL])
+    else:
+        gateway.agent.wait_ready(503, "TunnelPortTaken: UDP port 8471")
+        gateway.node.ip("link del n64v-other")
+    gateway.agent.configure(topology={"role": "Gateway"})
+    gateway.agent.wait_ready()
+    tunnel.wait_healthy()
+
+
 def test_a_node_that_changes_its_role_has_nothing_of_the_old_one(tunnel: Site) -> None:
     """Last: a gateway node becomes a router node, and then translates for itself only."""
     gateway, other = tunnel.gateways

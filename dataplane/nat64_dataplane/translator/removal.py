@@ -22,7 +22,7 @@ from nat64_dataplane.translator.node import (
 )
 from nat64_dataplane.translator.node.actions import DeleteRule
 from nat64_dataplane.translator.node.netlink_host import Host
-from nat64_dataplane.translator.node.peer_plan import tunnel_alias
+from nat64_dataplane.translator.node.peer_plan import tunnel_aliases
 from nat64_dataplane.translator.node.plan import link_alias
 from nat64_dataplane.translator.node.reconciler import peer_name
 from nat64_dataplane.translator.run_directory import RunDir
@@ -79,7 +79,7 @@ class Removal:
             for link in found.links:
                 peer = found.link_at(link.peer)
                 unfinished = peer is not None and peer.name == peer_name(self.instance)
-                ours = link_alias(self.instance), tunnel_alias(self.instance)
+                ours = link_alias(self.instance), *tunnel_aliases(self.instance)
                 if link.alias in ours or unfinished:
                     ipr.link("del", index=link.index)
                     yield f"link {link.name}"

@@ -48,7 +48,9 @@ class PeerWays:
     """The tunnel's link; empty for none."""
     port: int = 0
     alias: str = ""
-    """Of the tunnel's link; also where there is none, so that one of before is known."""
+    """Of the tunnel's link, as it should be."""
+    aliases: tuple[str, ...] = ()
+    """All that it may have; also where there is none, so that one of before is known."""
     rule: PeerRule | None = None
     ranges: tuple[tuple[IPv6Network, IPv6Address], ...] = ()
     """What is behind which router node, on a gateway node."""
@@ -69,9 +71,15 @@ class PeerWays:
 NO_PEERS = PeerWays(0)
 
 
-def tunnel_alias(instance: str) -> str:
-    """The alias by which a tunnel's link is known to be ours."""
-    return f"nat64-operator tunnel {instance}"
+_SPARE = "nat64-operator spare tunnel "
+"""Begins the alias of a tunnel's link that another translator may take away, if it needs the port:
+the kernel has one such link for each.
+"""
+
+
+def tunnel_aliases(instance: str) -> tuple[str, str]:
+    """The aliases by which a tunnel's link is known to be ours: with Tunnel, and with Direct."""
+    return f"nat64-operator tunnel {instance}", f"{_SPARE}{instance}"
 
 
 def wanted(
@@ -84,9 +92,9 @@ def wanted(
 
     `underlay_mtu`: of the narrowest way to another node, in bytes; `underlay_mtus`: of each way.
     """
-    table, alias = peer_table.table_of(config.name), tunnel_alias(config.name)
+    table, aliases = peer_table.table_of(config.name), tunnel_aliases(config.name)
     if config.topology is None:
-        return PeerWays(table, alias=alias)
+        return PeerWays(table, aliases=aliases)
     direct = config.topology.transport is Transport.DIRECT
     gateway = config.topology.role is Role.GATEWAY
     rule = PeerRule(config.interface, table, peer_table.RULE_PRIORITY)
@@ -94,7 +102,8 @@ def wanted(
         table,
         tunnel=tunnel_interface(config.name),
         port=config.topology.tunnel_port,
-        alias=alias,
+        alias=aliases[direct],
+        aliases=aliases,
         rule=rule if gateway else None,
         ranges=tuple(membership.peers(config).items()) if gateway else (),
         mtus={address: tunnel_mtu(mtu) for address, mtu in underlay_mtus.items()},
@@ -122,7 +131,7 @@ def own_tunnel(facts: Facts, ways: PeerWays) -> Link | None:
     if link is None:
         return None
     # The alias is set after creation; until then it is known by what it is.
-    if link.alias != ways.alias and not (link.vxlan_port == ways.port and not link.alias):
+    if link.alias not in ways.aliases and not (link.vxlan_port == ways.port and not link.alias):
         raise HostError(
             "InterfaceTaken",
             f"link {link.name!r} exists and is not this translator's tunnel: rename it",
@@ -134,11 +143,8 @@ def link_actions(facts: Facts, ways: PeerWays, neighbour: bytes | None) -> Itera
     """What the tunnel's link needs, to be done before the maps are told of it."""
     tunnel = own_tunnel(facts, ways)
     for link in facts.links:
-        if (
-            ways.alias
-            and link.alias == ways.alias
-            and (tunnel is None or link.index != tunnel.index)
-        ):
+        ours = link.alias in ways.aliases and (tunnel is None or link.index != tunnel.index)
+        if ours or (not ways.direct and _is_spare(link, ways)):
             yield DeleteLink(link.index, link.name)
     if not ways.tunnel:
         return
@@ -149,6 +155,16 @@ def link_actions(facts: Facts, ways: PeerWays, neighbour: bytes | None) -> Itera
         yield ConfigureTunnel(tunnel.index, tunnel.name, ways.alias, ways.port)
     if neighbour != tunnel.mac:
         yield SetNeighbour(tunnel.index, tunnel.mac)
+
+
+def _is_spare(link: Link, ways: PeerWays) -> bool:
+    """Whether it is another translator's, which uses Direct, and has the port."""
+    return (
+        link.alias.startswith(_SPARE)
+        and link.alias not in ways.aliases
+        and bool(ways.port)
+        and link.vxlan_port == ways.port
+    )
 
 
 def route_actions(
