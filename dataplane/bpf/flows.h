@@ -128,7 +128,7 @@ static __always_inline __u32 link_to_offload(struct __sk_buff *skb, const struct
 /* Note what was found for `p` and the route that it takes. */
 static __always_inline void note_flow(struct __sk_buff *skb, struct packet *p,
 				      const struct config *config,
-				      const struct bpf_fib_lookup *route)
+				      const struct bpf_fib_lookup *route, bool straight)
 {
 	struct flow *flow = flow_at(p);
 
@@ -150,5 +150,8 @@ static __always_inline void note_flow(struct __sk_buff *skb, struct packet *p,
 	flow->mtu = route->mtu_result;
 	flow->ifindex = route->ifindex;
 	flow->ingress = link_to_offload(skb, p);
+	flow->straight = straight;
+	if (straight)
+		note_link(flow->link, route);
 	hop_of(route, &flow->hop);
 }

@@ -22,7 +22,8 @@ MAP(BPF_MAP_TYPE_HASH, zones, __be32, __u32, 4 * MAX_ZONES, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_HASH, arp_answers, struct arp_key, struct arp_answer, MAX_ARP_ANSWERS,
     BPF_F_NO_PREALLOC);
 /* Links that lead to one pod each, by ifindex. The agent follows the node's links, whatever the
- * config. */
+ * config. The value is the second until which packets may go straight into the pod (straight.h), or
+ * 0. */
 MAP(BPF_MAP_TYPE_HASH, pod_links, __u32, __u32, MAX_POD_LINKS, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, sources, struct source_key, __u32, 1024, BPF_F_NO_PREALLOC);
 MAP(BPF_MAP_TYPE_LPM_TRIE, destinations, struct destination_key, struct destination, 65536,

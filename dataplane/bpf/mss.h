@@ -50,7 +50,7 @@ static __always_inline __u32 mtu_of_route(struct __sk_buff *skb, struct packet *
 	}
 	if (found == BPF_FIB_LKUP_RET_SUCCESS && own && p->flags & PACKET_NOTABLE) {
 		note_resolved(&route);
-		note_flow(skb, p, config, &route);
+		note_flow(skb, p, config, &route, false);
 		p->flags |= PACKET_ROUTED;
 	}
 	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_FRAG_NEEDED

@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include "flows.h"
+#include "straight.h"
 
 static __always_inline struct pod_route *pod_route_of(const struct packet *p)
 {
@@ -21,9 +21,10 @@ static __always_inline struct pod_route *pod_route_of(const struct packet *p)
 }
 
 /* Whether the route is noted that `p`, of `length` bytes, takes to its client. If so, it is written
- * to `route`. */
+ * to `route`, and `straight` says whether the flow may go into the pod. */
 static __always_inline bool recall_pod_route(const struct packet *p, const struct config *config,
-					     __u32 length, struct bpf_fib_lookup *route)
+					     __u32 length, struct bpf_fib_lookup *route,
+					     bool *straight)
 {
 	struct pod_route *note = pod_route_of(p);
 
@@ -37,21 +38,29 @@ static __always_inline bool recall_pod_route(const struct packet *p, const struc
 	route->ifindex = note->ifindex;
 	route->mtu_result = note->mtu;
 	__builtin_memcpy(route->ipv6_dst, &note->hop, sizeof(note->hop));
+	__builtin_memcpy(route->dmac, note->link, ETH_ALEN);
+	__builtin_memcpy(route->smac, note->link + ETH_ALEN, ETH_ALEN);
+	*straight = note->straight;
 	return true;
 }
 
-/* Note a route that the kernel has found while its routes were as `routes` says. */
-static __always_inline void note_pod_route(const struct packet *p, const struct config *config,
+/* Note a route that the kernel has found while its routes were as `routes` says. Returns whether the
+ * flow may go into the pod. */
+static __always_inline bool note_pod_route(const struct packet *p, const struct config *config,
 					   const struct bpf_fib_lookup *route, __u32 routes)
 {
 	__u32 ifindex = route->ifindex;
 	struct pod_route *note;
+	__u32 *until;
 
-	if (!(p->flags & PACKET_NOTABLE) || !bpf_map_lookup_elem(&pod_links, &ifindex))
-		return;
+	if (!(p->flags & PACKET_NOTABLE))
+		return false;
+	until = bpf_map_lookup_elem(&pod_links, &ifindex);
+	if (!until)
+		return false;
 	note = pod_route_of(p);
 	if (!note)
-		return;
+		return false;
 	note->client = p->client;
 	note->remote = p->remote;
 	note->remote_port = p->remote_port;
@@ -63,4 +72,7 @@ static __always_inline void note_pod_route(const struct packet *p, const struct 
 	note->mtu = route->mtu_result;
 	note->ifindex = ifindex;
 	__builtin_memcpy(&note->hop, route->ipv6_dst, sizeof(note->hop));
+	note->straight = leads_straight(p, until);
+	note_link(note->link, route);
+	return note->straight;
 }

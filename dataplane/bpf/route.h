@@ -55,6 +55,13 @@ static __always_inline void hop_of(const struct bpf_fib_lookup *route, struct bp
 	__builtin_memcpy(hop->ipv6_nh, route->ipv6_dst, sizeof(hop->ipv6_nh));
 }
 
+/* The Ethernet addresses that the kernel has found with the route. */
+static __always_inline void note_link(__u8 *link, const struct bpf_fib_lookup *route)
+{
+	__builtin_memcpy(link, route->dmac, ETH_ALEN);
+	__builtin_memcpy(link + ETH_ALEN, route->smac, ETH_ALEN);
+}
+
 static __always_inline __u32 *unresolved_since(const struct bpf_fib_lookup *route)
 {
 	__u32 mixed = (route->ipv6_dst[0] ^ route->ipv6_dst[3]) + route->ifindex;

@@ -83,14 +83,14 @@ static __always_inline bool find_fast_route(struct __sk_buff *skb, struct packet
 /* Send the packet by the route that was found. */
 static __always_inline enum tc_action send_fast(struct __sk_buff *skb, struct packet *p,
 						const struct config *config,
-						const struct bpf_fib_lookup *route,
+						const struct bpf_fib_lookup *route, bool straight,
 						struct counters *here)
 {
 	struct bpf_redir_neigh hop = {};
 
 	hop_of(route, &hop);
 	if (p->flags & PACKET_NOTABLE)
-		note_flow(skb, p, config, route);
+		note_flow(skb, p, config, route, straight);
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
@@ -113,7 +113,7 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 
 		ask_ipv4(&route, p, config->interface);
 		if (find_fast_route(skb, p, &route, mark_route(skb, p, &route)))
-			return send_fast(skb, p, config, &route, here);
+			return send_fast(skb, p, config, &route, false, here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
 	raise_ttl(skb, p);
@@ -167,19 +167,22 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 	recalled = recalled_route(p, length);
 	if (recalled && needs_ip_layer(skb, recalled->ifindex))
 		p->flags |= PACKET_SLOW;
+	else if (recalled && recalled->straight)
+		return enter_pod(skb, recalled, here);
 	else if (recalled)
 		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
 		struct bpf_fib_lookup route = {.tot_len = length};
 		__u32 routes = route_changes(); /* before the lookup */
+		bool straight = false;
 
-		if (recall_pod_route(p, config, length, &route) &&
+		if (recall_pod_route(p, config, length, &route, &straight) &&
 		    !needs_ip_layer(skb, route.ifindex))
-			return send_fast(skb, p, config, &route, here);
+			return send_fast(skb, p, config, &route, straight, here);
 		ask_ipv6(&route, p, config->interface);
 		if (find_fast_route(skb, p, &route, 0) && !needs_ip_layer(skb, route.ifindex)) {
-			note_pod_route(p, config, &route, routes);
-			return send_fast(skb, p, config, &route, here);
+			straight = note_pod_route(p, config, &route, routes);
+			return send_fast(skb, p, config, &route, straight, here);
 		}
 	}
 	if (!(p->flags & PACKET_FORWARDED))

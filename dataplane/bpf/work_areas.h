@@ -29,6 +29,8 @@ struct flow {
 	__u32 mtu; /* of the route */
 	__u32 ifindex;
 	__u32 ingress; /* ifindex of the link that it comes from, or 0: see offload.h */
+	__u32 straight; /* whether it goes straight into its pod: see straight.h */
+	__u8 link[2 * ETH_ALEN]; /* its Ethernet addresses then: to, from */
 	struct bpf_redir_neigh hop;
 };
 
@@ -69,6 +71,8 @@ struct pod_route {
 	__u16 epoch; /* of the config */
 	__u16 mtu;   /* of the route */
 	__u32 ifindex;
+	__u32 straight; /* as in struct flow */
+	__u8 link[2 * ETH_ALEN];
 };
 
 /* What an ICMP error becomes: see icmp_tables.h. */

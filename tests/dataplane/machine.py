@@ -86,6 +86,7 @@ class Out:
     link_header: int = 14
     gso_size: int = 0
     """Of the segments that the packet still stands for."""
+    mark: int = 0
 
     @functools.cached_property
     def packet(self) -> Packet:
@@ -211,7 +212,10 @@ class Machine:
             if after[name] != before[name]
         }
         link_header = 0 if link is None else 14
-        return Out(result.verdict, result.packet, moved, link_header, result.context.gso_size)
+        context = result.context
+        return Out(
+            result.verdict, result.packet, moved, link_header, context.gso_size, context.mark
+        )
 
     def balance(self) -> dict[str, tuple[int, int]]:
         """Per direction: packets in, and what became of them. The two are equal."""

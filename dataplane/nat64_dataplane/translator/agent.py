@@ -45,6 +45,7 @@ _RETRY_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # changes come in bursts: one pass for all
 _CONFIG_POLL_SECONDS = 1.0
 _CONFIG_POLLS = 10  # between, it is only looked whether they are other files
+_POD_LINK_POLL_SECONDS = 0.5
 
 _CANNOT_TRANSLATE = (
     "NoAddress",
@@ -122,6 +123,7 @@ class Agent:
             self._supervise(instance),
             sweep_loop.run(instance, self.state.sweeps, self._in_kernel),
             self._watch_file(),
+            self._watch_pod_links(instance),
             self._advertiser.run(),
             self._steerer.run(),
             self._stop.wait(),
@@ -220,6 +222,14 @@ class Agent:
             await asyncio.sleep(_CONFIG_POLL_SECONDS / _CONFIG_POLLS)
             if self._source.touched():
                 return
+
+    async def _watch_pod_links(self, instance: Instance) -> None:
+        """Flow offload must not take packets past programs that come to a pod's link."""
+        while True:
+            await asyncio.sleep(_POD_LINK_POLL_SECONDS)
+            with contextlib.suppress(DataplaneError, OSError):  # the next pass says it
+                if await self._in_kernel(instance.has_new_strangers):
+                    self._wake.set()
 
     def _adopt(self, config: Config) -> None:
         if config.name != self.state.config.name:

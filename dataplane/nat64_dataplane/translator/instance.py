@@ -69,6 +69,12 @@ class Instance:
         )
         return replace(settled, warnings=ordered(found))
 
+    def has_new_strangers(self) -> bool:
+        """Whether programs have come to the pods' links, or gone, since the last `reconcile`: the
+        kernel doesn't tell. Raises DataplaneError, OSError.
+        """
+        return self._reconciler.host.places.changed()
+
     def stop_serving(self, config: Config) -> None:
         """Have probes answered that this node can't serve. Raises DataplaneError."""
         self._peers.serve(config, way_out=False, draining=False)

@@ -21,6 +21,7 @@ from nat64_dataplane.translator.datapath import (
     config_slot,
     counters,
     pinned_maps,
+    pod_links,
     port_bitmap,
     zone_table,
 )
@@ -143,19 +144,16 @@ class Datapath:
         """Tell the neighbours on the uplinks where pool addresses are. Raises BpfError."""
         arp.announce(self._programs[ANNOUNCE], answers)
 
-    def follow_pod_links(self, links: frozenset[int]) -> None:
-        """Have the programs know which links lead to one pod each, by interface index.
+    def follow_pod_links(
+        self, links: frozenset[int], straight: frozenset[int] = frozenset()
+    ) -> None:
+        """Have the programs know which links lead to one pod each, by interface index, and by which
+        of these they may put packets straight into the pod, for STRAIGHT_SECONDS from now.
 
         Apart from `apply`, as pods come and go: no session needs to be checked again for that.
         """
-        table = self._maps["pod_links"]
-        known = {abi.U32.unpack(key)[0] for key in table.keys()}  # noqa: SIM118
-        for index in known - links:
-            table.delete(abi.U32.pack(index))
-        for index in sorted(links - known)[: table.layout.max_entries - len(known & links)]:
-            table.set(abi.U32.pack(index), abi.U32.pack(1))
-        if links != known:
-            self.note_route_change()  # who was found behind a link is noted for a second
+        if pod_links.follow(self._maps["pod_links"], links, straight, self.now()):
+            self.note_route_change()  # what was found about a link is noted for a second
 
     def applied_hash(self) -> str | None:
         """The content hash of the config that packets follow, whoever applied it."""

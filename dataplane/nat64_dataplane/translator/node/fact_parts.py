@@ -236,6 +236,7 @@ def _link(message: Any) -> Link:
         no_link_local=generation == 1,  # IN6_ADDR_GEN_MODE_NONE
         devconf=conf and Devconf(conf["forwarding"], conf["accept_local"], conf["rp_filter"]),
         ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
+        max_mtu=message.get("max_mtu") or 0,
         vxlan_port=vxlan_port(message),
     )
 

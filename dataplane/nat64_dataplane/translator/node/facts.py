@@ -48,6 +48,8 @@ class Link:
     devconf: Devconf | None = None
     ethernet: bool = True
     """Whether its packets have Ethernet headers."""
+    max_mtu: int = 0
+    """The largest MTU that it may have; 0 if the kernel names none."""
     vxlan_port: int = 0
     """Of a VXLAN device in external mode; 0 for all other links."""
 

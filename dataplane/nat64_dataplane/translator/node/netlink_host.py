@@ -26,11 +26,11 @@ from nat64_dataplane.translator.node import (
     nftables_notrack,
     peer_facts,
     peer_table,
-    strangers,
     tc_hooks,
 )
 from nat64_dataplane.translator.node.fact_cache import FactCache
 from nat64_dataplane.translator.node.facts import IFF_NOARP, ROUTE_PROTOCOL, Facts
+from nat64_dataplane.translator.node.offload_places import OffloadPlaces
 from nat64_dataplane.translator.node.plan import Observed
 from nat64_dataplane.translator.node.tc_hooks import Attacher
 
@@ -39,7 +39,6 @@ AttachBy = Literal["auto", "tcx", "clsact"]
 _RTNH_F_ONLINK = 4
 _RTAX_MTU_LOCK = 1 << 2
 _MOST_MOVES, _MOVES_SECONDS = 2, 3600
-_CNI_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,7 @@ class Host:
         self.cache = FactCache()
         self._ipr: IPRoute | None = None
         self._attacher: Attacher | None = None
-        self._busy: frozenset[int] = frozenset()
-        self._seen: dict[int, float] = {}
-        """When a pod's link was first seen, by interface index."""
+        self.places = OffloadPlaces(pins)
 
     @property
     def ipr(self) -> IPRoute:
@@ -127,29 +124,12 @@ class Host:
         self, links: Collection[facts.Link], hooks: Collection[tc_hooks.Hook]
     ) -> tuple[facts.Link, ...]:
         """Those of `links` where only translators look at what comes in, now and once a CNI has
-        set the link up. Raises HostError.
+        set the link up. Raises HostError. `places` then knows who looks at what goes out.
         """
-        with _as_host_error("find out who looks at what comes in on the pods' links"):
-            busy = strangers.busy(links, self.pins)
-        if busy != self._busy:
-            names = ", ".join(link.name for link in links if link.index in busy)
-            log.info("no flow offload where programs of others are: %s", names or "no more links")
-            self._busy = busy
-        now = time.monotonic()
-        self._seen = {link.index: self._seen.get(link.index, now) for link in links}
-        return tuple(
-            link
-            for link in links
-            if link.index not in busy
-            and (tc_hooks.Hook(link.index, "offload") in hooks or self._is_set_up(link))
-        )
-
-    def _is_set_up(self, link: facts.Link) -> bool:
-        """Whether a clsact may be added: after that, a CNI's bandwidth plugin could not add its own
-        discipline for what comes in, and the pod would not start. tcx is in nobody's way.
-        """
+        with _as_host_error("find out who looks at what passes the pods' links"):
+            self.places.look(links)
         clsact = self._attacher is None or self._attacher.kind == "clsact"
-        return not clsact or time.monotonic() - self._seen[link.index] >= _CNI_SECONDS
+        return self.places.for_hooks(links, hooks, clsact=clsact)
 
     def try_refused_again(self) -> None:
         """Forget which routes the kernel has refused: something may have changed since."""

@@ -57,8 +57,12 @@ class Maps(Protocol):
     def announce(self, answers: Iterable[ArpAnswer]) -> None:
         """Tell the neighbours where pool addresses are."""
 
-    def follow_pod_links(self, links: frozenset[int]) -> None:
-        """Tell the programs which links lead to one pod each."""
+    def follow_pod_links(
+        self, links: frozenset[int], straight: frozenset[int] = frozenset()
+    ) -> None:
+        """Tell the programs which links lead to one pod each, and which of these packets may skip
+        for a while.
+        """
 
     def program_fd(self, which: tc_hooks.Program) -> int:
         """The descriptor of a loaded program."""
@@ -116,7 +120,6 @@ class Reconciler:
         }
         self._announced: dict[ArpAnswer, int] = {}
         self._applied: tuple[Config, HostView] | None = None
-        self._pod_links: frozenset[int] | None = None
         self._viewed: tuple[Facts, Config, HostView] | None = None
         self._looked: Facts | None = None
         self._no_tunnel = 0
@@ -207,10 +210,10 @@ class Reconciler:
         self.maps.announce(new[:_MOST_ANNOUNCED])
 
     def _follow_pod_links(self, config: Config, facts: Facts) -> None:
-        links = uplinks_and_pools.pod_links(config, facts)
-        if links != self._pod_links:
-            self.maps.follow_pod_links(links)
-            self._pod_links = links
+        straight: frozenset[int] = frozenset()
+        if _offloads(config):
+            straight = self.host.places.straight(uplinks_and_pools.ways_to_one_pod(config, facts))
+        self.maps.follow_pod_links(uplinks_and_pools.pod_links(config, facts), straight)
 
     def _applied_view(self, config: Config) -> HostView | None:
         if self._applied and self._applied[0] == config:
@@ -280,7 +283,8 @@ class Reconciler:
         return desired, view if link else None
 
     def _offload(self, config: Config, observed: Observed) -> tuple[Link, ...]:
-        if not config.offload_flows or config.is_router:
+        if not _offloads(config):
+            self.host.places.look(())
             return ()
         ways_in = uplinks_and_pools.ways_in(config, observed.facts)
         return self.host.unobserved(ways_in, observed.hooks)
@@ -291,6 +295,10 @@ class Reconciler:
             see = uplinks_and_pools.router_view if config.is_router else uplinks_and_pools.host_view
             self._viewed = facts, config, see(config, facts, link, tunnel)
         return self._viewed[2]
+
+
+def _offloads(config: Config) -> bool:
+    return config.offload_flows and not config.is_router
 
 
 def _link_name(observed: Observed, hook: tc_hooks.Hook) -> str:

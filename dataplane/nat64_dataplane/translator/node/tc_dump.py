@@ -11,23 +11,32 @@ from nat64_dataplane.translator.node.netlink_dump import attributes, dump
 INGRESS = 0xFFFFFFF1
 """The parent of a link's one discipline for what comes in, clsact or ingress."""
 
+_ROOT = 0xFFFFFFFF
+
 _RTM_GETQDISC, _RTM_GETTFILTER = 38, 46
 _TCMSG = struct.Struct("=BxxxiIII")
-_TCA_KIND, _TCA_OPTIONS, _TCA_INGRESS_BLOCK, _TCA_BPF_NAME = 1, 2, 13, 7
+_TCA_KIND, _TCA_OPTIONS, _TCA_INGRESS_BLOCK, _TCA_EGRESS_BLOCK, _TCA_BPF_NAME = 1, 2, 13, 14, 7
 
 
 class Qdisc(NamedTuple):
-    """A discipline for what comes in."""
+    """A discipline for what comes in; clsact has filters for what goes out, too."""
 
     ifindex: int
     kind: str
     shared: bool
     """Whether its filters are those of a block that several links share."""
+    shared_out: bool = False
+    """The same for what goes out."""
 
 
 def qdiscs() -> list[Qdisc]:
     """All disciplines at the hook of clsact and ingress. Raises OSError."""
     return dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0), _qdisc)
+
+
+def queued() -> set[int]:
+    """The links, by interface index, with a discipline for what goes out. Raises OSError."""
+    return set(dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0), _queue))
 
 
 def filters(ifindex: int, parent: int) -> list[str]:
@@ -40,7 +49,18 @@ def _qdisc(data: bytes, at: int, end: int) -> Qdisc | None:
     if parent != INGRESS:
         return None
     found = dict(_values(data, at + _TCMSG.size, end))
-    return Qdisc(ifindex, _text(found.get(_TCA_KIND)), _TCA_INGRESS_BLOCK in found)
+    return Qdisc(
+        ifindex,
+        _text(found.get(_TCA_KIND)),
+        _TCA_INGRESS_BLOCK in found,
+        _TCA_EGRESS_BLOCK in found,
+    )
+
+
+def _queue(data: bytes, at: int, end: int) -> int | None:
+    _, ifindex, _, parent, _ = _TCMSG.unpack_from(data, at)
+    kind = dict(_values(data, at + _TCMSG.size, end)).get(_TCA_KIND)
+    return ifindex if parent == _ROOT and _text(kind) != "noqueue" else None
 
 
 def _filter(data: bytes, at: int, end: int) -> str | None:

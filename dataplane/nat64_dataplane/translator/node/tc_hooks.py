@@ -20,8 +20,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from nat64_dataplane.translator.node import bpf_link, tc_dump
 
-CLSACT_INGRESS = 0xFFFFFFF2
-"""The parent of the filters for what comes in."""
+CLSACT_INGRESS, CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+"""The parents of the filters for what comes in, and for what goes out."""
 
 Direction = Literal["ingress", "egress", "offload"]
 """`offload` is at ingress, too: a link may have both of these hooks."""
@@ -42,7 +42,7 @@ _TCX_TYPES: dict[Direction, int] = {
 }
 _CLSACT_PARENTS: dict[Direction, int] = {
     "ingress": CLSACT_INGRESS,
-    "egress": 0xFFFFFFF3,
+    "egress": CLSACT_EGRESS,
     "offload": CLSACT_INGRESS,
 }
 _MARKS: dict[Direction, str] = {

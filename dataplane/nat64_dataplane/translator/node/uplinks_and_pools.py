@@ -245,6 +245,15 @@ def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
     return tuple(link for link in facts.links if link.index in found and link.up)
 
 
+def ways_to_one_pod(config: Config, facts: Facts) -> tuple[Link, ...]:
+    """Those of `ways_in` that lead straight into a pod: a veth whose other end the pod has."""
+    return tuple(
+        link
+        for link in ways_in(config, facts)
+        if link.kind == "veth" and link.elsewhere and link.ethernet
+    )
+
+
 def _tunnel(config: Config) -> str:
     """The name of the tunnel's link; empty where there is none."""
     return tunnel_interface(config.name) if config.topology else ""
