@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.test_agent_offload import hooked
 from tests.lab.node import ROOT, wait_for
 from tests.lab.servers import pattern
 from tests.lab.topology import ECHO_PORT, SERVER, Line
 from tests.lab.translator import Translator, translator
 
-__all__ = ["hooked"]
 pytestmark = pytest.mark.root
 
 ECHO = f"""
@@ -52,6 +50,15 @@ bpf_link.pin(program, Path("/sys/fs/bpf/stranger"))
 """
 
 PROGRAM = f"{sys.executable} -c '{STRANGER}'"
+
+
+@pytest.fixture(params=["auto", "clsact"])
+def hooked(lab: Line, request: pytest.FixtureRequest) -> Iterator[Translator]:
+    """A ready translator, with the kernel's way to attach programs, and with the older one."""
+    one = Translator(lab.node)
+    one.arguments = ["--attach", request.param]
+    yield one.started()
+    one.close()
 
 
 def echoed(lab: Line, count: int, patience: float = 20) -> int:
