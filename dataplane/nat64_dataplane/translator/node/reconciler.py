@@ -210,9 +210,7 @@ class Reconciler:
         self.maps.announce(new[:_MOST_ANNOUNCED])
 
     def _follow_pod_links(self, config: Config, facts: Facts) -> None:
-        straight: frozenset[int] = frozenset()
-        if _offloads(config):
-            straight = self.host.places.straight(uplinks_and_pools.ways_to_one_pod(config, facts))
+        straight = self.host.places.straight(uplinks_and_pools.ways_to_one_pod(config, facts))
         self.maps.follow_pod_links(uplinks_and_pools.pod_links(config, facts), straight)
 
     def _applied_view(self, config: Config) -> HostView | None:
@@ -283,9 +281,6 @@ class Reconciler:
         return desired, view if link else None
 
     def _offload(self, config: Config, observed: Observed) -> tuple[Link, ...]:
-        if not _offloads(config):
-            self.host.places.look(())
-            return ()
         ways_in = uplinks_and_pools.ways_in(config, observed.facts)
         return self.host.unobserved(ways_in, observed.hooks)
 
@@ -295,10 +290,6 @@ class Reconciler:
             see = uplinks_and_pools.router_view if config.is_router else uplinks_and_pools.host_view
             self._viewed = facts, config, see(config, facts, link, tunnel)
         return self._viewed[2]
-
-
-def _offloads(config: Config) -> bool:
-    return config.offload_flows and not config.is_router
 
 
 def _link_name(observed: Observed, hook: tc_hooks.Hook) -> str:

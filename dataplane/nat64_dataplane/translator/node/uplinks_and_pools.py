@@ -232,7 +232,10 @@ def pod_links(config: Config, facts: Facts) -> frozenset[int]:
 def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
     """The links by which packets of this node's pods reach its IPv6 stack: their own, or the
     bridges that these are ports of. Not the tunnel: what it brings is checked there, each time.
+    None where flow offload is off.
     """
+    if not config.offload_flows or config.is_router:
+        return ()
     found = set()
     for link in facts.links:
         if link.index in pod_links(config, facts) and link.name != _tunnel(config):
