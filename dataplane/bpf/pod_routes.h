@@ -44,8 +44,8 @@ static __always_inline bool recall_pod_route(const struct packet *p, const struc
 	return true;
 }
 
-/* Note a route that the kernel has found while its routes were as `routes` says. Returns whether the
- * flow may go into the pod. */
+/* Note a route that the kernel has found while its routes were as `routes` says. Returns whether
+ * the flow may go into the pod. */
 static __always_inline bool note_pod_route(const struct packet *p, const struct config *config,
 					   const struct bpf_fib_lookup *route, __u32 routes)
 {

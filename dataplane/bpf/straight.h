@@ -2,9 +2,9 @@
 /* Flow offload on the way down: packets of known flows go straight into their pod.
  *
  * The usual way leads out by the pod's link on the node, and from there in by the pod's end of it.
- * bpf_redirect_peer() spares the first half, and with it whatever looks at what leaves by that link:
- * programs, queueing disciplines, nftables. So the agent names the links where nobody does, in
- * `pod_links`, and until when; the time runs out if no agent renews it. Of each flow, the first
+ * bpf_redirect_peer() spares the first half, and with it whatever looks at what leaves by that
+ * link: programs, queueing disciplines, nftables. So the agent names the links where nobody does,
+ * in `pod_links`, and until when; the time runs out if no agent renews it. Of each flow, the first
  * packet in a second goes the usual way, so that the kernel keeps the pod as a neighbour.
  */
 #pragma once
@@ -17,8 +17,9 @@ static __always_inline bool leads_straight(const struct packet *p, const __u32 *
 	return p->second < *until;
 }
 
-/* Put the packet into its pod as the pod's link would: with these addresses and without a mark. Only
- * at ingress, as everywhere that flows from IPv4 are recalled: elsewhere the kernel drops it. */
+/* Put the packet into its pod as the pod's link would: with these addresses and without a mark.
+ * Only at ingress, as everywhere that flows from IPv4 are recalled: elsewhere the kernel drops it.
+ */
 static __always_inline enum tc_action enter_pod(struct __sk_buff *skb, const struct flow *flow,
 						struct counters *here)
 {

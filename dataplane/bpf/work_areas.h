@@ -28,8 +28,8 @@ struct flow {
 	__u32 second;
 	__u32 mtu; /* of the route */
 	__u32 ifindex;
-	__u32 ingress; /* ifindex of the link that it comes from, or 0: see offload.h */
-	__u32 straight; /* whether it goes straight into its pod: see straight.h */
+	__u32 ingress;		 /* ifindex of the link that it comes from, or 0: see offload.h */
+	__u32 straight;		 /* whether it goes straight into its pod: see straight.h */
 	__u8 link[2 * ETH_ALEN]; /* its Ethernet addresses then: to, from */
 	struct bpf_redir_neigh hop;
 };
