@@ -464,6 +464,7 @@ def knock(nat: Machine, port: int, number: int) -> Out:
     return receive(nat, port, src=f"198.18.{number >> 8}.{number & 255}")
 
 
+@pytest.mark.bulk
 def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: Machine) -> None:
     small.configure(
         limits={"sessions": 1024, "sessionsPerClient": 0},
@@ -484,6 +485,7 @@ def test_flood_from_ipv4_leaves_a_quarter_of_the_sessions_to_the_clients(small: 
     assert sum(SessionFlag.INBOUND in each.flags for each in small.datapath.sessions()) == 11
 
 
+@pytest.mark.bulk
 def test_filtered_syns_are_bounded_like_sessions(small: Machine) -> None:
     small.reset(limits={"sessions": 1024, "sessionsPerClient": 0}, filtering="AddressDependent")
     port = syn(small, 4000).packet.sport
@@ -592,6 +594,7 @@ def test_expired_session_does_not_keep_a_port_from_being_lent(nat: Machine) -> N
     assert back.packet[TCP].dport == 6001
 
 
+@pytest.mark.bulk
 def test_full_table_is_no_lack_of_ports(small: Machine) -> None:
     small.configure((PoolRange(POOL, 61000, 61000),), overloadTcpPorts=True)
     syn(small, 5000)

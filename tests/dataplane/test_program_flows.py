@@ -54,6 +54,7 @@ def test_a_known_flow_is_translated_as_before(nat: Machine) -> None:
         assert answer.counted["sent_fast"] == 1
 
 
+@pytest.mark.bulk
 def test_flows_that_share_a_note_don_t_mix(nat: Machine) -> None:
     """More flows than there are notes, in turns."""
     ports: dict[tuple[object, int], int] = {}

@@ -267,6 +267,7 @@ def test_what_is_known_of_a_packet_is_forgotten_in_time(nat: Machine) -> None:
     assert nat.datapath.sweep().removed_fragments >= 1
 
 
+@pytest.mark.bulk
 def test_flood_of_early_fragments_is_bounded(nat: Machine) -> None:
     reasons = []
     second = nat.datapath.now()

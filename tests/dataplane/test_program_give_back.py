@@ -184,6 +184,7 @@ def test_one_socket_takes_no_more_sessions_than_its_client_may_have(nat: Machine
     ).translated
 
 
+@pytest.mark.bulk
 def test_full_table_leaves_no_binding_behind() -> None:
     with machine(Limits(sessions=1024)) as nat:
         nat.reset(limits={"sessions": 1024, "sessionsPerClient": 0})
@@ -227,6 +228,7 @@ def test_rst_to_a_segment_without_ack_acknowledges_it(nat: Machine) -> None:
     assert (out.packet[TCP].flags, out.packet[TCP].seq, out.packet[TCP].ack) == ("RA", 0, 1004)
 
 
+@pytest.mark.bulk
 def test_rst_answers_no_rst_and_is_bounded(nat: Machine) -> None:
     assert "resets_sent" not in six(nat, 4000, "R").counted
     began = nat.datapath.now()

@@ -101,6 +101,7 @@ def test_refusal_is_announced_as_prohibited(nat: Machine) -> None:
     assert out.counted.get("icmp_errors_sent") == 1
 
 
+@pytest.mark.bulk
 def test_refusals_announced_are_limited(nat: Machine) -> None:
     packet = IPv6(src=str(POD), dst=at("127.0.0.1")) / UDP(sport=4000, dport=53)
     frame = bytes(12) + b"\x86\xdd" + bytes(packet)

@@ -519,6 +519,7 @@ def test_peers_follow_the_membership(gateway: Router) -> None:
     assert topology.peers() == {}
 
 
+@pytest.mark.bulk
 def test_5000_router_nodes_fit(gateway: Router) -> None:
     pods = {
         IPv6Network((f"fd65:0:{node:x}:{block:x}::", 64)): IPv6Address(f"fd64:9:1::{node:x}")

@@ -67,6 +67,7 @@ def test_port_of_a_socket_of_the_node_is_not_claimed(nat: Machine, kind: int, fa
         assert got == {61000, 61001, 61003, "refused"}
 
 
+@pytest.mark.bulk
 def test_early_fragments_end_in_time_without_any_sweep(nat: Machine) -> None:
     second = nat.datapath.now()
 

@@ -143,6 +143,7 @@ def test_the_port_of_a_closed_connection_is_free_again_after_the_transitory_time
     assert all(usage.used == 0 for usage in flow.nat.datapath.usage())
 
 
+@pytest.mark.bulk
 def test_the_port_of_an_established_connection_is_kept_through_all_sweeps(flow: Flow) -> None:
     flow.play("6S 4SA 6A")
     port = flow.port

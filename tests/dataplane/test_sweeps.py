@@ -71,6 +71,7 @@ def binding_expires_in(datapath: Datapath) -> int:
     return binding.expires_in
 
 
+@pytest.mark.bulk
 def test_a_run_is_short_whatever_the_size_of_the_table(datapath: Datapath) -> None:
     fill(datapath, expires=HOUR)
     looking: list[int] = []
@@ -79,6 +80,7 @@ def test_a_run_is_short_whatever_the_size_of_the_table(datapath: Datapath) -> No
     assert min(looking) < LONGEST_RUN
 
 
+@pytest.mark.bulk
 def test_a_run_is_short_however_much_expires_at_once(datapath: Datapath) -> None:
     removing: list[int] = []
     while len(removing) < ATTEMPTS and min(removing, default=LONGEST_REMOVING) >= LONGEST_REMOVING:
@@ -203,6 +205,7 @@ def longest_run(datapath: Datapath, *, left: int, removed: int) -> int:
     return datapath.longest_sweep_run
 
 
+@pytest.mark.bulk
 def test_a_sweep_that_was_cut_short_takes_no_time_from_a_binding(
     datapath: Datapath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
