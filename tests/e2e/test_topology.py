@@ -99,12 +99,12 @@ def test_the_node_has_no_ipv4(topology: Product) -> None:
     assert links <= {"lo"}
 
 
-def test_direct_needs_no_tunnel(topology: Product) -> None:
-    """What the other transport had is gone."""
+def test_with_direct_the_tunnel_is_only_kept_for_a_change(topology: Product) -> None:
+    """Of the other transport nothing else is left."""
     transport = topology_of(topology)["transport"]
     for name in (ROUTER, *GATEWAYS.values()):
-        there = "n64v-default" in topology.cluster.node(name).run(["ip", "link", "show"])
-        assert there == (transport == "Tunnel"), name
+        shown = topology.cluster.node(name).run(["ip", "link", "show", "n64v-default"])
+        assert ("nat64-operator spare tunnel default" in shown) == (transport == "Direct"), name
 
 
 def test_the_server_sees_one_gateway_for_all_of_a_pods_connections(pod: Pod) -> None:
