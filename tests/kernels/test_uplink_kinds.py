@@ -146,7 +146,7 @@ KINDS = {
 def lab() -> Iterator[Line]:
     patience = pytest.MonkeyPatch()
     # The lab's servers take longer to start in an emulator, and more so on a busy machine.
-    patience.setattr(topology, "wait_for", functools.partial(wait_for, seconds=120))
+    patience.setattr(topology, "wait_for", functools.partial(wait_for, seconds=300))
     with line(path_mtu=PATH_MTU) as built:
         yield built
     patience.undo()
