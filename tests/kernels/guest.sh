@@ -9,6 +9,7 @@ mount -t devpts devpts /dev/pts
 ip link set lo up
 modprobe -a tun ppp_generic # which make their devices
 uname -rm >$result/kernel
+export NAT64_LAB_PATIENCE=600
 # Through cat, because pytest would rewrite lines on a terminal.
 {
 	xargs -0 "$python" -u -m pytest --junitxml=$result/junit.xml <$result/arguments 2>&1
