@@ -8,18 +8,16 @@ theirs jump. Chains of legacy iptables can't be read so.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
+from collections.abc import Iterator
 from typing import Any
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink import nftsocket as nft
+
+from nat64_dataplane.translator.node import nftables_dump
 
 _NF_INET_FORWARD = 2
 _NF_DROP = 0
-_DUMP = NLM_F_REQUEST | NLM_F_DUMP
 _FAMILIES = {nft.NFPROTO_INET: "inet", nft.NFPROTO_IPV4: "ip"}
 _LINKS = "nat64"
 """What the names of translators' links begin with, also in `iifname nat64*`."""
@@ -30,22 +28,17 @@ def dropping(interface: str) -> list[str]:
 
     Empty where nothing can be read: without nf_tables nothing filters by it.
     """
-    with contextlib.suppress(OSError, NetlinkError):
-        return asyncio.run(_dropping(interface))
+    with contextlib.suppress(OSError):
+        return list(_dropping(interface))
     return []
 
 
-async def _dropping(interface: str) -> list[str]:
-    found = []
-    async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
-        query = nft.nft_chain_msg()
-        chains = await nfnetlink.request_get(query, nft.NFT_MSG_GETCHAIN, _DUMP)
-        wanted = [message async for message in chains if _drops(message)]
-    for chain in wanted:
-        family, table, name = chain["nfgen_family"], chain.get("table"), chain.get("name")
-        if not await _names_link(family, table, interface):
-            found.append(f"{_FAMILIES[family]} {table} {name}")
-    return found
+def _dropping(interface: str) -> Iterator[str]:
+    for chain in nftables_dump.chains():
+        if _drops(chain):
+            family, table = chain["nfgen_family"], chain.get("table")
+            if not _names_link(family, table, interface):
+                yield f"{_FAMILIES[family]} {table} {chain.get('name')}"
 
 
 def _drops(chain: Any) -> bool:
@@ -58,10 +51,6 @@ def _drops(chain: Any) -> bool:
     )
 
 
-async def _names_link(family: int, table: str, interface: str) -> bool:
-    query = nft.nft_rule_msg()
-    query["attrs"] = [["NFTA_RULE_TABLE", table]]
-    async with nft.AsyncNFTSocket(nfgen_family=family) as nfnetlink:
-        rules = await nfnetlink.request_get(query, nft.NFT_MSG_GETRULE, _DUMP)
-        texts = [str(message) async for message in rules]
+def _names_link(family: int, table: str, interface: str) -> bool:
+    texts = map(str, nftables_dump.rules(family, table))
     return any(interface in text or f"b'{_LINKS}" in text for text in texts)

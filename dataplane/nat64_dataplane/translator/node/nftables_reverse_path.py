@@ -8,20 +8,17 @@ ours would help. Those of legacy ip6tables can't be read so.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-import socket
+from collections.abc import Iterator
 from typing import Any
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
 from nat64_dataplane.config import Config, Role, Transport
+from nat64_dataplane.translator.node import nftables_dump
 
 _NF_INET_PRE_ROUTING = 0
-_DUMP = NLM_F_REQUEST | NLM_F_DUMP
 _FAMILIES = {nft.NFPROTO_INET: "inet", nft.NFPROTO_IPV6: "ip6"}
 _OURS = "nat64_"
 _FIB = re.compile(
@@ -42,22 +39,16 @@ def in_the_way(config: Config) -> list[str]:
         return []
     if (topology.role is Role.ROUTER) is not (topology.transport is Transport.DIRECT):
         return []
-    with contextlib.suppress(OSError, NetlinkError):
-        return asyncio.run(_strict())
+    with contextlib.suppress(OSError):
+        return list(_strict())
     return []
 
 
-async def _strict() -> list[str]:
-    async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
-        query = nft.nft_chain_msg()
-        chains = await nfnetlink.request_get(query, nft.NFT_MSG_GETCHAIN, _DUMP)
-        found = [message async for message in chains if _is_first(message)]
-    names = []
-    for chain in found:
-        family, table, name = chain["nfgen_family"], chain.get("table"), chain.get("name")
-        if await _has_filter(family, table, name):
-            names.append(f"{_FAMILIES[family]} {table} {name}")
-    return names
+def _strict() -> Iterator[str]:
+    for chain in nftables_dump.chains():
+        if _is_first(chain) and _has_filter(chain):
+            family = _FAMILIES[chain["nfgen_family"]]
+            yield f"{family} {chain.get('table')} {chain.get('name')}"
 
 
 def _is_first(chain: Any) -> bool:
@@ -70,14 +61,10 @@ def _is_first(chain: Any) -> bool:
     )
 
 
-async def _has_filter(family: int, table: str, chain: str) -> bool:
-    query = nft.nft_rule_msg()
-    query["attrs"] = [["NFTA_RULE_TABLE", table], ["NFTA_RULE_CHAIN", chain]]
-    async with nft.AsyncNFTSocket(nfgen_family=family) as nfnetlink:
-        rules = await nfnetlink.request_get(query, nft.NFT_MSG_GETRULE, _DUMP)
-        messages = [bytes(message.data) async for message in rules if message.get("table") == table]
+def _has_filter(chain: Any) -> bool:
+    rules = nftables_dump.rules(chain["nfgen_family"], chain.get("table"), chain.get("name"))
     return any(
         int.from_bytes(flags, "big") & _SADDR_BY_IIF == _SADDR_BY_IIF
-        for data in messages
-        for flags in _FIB.findall(data)
+        for rule in rules
+        for flags in _FIB.findall(bytes(rule.data))
     )

@@ -21,6 +21,7 @@ _RTA_DST, _RTA_OIF, _RTA_METRICS, _RTAX_MTU = 1, 4, 8, 2
 _UNICAST = 1
 _AT_ONCE = 128
 _READ_BYTES = 1 << 18
+_PATIENCE_SECONDS = 10  # the kernel answers at once: without it, a pass would wait for ever
 
 
 def find(addresses: Sequence[IPv6Address]) -> Iterator[tuple[IPv6Address, int, int]]:
@@ -28,6 +29,7 @@ def find(addresses: Sequence[IPv6Address]) -> Iterator[tuple[IPv6Address, int, i
     where it has none of its own. Addresses without a route are left out. Raises OSError.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.settimeout(_PATIENCE_SECONDS)
         netlink.bind((0, 0))
         for start in range(0, len(addresses), _AT_ONCE):
             some = addresses[start : start + _AT_ONCE]

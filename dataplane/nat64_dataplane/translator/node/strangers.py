@@ -7,19 +7,13 @@ before any of these.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import socket
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink import nftsocket as nft
-
-from nat64_dataplane.translator.node import bpf_link, tc_dump, tc_hooks
+from nat64_dataplane.translator.node import bpf_link, nftables_dump, tc_dump, tc_hooks
 from nat64_dataplane.translator.node.facts import Link
 
 _NF_NETDEV_EGRESS, _NF_INET_INGRESS = 1, 5
@@ -68,8 +62,8 @@ def busy(links: Collection[Link], pins: Path, chains: Chains) -> Busy:
             incoming.add(qdisc.ifindex)
         if qdisc.shared_out or _filtered(qdisc, tc_hooks.CLSACT_EGRESS):
             outgoing.add(qdisc.ifindex)
-    with contextlib.suppress(OSError, NetlinkError):  # without nf_tables there are no chains
-        for chain in asyncio.run(_nftables_chains()):
+    with contextlib.suppress(OSError):  # without nf_tables there are no chains
+        for chain in _nftables_chains():
             where = by_name.get(chain.name, set()) if chain.name else indexes
             (incoming if chain.incoming else outgoing).update(where)
     return Busy(frozenset(incoming), frozenset(outgoing))
@@ -107,17 +101,9 @@ def _has_xdp_inside(link: Link) -> bool:
     return link.kind == "veth" and 0 < link.max_mtu < _LARGEST_MTU
 
 
-async def _nftables_chains() -> set[_Chain]:
+def _nftables_chains() -> set[_Chain]:
     """All chains at some link's ingress or egress."""
-    found: set[_Chain] = set()
-    query = nft.nft_chain_msg()
-    async with nft.AsyncNFTSocket(nfgen_family=socket.AF_UNSPEC) as nfnetlink:
-        chains = await nfnetlink.request_get(
-            query, nft.NFT_MSG_GETCHAIN, NLM_F_REQUEST | NLM_F_DUMP
-        )
-        async for chain in chains:
-            found |= set(_at_links(chain))
-    return found
+    return {each for chain in nftables_dump.chains() for each in _at_links(chain)}
 
 
 def _at_links(chain: Any) -> Iterator[_Chain]:
