@@ -38,6 +38,14 @@ def nat64(lab: Line) -> Iterator[Translator]:
         yield running
 
 
+@pytest.fixture
+def tcx(nat64: Translator) -> Translator:
+    """The translator, where the kernel attaches by tcx: Linux 6.6 and later."""
+    if not nat64.metric("nat64_translator_info", attached_by="tcx"):
+        pytest.skip("this kernel has no tcx")
+    return nat64
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Machine]:
     """The programs on a machine of their own, one for all tests of a file."""

@@ -34,14 +34,6 @@ def come_first(lab: Line, name: str) -> int:
     return int(words[0])
 
 
-@pytest.fixture
-def tcx(nat64: Translator) -> Translator:
-    status = nat64.metric("nat64_translator_info", attached_by="tcx")
-    if not status:
-        pytest.skip("this kernel has no tcx")
-    return nat64
-
-
 def test_a_program_before_ours_is_moved_behind_it(lab: Line, tcx: Translator) -> None:
     stranger = come_first(lab, "stranger")
     wait_for("repair", lambda: f"move ingress of eth0 before program {stranger}" in tcx.log())

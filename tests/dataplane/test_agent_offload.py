@@ -50,13 +50,6 @@ def either(request: pytest.FixtureRequest) -> Iterator[tuple[Line, Translator]]:
         one.close()
 
 
-@pytest.fixture
-def tcx(nat64: Translator) -> Translator:
-    if not nat64.metric("nat64_translator_info", attached_by="tcx"):
-        pytest.skip("this kernel has no tcx")
-    return nat64
-
-
 def send(pod: Node, count: int) -> None:
     """Datagrams of one flow."""
     pod.run(sys.executable, "-c", SEND, str(count))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from tests.dataplane.test_agent_life import footprint
 from tests.lab import topology
-from tests.lab.node import Lab, Node, wait_for
+from tests.lab.node import Lab, Node
 from tests.lab.probes import udp_echo
 from tests.lab.topology import ECHO_PORT, SERVER, SERVER_V4, serve
 from tests.lab.translator import Translator
@@ -58,10 +57,8 @@ class Side(NamedTuple):
 
 
 @pytest.fixture
-def sides(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Side, Side]]:
+def sides() -> Iterator[tuple[Side, Side]]:
     """Two nodes with a pod each, behind one router; the nodes know each other's pods."""
-    # The lab's servers take longer to start in an emulator, and more so on a busy machine.
-    monkeypatch.setattr(topology, "wait_for", functools.partial(wait_for, seconds=120))
     with Lab() as lab:
         router, internet = lab.node("router"), lab.node("internet")
         router.join(internet, "eth0", "router0")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import topology
 from tests.lab.node import Node, wait_for
 from tests.lab.probes import megabyte_both_ways, probe, udp_echo
 from tests.lab.topology import ECHO_PORT, NODE_V4, ROUTER_V4, SERVER, Line, line
@@ -144,12 +143,8 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Line]:
-    patience = pytest.MonkeyPatch()
-    # The lab's servers take longer to start in an emulator, and more so on a busy machine.
-    patience.setattr(topology, "wait_for", functools.partial(wait_for, seconds=300))
     with line(path_mtu=PATH_MTU) as built:
         yield built
-    patience.undo()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.dataplane.test_agent_life import footprint
-from tests.lab import topology
 from tests.lab.flows import Flow
 from tests.lab.node import wait_for
 from tests.lab.probes import megabyte_both_ways, udp_echo
@@ -26,9 +24,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    # The lab's servers take longer to start in an emulator, and more so on a busy machine.
-    monkeypatch.setattr(topology, "wait_for", functools.partial(wait_for, seconds=120))
+def lab() -> Iterator[Line]:
     with line() as built:
         yield built
 
