@@ -28,6 +28,7 @@ from nat64_dataplane.config import Config, Limits, parse
 from nat64_dataplane.translator.datapath.datapath import Datapath
 from nat64_dataplane.translator.host_view import HostView, PoolRange, Uplink
 from tests.lab.node import Node
+from tests.lab.taps import Tap
 
 PREFIX = IPv6Network("64:ff9b:1::/96")
 PREFIXES = (
@@ -51,20 +52,25 @@ MAC = bytes.fromhex("020000000064")
 _LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:64")
 _POD_LINK = Ether(src="02:00:00:00:01:10", dst="02:00:00:00:01:01")
 _CLONE_NEWNET = 0x40000000
-_ALL = 3  # ETH_P_ALL
 
 _STATE = ("bib4", "bib6", "sessions", "overloads", "clients", "fragments", "held", "ports")
 
 POOL_RANGE = PoolRange(POOL, FIRST, LAST)
 
-_NETWORK = """
+_LINKS = """
 link add nat64-t address 02:00:00:00:00:64 type veth peer name n64p-t
+link add up0 address 02:00:00:00:00:64 mtu 1500 type veth peer name far0
+link add pod0 address 02:00:00:00:01:01 mtu 1500 type veth peer name in0
+"""
+PEERS = {"nat64-t": "n64p-t", "up0": "far0", "pod0": "in0"}
+PEERS |= {there: here for here, there in PEERS.items()}
+"""The other end of each link."""
+
+_NETWORK = """
 link set nat64-t up mtu 65535
 link set n64p-t up
-link add up0 address 02:00:00:00:00:64 mtu 1500 type veth peer name far0
 link set up0 up
 link set far0 up
-link add pod0 address 02:00:00:00:01:01 mtu 1500 type veth peer name in0
 link set pod0 up
 link set in0 up
 addr add 192.0.2.1/24 dev up0
@@ -248,15 +254,10 @@ class Machine:
     def capture(self, link: str) -> Iterator[list[bytes]]:
         """Collect the frames that reach `link`: clones are really sent, even by a test run."""
         frames: list[bytes] = []
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)) as tap:
-            tap.bind((link, _ALL))
-            tap.settimeout(0.2)
+        with contextlib.closing(Tap(link, PEERS[link])) as tap:
+            tap.settled()  # what was under way before
             yield frames
-            with contextlib.suppress(TimeoutError):
-                while True:
-                    frame, address = tap.recvfrom(65536)
-                    if address[2] != socket.PACKET_OUTGOING:
-                        frames.append(frame)
+            frames += tap.settled()
 
     def close(self) -> None:
         """Let the kernel have everything back."""
@@ -299,8 +300,8 @@ def machine(
     node = Node("bench")
     libc = ctypes.CDLL(None, use_errno=True)
     try:
+        _lay_links(node)
         node.ip(*_NETWORK.strip().splitlines())
-        node.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
         for pod in (POD, POD2):
             node.ip(f"neigh add {pod} lladdr 02:00:00:00:01:10 dev pod0 nud permanent")
         inside = os.open(f"/proc/{node.pid}/ns/net", os.O_RDONLY)
@@ -316,6 +317,20 @@ def machine(
         assert libc.setns(home, _CLONE_NEWNET) == 0
         os.close(home)
         node.close()
+
+
+def _lay_links(node: Node) -> None:
+    """Links on which the kernel says as little as it can: it has IPv6 only at our ends, and no
+    link-local addresses. What it says of multicast groups can't be turned off."""
+    ipv6 = "net__ipv6__conf__{}__disable_ipv6".format
+    node.sysctl(
+        net__ipv4__ip_forward=1,
+        net__ipv6__conf__all__forwarding=1,
+        net__ipv6__conf__default__addr_gen_mode=1,
+        **{ipv6("default"): 1},
+    )
+    node.ip(*_LINKS.strip().splitlines())
+    node.sysctl(**{ipv6(link): 0 for link in ("nat64-t", "up0", "pod0", "default")})
 
 
 def _index(link: str) -> int:

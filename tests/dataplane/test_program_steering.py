@@ -96,6 +96,7 @@ def as_gateway(nat: Machine, **config: Any) -> None:
 def machines() -> Iterator[Router]:
     with machine(kind=Router) as built:
         assert isinstance(built, Router)
+        built.node.sysctl(net__ipv6__conf__far0__disable_ipv6=0)
         built.node.ip(
             "addr add fd64:9::a/64 dev far0 nodad",
             "route add fd64:2::/64 via fd64:9::1 dev far0",
