@@ -15,6 +15,7 @@ from nat64_operator.kubectl import connectivity, connectivity_verdicts, disrupti
 from nat64_operator.kubectl.checks import Result, Step
 from nat64_operator.kubectl.connectivity import CLUSTER_NAME, Node, Wish
 from nat64_operator.kubectl.exec_output import ClusterError, Output
+from nat64_operator.kubectl.pod_probe import IN_FRAGMENTS, WHOLE
 from nat64_operator.kubectl.probe_pods import (
     PROBE,
     RUN_PROBE,
@@ -126,6 +127,13 @@ def test_what_is_wrong_is_said_with_a_remedy(
     assert step.result is Result.STOP
     assert says in step.text
     assert step.remedy
+
+
+def test_where_shorter_pings_are_answered_the_answers_may_be_what_is_lost() -> None:
+    """A host that knows of a smaller path MTU back to the pool answers in fragments."""
+    lost = {"error": "no answer", "size": 1500, "back": [WHOLE, IN_FRAGMENTS]}
+    assert "counts them as icmp_fragment" in " ".join(judge(pmtu=lost)["pmtu"].details)
+    assert judge(pmtu={**lost, "back": []})["pmtu"].details == ()
 
 
 def test_a_failed_connection_is_explained_by_a_trace() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from nat64_operator.kubectl.checks import Step, note, ok, stop
 from nat64_operator.kubectl.connectivity import CLUSTER_NAME, Node, Wish
 from nat64_operator.kubectl.exec_output import Json
-from nat64_operator.kubectl.pod_probe import WHOLE
+from nat64_operator.kubectl.pod_probe import IN_FRAGMENTS, WHOLE
 
 CLAT_ADDRESS = "192.0.0.2"
 """Of every pod that has a CLAT (RFC 7335)."""
@@ -144,12 +144,20 @@ def _pmtu(answer: Json, small: Json | None) -> Step:
             "the CNI drops fragments of pings (Cilium does), which harms nothing else: give "
             "spec.lowestIPv6MTU the MTU of the pods' links, and look again",
         )
-    return stop(
-        "pmtu",
-        f"packets of {answer.get('size', '?')} octets are lost, and no error tells the pod so",
+    remedy = (
         "a link on the way has a smaller MTU, and ICMP errors about it are dropped: let ICMP "
-        "type 3 code 4 come in, or lower the uplink's MTU",
+        "type 3 code 4 come in, or lower the uplink's MTU"
     )
+    details: tuple[str, ...] = ()
+    if IN_FRAGMENTS in answer.get("back", ()):
+        details = (
+            f"pings of {IN_FRAGMENTS} octets are answered: either the longer ones are lost, or "
+            "their answers come as IPv4 fragments, because the way back carries less. NAT64 drops "
+            "fragments of pings (RFC 7915 section 1.2), counts them as icmp_fragment, and "
+            "translates those of TCP and UDP",
+        )
+    text = f"packets of {answer.get('size', '?')} octets are lost, and no error tells the pod so"
+    return stop("pmtu", text, remedy, details)
 
 
 def _dual_stack(node: Node, name: str, answer: Json) -> Step:
