@@ -94,7 +94,7 @@ test-kind: setup ## The product on the real kind, with kind-config.yaml
 	$(PY) -m tests.environments kind
 
 # What is not done by then is ended. What the time doesn't allow, or would have to be built first, is
-# left out and said. Only a test that fails is a failure.
+# left out and said. Only a test that fails twice is a failure.
 test-environments-ci: setup ## Cilium and kind within CI_SECONDS (40 minutes), where the cache has them
 	@scripts/apt-install tests/environments/apt.txt || \
 		{ echo "environments: left out: Debian packages are not to be had"; exit 0; }; \

@@ -79,9 +79,11 @@ def run_within(
 ) -> tuple[dict[str, str], str]:
     """Run it if that can be done in `left` seconds: what failed, and why tests are left out.
 
-    Only a test that failed is a failure. A cluster that doesn't start, or a run that takes longer
-    than it may, is a reason why it is left out.
+    Only a test that failed twice, on two clusters, is a failure; what failed once is said. A
+    cluster that doesn't start, or a run that takes longer than it may, is a reason why it is left
+    out.
     """
+    began = time.monotonic()
     needs = (results.usual_seconds(environment.name) or environment.seconds) * _LONGER
     if left < needs:
         return {}, f"may need {needs:.0f} s, {max(left, 0):.0f} s are left"
@@ -92,7 +94,28 @@ def run_within(
     except ClusterError as error:
         return {}, str(error)
     why = result["failed"].pop(results.THE_RUN, "")
-    return result["failed"], why
+    left -= time.monotonic() - began
+    return run_again(environment, result["failed"], left - _GRACE - _DOWN), why
+
+
+def run_again(environment: Environment, failed: dict[str, str], left: float) -> dict[str, str]:
+    """Run tests that failed a second time, on a cluster of their own: what failed both times.
+
+    What is not over after `left` seconds has failed.
+    """
+    if not failed or left <= 0:
+        return failed
+    for test, reason in failed.items():
+        say(f"environments: {environment.name}: {test} failed and runs again: {reason}")
+    functions = sorted({test.partition("[")[0] for test in failed})
+    try:
+        passed = run(environment, " or ".join(functions), left)["passed"]
+    except ClusterError as error:
+        say(f"environments: {environment.name}: the second run did not begin: {error}")
+        return failed
+    if once := sorted(set(failed) & set(passed)):
+        say(f"environments: {environment.name}: passed when run again: {', '.join(once)}")
+    return {test: reason for test, reason in failed.items() if test not in passed}
 
 
 def run(

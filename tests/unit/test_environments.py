@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from scripts import environments
 from tests.cluster.run import ClusterError
 from tests.environments import results
-from tests.environments.__main__ import run_within
+from tests.environments.__main__ import run_again, run_within
 from tests.environments.catalogue import ENVIRONMENTS
 
 JUNIT = """\
@@ -118,8 +119,38 @@ def test_a_bounded_run_leaves_out_what_takes_too_long(
 def test_only_a_failed_test_fails_a_bounded_run(
     monkeypatch: pytest.MonkeyPatch, failed: dict[str, str], found: dict[str, str], why: str
 ) -> None:
-    monkeypatch.setattr("tests.environments.__main__.run", lambda *_: {"failed": dict(failed)})
+    result = {"passed": [], "failed": failed}
+    monkeypatch.setattr("tests.environments.__main__.run", lambda *_: copy.deepcopy(result))
     assert run_within(ENVIRONMENTS["cilium"], 9999) == (found, why)
+
+
+@pytest.mark.usefixtures("built")
+def test_what_fails_runs_once_more_alone_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = {"test_a[x]": "lost", "test_a[y]": "lost", "test_b": "refused"}
+    runs: list[dict[str, object]] = [
+        {"passed": ["test_c"], "failed": dict(lost)},
+        {"passed": ["test_a[x]"], "failed": {"test_a[y]": "lost again", "the run": "too long"}},
+    ]
+    asked: list[str | None] = []
+
+    def run(_: object, expression: str | None, left: float) -> dict[str, object]:
+        asked.append(expression)
+        assert 0 < left < 9999
+        return runs[len(asked) - 1]
+
+    monkeypatch.setattr("tests.environments.__main__.run", run)
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == (
+        {"test_a[y]": "lost", "test_b": "refused"},
+        "",
+    )
+    assert asked == [None, "test_a or test_b"]
+    said = capsys.readouterr()
+    assert "passed when run again: test_a[x]" in said.out + said.err
+    asked.clear()
+    assert run_again(ENVIRONMENTS["cilium"], lost, 0) == lost
+    assert not asked
 
 
 def test_a_cluster_that_is_not_to_be_had_fails_no_bounded_run(
