@@ -26,8 +26,8 @@ INVALID = ["hop_limit", "checksum", "code", "length", "option_length", "link_lay
 
 
 def takes_routes(host: Node, link: str) -> None:
-    """As the documentation says for Linux hosts; but it asks only where a test lets it."""
-    settings = {"accept_ra": 2, "accept_ra_rt_info_max_plen": 128, "router_solicitations": 0}
+    """As the documentation says for Linux hosts."""
+    settings = {"accept_ra": 2, "accept_ra_rt_info_max_plen": 128}
     for key, value in settings.items():
         host.run("sysctl", "-qw", f"net.ipv6.conf.{link}.{key}={value}")
 

@@ -67,6 +67,7 @@ def test_removal_leaves_nothing(lab: Line) -> None:
     lab.node.ip("addr add 2001:db8:5::1/64 dev eth0 nodad")
     lab.node.run("sh", "-c", "echo 8080,9000-9010 > /proc/sys/net/ipv4/ip_local_reserved_ports")
     lab.router.ip("route add 192.0.2.8/29 via 198.51.100.1")
+    lab.node.settle()
     before = footprint(lab.node)
     with translator(lab.node, pools=[{}, {"addresses": "192.0.2.8/29"}]) as nat64:
         assert lab.curl("ok") == "ok"
@@ -78,6 +79,7 @@ def test_removal_leaves_nothing(lab: Line) -> None:
 
 
 def test_removal_after_clsact_leaves_nothing(lab: Line) -> None:
+    lab.node.settle()
     before = footprint(lab.node)
     one = Translator(lab.node)
     one.arguments = ["--attach", "clsact"]

@@ -150,11 +150,11 @@ def test_it_stays_off_where_others_look_at_what_goes_out(
         request.getfixturevalue("tcx")
     wait_for("the short way", lambda: goes_straight(lab, nat64))
     lab.node.run("sh", "-c", come, cwd=ROOT)
-    wait_for("its end", lambda: echoed(lab, 20, 0.1) == 0)
+    said = "no flow offload into pods where programs of others are: pod0"
+    wait_for("its end", lambda: said in nat64.log() and echoed(lab, 20, 0.1) == 0)
     before = straight(nat64)
     assert echoed(lab, 20, 0.1) == 0
     assert straight(nat64) == before
-    assert "no flow offload into pods where programs of others are: pod0" in nat64.log()
     lab.node.run("sh", "-c", go)
     wait_for("its return", lambda: goes_straight(lab, nat64))
 

@@ -322,22 +322,12 @@ def hooks(node: Node) -> set[str]:
     return {names.get(index, f"not there a moment ago: {index}") for index in indices}
 
 
-def is_up(node: Node) -> bool:
-    """Whether each link has the address that the kernel gives it, a moment after its carrier."""
-    links = json.loads(node.run("ip", "-json", "addr", "show", "up"))
-    return all(
-        any(each["scope"] == "link" for each in link["addr_info"])
-        for link in links
-        if link["ifname"] != "lo"
-    )
-
-
 @pytest.mark.parametrize("transport", ["Tunnel", "Direct"])
 def test_removal_leaves_both_roles_as_they_were(transport: str) -> None:
     with site(gateways=1, routers=1, topology={"transport": transport}, start=False) as one:
         members = (*one.gateways, *one.routers)
         for member in members:
-            wait_for("links", lambda member=member: is_up(member.node))  # type: ignore[misc]
+            member.node.settle()
         before = [footprint(member.node) for member in members]
         for member in members:
             member.agent.started()

@@ -62,7 +62,7 @@ def looks(node: Node, pod: str) -> str:
     return "".join(
         node.run(*command)
         for command in (
-            ("ip", "-n", pod, "-4", "addr"),
+            ("ip", "-n", pod, "-o", "-4", "addr"),  # without the link's state, which may be late
             ("ip", "-n", pod, "-4", "route", "show", "table", "all"),
             ("tc", "-n", pod, "qdisc"),
             ("tc", "-n", pod, "filter", "show", "dev", "eth0", "egress"),

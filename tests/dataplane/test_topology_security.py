@@ -130,11 +130,18 @@ def test_pod_is_no_member_by_a_forged_source(one: Site) -> None:
     assert arrived.split()[1] == "0"
 
 
+def open_connections(pod: Node | None) -> str:
+    """Those of which something may still be sent. Of a closed one, the kernel sends the end."""
+    assert pod
+    return pod.run("ss", "-Htn", "state", "connected", "exclude", "time-wait")
+
+
 @pytest.mark.parametrize("source", ["fd64:2::10", "fe80::1", str(SERVER), "::1"])
 def test_pod_with_a_forged_source_is_not_steered(one: Site, source: str) -> None:
     first = one.routers[0]
     assert first.pod
     mac = first.node.run("cat", "/sys/class/net/pod0/address").strip()
+    wait_for("the end of earlier connections", lambda: not open_connections(first.pod))
     steered = first.agent.metric("nat64_steered_packets_total")
     program = (
         "import sys; from scapy.all import Ether, IPv6, UDP, sendp; "

@@ -19,7 +19,7 @@ def looks(pod: Node) -> str:
     return "".join(
         pod.run(*command.split())
         for command in (
-            "ip -4 addr",
+            "ip -o -4 addr",  # without the link's state, which may be late
             "ip -4 route show table all",
             "tc qdisc show dev eth0",
             "tc filter show dev eth0 egress",

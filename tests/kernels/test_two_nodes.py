@@ -101,6 +101,8 @@ def side(lab: Lab, router: Node, number: int) -> Side:
 def test_two_nodes_translate_and_one_restarts_under_the_flows_of_both(
     sides: tuple[Side, Side],
 ) -> None:
+    for side in sides:
+        side.node.settle()
     before = [footprint(side.node) for side in sides]
     agents = [Translator(side.node).started() for side in sides]
     for side in sides:

@@ -31,6 +31,7 @@ def lab() -> Iterator[Line]:
 
 def test_the_agent_falls_back_to_clsact_and_traffic_passes(lab: Line, tmp_path: Path) -> None:
     """One start for all of it, because here it takes its time."""
+    lab.node.settle()
     before = footprint(lab.node)
     nat64 = Translator(lab.node).started()
     assert "nat64:default" in lab.node.run("tc", "filter", "show", "dev", "eth0", "ingress")

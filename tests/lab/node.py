@@ -8,6 +8,7 @@ a test that is killed leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # /sys shows the namespace of the process that mounted it, so each node has its own; also bpffs and
 # /run. Without duplicate address detection, addresses are there at once and don't appear later.
+# Hosts don't ask for routers, which an agent under test would count and answer.
 _HOLD = """
 set -e
 mount --make-rprivate /
@@ -38,6 +40,7 @@ mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmpfs /run
 sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+sysctl -qw net.ipv6.conf.default.router_solicitations=0
 ip link set lo up
 echo ready
 exec sleep infinity
@@ -120,6 +123,21 @@ class Node:
         assert cable.stdout.readline() == "laid\n"
         self.ip(f"link set {here} up mtu {mtu}")
         peer.ip(f"link set {there} up mtu {mtu}")
+
+    def settle(self) -> None:
+        """Wait until each link has the address that the kernel gives it, a moment after its
+        carrier. What `ip` shows of links doesn't change by itself from then on.
+        """
+
+        def is_settled() -> bool:
+            links = json.loads(self.run("ip", "-json", "addr", "show", "up"))
+            return all(
+                any(a["scope"] == "link" and "tentative" not in a for a in link["addr_info"])
+                for link in links
+                if link["ifname"] != "lo"
+            )
+
+        wait_for("links", is_settled)
 
     def close(self) -> None:
         """End everything on this node; raise AssertionError if a process is left on it."""

@@ -38,7 +38,8 @@ takes for every fourth connection is missing among 16 in one node of a hundred.
 """
 
 _POD_LINK = "pod0"
-_SECONDS = 3.0
+_SECONDS = 30.0
+"""How long to wait at most for what comes."""
 _SILENCE = 0.15
 _KERNEL_LIMIT = 1.1
 _MARKS = f"""
@@ -72,6 +73,7 @@ class Worker:
         self.instance = Instance(pins, "auto")
         self._opened = False
         self._port = 20000
+        self._of_node_itself: set[int] = set()
         self._forward_drop: bool | None = None
         _ip(
             *(f"link set {name} up" for name in (*LINKS, _POD_LINK)),
@@ -101,11 +103,12 @@ class Worker:
         for probe, first in zip(job.probes, of_node, strict=True):
             node = first
             stays = all(outcome.way is None for outcome in node)
-            pods = [self._of_pod(probe, stays=stays) for _ in range(1 if stays else tries)]
+            patience = _SILENCE if stays else _SECONDS
+            pods = [self._of_pod(probe, patience) for _ in range(1 if stays else tries)]
             if stays and not pods[0].heard and node[0].heard != "EINVAL":
                 # The kernel limits its errors about routes: one a second, after the first few.
                 time.sleep(_KERNEL_LIMIT)
-                pods = [self._of_pod(probe, stays=stays)]
+                pods = [self._of_pod(probe, _SILENCE if refusal else _SECONDS)]
             if tries > 1:
                 node += self._until_seen(probe, node, pods)
             compared.append(Compared(probe, node, tuple(pods)))
@@ -160,6 +163,7 @@ class Worker:
             if failed not in (0, errno.EINPROGRESS):
                 return Outcome(heard=errno.errorcode[failed])
             _, port = tcp.getsockname()
+            self._of_node_itself.add(port)
 
             def done() -> bool:
                 return self._way(port) is not None and _is_connected(tcp)
@@ -167,7 +171,7 @@ class Worker:
             connected = self.world.run(done, _SECONDS)
             return Outcome(self._way(port), "connected" if connected else "")
 
-    def _of_pod(self, probe: Probe, *, stays: bool) -> Outcome:
+    def _of_pod(self, probe: Probe, patience: float) -> Outcome:
         self._port += 1
         port, answers = self._port, len(self.world.answers)
         destination = pref64.embed(PREFIX, IPv4Address(probe.destination))
@@ -178,8 +182,12 @@ class Worker:
         def heard() -> str:
             return next((a.kind for a in self.world.answers[answers:] if a.port == port), "")
 
-        self.world.run(lambda: bool(heard()), _SILENCE if stays else _SECONDS)
-        syns = [s for s in self.world.syns[seen:] if s.destination == probe.destination]
+        self.world.run(lambda: bool(heard()), patience)
+        syns = [
+            syn
+            for syn in self.world.syns[seen:]
+            if syn.destination == probe.destination and syn.port not in self._of_node_itself
+        ]
         return Outcome(_way(syns[0]) if syns else None, heard())
 
     def _way(self, port: int) -> Way | None:
