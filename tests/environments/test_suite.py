@@ -194,12 +194,12 @@ def test_network_policy_allows_and_denies_addresses_under_the_prefix(
     cluster = product.cluster
     forbidden = pref64.embed(IPv6Network(PREFIX), IPv4Address(HTTP_IPV4_OTHER))
     with running_pod(cluster, "restricted", "node2") as pod:
-        wait_for("both servers", lambda: _reaches(pod, IPV4_ONLY) and _reaches(pod, OTHER), 60)
+        _wait_to_reach(pod, "both servers", IPV4_ONLY, OTHER)
         with _egress_only_to(pod, PREFIX, but=f"{forbidden}/128"):
             wait_for("the policy to deny one server", lambda: not _reaches(pod, OTHER), 60)
-            wait_for("the policy to allow the other", lambda: _reaches(pod, IPV4_ONLY), 60)
+            _wait_to_reach(pod, "the policy to allow the other", IPV4_ONLY)
             assert not _reaches(pod, OTHER)
-        wait_for("both servers again", lambda: _reaches(pod, OTHER), 60)
+        _wait_to_reach(pod, "both servers again", OTHER)
 
 
 def test_literals_take_the_clat_while_it_is_on(product: Product, environment: Environment) -> None:
@@ -221,30 +221,39 @@ def test_literals_take_the_clat_while_it_is_on(product: Product, environment: En
                     # Both prefixes lie in it; to kube-router, ::/0 holds neither.
                     with _egress_only_to(pod, "64:ff9b::/32", but=Clat().prefix):
                         wait_for("the policy to deny it", lambda: not _reaches(pod, HTTP_IPV4), 60)
-                        wait_for("names to pass", lambda: _reaches(pod, IPV4_ONLY), 60)
+                        _wait_to_reach(pod, "names to pass", IPV4_ONLY)
                         assert not _reaches(pod, HTTP_IPV4)
-                    wait_for("the literal again", lambda: _reaches(pod, HTTP_IPV4), 60)
+                    _wait_to_reach(pod, "the literal again", HTTP_IPV4)
         finally:
             product.apply()
             wait_for_rollout(product)
         assert (pod_ips(pod), ipv4(pod), pod.exec("ip", "-4", "route")) == before
         assert "clsact" not in pod.exec("tc", "qdisc", "show")
         assert cluster.node("node2").run(["find", "/sys/fs/bpf/nat64-clat"], check=False) == ""
-        wait_for("names to pass", lambda: _reaches(pod, IPV4_ONLY), 60)
+        _wait_to_reach(pod, "names to pass", IPV4_ONLY)
 
 
 def _assert_literals_pass(pod: Pod) -> None:
     wait_for("the pod's CLAT", lambda: ipv4(pod) == [CLAT_ADDRESS], 60)
-    wait_for("TCP to a literal", lambda: _reaches(pod, HTTP_IPV4), 60)
+    _wait_to_reach(pod, "TCP to a literal", HTTP_IPV4)
     pod.exec("python3", "-c", _ECHO.replace("AF_INET6", "AF_INET"), HTTP_IPV4, "512")
     assert " 0% packet loss" in pod.exec("ping", "-4", "-c", "3", "-i", "0.2", HTTP_IPV4)
 
 
-def _reaches(pod: Pod, host: str) -> bool:
+def _fetch(pod: Pod, host: str, *, check: bool) -> bool:
     """Whether HTTP gets there: to a name by IPv6 only."""
     family = "-6" if host.endswith(".example") else "-4"
-    said = pod.exec("curl", f"{family}sS", "-m", "3", f"http://{host}/policy", check=False)
+    said = pod.exec("curl", f"{family}sS", "-m", "3", f"http://{host}/policy", check=check)
     return "path /policy" in said
+
+
+def _reaches(pod: Pod, host: str) -> bool:
+    return _fetch(pod, host, check=False)
+
+
+def _wait_to_reach(pod: Pod, what: str, *hosts: str) -> None:
+    """Fail with what curl said last if one of the hosts can't be reached for a minute."""
+    wait_for(what, lambda: all(_fetch(pod, host, check=True) for host in hosts), timeout=60)
 
 
 @contextlib.contextmanager
