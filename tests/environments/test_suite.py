@@ -284,6 +284,11 @@ def test_uninstalling_removes_every_trace(
     product: Product, cluster: Cluster, corefile_before: str
 ) -> None:
     """Last in the file: what comes after would find no product."""
+    uninstall_and_look_for_traces(product, cluster, corefile_before)
+
+
+def uninstall_and_look_for_traces(product: Product, cluster: Cluster, corefile_before: str) -> None:
+    """Uninstall the product; what it has changed has to be as before."""
     where = f"--namespace={NAMESPACE}"
     cluster.helm("uninstall", RELEASE, where, "--wait", "--timeout=5m")
     for kind in KINDS:

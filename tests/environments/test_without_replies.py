@@ -12,12 +12,11 @@ from tests.cluster.run import wait_for
 from tests.e2e.test_kubectl import Plugin, plugin
 from tests.e2e.test_product import SERVER, running_pod
 from tests.environments.environment import Environment
-from tests.environments.test_suite import test_uninstalling_removes_every_trace
+from tests.environments.test_suite import uninstall_and_look_for_traces
 
 pytestmark = pytest.mark.cluster
 
-# What tests/e2e and the suite lend; the last test takes the product away.
-__all__ = ["plugin", "test_uninstalling_removes_every_trace"]
+__all__ = ["plugin"]
 
 # More connections than the agent takes for bad luck, none of which is waited for.
 _CONNECT = """
@@ -45,3 +44,10 @@ def test_degraded_says_that_no_connection_is_answered(product: Product, cluster:
     with running_pod(cluster, "unheard", "node2") as pod:
         pod.exec("python3", "-c", _CONNECT, SERVER)
         wait_for("Degraded to say so", said, timeout=180, every=1)
+
+
+def test_uninstalling_removes_every_trace(
+    product: Product, cluster: Cluster, corefile_before: str
+) -> None:
+    """Last in the file: what comes after would find no product."""
+    uninstall_and_look_for_traces(product, cluster, corefile_before)
