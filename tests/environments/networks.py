@@ -56,11 +56,18 @@ class Flannel(PodNetwork):
 
 
 # kube-router 2.1.0, the only release that the module proxy has, names sets of IPv6 in its rules as
-# they aren't named in the kernel, so that it can enforce no policy (its issue 1653). This is what
-# later releases do.
-_RESTORE = """\
-#!/bin/sh
-sed 's/--match-set KUBE-/--match-set inet6:KUBE-/g' | exec /usr/sbin/ip6tables-restore "$@"
+# they aren't named in the kernel, so that it can enforce no policy (its issue 1653). And a policy
+# for egress drops the pod's neighbour advertisements: once the node has to ask for the pod's
+# address again, nothing reaches the pod any more (its issue 1895). Later releases do what this
+# does: name the sets in full, and let neighbour discovery pass any policy.
+_RESTORE = r"""#!/bin/sh
+sed -e 's/--match-set KUBE-/--match-set inet6:KUBE-/g' \
+    -e '/^-A KUBE-POD-FW-[A-Z2-7]* .*"rule to log dropped traffic/{
+h
+s|^\(-A [^ ]*\) .*|\1 -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j MARK --set-xmark 0x10000/0x10000|p
+s/type 135/type 136/p
+g
+}' | exec /usr/sbin/ip6tables-restore "$@"
 """
 
 
