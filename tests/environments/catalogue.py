@@ -43,9 +43,8 @@ _ALL = (
     ),
     Environment(
         Setup("kube-router", pod_network=KubeRouter(), kube_proxy="iptables"),
-        "kube-router as router and for NetworkPolicy (`ipBlock` too; with its issues 1653 and 1895, "
-        "which 2.1.0 has, put right), pod egress masqueraded; kube-proxy "
-        "iptables",
+        "kube-router as router and for NetworkPolicy (`ipBlock` too; with its issues 1653 and "
+        "1895, which 2.1.0 has, put right), pod egress masqueraded; kube-proxy iptables",
         packages=("iptables", "ipset"),
     ),
     Environment(
