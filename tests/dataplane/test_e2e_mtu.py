@@ -89,7 +89,7 @@ import socket, sys
 role, host, port, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 sock = socket.socket(family, socket.SOCK_DGRAM)
-sock.settimeout(10)
+sock.settimeout(60)
 def burst(send):
     sock.setsockopt(socket.IPPROTO_UDP, 103, size)
     send(b"".join(bytes((i,)) * size for i in range(10)))

@@ -72,7 +72,7 @@ for number in range(count):
     for kind in lost:
         udp = kind == "udp"
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-        one.settimeout(3)
+        one.settimeout(30)
         one.bind(("", first + number))
         try:
             one.connect((server, port))

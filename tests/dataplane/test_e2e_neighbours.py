@@ -45,7 +45,7 @@ def test_nothing_depends_on_forwarding(lab: Line, nat64: Translator) -> None:
     flush(lab)
     assert udp_echo(lab.pod, 100, 1452)
     flush(lab)
-    assert "1 received" in lab.pod.run("ping", "-6", "-c", "1", "-W", "5", str(SERVER))
+    assert "1 received" in lab.pod.run("ping", "-6", "-c", "1", "-W", "60", str(SERVER))
 
 
 def test_flows_outlive_the_flush_of_all_neighbours(lab: Line, nat64: Translator) -> None:

@@ -36,7 +36,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
     ask.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
     ask.setsockopt(socket.IPPROTO_IP, 10, 3 if dont_fragment else 0)  # IP_MTU_DISCOVER: PROBE
     ask.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
-    ask.settimeout(5)
+    ask.settimeout(60)
     ask.connect((host, port))
     ask.send(bytes(size))
     try:

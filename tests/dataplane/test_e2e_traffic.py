@@ -56,13 +56,13 @@ def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
 
 
 def test_ping_is_answered(lab: Line, nat64: Translator) -> None:
-    out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "2", str(SERVER))
+    out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "60", str(SERVER))
     assert "3 received" in out
 
 
 def test_the_hop_limit_falls_by_one(lab: Line, nat64: Translator) -> None:
     """Out: 64 at the pod, minus the node (a router) and the router. Back: seen by ping's ttl."""
-    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "2", str(SERVER))
+    out = lab.pod.run("ping", "-6", "-n", "-c", "1", "-W", "60", str(SERVER))
     assert "ttl=62" in out
 
 
@@ -72,7 +72,7 @@ def test_a_closed_udp_port_refuses(lab: Line, nat64: Translator) -> None:
 
 def test_a_closed_tcp_port_refuses_at_once(lab: Line, nat64: Translator) -> None:
     out = lab.pod.run(
-        "sh", "-c", f"curl -gsS --max-time 5 http://[{SERVER}]:9/ 2>&1; echo $?", check=False
+        "sh", "-c", f"curl -gsS --max-time 60 http://[{SERVER}]:9/ 2>&1; echo $?", check=False
     )
     assert out.split()[-1] == "7", out
 
@@ -80,15 +80,15 @@ def test_a_closed_tcp_port_refuses_at_once(lab: Line, nat64: Translator) -> None
 def test_the_node_itself_reaches_ipv4_through_the_prefix(lab: Line, nat64: Translator) -> None:
     lab.node.ip("addr add fd64:1::2/128 dev lo nodad")
     out = lab.node.run(
-        "curl", "-gsS", "--max-time", "5", "--interface", "fd64:1::2", lab.url("peer")
+        "curl", "-gsS", "--max-time", "60", "--interface", "fd64:1::2", lab.url("peer")
     )
     assert out.split()[0] == str(NODE_V4)
 
 
 def test_ipv4_of_the_node_itself_is_undisturbed(lab: Line, nat64: Translator) -> None:
     url = f"http://{SERVER_V4}:8080/peer"
-    assert lab.node.run("curl", "-sS", "--max-time", "5", url).split()[0] == str(NODE_V4)
-    assert "1 received" in lab.internet.run("ping", "-n", "-c", "1", "-W", "2", str(NODE_V4))
+    assert lab.node.run("curl", "-sS", "--max-time", "60", url).split()[0] == str(NODE_V4)
+    assert "1 received" in lab.internet.run("ping", "-n", "-c", "1", "-W", "60", str(NODE_V4))
 
 
 def test_the_command_line_shows_the_session(lab: Line, nat64: Translator) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,10 @@ errors
 health [::1]:HEALTH
 ready [::1]:READY
 prometheus [::1]:METRICS
+"""
+_FORWARD = re.compile(r"^(forward .*[^{\s])$", re.MULTILINE)
+"""A stanza without options. Upstreams are threads of the tests, and a busy machine may keep them
+waiting: that is no failure that should lead to another question.
 """
 DNS64 = "dns64 {\nprefix 64:ff9b:1::/96\n}\n"
 
@@ -53,7 +58,8 @@ def sidecar(tmp_path: Path) -> Iterator[StartSidecar]:
     ) -> Sidecar:
         directory = tmp_path / str(len(started))
         directory.mkdir()
-        corefile = f".:PORT {{\n{plugins}{dns64}{body}\n}}\n"
+        patient = _FORWARD.sub(r"\1 {\nread_timeout 15s\n}", body)
+        corefile = f".:PORT {{\n{plugins}{dns64}{patient}\n}}\n"
         started.append(Sidecar(directory, corefile, address=address))
         return started[-1]
 

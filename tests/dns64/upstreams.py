@@ -6,6 +6,7 @@ worse-behaved is a function that a test writes.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import threading
@@ -78,12 +79,8 @@ class Upstream:
         self.queries: list[dns.message.Message] = []
         self._stopping = threading.Event()
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._tcp = socket.socket(family, socket.SOCK_STREAM)
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._tcp.bind((address, port))
+        self._tcp, self._udp = _bound(family, address, port)
         self.port: int = self._tcp.getsockname()[1]
-        self._udp = socket.socket(family, socket.SOCK_DGRAM)
-        self._udp.bind((address, self.port))
         self._tcp.listen(64)
         self._udp.settimeout(0.1)
         self._tcp.settimeout(0.1)
@@ -161,6 +158,24 @@ class Upstream:
                         connection.sendall(struct.pack("!H", len(response)) + response)
             except OSError:
                 return
+
+
+def _bound(family: int, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets of TCP and UDP at the same port; where that is 0, one that is free for both."""
+    while True:
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind((address, port))
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            udp.bind((address, tcp.getsockname()[1]))
+        except OSError as error:
+            tcp.close()
+            udp.close()
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return tcp, udp
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
