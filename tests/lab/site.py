@@ -20,7 +20,8 @@ from typing import Any
 
 from nat64_dataplane import pref64
 from nat64_dataplane.members import GatewayEntry, Gateways, RouterEntry, Routers, render
-from tests.lab.node import Lab, Node, wait_for
+from nat64_dataplane.translator.steering.health import LONGEST_DAMPING
+from tests.lab.node import PATIENCE, Lab, Node, wait_for
 from tests.lab.topology import HTTP_PORT, PREFIX, SERVER_V4, serve
 from tests.lab.translator import Translator
 
@@ -107,11 +108,16 @@ class Site:
         return {gateway["node"]: gateway["state"] for gateway in shown["gateways"]}
 
     def wait_states(self, **wanted: str) -> None:
-        """Wait until every router node sees the gateways so."""
+        """Wait until every router node sees the gateways so.
+
+        A gateway that has died several times needs a minute of answers in a row to be back, and one
+        that a busy machine misses makes it two.
+        """
         for router in self.routers:
             wait_for(
                 f"{router.name} to see {wanted}",
                 lambda router=router: wanted.items() <= self.states(router).items(),  # type: ignore[misc]
+                PATIENCE + 2 * LONGEST_DAMPING,
             )
 
     def wait_healthy(self) -> None:
