@@ -16,9 +16,9 @@ struct topology {
 	__u32 role;
 	__u32 tunnel; /* ifindex of the VXLAN device; 0: there is none */
 	__u32 vni;
-	__u32 active; /* slot of `steering` */
-	__u32 direct; /* 1: what this node sends goes without the tunnel */
-	__u32 pad;
+	__u32 active;  /* slot of `steering` */
+	__u32 direct;  /* 1: what this node sends goes without the tunnel */
+	__u32 offload; /* 1: packets of known flows go on where they leave the tunnel */
 };
 
 /* The nodes of the other role, and behind which of them an address is: by prefix. */

@@ -24,11 +24,16 @@ SEC("tc") int nat64_offload(struct __sk_buff *skb)
 	return offload(skb);
 }
 
-/* The Gateway topology: steer is at egress of nat64-NAME on router nodes, instead of egress; encap
- * and decap are at the VXLAN device. */
+/* The Gateway topology: steer and steer_offload are where egress and offload are on other nodes;
+ * encap and decap are at the VXLAN device. */
 SEC("tc") int nat64_steer(struct __sk_buff *skb)
 {
 	return steer(skb);
+}
+
+SEC("tc") int nat64_steer_offload(struct __sk_buff *skb)
+{
+	return steer_offload(skb);
 }
 
 SEC("tc") int nat64_encap(struct __sk_buff *skb)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Flow offload: packets of known flows are translated where they come in, on the pods' links.
+/* Flow offload: packets of known flows are translated where they come in: on the pods' links, and
+ * on a gateway node of the Gateway topology on the tunnel's link, too (see tunnel.h).
  *
  * The node's IPv6 forwarding takes longer than the translation. So it is asked once a second for
  * each flow and CPU: a packet that has come through it, to nat64_egress, leaves a note (flows.h)
@@ -23,20 +24,24 @@ static __always_inline bool is_plain(struct __sk_buff *skb)
 	       !skb->vlan_present && !skb->mark && !skb->priority;
 }
 
-/* Read a packet of TCP or UDP without extension headers that is neither cut nor padded, and whose
- * hop limit allows another hop. False for all others. */
-static __always_inline bool parse_plain(struct __sk_buff *skb, const struct config *config,
-					struct packet *p)
+/* Read the rest of a packet, after its IPv6 header: TCP or UDP without extension headers that is
+ * neither cut nor padded, and whose hop limit allows another hop. False for all others. */
+static __always_inline bool parse_plain_rest(struct __sk_buff *skb, struct packet *p)
 {
-	if (parse_ipv6(skb, p) || (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP))
-		return false;
-	if (!remote_from_ipv6(config, p))
+	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP)
 		return false;
 	if (ETH_HLEN + sizeof(struct ipv6hdr) + p->length != skb->len || p->ttl <= 1)
 		return false;
 	p->ttl--; /* nothing else decrements it */
 	reload_bounds();
 	return !parse_transport(skb, p, &p->client_port, &p->remote_port);
+}
+
+/* Read such a packet to an IPv4 host. */
+static __always_inline bool parse_plain(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
+{
+	return !parse_ipv6(skb, p) && remote_from_ipv6(config, p) && parse_plain_rest(skb, p);
 }
 
 /* Whether the kernel would let it pass without fragmentation: it would fit both routes. */
@@ -61,13 +66,32 @@ static __always_inline struct flow *offloaded_flow(struct __sk_buff *skb,
 	return flow && flow->ingress == skb->ifindex && fits(skb, config, p, flow) ? flow : NULL;
 }
 
+/* Translate `p`, which has been read, if it is of a known flow. */
+static __always_inline enum tc_action offload_known(struct __sk_buff *skb,
+						    const struct config *config, struct packet *p,
+						    struct counters *here)
+{
+	struct flow *flow = offloaded_flow(skb, config, p);
+	enum verdict stop;
+
+	if (!flow)
+		return ACTION_PASS;
+	here->value[DIR_6TO4][COUNT_received]++;
+	stop = to_ipv4(skb, config, p);
+	if (stop) {
+		count_stop(here, DIR_6TO4, stop);
+		return ACTION_DROP;
+	}
+	here->value[DIR_6TO4][COUNT_translated]++;
+	here->value[DIR_6TO4][COUNT_offloaded]++;
+	return send_recalled(p, flow, here);
+}
+
 static __always_inline enum tc_action offload(struct __sk_buff *skb)
 {
 	struct packet p = {.direction = DIR_6TO4};
 	struct counters *here;
 	struct config *config;
-	struct flow *flow;
-	enum verdict stop;
 	__u32 slot = 0;
 
 	if (!is_plain(skb))
@@ -76,16 +100,5 @@ static __always_inline enum tc_action offload(struct __sk_buff *skb)
 	here = counters_here();
 	if (!config || !config->interface || !here || !parse_plain(skb, config, &p))
 		return ACTION_PASS;
-	flow = offloaded_flow(skb, config, &p);
-	if (!flow)
-		return ACTION_PASS;
-	here->value[DIR_6TO4][COUNT_received]++;
-	stop = to_ipv4(skb, config, &p);
-	if (stop) {
-		count_stop(here, DIR_6TO4, stop);
-		return ACTION_DROP;
-	}
-	here->value[DIR_6TO4][COUNT_translated]++;
-	here->value[DIR_6TO4][COUNT_offloaded]++;
-	return send_recalled(&p, flow, here);
+	return offload_known(skb, config, &p, here);
 }

@@ -9,6 +9,7 @@
 
 #include "probe.h"
 #include "respond.h"
+#include "steer_offload.h"
 #include "tunnel.h"
 
 /* The place of a client in the table. The finalizer of MurmurHash3 (public domain): each bit of the
@@ -105,13 +106,6 @@ static __always_inline bool client_of_error(struct __sk_buff *skb, const struct 
 				   client, sizeof(*client));
 }
 
-/* Where a packet leaves by. */
-struct exit {
-	__u32 ifindex;
-	__u32 direct; /* 1: `hop` is the gateway, on that link */
-	struct bpf_redir_neigh hop;
-};
-
 /* Take the kernel's route, which is to nat64-NAME, off the packet. A neighbour that has no
  * link-layer address yet keeps the packet, and would then send it by that route. Only helpers that
  * give it another route do this; a link ignores the one of a tunnel. */
@@ -143,7 +137,6 @@ inline_step enum verdict find_on_link(struct __sk_buff *skb, const struct config
 		return STOP_dropped_internal;
 	exit->ifindex = route.ifindex;
 	exit->direct = 1;
-	hop_of(&route, &exit->hop);
 	return GO_ON;
 }
 
@@ -151,6 +144,7 @@ inline_step enum verdict send_to_gateway(struct __sk_buff *skb, const struct con
 					 const struct topology *here, const struct gateway *gateway,
 					 struct exit *exit)
 {
+	exit->gateway = gateway->address;
 	if (here->direct)
 		return find_on_link(skb, config, here, gateway, exit);
 	if (!here->tunnel)
@@ -212,11 +206,13 @@ inline_step enum verdict steer_packet(struct __sk_buff *skb, const struct config
 	if (source6_is_illegal(&p->client))
 		return STOP_dropped_source_illegal;
 	STEP(check_sender(skb, p));
+	exit->routes = route_changes(); /* before what is noted with them */
 	gateway = client_of_error(skb, p, &client) ? choose_gateway(config, here, &client, false)
 						   : choose_gateway(config, here, &p->client, true);
 	if (!gateway)
 		return STOP_dropped_no_gateway;
 	STEP(send_to_gateway(skb, config, here, gateway, exit));
+	note_steered(skb, p, exit);
 	count(DIR_6TO4, COUNT_steered);
 	return GO_ON;
 }
@@ -251,10 +247,8 @@ static __always_inline enum tc_action steer(struct __sk_buff *skb)
 		stop = skb->protocol == bpf_htons(ETH_P_IPV6) ? steer_packet(skb, config, &p, &exit)
 							      : STOP_passed;
 	here->value[DIR_6TO4][COUNT_received]++;
-	if (!stop && exit.direct)
-		return bpf_redirect_neigh(exit.ifindex, &exit.hop, sizeof(exit.hop), 0);
 	if (!stop)
-		return bpf_redirect(exit.ifindex, 0);
+		return leave(exit.ifindex, exit.direct, &exit.gateway);
 	count_stop(here, DIR_6TO4, stop);
 	if (stop == STOP_passed)
 		return ACTION_PASS;

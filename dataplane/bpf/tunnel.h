@@ -3,6 +3,7 @@
  * external mode on each node. The programs choose the other end and check what comes out. */
 #pragma once
 
+#include "offload.h"
 #include "rfc6052.h"
 #include "send.h"
 #include "topology.h"
@@ -145,11 +146,13 @@ static __always_inline enum tc_action drop_tunnelled(enum direction direction, e
 	return ACTION_DROP;
 }
 
-/* On a gateway node: the kernel forwards what is believed, and nat64_egress counts it. */
+/* On a gateway node: what is believed and of a known flow is translated here; the kernel forwards
+ * the rest, and nat64_egress counts it. */
 static __always_inline enum tc_action
 decap_from_router(struct __sk_buff *skb, const struct config *config, const struct topology *here)
 {
 	struct packet p = {.direction = DIR_6TO4};
+	struct counters *counts = counters_here();
 	union addr6 node = {};
 	enum verdict stop = tunnel_source(skb, here, &node);
 
@@ -161,7 +164,9 @@ decap_from_router(struct __sk_buff *skb, const struct config *config, const stru
 		return drop_tunnelled(DIR_6TO4, stop);
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST); /* see write_tunnel_link */
-	return ACTION_PASS;
+	if (!here->offload || !counts || !is_plain(skb) || !parse_plain_rest(skb, &p))
+		return ACTION_PASS;
+	return offload_known(skb, config, &p, counts);
 }
 
 static __always_inline enum tc_action

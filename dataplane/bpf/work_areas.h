@@ -45,6 +45,20 @@ struct way_back {
 	__u16 mtu;   /* of the route to the client */
 };
 
+/* The way of a flow to its gateway node: see steer_offload.h. */
+#define STEERED_FLOW_SLOT_BITS 9
+#define STEERED_FLOW_SLOTS     (1 << STEERED_FLOW_SLOT_BITS)
+struct steered_flow {
+	union addr6 client, remote, gateway;
+	__be16 client_port, remote_port;
+	__u8 protocol, traffic_class;
+	__u16 epoch; /* of the config */
+	__u32 second, routes;
+	__u32 ingress; /* ifindex of the link that it comes from */
+	__u32 ifindex; /* by which it leaves */
+	__u32 direct;  /* 1: to the gateway itself; 0: into the tunnel */
+};
+
 /* The way that new connections to one remote end take: see zones.h. */
 #define WAY_OUT_SLOT_BITS 7
 #define WAY_OUT_SLOTS	  (1 << WAY_OUT_SLOT_BITS)

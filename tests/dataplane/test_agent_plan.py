@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
 from nat64_dataplane.config import Config, parse
 from nat64_dataplane.errors import HostError
+from nat64_dataplane.topology import tunnel_interface
 from nat64_dataplane.translator.fragmentation import (
     fragmentation_address,
     fragmentation_mtu,
@@ -25,6 +26,7 @@ from nat64_dataplane.translator.node.facts import (
     Devconf,
     Facts,
     Link,
+    PeerRoute,
     PrefixRoute,
     RangeRoute,
 )
@@ -248,3 +250,36 @@ def test_flow_offload_has_a_hook_of_its_own_and_loses_it_with_its_link() -> None
     there = observed(hooks={**HOOKS, hook: 12})
     assert planned(wanted, there) == []
     assert planned(desired(), there) == [actions.Detach(hook)]
+
+
+def test_a_router_node_has_its_own_flow_offload() -> None:
+    pod = Link(10, "veth10", 1500, IFF_UP, MAC, "veth", elsewhere=True)
+    hook = Hook(10, "offload")
+    ids = {**desired().programs, "nat64_steer": 12, "nat64_steer_offload": 13}
+    wanted = desired(programs=ids, offload=(pod,), translates=False)
+    done = planned(wanted, observed(hooks={**HOOKS, hook: 11}))
+    assert actions.Attach(hook, "veth10", "nat64_steer_offload") in done
+
+
+def test_flow_offload_is_where_router_nodes_are_neighbours() -> None:
+    """By the link of the node's own IPv6 default route, too, but only with Direct."""
+    node_link = Link(15, "eth9", 1500, IFF_UP, MAC, "veth", elsewhere=True)
+    other = Link(16, "eth10", 1500, IFF_UP, MAC, "veth", elsewhere=True)
+    tunnel = Link(17, tunnel_interface(CONFIG.name), 1430, IFF_UP, MAC, "vxlan")
+    facts = replace(
+        BARE,
+        links=(*BARE.links, node_link, other, tunnel),
+        ipv6_default_links=frozenset({15, 16}),
+        peer_routes=frozenset(
+            PeerRoute(IPv6Network(f"fd64:{link.index}::/64"), IPv6Address("fd64:9::1"), link.index)
+            for link in (node_link, tunnel)
+        ),
+    )
+    for topology, found in (
+        ("topology: {role: Gateway, transport: Direct}", [15]),
+        ("topology: {role: Gateway, transport: Direct}, offloadFlows: false", []),
+        ("topology: {role: Gateway, transport: Tunnel}", []),
+    ):
+        config = parse(f"{{name: default, prefix: 64:ff9b:1::/96, {topology}}}")
+        links = uplinks_and_pools.ways_from_routers(config, facts)
+        assert [link.index for link in links] == found

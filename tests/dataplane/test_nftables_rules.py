@@ -16,7 +16,8 @@ _WRITE = """
 from ipaddress import IPv6Network
 from nat64_dataplane.translator.node import nftables_notrack as rules
 # No kernel knows an expression of this name: what one without CONFIG_NFT_FIB says of `fib`.
-rules.unreachable_by_its_link = lambda: iter([{"attrs": [("NFTA_EXPR_NAME", "nofib")]}])
+absent = {"attrs": [("NFTA_EXPR_NAME", "nofib")]}
+rules.nftables_tunnel.unreachable_by_its_link = lambda: iter([absent])
 wanted = rules.rules([IPv6Network("%s")], "nat64-x", (), 8464, tracking=True)
 print(rules.write("x", wanted))
 assert rules.read("x") == rules.without_lookups(wanted)

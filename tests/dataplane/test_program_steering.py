@@ -52,6 +52,7 @@ ADDRESSES = [IPv6Address("fd64:9::a") + number for number in range(3)]
 ESTABLISHED = 7440
 HEALTHY, DRAINING, DEAD = GatewayState.HEALTHY, GatewayState.DRAINING, GatewayState.DEAD
 _LINK = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:64")
+_POD_LINK = Ether(src="02:00:00:00:01:10", dst="02:00:00:00:01:01")
 CLIENTS = [IPv6Address("fd64:1::1:0") + 7919 * number for number in range(64)]
 
 
@@ -72,6 +73,14 @@ class Router(Machine):
         run.setdefault("ifindex", self.interface)
         run.setdefault("ingress_ifindex", self.pod_link)
         return self._run("nat64_steer", packet, _LINK, run)
+
+    def where_pods_come_in(
+        self, packet: Packet | bytes, *, link: Packet = _POD_LINK, **run: Any
+    ) -> Out:
+        """Give it to nat64_steer_offload."""
+        run.setdefault("ifindex", self.pod_link)
+        run.setdefault("ingress_ifindex", run["ifindex"])
+        return self._run("nat64_steer_offload", packet, link, run)
 
     def tunnelled(self, program: str, packet: Packet) -> Out:
         """Give it to a program of the tunnel's link."""
@@ -105,16 +114,22 @@ def machines() -> Iterator[Router]:
         yield built
 
 
-@pytest.fixture
-def router(machines: Router) -> Router:
-    machines.reset(topology={"role": "Router"})
-    affinities = machines.datapath.map("affinities")
+def as_router(nat: Router, *, direct: bool = False) -> None:
+    """Have the machine be a router node, whose three gateway nodes are well."""
+    nat.reset(topology={"role": "Router"})
+    affinities = nat.datapath.map("affinities")
     for key in affinities.keys():  # noqa: SIM118  a Map isn't a dict
         affinities.delete(key)
-    machines.datapath.topology.place_node(Standing(NodeRole.ROUTER, NODE, machines.far_link, 7))
-    machines.datapath.topology.follow_peers({IPv6Network(a): a for a in ADDRESSES})
-    machines.datapath.follow_pod_links(frozenset())
-    machines.steer(HEALTHY, HEALTHY, HEALTHY)
+    standing = Standing(NodeRole.ROUTER, NODE, nat.far_link, 7, direct)
+    nat.datapath.topology.place_node(standing)
+    nat.datapath.topology.follow_peers({IPv6Network(a): a for a in ADDRESSES})
+    nat.datapath.follow_pod_links(frozenset())
+    nat.steer(HEALTHY, HEALTHY, HEALTHY)
+
+
+@pytest.fixture
+def router(machines: Router) -> Router:
+    as_router(machines)
     return machines
 
 

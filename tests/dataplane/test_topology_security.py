@@ -8,7 +8,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from nat64_dataplane.topology import tunnel_vni
+from nat64_dataplane.topology import tunnel_interface, tunnel_vni
+from tests.dataplane.test_site_offload import DISCARD, PORT, SEND, offloaded, send, until_offloaded
 from tests.lab.node import Node, wait_for
 from tests.lab.site import SERVER, Member, Site, site
 
@@ -38,6 +39,7 @@ sendp(Ether(dst=mac) / outer / (vxlan + bytes(inner)), iface="eth0", verbose=Fal
 """
 
 VNI = str(tunnel_vni("default"))
+TUNNEL = tunnel_interface("default")
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +182,30 @@ def test_gateway_node_speaks_for_ipv4_and_for_itself_only(one: Site) -> None:
     send(gateway.address)
     wait_for("both", lambda: first.agent.metric("nat64_returned_packets_total") >= returned + 2)
     assert dropped(first, "tunnel_source") == before + 1
+
+
+def test_a_router_node_has_no_part_in_a_known_flow_of_another(one: Site) -> None:
+    (gateway,), (first, second) = one.gateways, one.routers
+    until_offloaded(one, first)
+    before = dropped(gateway, "tunnel_source_of_another")
+    fields = (first.clients[0], PORT, SERVER, DISCARD, 50)
+    second.node.run(sys.executable, "-c", SEND, *map(str, fields))
+    wait_for("all", lambda: dropped(gateway, "tunnel_source_of_another") == before + 50)
+
+
+def test_flow_offload_stays_off_where_others_look_at_what_leaves_the_tunnel(one: Site) -> None:
+    (gateway,), (router, _) = one.gateways, one.routers
+    until_offloaded(one, router)
+    chain = f"type filter hook ingress device {TUNNEL} priority 0;"
+    gateway.node.run("nft", "-f", "-", input=f"table netdev t {{ chain c {{ {chain} }}; }}\n")
+
+    def off() -> bool:
+        before = offloaded(gateway)
+        send(router, SEND, DISCARD, 100)
+        return offloaded(gateway) == before
+
+    wait_for("its end", off)
+    assert off()
+    assert f"no flow offload where programs of others are: {TUNNEL}" in gateway.agent.log()
+    gateway.node.run("nft", "delete", "table", "netdev", "t")
+    until_offloaded(one, router)

@@ -38,6 +38,7 @@ TESTS = (
     "tests/dataplane/test_program_prefixes.py",
     "tests/dataplane/test_program_recent.py",
     "tests/dataplane/test_program_steering.py",
+    "tests/dataplane/test_program_steer_offload.py",
     "tests/dataplane/test_program_straight.py",
     "tests/dataplane/test_program_strangers.py",
     "tests/dataplane/test_program_tcp.py",

@@ -41,9 +41,11 @@ class PeerMaps:
         address: IPv6Address | None,
         tunnel: int,
         *,
+        offload: bool = False,
         ready: bool = True,
     ) -> None:
-        """Say what this node is, at which address and tunnel's link, and who the others are.
+        """Say what this node is, at which address and tunnel's link, who the others are, and
+        whether known flows go on where they leave the tunnel.
 
         Until it is `ready` for the tunnel, which carries less, it goes on without. Raises BpfError.
         """
@@ -61,7 +63,7 @@ class PeerMaps:
         direct = config.topology is not None and config.topology.transport is Transport.DIRECT
         if not ready and before.direct and before.role is role:
             direct = True
-        self._maps.place_node(Standing(role, address or NO_NODE, tunnel, vni, direct))
+        self._maps.place_node(Standing(role, address or NO_NODE, tunnel, vni, direct, offload))
 
     def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
         """Have probes answered accordingly, where this is a gateway node. Raises BpfError."""

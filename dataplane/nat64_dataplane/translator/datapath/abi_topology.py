@@ -43,7 +43,7 @@ class ProbeState(enum.IntEnum):
     NOT_SERVING = 3
 
 
-TOPOLOGY = struct.Struct("=16s5I4x")
+TOPOLOGY = struct.Struct("=16s6I")
 PEER_KEY = struct.Struct("=I16s")
 PEER = struct.Struct("=16sII")
 GATEWAY = struct.Struct("=16sII")

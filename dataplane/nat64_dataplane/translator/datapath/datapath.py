@@ -34,7 +34,13 @@ from nat64_dataplane.translator.datapath.topology_maps import TopologyMaps
 from nat64_dataplane.translator.host_view import ArpAnswer, HostView
 
 Hook = Literal[
-    "nat64_egress", "nat64_ingress", "nat64_offload", "nat64_steer", "nat64_encap", "nat64_decap"
+    "nat64_egress",
+    "nat64_ingress",
+    "nat64_offload",
+    "nat64_steer",
+    "nat64_steer_offload",
+    "nat64_encap",
+    "nat64_decap",
 ]
 HOOKS: tuple[Hook, ...] = get_args(Hook)
 SWEEP, ANNOUNCE, ADOPT = "nat64_sweep", "nat64_announce", "nat64_adopt"

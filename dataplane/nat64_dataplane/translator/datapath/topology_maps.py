@@ -32,6 +32,8 @@ class Standing(NamedTuple):
     vni: int = 0
     direct: bool = False
     """Whether what the node sends goes without the tunnel: transport Direct."""
+    offload: bool = False
+    """Whether packets of known flows go on where they leave the tunnel."""
 
 
 class Gateway(NamedTuple):
@@ -85,16 +87,18 @@ class TopologyMaps:
     def place_node(self, standing: Standing) -> None:
         """Say what this node is. Raises BpfError."""
         active = self._active()
-        role, address, tunnel, vni, direct = standing
-        value = layout.TOPOLOGY.pack(address.packed, role, tunnel, vni, active, direct)
+        role, address, tunnel, vni, direct, offload = standing
+        value = layout.TOPOLOGY.pack(address.packed, role, tunnel, vni, active, direct, offload)
         if value != self._maps["topology"].get(_ZERO):
             self._maps["topology"].set(_ZERO, value)
             self._changed()
 
     def standing(self) -> Standing:
         """What the programs take this node for."""
-        address, role, tunnel, vni, _, direct = self._topology()
-        return Standing(NodeRole(role), IPv6Address(address), tunnel, vni, bool(direct))
+        address, role, tunnel, vni, _, direct, offload = self._topology()
+        return Standing(
+            NodeRole(role), IPv6Address(address), tunnel, vni, bool(direct), bool(offload)
+        )
 
     def follow_peers(self, owners: Mapping[IPv6Network, IPv6Address]) -> None:
         """Have the programs know the nodes of the other role, and what is behind each.
@@ -149,9 +153,10 @@ class TopologyMaps:
             return
         active = (active + 1) % layout.STEERING_SLOTS
         self._maps["steering"].set(abi.U32.pack(active), value)
-        address, role, tunnel, vni, _, direct = self._topology()
-        value = layout.TOPOLOGY.pack(address, role, tunnel, vni, active, direct)
+        address, role, tunnel, vni, _, *how = self._topology()
+        value = layout.TOPOLOGY.pack(address, role, tunnel, vni, active, *how)
         self._maps["topology"].set(_ZERO, value)
+        self._changed()  # where a flow goes is noted for a second
 
     def steering(self) -> Steering:
         """What packets follow now."""
@@ -201,11 +206,11 @@ class TopologyMaps:
             return ProbeState(state)
         return ProbeState.NOT_SERVING
 
-    def _topology(self) -> tuple[bytes, int, int, int, int, int]:
+    def _topology(self) -> tuple[bytes, int, int, int, int, int, int]:
         value = self._maps["topology"].get(_ZERO)
         assert value is not None, "an array has every entry"
-        address, role, tunnel, vni, active, direct = layout.TOPOLOGY.unpack(value)
-        return address, role, tunnel, vni, active, direct
+        address, role, tunnel, vni, active, direct, offload = layout.TOPOLOGY.unpack(value)
+        return address, role, tunnel, vni, active, direct, offload
 
     def _active(self) -> int:
         return self._topology()[4] % layout.STEERING_SLOTS

@@ -121,13 +121,17 @@ class Host:
             )
 
     def unobserved(
-        self, links: Collection[facts.Link], hooks: Collection[tc_hooks.Hook]
+        self,
+        links: Collection[facts.Link],
+        hooks: Collection[tc_hooks.Hook],
+        beside: Collection[facts.Link] = (),
     ) -> tuple[facts.Link, ...]:
         """Those of `links` where only translators look at what comes in, now and once a CNI has
-        set the link up. Raises HostError. `places` then knows who looks at what goes out.
+        set the link up. Raises HostError. `places` then knows who looks at what goes out, and at
+        the links `beside` them.
         """
         with _as_host_error("find out who looks at what passes the pods' links"):
-            self.places.look(links)
+            self.places.look((*links, *beside))
         clsact = self._attacher is None or self._attacher.kind == "clsact"
         return self.places.for_hooks(links, hooks, clsact=clsact)
 

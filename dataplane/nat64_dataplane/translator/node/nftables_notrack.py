@@ -42,7 +42,7 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from pyroute2.nftables.expressions import genex, verdict
 
 from nat64_dataplane.port_range import PortRange
-from nat64_dataplane.translator.node import nftables_nat
+from nat64_dataplane.translator.node import nftables_nat, nftables_tunnel
 from nat64_dataplane.translator.node.nftables_expressions import (
     TRANSPORT,
     compare,
@@ -50,7 +50,6 @@ from nat64_dataplane.translator.node.nftables_expressions import (
     mask,
     meta,
     to_port,
-    unreachable_by_its_link,
 )
 
 _RAW_PRIORITY, _BEFORE_DEFRAGMENTATION, _FILTER_PRIORITY = -300, -450, 0
@@ -112,8 +111,10 @@ def rules(
         ),
         *(Rule("prerouting", f"ip6 saddr {each} notrack accept") for each in prefixes if by_uplink),
     }
-    reverse = f"ip6 udp dport {tunnel_port} fib saddr . iif oif missing drop"
-    forged = {_no_forgery(tunnel_port, interface), Rule("input", reverse)} if tunnel_port else set()
+    forged = set()
+    if tunnel_port:
+        forged = {Rule("input", text) for text in nftables_tunnel.texts(tunnel_port)}
+        forged.add(_no_forgery(tunnel_port, interface))
     return frozenset(resets | forged | (untracked if tracking else set()))
 
 
@@ -146,7 +147,7 @@ def read(instance: str) -> frozenset[Rule] | None:
 
 def without_lookups(all_rules: Iterable[Rule]) -> frozenset[Rule]:
     """The rules that a kernel built without `fib` expressions can have."""
-    return frozenset(rule for rule in all_rules if " fib " not in rule.text)
+    return frozenset(rule for rule in all_rules if not nftables_tunnel.needs_lookups(rule.text))
 
 
 def write(instance: str, wanted: Collection[Rule]) -> str:
@@ -184,6 +185,9 @@ def _write(instance: str, wanted: Collection[Rule]) -> None:
                 type="filter",
             )
         )
+    if any(nftables_tunnel.needs_lookups(rule.text) for rule in wanted):
+        of_table = {"table": name, **nftables_tunnel.set_attributes()}
+        requests.append(_message(nft.nft_set_msg, nft.NFT_MSG_NEWSET, **of_table))
     requests += [
         _message(
             nft.nft_rule_msg,
@@ -210,11 +214,7 @@ def remove(instance: str) -> bool:
 def _expressions(rule: Rule) -> Iterator[dict[str, Any]]:
     words = rule.text.split()
     if words[:2] == ["ip6", "udp"]:
-        yield from meta(nft.Meta.NFT_META_NFPROTO, bytes([nft.NFPROTO_IPV6]))
-        yield from to_port(int(words[3]))
-        yield from unreachable_by_its_link()
-        yield genex("counter", {"bytes": 0, "packets": 0})
-        yield from verdict(code=_NF_DROP)
+        yield from nftables_tunnel.expressions(rule.text)
         return
     elif words[0] == "ip6":
         prefix = IPv6Network(words[2])

@@ -60,10 +60,13 @@ class OffloadPlaces:
         """
         return tuple(
             link
-            for link in links
-            if link.index not in self._busy.incoming
-            and (not clsact or Hook(link.index, "offload") in hooks or self._is_set_up(link))
+            for link in self.unwatched(links)
+            if not clsact or Hook(link.index, "offload") in hooks or self._is_set_up(link)
         )
+
+    def unwatched(self, links: Iterable[Link]) -> tuple[Link, ...]:
+        """Those of `links` where nobody else looks at what comes in."""
+        return tuple(link for link in links if link.index not in self._busy.incoming)
 
     def straight(self, links: Iterable[Link]) -> frozenset[int]:
         """Those of `links`, by interface index, that packets to their pods may skip."""

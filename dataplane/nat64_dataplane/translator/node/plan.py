@@ -206,6 +206,8 @@ def _hooks(desired: Desired, view: HostView) -> Iterator[HookName]:
         yield HookName(Hook(view.tunnel_index, "ingress"), tunnel, "nat64_decap")
     if not desired.translates:
         yield HookName(Hook(own, "egress"), desired.interface, "nat64_steer")
+        for link in desired.offload:
+            yield HookName(Hook(link.index, "offload"), link.name, "nat64_steer_offload")
         return
     if view.tunnel_index:
         yield HookName(Hook(view.tunnel_index, "egress"), tunnel, "nat64_encap")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Protocol, get_args
+from typing import get_args
 
 from nat64_dataplane.config import Config
 from nat64_dataplane.errors import HostError
@@ -39,6 +39,7 @@ from nat64_dataplane.translator.node.peer_plan import PeerWays
 from nat64_dataplane.translator.node.peer_view import PeerView
 from nat64_dataplane.translator.node.plan import Desired, Observed
 from nat64_dataplane.translator.node.pools import has_way_out
+from nat64_dataplane.translator.node.reconciler_maps import Maps, Peers
 from nat64_dataplane.translator.node_warning import NodeWarning, warn
 
 _ROUNDS = 8
@@ -46,44 +47,6 @@ _ANNOUNCEMENTS = 2
 _MOST_ANNOUNCED = 256  # in one pass
 
 log = logging.getLogger(__name__)
-
-
-class Maps(Protocol):
-    """The part of `Datapath` that a reconcile pass uses."""
-
-    def apply(self, config: Config, host: HostView) -> None:
-        """Make the maps follow the config, atomically."""
-
-    def announce(self, answers: Iterable[ArpAnswer]) -> None:
-        """Tell the neighbours where pool addresses are."""
-
-    def follow_pod_links(
-        self, links: frozenset[int], straight: frozenset[int] = frozenset()
-    ) -> None:
-        """Tell the programs which links lead to one pod each, and which of these packets may skip
-        for a while.
-        """
-
-    def program_fd(self, which: tc_hooks.Program) -> int:
-        """The descriptor of a loaded program."""
-
-
-class Peers(Protocol):
-    """What a pass tells the programs about topology Gateway."""
-
-    def follow_membership(
-        self,
-        config: Config,
-        membership: Membership,
-        address: IPv6Address | None,
-        tunnel: int,
-        *,
-        ready: bool,
-    ) -> None:
-        """Say what this node is, and who the others are; `ready` once its routes are right."""
-
-    def serve(self, config: Config, *, way_out: bool, draining: bool) -> None:
-        """Have probes answered accordingly, where this is a gateway node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +113,12 @@ class Reconciler:
             self._follow_pod_links(config, observed.facts)
             link = observed.facts.link(tunnel) if tunnel else None
             self.peers.follow_membership(
-                config, known, peers.address, link.index if link else 0, ready=not actions
+                config,
+                known,
+                peers.address,
+                link.index if link else 0,
+                offload=link in self._tunnel_in(config, observed.facts),
+                ready=not actions,
             )
             if not actions and view:
                 self._announce(view)
@@ -277,19 +245,28 @@ class Reconciler:
         link = planning.own_link(facts, desired.interface, desired.peer, desired.alias)
         # Resolved even without the link: a node that can't translate gets no link.
         tunnel = peer_plan.own_tunnel(facts, ways)
-        view = self._view(config, facts, link, tunnel.index if tunnel else 0)
+        view = self._view(config, facts, link, tunnel.index if tunnel else 0, mtu)
         return desired, view if link else None
 
     def _offload(self, config: Config, observed: Observed) -> tuple[Link, ...]:
-        ways_in = uplinks_and_pools.ways_in(config, observed.facts)
-        return self.host.unobserved(ways_in, observed.hooks)
+        from_pods = uplinks_and_pools.ways_in(config, observed.facts)
+        from_routers = uplinks_and_pools.ways_from_routers(config, observed.facts)
+        ways_in = {link.index: link for link in (*from_pods, *from_routers)}.values()
+        tunnel = uplinks_and_pools.tunnel_in(config, observed.facts)
+        return self.host.unobserved(ways_in, observed.hooks, beside=tunnel)
 
-    def _view(self, config: Config, facts: Facts, link: Link | None, tunnel: int) -> HostView:
+    def _tunnel_in(self, config: Config, facts: Facts) -> tuple[Link, ...]:
+        """The tunnel's link, if nobody else looks at what it brings."""
+        return self.host.places.unwatched(uplinks_and_pools.tunnel_in(config, facts))
+
+    def _view(
+        self, config: Config, facts: Facts, link: Link | None, tunnel: int, mtu: int
+    ) -> HostView:
         """What the maps need; concluded anew only from another reading of the node."""
         if not (self._viewed and self._viewed[0] is facts and self._viewed[1] == config):
             see = uplinks_and_pools.router_view if config.is_router else uplinks_and_pools.host_view
             self._viewed = facts, config, see(config, facts, link, tunnel)
-        return self._viewed[2]
+        return replace(self._viewed[2], route_mtu=mtu)
 
 
 def _link_name(observed: Observed, hook: tc_hooks.Hook) -> str:

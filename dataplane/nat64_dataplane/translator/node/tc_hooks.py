@@ -30,6 +30,7 @@ Program = Literal[
     "nat64_egress",
     "nat64_offload",
     "nat64_steer",
+    "nat64_steer_offload",
     "nat64_encap",
     "nat64_decap",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from nat64_dataplane.config import Config
+from nat64_dataplane.config import Config, Transport
 from nat64_dataplane.errors import HostError
 from nat64_dataplane.topology import tunnel_interface
 from nat64_dataplane.translator.host_view import (
@@ -231,10 +231,10 @@ def pod_links(config: Config, facts: Facts) -> frozenset[int]:
 
 def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
     """The links by which packets of this node's pods reach its IPv6 stack: their own, or the
-    bridges that these are ports of. Not the tunnel: what it brings is checked there, each time.
-    None where flow offload is off.
+    bridges that these are ports of. Not the tunnel: see `tunnel_in`. None where flow offload is
+    off.
     """
-    if not config.offload_flows or config.is_router:
+    if not config.offload_flows:
         return ()
     found = set()
     for link in facts.links:
@@ -246,6 +246,28 @@ def ways_in(config: Config, facts: Facts) -> tuple[Link, ...]:
                 found.add(bridge.index)
     found -= _external(config, facts) | set(outside_links(config, facts))
     return tuple(link for link in facts.links if link.index in found and link.up)
+
+
+def ways_from_routers(config: Config, facts: Facts) -> tuple[Link, ...]:
+    """The links by which packets of router nodes' pods come in without the tunnel, on a gateway
+    node. None where flow offload is off.
+    """
+    topology = config.topology
+    if not (config.offload_flows and topology) or topology.transport is not Transport.DIRECT:
+        return ()
+    indexes = {route.ifindex for route in facts.peer_routes}
+    indexes -= {link.index for link in facts.links if link.name == _tunnel(config)}
+    return tuple(
+        link for link in facts.links if link.index in indexes and link.up and link.ethernet
+    )
+
+
+def tunnel_in(config: Config, facts: Facts) -> tuple[Link, ...]:
+    """The tunnel's link, whose own program checks what comes in before it offloads any of it. None
+    where flow offload is off.
+    """
+    link = facts.link(_tunnel(config)) if config.offload_flows else None
+    return (link,) if link and link.up else ()
 
 
 def ways_to_one_pod(config: Config, facts: Facts) -> tuple[Link, ...]:
