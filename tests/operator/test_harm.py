@@ -64,7 +64,7 @@ def is_wired(lab: HarmLab) -> bool:
 def synthesizes(lab: HarmLab) -> bool:
     ask = (
         "import dns.message, dns.query; print(dns.query.udp(dns.message.make_query("
-        f"'v4only.example', 'AAAA'), '{POD}', timeout=4).answer)"
+        f"'v4only.example', 'AAAA'), '{POD}', timeout=30).answer)"
     )
     return SYNTHESIZED in lab.hub.run(sys.executable, "-c", ask, check=False)
 
