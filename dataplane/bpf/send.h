@@ -168,7 +168,7 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 	if (recalled && needs_ip_layer(skb, recalled->ifindex))
 		p->flags |= PACKET_SLOW;
 	else if (recalled && recalled->straight)
-		return enter_pod(skb, recalled, here);
+		return enter_pod(skb, recalled->ifindex, recalled->link, here);
 	else if (recalled)
 		return send_recalled(p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {

@@ -20,16 +20,16 @@ static __always_inline bool leads_straight(const struct packet *p, const __u32 *
 /* Put the packet into its pod as the pod's link would: with these addresses and without a mark.
  * Only at ingress, as everywhere that flows from IPv4 are recalled: elsewhere the kernel drops it.
  */
-static __always_inline enum tc_action enter_pod(struct __sk_buff *skb, const struct flow *flow,
-						struct counters *here)
+static __always_inline enum tc_action enter_pod(struct __sk_buff *skb, __u32 ifindex,
+						const __u8 *addresses, struct counters *here)
 {
-	__u8 *link = header_at(skb, 0, sizeof(flow->link));
+	__u8 *link = header_at(skb, 0, 2 * ETH_ALEN);
 
 	if (!link)
 		return ACTION_DROP;
-	__builtin_memcpy(link, flow->link, sizeof(flow->link));
+	__builtin_memcpy(link, addresses, 2 * ETH_ALEN);
 	skb->mark = 0;
 	here->value[DIR_4TO6][COUNT_sent_fast]++;
 	here->value[DIR_4TO6][COUNT_offloaded]++;
-	return bpf_redirect_peer(flow->ifindex, 0);
+	return bpf_redirect_peer(ifindex, 0);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "offload.h"
+#include "return.h"
 #include "rfc6052.h"
 #include "send.h"
 #include "topology.h"
@@ -105,34 +106,6 @@ inline_step enum verdict check_from_gateway(const struct config *config, const u
 	    addr6_equal(&p->client, node))
 		return GO_ON;
 	return STOP_dropped_tunnel_source;
-}
-
-/* Give a reply on to the pod, or to the node itself. A router is a hop: it takes one off the hop
- * limit, here or in the kernel. */
-static __always_inline enum tc_action return_to_client(struct __sk_buff *skb,
-						       const struct config *config,
-						       struct packet *p, struct counters *here)
-{
-	struct bpf_fib_lookup route = {.family = AF_INET6, .ifindex = config->interface};
-	__be16 unused;
-
-	here->value[DIR_4TO6][COUNT_received]++;
-	here->value[DIR_4TO6][COUNT_returned]++;
-	if (skb->gso_size && parse_transport(skb, p, &unused, &unused))
-		p->transport_header = 0;
-	route.tot_len = wire_length(skb, p, sizeof(struct ipv6hdr));
-	__builtin_memcpy(route.ipv6_src, &p->client, sizeof(p->client));
-	__builtin_memcpy(route.ipv6_dst, &p->remote6, sizeof(p->remote6));
-	if (p->ttl > 1 && find_fast_route(skb, p, &route, 0)) {
-		struct bpf_redir_neigh hop = {};
-
-		hop_of(&route, &hop);
-		write_hop_limit(skb, p, p->ttl - 1);
-		here->value[DIR_4TO6][COUNT_sent_fast]++;
-		return bpf_redirect_neigh(route.ifindex, &hop, sizeof(hop), 0);
-	}
-	here->value[DIR_4TO6][COUNT_sent_kernel]++;
-	return to_kernel(skb, config);
 }
 
 static __always_inline enum tc_action drop_tunnelled(enum direction direction, enum verdict stop)

@@ -59,6 +59,19 @@ struct steered_flow {
 	__u32 direct;  /* 1: to the gateway itself; 0: into the tunnel */
 };
 
+/* The way of replies to a pod of a router node: see return.h. */
+#define RETURN_WAY_SLOT_BITS 7
+#define RETURN_WAY_SLOTS     (1 << RETURN_WAY_SLOT_BITS)
+struct return_way {
+	union addr6 client, remote, hop;
+	__u32 second, routes;
+	__u16 epoch; /* of the config */
+	__u16 mtu;   /* of the route */
+	__u32 ifindex;
+	__u32 straight; /* as in struct flow */
+	__u8 link[2 * ETH_ALEN];
+};
+
 /* The way that new connections to one remote end take: see zones.h. */
 #define WAY_OUT_SLOT_BITS 7
 #define WAY_OUT_SLOTS	  (1 << WAY_OUT_SLOT_BITS)
