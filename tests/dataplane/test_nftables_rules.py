@@ -33,3 +33,24 @@ def test_a_kernel_without_route_lookups_has_all_other_rules() -> None:
         assert "udp dport 8464" in table
         assert "notrack" in table
         assert "fib" not in table
+
+
+_WRITE_ALL = """
+from ipaddress import IPv6Network
+from nat64_dataplane.translator.node import nftables_notrack as rules
+wanted = rules.rules([IPv6Network("%s")], "nat64-x", (), 8464, tracking=True)
+assert rules.write("x", wanted) == ""
+assert rules.read("x") == wanted
+"""
+
+
+def test_the_tunnels_rules_are_in_the_order_in_which_they_make_sense() -> None:
+    """A source is kept only once it has passed the look-up, and only then is it accepted."""
+    with Lab() as lab:
+        node = lab.node("node")
+        node.run(sys.executable, "-c", _WRITE_ALL % PREFIX)
+        chain = node.run("nft", "list", "chain", "inet", nftables_notrack.table_name("x"), "input")
+        found = [
+            chain.index(part) for part in ("@reached accept", "fib saddr . iif", "add @reached")
+        ]
+        assert found == sorted(found)
