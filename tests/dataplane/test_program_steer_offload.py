@@ -30,6 +30,7 @@ def built() -> Iterator[Router]:
     with machine(kind=Router) as made:
         assert isinstance(made, Router)
         made.route_mtu = _ROUTE_MTU
+        made.node.sysctl(net__ipv6__conf__far0__disable_ipv6=0)
         made.node.ip(
             "addr add fd64:9::5/64 dev far0 nodad",
             "neigh add fd64:9::a lladdr 02:00:00:00:09:0a dev far0 nud permanent",
