@@ -30,6 +30,9 @@ from tests.operator.test_flow import (
 pytestmark = pytest.mark.apiserver
 
 AWAY_SECONDS = 60
+LONG = 600
+"""Seconds for what refusals delay: a pass needs several answers, and is tried again after up to 30
+seconds if one of them is refused. How often that is, is luck."""
 
 
 @pytest.fixture
@@ -61,11 +64,11 @@ def test_refusals_and_slow_answers_only_delay(
     proxy.slow_seconds = 1.0
     cluster.apply(gateway(prefix=PREFIX), policy())
     operator.start()
-    eventually(lambda: cluster.get("daemonset", "nat64-default"), 120, about="the DaemonSet")
+    eventually(lambda: cluster.get("daemonset", "nat64-default"), LONG, about="the DaemonSet")
     roll_out(cluster)
     sidecars_ready(cluster)
     cluster_dns.synthesizes = True
-    eventually(lambda: is_ready(cluster, "dns64policy"), 120, about="policy Ready")
+    eventually(lambda: is_ready(cluster, "dns64policy"), LONG, about="policy Ready")
     assert operator.running
     made = proxy.count(30)
     assert made < 120, f"{made} requests in 30 s"
