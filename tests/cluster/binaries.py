@@ -32,6 +32,8 @@ class Project:
     tags: str = ""
     # Whether a C compiler is needed.
     cgo: bool = False
+    # The folder of the module's eBPF sources; libbpf in it is made first, and linked.
+    ebpf: str = ""
 
     @property
     def version(self) -> str:
@@ -102,6 +104,13 @@ CILIUM_OPERATOR = Project(
 )
 
 CALICO = Project("calico", "github.com/projectcalico/calico")
+# Without cgo it has no eBPF data plane.
+CALICO_EBPF = Project(
+    "calico",
+    "github.com/projectcalico/calico",
+    cgo=True,
+    ebpf="felix/bpf-gpl",
+)
 KIND = Project("kind", "sigs.k8s.io/kind")
 
 # In the order in which others wait for them.
@@ -128,6 +137,7 @@ TOOLS: dict[str, tuple[Project, str]] = {
     "flannel": (FLANNEL_CNI, "plugins/meta/flannel"),
     "kube-router": (KUBE_ROUTER, "cmd/kube-router"),
     "calico-felix": (CALICO, "felix/cmd/calico-felix"),
+    "calico-felix-ebpf": (CALICO_EBPF, "felix/cmd/calico-felix"),
     "calico": (CALICO, "cni-plugin/cmd/calico"),
     "kind": (KIND, ""),
     "kubeadm": (KUBERNETES, "cmd/kubeadm"),
@@ -168,6 +178,20 @@ def module_folder(project: Project) -> Path:
     return Path(json.loads(run(argv, cwd=HERE / "go" / project.folder))["Dir"])
 
 
+def ebpf_sources(project: Project) -> Path:
+    """A project's eBPF sources, in the cache, to make something in."""
+    home = CACHE / f"{project.folder}-{project.version}-ebpf"
+    with locked(CACHE / "locks" / home.name):
+        if not home.exists():
+            unfinished = home.with_name(f"{home.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(module_folder(project) / project.ebpf, unfinished)
+            # Modules are read-only, and know no executable files.
+            run(["chmod", "-R", "u+w", unfinished])
+            unfinished.rename(home)
+    return home
+
+
 def _source(name: str) -> tuple[Project, str]:
     return TOOLS[name] if name in TOOLS else PROGRAMS[name]
 
@@ -187,12 +211,21 @@ def _build(name: str, progress: str) -> None:
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
+    if project.ebpf:
+        env["CGO_LDFLAGS"] = f"-L{_libbpf(project)} -lbpf -lelf -lz"
     # Others share these cores: a build is never more urgent than a test.
     folder = HERE / "go" / project.folder
     run(["nice", "-n", "5", *argv], cwd=folder, env=env, reassure=f"{progress} {name}:")
     unfinished.rename(target)
     size = target.stat().st_size / 1e6
     say(f"{progress} built {name} in {time.monotonic() - began:.0f} s ({size:.0f} MB)")
+
+
+def _libbpf(project: Project) -> Path:
+    """The folder with the static library of the project's own libbpf."""
+    folder = ebpf_sources(project) / "include" / "libbpf" / "src"
+    run(["nice", "-n", "5", "make", "-C", folder, "libbpf.a"])
+    return folder
 
 
 def _go() -> str:

@@ -110,6 +110,7 @@ class Cluster:
         binaries.ensure()
         if further := (*self.setup.programs, *self.setup.pod_network.programs):
             binaries.ensure(*further)
+        self.setup.pod_network.build()
         return images.ensure(images.equipment())
 
     def lacking(self) -> list[str]:

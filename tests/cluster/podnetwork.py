@@ -23,6 +23,9 @@ class PodNetwork:
     # Each pod has a link and a route of its own on the node.
     link_per_pod = False
 
+    def build(self) -> None:
+        """Make what takes long and is no program, before the nodes boot."""
+
     def prepare(self, cluster: Cluster) -> None:
         """Begin what has to be there before kubelets start; the API server answers already."""
 

@@ -16,7 +16,8 @@ from tests.cluster.podnetwork import PodNetwork, configure
 class Calico(PodNetwork):
     """felix with its iptables data plane, Calico's own IPAM, `natOutgoing`, no BGP."""
 
-    programs = ("calico-felix", "calico")
+    felix = "calico-felix"
+    programs = (felix, "calico")
     enforces_network_policy = True
     link_per_pod = True
 
@@ -53,14 +54,26 @@ class Calico(PodNetwork):
             facts = {
                 "projectcalico.org/IPv6Address": f"{node.host.ipv6}/64",
                 "projectcalico.org/IPv6VXLANTunnelAddr": _tunnel_address(cluster, node),
+                **self.facts(node),
             }
             pairs = [f"{key}={value}" for key, value in facts.items()]
             cluster.kubectl("annotate", "node", node.name, *pairs)
         # What natOutgoing doesn't hide is nowhere: nobody outside knows where Calico's blocks are.
         network.route_pods({}, (INTERNET,))
         for node in ranges:
-            node.start("calico-felix", self._felix(cluster, node))
+            node.start(self.felix, self._felix(cluster, node))
             configure(node, _plugin(cluster, node), version="0.3.1")
+
+    def facts(self, node: Node) -> dict[str, str]:  # noqa: ARG002
+        """Further annotations of a node."""
+        return {}
+
+    def settings(self) -> dict[str, str]:
+        """felix's settings for its data plane."""
+        return {
+            # It is built without libbpf, with which it would look for an old eBPF data plane.
+            "FELIX_DebugSkipCTLBCleanup": "true",
+        }
 
     def _felix(self, cluster: Cluster, node: Node) -> list[str]:
         settings = {
@@ -70,17 +83,16 @@ class Calico(PodNetwork):
             "FELIX_IPV6SUPPORT": "true",
             "FELIX_IPINIPENABLED": "false",
             "FELIX_XDPENABLED": "false",
-            # It is built without libbpf, with which it would look for an old eBPF data plane.
-            "FELIX_DebugSkipCTLBCleanup": "true",
             "FELIX_DEFAULTENDPOINTTOHOSTACTION": "ACCEPT",
             "FELIX_LOGSEVERITYSCREEN": "warning",
             "FELIX_LOGFILEPATH": "none",
             "FELIX_LOGSEVERITYSYS": "none",
             "FELIX_USAGEREPORTINGENABLED": "false",
             "FELIX_IPTABLESBACKEND": "NFT",
+            **self.settings(),
         }
         variables = [f"{key}={value}" for key, value in settings.items()]
-        return ["env", *variables, str(binaries.ensure("calico-felix")["calico-felix"])]
+        return ["env", *variables, str(binaries.ensure(self.felix)[self.felix])]
 
 
 def _tunnel_address(cluster: Cluster, node: Node) -> str:

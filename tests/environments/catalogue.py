@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cluster.setup import Setup
 from tests.environments import beside, layouts
 from tests.environments.calico import Calico
+from tests.environments.calico_ebpf import CalicoEbpf
 from tests.environments.cilium import (
     DUAL_STACK,
     ENDPOINT_ROUTES,
@@ -98,6 +99,11 @@ _ALL = (
         "Calico 3.28: felix with its iptables data plane (iptables-nft), Calico's own IPAM, VXLAN, "
         "`natOutgoing`, NetworkPolicy; kube-proxy iptables",
         packages=("iptables", "ipset"),
+    ),
+    Environment(
+        Setup("calico-ebpf", pod_network=CalicoEbpf(), kube_proxy=""),
+        "as `calico`, felix with its eBPF data plane (IPv4 and IPv6) in kube-proxy's place",
+        packages=("clang", "iptables", "ipset"),
     ),
     Environment(
         Setup("kind", pod_network=PointToPoint(), programs=("kind", "kubeadm")),
