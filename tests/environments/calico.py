@@ -27,8 +27,8 @@ class Calico(PodNetwork):
         cluster.kubectl("apply", "--server-side", "-f", crds)
         cluster.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
         objects = (
-            _object("ClusterInformation", "default", {"datastoreReady": True}),
-            _object(
+            object_of("ClusterInformation", "default", {"datastoreReady": True}),
+            object_of(
                 "IPPool",
                 "default-ipv6-ippool",
                 {
@@ -117,6 +117,7 @@ def _plugin(cluster: Cluster, node: Node) -> dict[str, Any]:
     }
 
 
-def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+def object_of(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """An object of Calico's, as it is stored."""
     group = "crd.projectcalico.org/v1"
     return {"apiVersion": group, "kind": kind, "metadata": {"name": name}, "spec": spec}

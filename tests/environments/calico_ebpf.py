@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from tests.cluster import binaries
 from tests.cluster.node import CGROUP
 from tests.cluster.paths import CACHE
 from tests.cluster.run import locked, run
-from tests.environments.calico import Calico
+from tests.environments.calico import Calico, object_of
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -34,6 +35,9 @@ class CalicoEbpf(Calico):
 
     def prepare(self, cluster: Cluster) -> None:
         super().prepare(cluster)
+        # Where its operator has it, and where others read it.
+        felix = object_of("FelixConfiguration", "default", {"bpfEnabled": True})
+        cluster.kubectl("apply", "-f", "-", input=json.dumps(felix))
         # Where the machine has version 1 and 2 side by side, the second has a folder of its own.
         unified = Path("/sys/fs/cgroup/unified")
         tree = unified if unified.exists() else unified.parent
@@ -54,7 +58,6 @@ class CalicoEbpf(Calico):
 
     def settings(self) -> dict[str, str]:
         return {
-            "FELIX_BPFENABLED": "true",
             # From Linux 6.18 on, programs of several kinds can't share a map for tail calls, as
             # this release's for sockets do: those on links serve all protocols instead.
             "FELIX_BPFCONNECTTIMELOADBALANCING": "Disabled",

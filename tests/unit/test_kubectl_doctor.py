@@ -230,6 +230,41 @@ def test_a_gateway_that_shares_no_port_with_ciliums_masquerade_is_not_warned_of(
     assert bool(found) is shared
 
 
+IPV6_POOL = {"metadata": {"name": "ipv6"}, "spec": {"cidr": "fd00:10:244::/56"}}
+FELIX = {"spec": {"bpfEnabled": True}}
+NAMED = {"metadata": {"name": "default"}, "spec": {}}
+
+
+def test_calicos_ebpf_that_drops_what_pods_send_to_us_is_named() -> None:
+    [found] = doctor_overlap.calico(FELIX, [IPV6_POOL], [NAMED])
+    assert (found.result, bool(found.remedy)) == (Result.NOTE, True)
+    assert "IP pool ipv6 send to nat64-default" in found.text
+
+
+@pytest.mark.parametrize(
+    ("felix", "pool"),
+    [
+        ({}, {}),
+        ({"bpfEnabled": False}, {}),
+        ({"bpfEnabled": True}, {"natOutgoing": True}),
+        ({"bpfEnabled": True}, {"disabled": True}),
+        ({"bpfEnabled": True}, {"cidr": "203.0.113.0/24"}),
+        ({"bpfEnabled": True, "bpfDataIfacePattern": "^(eth.*|nat64-.*)$"}, {}),
+    ],
+)
+def test_calico_that_lets_pods_reach_us_is_not_warned_of(
+    felix: dict[str, Any], pool: dict[str, Any]
+) -> None:
+    pool = {**IPV6_POOL, "spec": {**IPV6_POOL["spec"], **pool}}
+    assert list(doctor_overlap.calico({"spec": felix}, [pool], [NAMED])) == []
+
+
+def test_a_pattern_of_felix_that_is_none_here_matches_nothing() -> None:
+    felix = {"spec": {"bpfEnabled": True, "bpfDataIfacePattern": "(?P<"}}
+    assert len(list(doctor_overlap.calico(felix, [IPV6_POOL], [NAMED]))) == 1
+    assert list(doctor_overlap.calico(None, [IPV6_POOL], [NAMED])) == []
+
+
 @pytest.mark.parametrize(
     ("text", "results"),
     [

@@ -47,6 +47,10 @@ class Facts(NamedTuple):
     """Of the agents that give pods a CLAT."""
     standings: Sequence[Report] = ()
     """How nodes stand to those of the other role, where there are two."""
+    felix: Json | None = None
+    """Calico's default FelixConfiguration."""
+    ip_pools: Sequence[Json] = ()
+    """Calico's."""
 
 
 class Section(NamedTuple):
@@ -110,6 +114,7 @@ def _objects(facts: Facts) -> Iterator[Step]:
     yield from _uncovered(facts)
     yield from doctor_overlap.workloads(facts.workloads, facts.namespace)
     yield from doctor_overlap.cilium(facts.cilium, facts.gateways)
+    yield from doctor_overlap.calico(facts.felix, facts.ip_pools, facts.gateways)
 
 
 def _uncovered(facts: Facts) -> Iterator[Step]:

@@ -85,6 +85,41 @@ def cilium(config: Json | None, gateways: Iterable[Json]) -> Iterator[Step]:
         )
 
 
+def calico(felix: Json | None, pools: Iterable[Json], gateways: Iterable[Json]) -> Iterator[Step]:
+    """Calico's default FelixConfiguration, its IP pools, and whose links its eBPF doesn't know.
+
+    Its program at a pod's link forwards past the node's routing, and then drops a new connection
+    to a link that is none of Calico's. What its pool masquerades it leaves to the node.
+    """
+    spec = (felix or {}).get("spec") or {}
+    if not spec.get("bpfEnabled"):
+        return
+    plain = [pool["metadata"]["name"] for pool in pools if _leaves_past_routing(pool["spec"])]
+    links = [f"nat64-{gateway['metadata']['name']}" for gateway in gateways]
+    unknown = [link for link in links if not _matches(spec.get("bpfDataIfacePattern"), link)]
+    if plain and unknown:
+        yield note(
+            "overlap",
+            f"Calico's eBPF data plane drops what pods of IP pool {', '.join(sorted(plain))} send "
+            f"to {', '.join(sorted(unknown))}: the pool has natOutgoing off, and Calico does not "
+            "know the link",
+            "turn on natOutgoing for the pool (packets to the prefix keep their source), or add "
+            "the link to bpfDataIfacePattern in the default FelixConfiguration",
+        )
+
+
+def _leaves_past_routing(pool: Json) -> bool:
+    return ":" in pool["cidr"] and not pool.get("natOutgoing") and not pool.get("disabled")
+
+
+def _matches(pattern: str | None, link: str) -> bool:
+    """Whether felix would, by Go's syntax, which differs in what nobody needs for a link."""
+    try:
+        return bool(pattern and re.search(pattern, link))
+    except re.error:
+        return False
+
+
 def _takes_ports_of_masquerade(gateway: Json) -> bool:
     pools = gateway["spec"].get("pools") or [{}]
     nodes_own = [pool for pool in pools if pool.get("source", "Node") == "Node"]

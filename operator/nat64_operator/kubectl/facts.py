@@ -28,6 +28,7 @@ T = TypeVar("T")
 GATEWAYS = f"/apis/{API_VERSION}/{gateway_api.PLURAL}"
 POLICIES = f"/apis/{API_VERSION}/{policy_api.PLURAL}"
 CILIUM_CONFIG = "/api/v1/namespaces/kube-system/configmaps/cilium-config"
+CALICO = "/apis/crd.projectcalico.org/v1"
 _NODES_DNS = {"Default", "None"}
 """DNS policies of pods that don't ask the cluster's DNS."""
 
@@ -133,6 +134,8 @@ def for_doctor(cluster: Cluster, namespace: str) -> doctor.Facts:
         nodes=some(partial(cluster.items, "/api/v1/nodes"), "nodes", unread),
         workloads=workloads,
         cilium=maybe(partial(cluster.get, CILIUM_CONFIG)),
+        felix=maybe(partial(cluster.get, f"{CALICO}/felixconfigurations/default")),
+        ip_pools=some(partial(cluster.items, f"{CALICO}/ippools")),
         corefiles=corefiles,
         inspections=inspections,
         statuses=statuses(cluster, found),
