@@ -103,6 +103,8 @@ _ALL = (
     Environment(
         Setup("calico-ebpf", pod_network=CalicoEbpf(), kube_proxy=""),
         "as `calico`, felix with its eBPF data plane (IPv4 and IPv6) in kube-proxy's place",
+        # As with Cilium; its pods' links have less.
+        gateway={"lowestIPv6MTU": 1430},
         packages=("clang", "iptables", "ipset"),
     ),
     Environment(
