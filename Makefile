@@ -9,7 +9,7 @@ PY       := $(BIN)/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup deps lint format demo demo-down test test-unit test-dataplane test-ways test-random test-kernels \
-        test-kernels-arm64 \
+        test-kernels-arm64 test-kernels-newer \
         test-operator test-e2e cli test-environments test-environments-ci \
         test-kind record-environments \
         bench-nat64 bench-dns64 bench-operator bench-rfc9693 bench-topology bench-keep bench-docs lock \
@@ -74,6 +74,10 @@ test-random: setup ## All property tests, with examples that no run has tried
 test-kernels: setup ## The translator on Debian 12's own kernel, in an emulator
 	@scripts/apt-install tests/kernels/apt.txt
 	$(PY) -m tests.kernels
+
+test-kernels-newer: setup ## Two nodes in miniature on the newer kernel of Debian 12's backports
+	@scripts/apt-install tests/kernels/apt.txt
+	$(PY) -m tests.kernels --release bookworm-backports
 
 test-kernels-arm64: setup ## The same in short, on Debian's arm64
 	@scripts/apt-install tests/kernels/apt.txt tests/kernels/arm64-apt.txt

@@ -80,6 +80,11 @@ FOREIGN_TESTS = (
     "tests/kernels/test_two_nodes.py",
     "tests/kernels/test_without_tcx.py",
 )
+# With tcx, and newer than the oldest: two nodes in miniature.
+NEWER_TESTS = (
+    "tests/kernels/test_two_nodes.py",
+    "tests/dataplane/test_program_steer_offload.py",
+)
 LARGE_PAGE_TESTS = (
     "tests/dataplane/test_libbpf_maps.py",
     "tests/dataplane/test_program_fragments.py",
@@ -96,11 +101,16 @@ class Run(NamedTuple):
     release: str
     flavour: str
     tests: Sequence[str]
+    usual: bool = True
+    """Whether it is run where no release is given."""
 
 
 RUNS = {
     # Debian 12's 6.1 is the oldest that is supported: no tcx, and a verifier that knows less.
-    "amd64": (Run("bookworm", "amd64", TESTS),),
+    "amd64": (
+        Run("bookworm", "amd64", TESTS),
+        Run("bookworm-backports", "amd64", NEWER_TESTS, usual=False),
+    ),
     "arm64": (
         Run("bookworm", "arm64", FOREIGN_TESTS),
         # With tcx, and with larger pages.
@@ -127,14 +137,22 @@ def main() -> int:
         choices=flavours,
         help="of Debian's kernel; each that is for this architecture, if not given",
     )
+    releases = sorted({run.release for runs in RUNS.values() for run in runs})
+    parser.add_argument(
+        "--release",
+        choices=releases,
+        help="of Debian, whose kernel it is; each usual one, if not given",
+    )
     parser.epilog = (
         "Other arguments are pytest's: other tests than the usual ones, to be run there."
     )
     options, arguments = parser.parse_known_args()
     chosen = architecture.named(options.architecture)
     failed = False
-    for release, flavour, tests in RUNS[chosen.name]:
-        if options.flavour not in {None, flavour}:
+    for release, flavour, tests, usual in RUNS[chosen.name]:
+        if options.flavour not in {None, flavour} or options.release not in {None, release}:
+            continue
+        if not (usual or options.release):
             continue
         kernel_of_run = kernel.debian(release, flavour, chosen.name)
         machine = emulator.Machine(chosen, kernel_of_run, userland.ensure(chosen.name))
