@@ -101,21 +101,29 @@ def run_within(
 def run_again(environment: Environment, failed: dict[str, str], left: float) -> dict[str, str]:
     """Run tests that failed a second time, on a cluster of their own: what failed both times.
 
-    What is not over after `left` seconds has failed.
+    What the `left` seconds, or a cluster that doesn't start, keep from a second run is said, and
+    is no failure.
     """
-    if not failed or left <= 0:
-        return failed
+    if not failed:
+        return {}
+    name = f"environments: {environment.name}"
     for test, reason in failed.items():
-        say(f"environments: {environment.name}: {test} failed and runs again: {reason}")
+        say(f"{name}: {test} failed: {reason}")
     functions = sorted({test.partition("[")[0] for test in failed})
     try:
-        passed = run(environment, " or ".join(functions), left)["passed"]
+        if left <= 0:
+            raise ClusterError("no time is left")
+        say(f"{name}: running again: {', '.join(functions)}")
+        again = run(environment, " or ".join(functions), left)
     except ClusterError as error:
-        say(f"environments: {environment.name}: the second run did not begin: {error}")
-        return failed
-    if once := sorted(set(failed) & set(passed)):
-        say(f"environments: {environment.name}: passed when run again: {', '.join(once)}")
-    return {test: reason for test, reason in failed.items() if test not in passed}
+        say(f"{name}: WARNING: what failed did not run again, so it is not counted: {error}")
+        return {}
+    if once := sorted(set(failed) & set(again["passed"])):
+        say(f"{name}: passed when run again: {', '.join(once)}")
+    if unknown := sorted(set(failed) - set(again["passed"]) - set(again["failed"])):
+        why = again["failed"].get(results.THE_RUN, "the second run has no result of them")
+        say(f"{name}: WARNING: did not run again, not counted: {', '.join(unknown)}: {why}")
+    return {test: reason for test, reason in failed.items() if test in again["failed"]}
 
 
 def run(

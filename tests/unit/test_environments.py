@@ -124,14 +124,17 @@ def test_only_a_failed_test_fails_a_bounded_run(
     assert run_within(ENVIRONMENTS["cilium"], 9999) == (found, why)
 
 
+LOST = {"test_a[x]": "lost", "test_a[y]": "lost", "test_b": "refused"}
+
+
 @pytest.mark.usefixtures("built")
 def test_what_fails_runs_once_more_alone_and_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lost = {"test_a[x]": "lost", "test_a[y]": "lost", "test_b": "refused"}
+    again = {"test_a[y]": "lost again", "the run": "it was ended after 9 s"}
     runs: list[dict[str, object]] = [
-        {"passed": ["test_c"], "failed": dict(lost)},
-        {"passed": ["test_a[x]"], "failed": {"test_a[y]": "lost again", "the run": "too long"}},
+        {"passed": ["test_c"], "failed": dict(LOST)},
+        {"passed": ["test_a[x]"], "failed": again},
     ]
     asked: list[str | None] = []
 
@@ -141,16 +144,26 @@ def test_what_fails_runs_once_more_alone_and_is_said(
         return runs[len(asked) - 1]
 
     monkeypatch.setattr("tests.environments.__main__.run", run)
-    assert run_within(ENVIRONMENTS["cilium"], 9999) == (
-        {"test_a[y]": "lost", "test_b": "refused"},
-        "",
-    )
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == ({"test_a[y]": "lost"}, "")
     assert asked == [None, "test_a or test_b"]
-    said = capsys.readouterr()
-    assert "passed when run again: test_a[x]" in said.out + said.err
-    asked.clear()
-    assert run_again(ENVIRONMENTS["cilium"], lost, 0) == lost
-    assert not asked
+    said = capsys.readouterr().err
+    assert "passed when run again: test_a[x]" in said
+    assert "not counted: test_b: it was ended after 9 s" in said
+
+
+def _no_cluster(*_: object) -> None:
+    raise ClusterError("no space")
+
+
+@pytest.mark.parametrize(("left", "why"), [(0, "no time is left"), (60, "no space")])
+def test_what_failed_on_one_cluster_only_is_said_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: float, why: str
+) -> None:
+    monkeypatch.setattr("tests.environments.__main__.run", _no_cluster)
+    assert run_again(ENVIRONMENTS["cilium"], LOST, left) == {}
+    said = capsys.readouterr().err
+    assert "test_b failed: refused" in said
+    assert f"did not run again, so it is not counted: {why}" in said
 
 
 def test_a_cluster_that_is_not_to_be_had_fails_no_bounded_run(
