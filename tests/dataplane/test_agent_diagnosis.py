@@ -16,6 +16,16 @@ from tests.lab.translator import PROGRAM, Translator
 pytestmark = pytest.mark.root
 
 
+_SILENT = """
+table ip6 silent {
+    chain out {
+        type filter hook output priority 0
+        icmpv6 type nd-neighbor-advert drop
+    }
+}
+"""
+
+
 def look(nat64: Translator) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(nat64.run("inspect", "--config", str(nat64.file)))
     return found
@@ -137,6 +147,30 @@ def test_trace_takes_the_link_that_is_named(lab: Line, nat64: Translator) -> Non
     words = f"--config {nat64.file} --client {POD} --link eth9 --destination {SERVER}"
     out = lab.node.run("sh", "-c", f"{PROGRAM} trace {words} 2>&1", check=False)
     assert "link 'eth9' isn't on this node" in out
+
+
+def test_trace_says_that_the_node_does_not_find_the_pod_and_looks_again(
+    lab: Line, nat64: Translator
+) -> None:
+    def entries() -> str:
+        return lab.node.run("ip", "-6", "neigh", "show", str(POD), "dev", "pod0")
+
+    def seen() -> dict[str, Any]:
+        [way] = trace(nat64, *to(str(SERVER_V4)))["destinations"]
+        found: dict[str, Any] = way["neighbour"]
+        return found
+
+    lab.curl("ok")
+    assert seen()["found"] is True
+    # As where a policy is enforced that forgets neighbour discovery.
+    lab.pod.run("nft", "-f", "-", input=_SILENT)
+    lab.node.run("ip", "-6", "neigh", "flush", "dev", "pod0")
+    lab.node.run("ping", "-c", "1", "-W", "1", str(POD), check=False)
+    wait_for("an entry that failed", lambda: "FAILED" in entries())
+    found = seen()
+    assert (found["interface"], found["found"]) == ("pod0", False)
+    lab.pod.run("nft", "delete", "table", "ip6", "silent")
+    wait_for("the pod", lambda: seen()["found"])
 
 
 def test_trace_says_where_it_stops(lab: Line, nat64: Translator) -> None:

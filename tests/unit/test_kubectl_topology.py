@@ -47,7 +47,7 @@ def translating(**way: Any) -> Report:
 
 
 def test_a_trace_walks_pod_steering_tunnel_translation_and_way_back() -> None:
-    back = {"wayBack": {"interface": "n64v-default", "error": None}}
+    back = {"wayBack": {"interface": "n64v-default", "error": None}, "neighbour": None}
     steps = walked({}, translating(**back))
     assert end(steps) is None
     names = [step.name for step in steps]
@@ -97,6 +97,12 @@ def test_a_trace_walks_pod_steering_tunnel_translation_and_way_back() -> None:
             translating(wayBack={"interface": "nat64-default", "error": None}),
             "way back",
             "routes the reply to nat64-default again",
+        ),
+        (
+            {"neighbour": {"interface": "v5", "state": "FAILED", "found": False}},
+            translating(neighbour=None),
+            "neighbour",
+            "node1 asks for the pod on v5",
         ),
     ],
 )

@@ -27,6 +27,7 @@ WAY: dict[str, Any] = {
     "sourceAllowed": True,
     "verdict": "ALLOWED",
     "ipv4Route": {"interface": "eth0", "gateway": "192.0.2.1", "error": None},
+    "neighbour": {"interface": "veth5", "state": "STALE", "found": True},
     "probe": {
         "port": 443,
         "outcome": "connected",
@@ -146,6 +147,12 @@ STOPS: list[tuple[str, list[tuple[str, Any]], str, str]] = [
         [(f"{PROBE}.outcome", "timeout")],
         "packets",
         "gets no connection",
+    ),
+    (
+        "silent pod",
+        [("destinations.0.neighbour", {"interface": "v5", "state": "FAILED", "found": False})],
+        "neighbour",
+        "node1 asks for the pod on v5 and gets no answer (its neighbour entry is FAILED)",
     ),
 ]
 

@@ -99,6 +99,7 @@ def _walk(facts: Facts) -> Iterator[Step]:
     else:
         yield from topology.way_back(node, way, found["interface"])
     yield from trace_egress.walk(node, found, way)
+    yield from trace_egress.last_link(facts.report.agent.node, steered or way)
 
 
 def _translated(found: dict[str, Any]) -> dict[str, Any] | None:

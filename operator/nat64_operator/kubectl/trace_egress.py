@@ -40,6 +40,21 @@ def walk(node: str, found: dict[str, Any], way: dict[str, Any]) -> Iterator[Step
     yield _packets(node, way)
 
 
+def last_link(node: str, way: dict[str, Any]) -> Iterator[Step]:
+    """That the pod's node doesn't find the pod on its link, where the agent says so."""
+    found = way.get("neighbour")
+    if not found or found["found"]:
+        return
+    yield stop(
+        "neighbour",
+        f"{node} asks for the pod on {found['interface']} and gets no answer (its neighbour entry "
+        f"is {found['state']}): nothing reaches the pod, answers of DNS neither",
+        "something drops the pod's neighbour advertisements, as some releases of kube-router do "
+        "with pods under an egress NetworkPolicy (docs/cni.md); or the pod's network is broken: "
+        "look at `ip -6 neigh` on the node",
+    )
+
+
 def route(node: str, found: dict[str, Any], way: dict[str, Any]) -> Step:
     """Whether the node's kernel gives the packet to the translator's interface."""
     taken, wanted = way["route"], found["interface"]

@@ -33,7 +33,7 @@ from nat64_dataplane.translator.datapath.abi import ConfigFlag, SourceFlag, Verd
 from nat64_dataplane.translator.datapath.counters import DROP_REASONS
 from nat64_dataplane.translator.datapath.datapath import Datapath
 from nat64_dataplane.translator.datapath.rehearsal import Rehearsal
-from nat64_dataplane.translator.report import show_commands
+from nat64_dataplane.translator.report import neighbours, show_commands
 from nat64_dataplane.translator.report.node_inspection import route_to
 from nat64_dataplane.translator.run_directory import RunDir, Status
 
@@ -122,6 +122,7 @@ def destination(
         "sourceAllowed": source_allowed(datapath, client, by_link=bool(where.link)),
         "verdict": answer.name,
         "ipv4Route": onward,
+        "neighbour": neighbours.of_client(ipr, client),
         "decision": decision._asdict()
         | {"link": where.name, "meaning": DROP_REASONS.get(decision.reason, "")},
         # Where it can't get through, trying would only add to the drops.
@@ -162,6 +163,7 @@ def steered(
     found |= {
         "ipv4": str(pref64.extract(prefix, address)),
         "sourceAllowed": source_allowed(datapath, client, by_link=True),
+        "neighbour": neighbours.of_client(ipr, client),
         "gateway": None,
     }
     if gateway:
