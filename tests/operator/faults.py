@@ -41,6 +41,8 @@ class FaultProxy:
         """Every watch ends at once, with 410 Gone."""
         self.break_watches = False
         """Every watch ends at once, with an error that kopf knows no way to go on from."""
+        self.silent: set[str] = set()
+        """Resources whose watches get no answer, not even its header."""
         self.times: list[float] = []
         """When each request came."""
         self._upstream = upstream
@@ -63,8 +65,17 @@ class FaultProxy:
             self._loop.call_soon_threadsafe(transport.abort)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        # Requests whose client went away are still at work.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._session.close()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -75,10 +86,11 @@ class FaultProxy:
         self._session = aiohttp.ClientSession(auto_decompress=True)
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
+        # Watches wait for events that nobody will make: they are cut.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
         listening = socket.create_server(("127.0.0.1", 0))
-        await web.SockSite(runner, listening).start()
+        await web.SockSite(self._runner, listening).start()
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         self._ready.set()
 
@@ -102,6 +114,8 @@ class FaultProxy:
             await asyncio.sleep(STUCK_SECONDS)
         if self.slow_seconds and not watch:
             await asyncio.sleep(self._random.random() * self.slow_seconds)
+        if watch and self.silent & words:
+            await asyncio.sleep(3600)
         if watch and self.expire_watches:
             gone = {"type": "ERROR", "object": _status(410)}
             return web.json_response(gone)

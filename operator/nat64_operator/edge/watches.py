@@ -8,6 +8,10 @@ it was down, so full lists every ten minutes correct the store (`resync`).
 kopf ends all of its watches where one meets what it doesn't expect, as a kind whose CRD is gone, or
 a right that was taken away for a moment; and it cancels every task of its event loop then. Hence
 the thread. The process goes on, with what it knows, until the watches are back.
+
+kopf cancels a task once and waits for its end without a bound. A watch that waits for the head of
+its answer at that moment takes the cancellation for a pause, and then waits for credentials that
+nobody gets any more. So its end is bounded here: what is left is cancelled again.
 """
 
 from __future__ import annotations
@@ -31,6 +35,10 @@ log = logging.getLogger("nat64_operator")
 
 SOUND_SECONDS = 60
 """Watches that ran for so long were sound: the next end is a first one."""
+GRACE_SECONDS = 8
+"""How long kopf has to end after its first task did; it gives handlers five seconds itself."""
+AGAIN_SECONDS, AGAIN_TIMES = 1, 10
+"""How often what is left is cancelled after that. Then it is left behind, in its thread."""
 
 
 class Watches:
@@ -88,6 +96,9 @@ class _Thread:
             why = f"{type(error).__name__}: {error}"
         except asyncio.CancelledError:
             why = "kopf was cancelled"
+        self._tell(why)
+
+    def _tell(self, why: str) -> None:
         with contextlib.suppress(RuntimeError):  # the process ends
             self._owner.call_soon_threadsafe(self._note, why)
 
@@ -99,7 +110,8 @@ class _Thread:
         self._own = asyncio.get_running_loop()
         if self._told:
             return
-        await kopf.operator(
+        before = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=handlers.registry(self._store, self._owner),
             # The user id of the pod has no name in the image, which kopf would look up for this.
             identity=cast(Any, socket.gethostname()),
@@ -107,3 +119,16 @@ class _Thread:
             standalone=True,
             stop_flag=self._stop,
         )
+        running = asyncio.create_task(kopf.run_tasks(tasks, ignored=before))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running}, timeout=GRACE_SECONDS)
+        for _ in range(AGAIN_TIMES):
+            if running.done():
+                break
+            for task in asyncio.all_tasks() - before - {running}:
+                task.cancel()
+            await asyncio.wait({running}, timeout=AGAIN_SECONDS)
+        if not running.done():
+            # Leaving this function waits for the tasks, too, so the owner is told before.
+            self._tell("kopf's tasks can't be cancelled")
+        await running
