@@ -17,10 +17,6 @@ from nat64_operator.edge.resync import selector_of
 from nat64_operator.edge.store import Store
 from nat64_operator.render.manifest import Ref
 
-ENDING_SECONDS = 10
-"""Seconds after which kopf gives up on a watch that does not stop, and kills the process: one whose
-watches neither run nor end is of no use."""
-
 _RESOURCES = {
     gateway_api.KIND: (GROUP, VERSION, gateway_api.PLURAL),
     policy_api.KIND: (GROUP, VERSION, policy_api.PLURAL),
@@ -79,7 +75,7 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     # slot, and thousands of whole Nodes would pile up in the queue behind it.
     settings.queueing.worker_limit = 50
     settings.queueing.idle_timeout = 0.02
-    settings.process.ultimate_exiting_timeout = ENDING_SECONDS
+    settings.process.ultimate_exiting_timeout = None  # it would kill the whole process
     for kind, resource in _RESOURCES.items():
         if selector := selector_of(kind):
             settings.watching.label_selectors[resource] = selector

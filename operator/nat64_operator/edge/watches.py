@@ -129,6 +129,6 @@ class _Thread:
                 task.cancel()
             await asyncio.wait({running}, timeout=AGAIN_SECONDS)
         if not running.done():
-            # Leaving this function waits for the tasks, too, so the owner is told before.
+            # What follows may never return, so the owner is told before.
             self._tell("kopf's tasks can't be cancelled")
         await running
