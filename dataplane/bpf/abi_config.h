@@ -89,6 +89,7 @@ struct control {
 struct pool_range {
 	__be32 address;
 	__u16 first, last; /* machine order */
+	__u32 whole;	   /* 1: no static mapping has one of these ports */
 };
 
 /* Policy tries: the config slot comes first in the data, so that a switch is atomic. */

@@ -38,17 +38,19 @@ static __always_inline __u32 lowest_bit(__u64 word)
 }
 
 /* The offset of the first free port at or after bit `start`, wrapping around in the block; or -1.
- */
+ * Without `usable`, all ports of the block may be used. */
 __noinline int free_port(const struct port_block *usable, const struct port_block *taken,
 			 __u32 start, __u64 wanted)
 {
 	__u32 i;
 
-	REQUIRE(usable, -1);
 	REQUIRE(taken, -1);
 	for (i = 0; i <= PORT_WORDS; i++) {
 		__u32 word = index_below(start / 64 + i, PORT_WORDS);
-		__u64 open = usable->bits[word] & ~taken->bits[word] & wanted;
+		__u64 open = ~taken->bits[word] & wanted;
+
+		if (usable)
+			open &= usable->bits[word];
 
 		if (i == 0)
 			open &= ~0ULL << (start & 63);
@@ -152,6 +154,9 @@ __noinline enum verdict next_range(struct search *search)
 		return STOP_dropped_ports_exhausted;
 	search->ranges_tried++;
 	search->range_at = search->range_at + 1 < search->ranges ? search->range_at + 1 : 0;
+	search->first = range->first;
+	search->last = range->last;
+	search->whole = range->whole;
 	search->start = range->first + bpf_get_prandom_u32() % (range->last - range->first + 1);
 	search->first_block = range->first / PORTS_PER_BLOCK;
 	search->blocks = range->last / PORTS_PER_BLOCK - search->first_block + 1;
@@ -159,6 +164,16 @@ __noinline enum verdict next_range(struct search *search)
 	search->blocks_tried = 0;
 	search->address = range->address;
 	return GO_ON;
+}
+
+/* Whether every port of the current block is one of the range that clients may have. Then nothing
+ * need be looked up to know that: with many addresses, that would miss every CPU cache. */
+static __always_inline bool is_whole_block(const struct search *search)
+{
+	__u32 lowest = search->block * PORTS_PER_BLOCK;
+
+	return search->whole && lowest >= search->first &&
+	       lowest + PORTS_PER_BLOCK - 1 <= search->last;
 }
 
 static __always_inline void next_block(struct search *search)
@@ -175,7 +190,7 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 	struct open_work *work = open_work_here();
 	struct search *search;
 	struct port_block_key key = {};
-	struct port_block *usable, *taken;
+	struct port_block *usable = NULL, *taken;
 	struct bib4 *binding;
 	struct bib4_key name = {};
 	__u64 parity = ~0ULL;
@@ -191,12 +206,16 @@ __noinline enum verdict claim_in_block(struct __sk_buff *skb, struct packet *p)
 		parity = bpf_ntohs(p->client_port) & 1 ? ~EVEN_PORTS : EVEN_PORTS;
 	key.address = name.pool = search->address;
 	key.block = search->block;
-	key.kind = PORTS_USABLE + search->slot;
-	usable = bpf_map_lookup_elem(&ports, &key);
+	if (!is_whole_block(search)) {
+		key.kind = PORTS_USABLE + search->slot;
+		usable = bpf_map_lookup_elem(&ports, &key);
+		if (!usable)
+			return STOP_dropped_internal;
+	}
 	key.kind = PORTS_TAKEN;
 	key.protocol = name.protocol = p->protocol;
 	taken = bpf_map_lookup_elem(&ports, &key);
-	if (!usable || !taken)
+	if (!taken)
 		return STOP_dropped_internal;
 	offset = free_port(usable, taken, index_below(search->start, PORTS_PER_BLOCK), parity);
 	if (offset < 0)

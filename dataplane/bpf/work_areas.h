@@ -132,7 +132,8 @@ struct search {
 	__u32 first_range;	      /* of the zone */
 	__u32 range_at, ranges_tried; /* the pool range it is in */
 	__u32 start;		      /* port to begin with; its block is the first one */
-	__u32 first_block, blocks;    /* of the range */
+	__u32 first, last, whole;     /* of the range */
+	__u32 first_block, blocks;    /* likewise */
 	__u32 block, blocks_tried;
 	__u32 sockets; /* ports met that a socket of the node uses */
 	__u32 expires, now;

@@ -21,6 +21,7 @@ from tests.dataplane.machine import (
     POD,
     POD2,
     POOL,
+    REDIRECT,
     SERVER,
     Machine,
     Out,
@@ -300,6 +301,37 @@ def test_pool_ranges_help_out_and_a_client_keeps_one_address(nat: Machine) -> No
         out = nat.from_pod(IPv6(src=f"fd64:1::{host:x}", dst=at(SERVER)) / ICMPv6EchoRequest(id=1))
         spread.add(out.packet.src)
     assert len(spread) > 4
+
+
+def ports_of(nat: Machine, count: int) -> Iterator[int]:
+    """The pool ports of so many new bindings, of clients with a few ports each."""
+    packet = bytearray(bytes(IPv6(src=str(POD), dst=at(SERVER)) / UDP(sport=1, dport=53) / b"x"))
+    program = nat.datapath.program("nat64_egress")
+    for index in range(count):
+        host, port = divmod(index, 60)
+        packet[20:24] = (0x1000 + host).to_bytes(4, "big")
+        packet[40:42] = (1024 + port).to_bytes(2, "big")
+        out = program.run(bytes(12) + b"\x86\xdd" + packet, ifindex=nat.interface)
+        assert out.verdict == REDIRECT, index
+        yield int.from_bytes(out.packet[34:36], "big")
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_all_ports_of_a_range_are_used_and_no_others(nat: Machine, static: bool) -> None:
+    """The range has a whole block of the bitmap, and a part of the one on each side of it."""
+    block = abi.PORTS_PER_BLOCK
+    ports = set(range(2 * block - 3, 3 * block + 2))
+    mapping = {
+        "protocol": "udp",
+        "client": str(POD2),
+        "clientPort": 53,
+        "address": str(POOL),
+        "port": 2 * block + 77,  # in the middle of the whole one
+    }
+    nat.reset((PoolRange(POOL, min(ports), max(ports)),), staticMappings=[mapping] * static)
+    free = ports - {mapping["port"]} if static else ports
+    assert set(ports_of(nat, len(free))) == free
+    assert send(nat, 1024).counted.get("dropped_ports_exhausted")
 
 
 def test_static_mapping_works_from_both_sides_and_never_expires(nat: Machine) -> None:

@@ -135,7 +135,7 @@ CONFIG_EPOCH = 24
 """Where the epoch is in CONFIG."""
 ZONE = struct.Struct("=4I")
 MARK = struct.Struct("=II")
-POOL_RANGE = struct.Struct("=4sHH")
+POOL_RANGE = struct.Struct("=4sHHI")
 PORT_BLOCK_KEY = struct.Struct("=4s4B")
 BIB6_KEY = struct.Struct("=16s2sBB4x")
 BIB6 = struct.Struct("=4s2s2s4sI")

@@ -66,7 +66,7 @@ def build(config: Config, host: HostView, slot: int, epoch: int, known: Zones) -
         )
     return Slot(
         config=_config(config, host, usable, epoch, zones),
-        pool=[abi.POOL_RANGE.pack(r.address.packed, r.first, r.last) for r in host.pool],
+        pool=list(_pool(config, host.pool)),
         usable=usable,
         sources=list(_sources(config, slot)),
         destinations=list(_destinations(config, host, slot)),
@@ -152,6 +152,15 @@ def _config(
         b"".join(abi.MARK.pack(*mark) for mark in host.marks[: abi.MAX_MARKS]),
         config.content_hash.encode(),
     )
+
+
+def _pool(config: Config, pool: tuple[PoolRange, ...]) -> Iterator[bytes]:
+    static: dict[IPv4Address, list[int]] = {}
+    for mapping in config.static_mappings:
+        static.setdefault(mapping.address, []).append(mapping.port)
+    for address, first, last, _ in pool:
+        whole = not any(first <= port <= last for port in static.get(address, ()))
+        yield abi.POOL_RANGE.pack(address.packed, first, last, whole)
 
 
 def _port_bounds(config: Config, pool: tuple[PoolRange, ...]) -> tuple[int, int]:
