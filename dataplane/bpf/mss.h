@@ -65,7 +65,7 @@ static __always_inline __u32 segment_of(__u32 mtu, __u32 headers, __u32 longest)
 }
 
 /* Let the session of a SYN remember what was found for it: the answer carries at most the same. */
-static __noinline void remember_segment(const struct packet *p, __u32 longest)
+static __noinline void remember_segment(const struct packet *p)
 {
 	struct session_key key;
 	struct session *session;
@@ -73,7 +73,7 @@ static __noinline void remember_segment(const struct packet *p, __u32 longest)
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (session && session->generation == p->generation)
-		session->life.segment = longest;
+		session->life.segment = p->segment;
 }
 
 /* The most bytes that a segment of this connection may carry; LONGEST_LENGTH if no route limits it.
@@ -84,18 +84,13 @@ __noinline int longest_segment(struct __sk_buff *skb, struct packet *p)
 	struct config *config;
 
 	REQUIRE(p, longest);
-	if (p->segment)
-		return p->segment;
 	config = config_of(p);
 	if (!config)
 		return longest;
 	longest = segment_of(mtu_of_route(skb, p, config, AF_INET), IPV4_TCP_HEADERS, longest);
 	if (!p->mtu6)
 		p->mtu6 = mtu_of_route(skb, p, config, AF_INET6);
-	longest = segment_of(p->mtu6, IPV6_TCP_HEADERS, longest);
-	if (tcp_event(p->tcp_flags) == TCP_SYN)
-		remember_segment(p, longest);
-	return longest;
+	return segment_of(p->mtu6, IPV6_TCP_HEADERS, longest);
 }
 
 /* The offset of the TCP option after the one at `at`; 0 if there is none. If the one at `at` is the
@@ -130,7 +125,12 @@ __noinline enum verdict lower_mss(struct __sk_buff *skb, struct packet *p)
 		at = tcp_option_after(skb, at, end);
 	if (at >= 0 || bpf_skb_load_bytes(skb, -at, &was, sizeof(was)))
 		return GO_ON;
-	longest = longest_segment(skb, p);
+	if (!p->segment) {
+		p->segment = longest_segment(skb, p);
+		if (tcp_event(p->tcp_flags) == TCP_SYN)
+			remember_segment(p);
+	}
+	longest = p->segment;
 	if (bpf_ntohs(was) <= longest)
 		return GO_ON;
 	becomes = bpf_htons(longest);
@@ -161,11 +161,16 @@ static __always_inline bool is_low_enough(struct __sk_buff *skb, const struct pa
 	       bpf_ntohs(first.value) <= p->segment;
 }
 
+static __always_inline bool is_clamped(const struct config *config, const struct packet *p)
+{
+	return p->protocol == IPPROTO_TCP && p->tcp_flags & TCP_FLAG_SYN_BIT &&
+	       config->flags & CONFIG_CLAMP_MSS;
+}
+
 inline_step enum verdict clamp_mss(struct __sk_buff *skb, const struct config *config,
 				   struct packet *p)
 {
-	if (p->protocol != IPPROTO_TCP || !(p->tcp_flags & TCP_FLAG_SYN_BIT) ||
-	    !(config->flags & CONFIG_CLAMP_MSS))
+	if (!is_clamped(config, p) || is_low_enough(skb, p))
 		return GO_ON;
-	return is_low_enough(skb, p) ? GO_ON : lower_mss(skb, p);
+	return lower_mss(skb, p);
 }

@@ -3,6 +3,7 @@
  * 3.5). */
 #pragma once
 
+#include "mss.h"
 #include "overload.h"
 #include "policy.h"
 
@@ -119,8 +120,11 @@ inline_step enum verdict bind_and_insert(struct __sk_buff *skb, struct packet *p
 	enum verdict result;
 
 	STEP(get_binding(skb, p, expires, now));
+	if (is_clamped(config, p))
+		p->segment = longest_segment(skb, p); /* for the session, too */
 	result = place_session(p, expires, now);
 	if (result) {
+		p->segment = 0;
 		bib4_key_of(p, &name);
 		bib4_leave(&name, p->generation, p->flags & PACKET_NEW_BINDING);
 	} else if (keeps_contacts(config, p)) {

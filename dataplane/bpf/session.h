@@ -196,6 +196,7 @@ __noinline enum verdict insert_session(struct packet *p, __u32 expires, __u32 no
 	if (p->protocol == IPPROTO_TCP)
 		fresh->life.state = p->direction == DIR_4TO6 ? TCP_V4_INIT : TCP_V6_INIT;
 	fresh->life.expires = expires;
+	fresh->life.segment = p->segment;
 	fresh->generation = p->generation;
 	fresh->epoch = config->epoch;
 	fresh->created = now;
