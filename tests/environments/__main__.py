@@ -159,7 +159,11 @@ def run(
         _end(process)
         _keep_logs(environment.name)
         cluster.down()
-    return results.from_junit(environment, report, today, time.monotonic() - began, ending)
+    took = time.monotonic() - began
+    result = results.from_junit(environment, report, today, took, ending)
+    counts = ", ".join(f"{len(result[what])} {what}" for what in ("passed", "failed", "skipped"))
+    say(f"environments: {environment.name}: {counts} ({took:.0f} s)")
+    return result
 
 
 def _keep_logs(name: str) -> None:
