@@ -24,6 +24,8 @@ _GRACE = 30
 _LONGER = 1.4
 # To take the cluster away.
 _DOWN = 45
+# Of the machine, where a cluster can't be had or isn't taken away: nothing that the suite found.
+_TROUBLE = (ClusterError, OSError, subprocess.SubprocessError)
 
 
 def main() -> int:
@@ -91,7 +93,7 @@ def run_within(
         if lacking := environment.cluster().lacking():
             return {}, f"the cache lacks {', '.join(lacking)}"
         result = run(environment, expression, left - _GRACE - _DOWN)
-    except ClusterError as error:
+    except _TROUBLE as error:
         return {}, str(error)
     why = result["failed"].pop(results.THE_RUN, "")
     left -= time.monotonic() - began
@@ -115,7 +117,7 @@ def run_again(environment: Environment, failed: dict[str, str], left: float) -> 
             raise ClusterError("no time is left")
         say(f"{name}: running again: {', '.join(functions)}")
         again = run(environment, " or ".join(functions), left)
-    except ClusterError as error:
+    except _TROUBLE as error:
         say(f"{name}: WARNING: what failed did not run again, so it is not counted: {error}")
         return {}
     if once := sorted(set(failed) & set(again["passed"])):

@@ -30,8 +30,7 @@ def from_junit(
         "failed": {},
         "skipped": {},
     }
-    cases = ET.parse(report).iter("testcase") if report.exists() else iter(())
-    for case in cases:
+    for case in _cases(report):
         name = case.get("name", "")
         problems = [*case.findall("failure"), *case.findall("error")]
         skips = case.findall("skipped")
@@ -46,6 +45,14 @@ def from_junit(
     elif not result["passed"] and not result["failed"]:
         result["failed"][THE_RUN] = "no test ran"
     return result
+
+
+def _cases(report: Path) -> list[ET.Element]:
+    """None of a report that pytest was ended before it had written."""
+    try:
+        return list(ET.parse(report).iter("testcase"))
+    except (FileNotFoundError, ET.ParseError):
+        return []
 
 
 def write(result: dict[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,16 @@ def test_a_report_becomes_a_result_with_reasons(
     assert "- `test_apart` is left out by `bridge`: has no policies" in table
 
 
+@pytest.mark.parametrize("written", [None, "", JUNIT[:-20]])
 @pytest.mark.parametrize(("ending", "reason"), [("", "no test ran"), ("too slow", "too slow")])
-def test_a_run_without_a_report_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, reason: str
+def test_a_run_without_a_whole_report_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, reason: str, written: str | None
 ) -> None:
     monkeypatch.setattr("tests.environments.environment.Environment.versions", lambda _: {})
-    found = results.from_junit(ENVIRONMENTS["bridge"], tmp_path / "none", "2026-01-02", 1, ending)
+    report = tmp_path / "report.xml"
+    if written is not None:
+        report.write_text(written)
+    found = results.from_junit(ENVIRONMENTS["bridge"], report, "2026-01-02", 1, ending)
     assert found["failed"] == {"the run": reason}
 
 
@@ -166,11 +171,22 @@ def test_what_failed_on_one_cluster_only_is_said_and_fails_nothing(
     assert f"did not run again, so it is not counted: {why}" in said
 
 
-def test_a_cluster_that_is_not_to_be_had_fails_no_bounded_run(
-    built: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ClusterError("no space"),
+        OSError("no space"),
+        subprocess.CalledProcessError(1, "mount"),
+        subprocess.TimeoutExpired("docker", 60),
+    ],
+)
+@pytest.mark.usefixtures("built")
+def test_a_machine_in_trouble_fails_no_bounded_run(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
     def nothing(*_: object) -> None:
-        raise ClusterError(f"no space in {built}")
+        raise trouble
 
     monkeypatch.setattr("tests.environments.__main__.run", nothing)
-    assert run_within(ENVIRONMENTS["cilium"], 9999) == ({}, f"no space in {built}")
+    assert run_within(ENVIRONMENTS["cilium"], 9999) == ({}, str(trouble))
+    assert run_again(ENVIRONMENTS["cilium"], LOST, 60) == {}
