@@ -113,7 +113,7 @@ _ALL = (
         "stand-in for kindnetd, which no source here has",
         start=KindCluster,
         further_versions=docker_version,
-        seconds=900,
+        seconds=1500,
     ),
     Environment(
         Setup("coredns-k3s", coredns=layouts.k3s),

@@ -48,9 +48,11 @@ def from_junit(
 
 
 def _cases(report: Path) -> list[ET.Element]:
-    """None of a report that pytest was ended before it had written."""
+    """None of a report that pytest was ended before it had written. A test in which it was ended
+    has no name there, and no result.
+    """
     try:
-        return list(ET.parse(report).iter("testcase"))
+        return [case for case in ET.parse(report).iter("testcase") if case.get("name")]
     except (FileNotFoundError, ET.ParseError):
         return []
 

@@ -19,6 +19,7 @@ JUNIT = """\
 <testcase name="test_good"/>
 <testcase name="test_bad"><failure message="AssertionError: lost&#10;more">long</failure></testcase>
 <testcase name="test_apart"><skipped message="has no policies"/></testcase>
+<testcase time="0.000"/>
 </testsuite></testsuites>
 """
 
