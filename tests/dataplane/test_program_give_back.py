@@ -264,6 +264,7 @@ def small() -> Iterator[Machine]:
         yield nat
 
 
+@pytest.mark.bulk
 def test_connection_that_closes_again_and_again_pushes_nobody_out(small: Machine) -> None:
     public = connect(small, 7000)
     for _ in range(PLACES + 16):
@@ -273,6 +274,7 @@ def test_connection_that_closes_again_and_again_pushes_nobody_out(small: Machine
     assert six(small, 7000, "A").packet.sport == public
 
 
+@pytest.mark.bulk
 def test_client_that_opens_and_resets_without_end_pushes_nobody_out(small: Machine) -> None:
     for number in range(PLACES + 16):
         public = connect(small, 7000, dport=1000 + number)
