@@ -242,9 +242,9 @@ def test_many_fragments_that_expire_at_once_go_in_several_runs(datapath: Datapat
     for number in range(count):
         key = abi.FRAGMENT_KEY.pack(CLIENT, CLIENT, number, abi.UDP, 0, 0)
         datapath.map("fragments").set(
-            key, abi.FRAGMENT.pack(CLIENT, POOL.packed, now + 1, 0, bytes(2), *[0] * 6)
+            key, abi.FRAGMENT.pack(CLIENT, POOL.packed, now + HOUR, 0, bytes(2), *[0] * 6)
         )
     assert datapath.sweep().fragments == count
-    datapath.travel(5)
+    datapath.travel(HOUR + 60)
     swept = datapath.sweep()
     assert (swept.fragments, swept.removed_fragments) == (0, count)
