@@ -316,6 +316,7 @@ def ports_of(nat: Machine, count: int) -> Iterator[int]:
         yield int.from_bytes(out.packet[34:36], "big")
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("static", [False, True])
 def test_all_ports_of_a_range_are_used_and_no_others(nat: Machine, static: bool) -> None:
     """The range has a whole block of the bitmap, and a part of the one on each side of it."""
