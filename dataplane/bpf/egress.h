@@ -44,12 +44,13 @@ inline_step enum verdict find_session_of_ipv6(struct __sk_buff *skb, const struc
 					      struct packet *p)
 {
 	struct session *session = NULL;
-	__u32 now = now_seconds();
 	struct bib6_key key;
 	struct bib6 *binding;
+	__u32 now;
 
-	if (recall_flow(p, config, now))
+	if (recall_flow(p, config, seconds_by_tick()))
 		return GO_ON;
+	now = p->second = now_seconds();
 	if (config->flags & CONFIG_ZONES)
 		find_zone(p);
 	bib6_key_of(p, &key);

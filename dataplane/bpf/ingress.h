@@ -16,13 +16,14 @@
 inline_step enum verdict find_session_of_ipv4(struct __sk_buff *skb, const struct config *config,
 					      struct packet *p)
 {
-	__u32 now = now_seconds();
 	struct session_key key;
 	struct session *session;
+	__u32 now;
 
 	/* a note doesn't have the zone */
-	if (!comes_by_lan(skb, config) && recall_flow(p, config, now))
+	if (!comes_by_lan(skb, config) && recall_flow(p, config, seconds_by_tick()))
 		return GO_ON;
+	now = p->second = now_seconds();
 	session_key_of(p, &key);
 	session = bpf_map_lookup_elem(&sessions, &key);
 	if (session && !is_way_in(skb, config, session->zone))
@@ -197,7 +198,11 @@ static __always_inline enum tc_action ingress(struct __sk_buff *skb)
 	if (stop != STOP_held && stop != STOP_fragmented)
 		here->value[DIR_4TO6][COUNT_received]++;
 	if (!stop) {
+		struct flow *flow = straight_route(skb, &p);
+
 		here->value[DIR_4TO6][COUNT_translated]++;
+		if (flow)
+			return enter_pod(skb, flow->ifindex, flow->link, here);
 		return send_ipv6(skb, config, &p, here);
 	}
 	count_stop(here, DIR_4TO6, stop);

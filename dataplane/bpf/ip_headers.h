@@ -6,6 +6,25 @@
 #include "csum.h"
 #include "parse.h"
 
+/* A number for IPv4's field: SplitMix64, one sequence for each CPU, which begins where the kernel's
+ * generator says. Asking the kernel for each packet takes 40 ns. */
+static __always_inline __u16 new_identification(void)
+{
+	__u32 zero = 0;
+	__u64 *state = bpf_map_lookup_elem(&identifications, &zero);
+	__u64 mixed;
+
+	if (!state)
+		return bpf_get_prandom_u32();
+	if (!*state)
+		*state = (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
+	*state += 0x9e3779b97f4a7c15;
+	mixed = *state;
+	mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9;
+	mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
+	return mixed >> 48;
+}
+
 #define IPV4_MAX_UNMARKED 1260 /* RFC 7915 section 5.1: up to this length, DF is 0 */
 #define FRAGMENT_HEADER	  8
 

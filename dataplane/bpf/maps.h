@@ -78,6 +78,7 @@ MAP(BPF_MAP_TYPE_ARRAY, unresolved, __u32, __u32, HOP_SLOTS, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, holding, __u32, struct held, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, open_work, __u32, struct open_work, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_budget, __u32, struct error_budget, 2, 0);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ticks, __u32, struct tick, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, flows, __u32, struct flow, FLOW_SLOTS, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ways_back, __u32, struct way_back, WAY_BACK_SLOTS, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ways_out, __u32, struct way_out, WAY_OUT_SLOTS, 0);

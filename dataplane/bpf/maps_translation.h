@@ -19,6 +19,9 @@
 
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, struct counters, 1, 0);
 
+/* The state of new_identification(). */
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, identifications, __u32, __u64, 1, 0);
+
 /* Work areas, one per CPU. */
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct scratch, 1, 0);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, error_work, __u32, struct error_work, 1, 0);

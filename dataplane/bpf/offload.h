@@ -60,7 +60,7 @@ static __always_inline struct flow *offloaded_flow(struct __sk_buff *skb,
 	struct flow *flow;
 
 	note_where_from(skb, config, p);
-	if (!recall_flow(p, config, now_seconds()))
+	if (!recall_flow(p, config, seconds_by_tick()))
 		return NULL;
 	flow = flow_at(p);
 	return flow && flow->ingress == skb->ifindex && fits(skb, config, p, flow) ? flow : NULL;
@@ -84,7 +84,7 @@ static __always_inline enum tc_action offload_known(struct __sk_buff *skb,
 	}
 	here->value[DIR_6TO4][COUNT_translated]++;
 	here->value[DIR_6TO4][COUNT_offloaded]++;
-	return send_recalled(p, flow, here);
+	return send_recalled(skb, p, flow, here);
 }
 
 static __always_inline enum tc_action offload(struct __sk_buff *skb)

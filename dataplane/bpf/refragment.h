@@ -63,6 +63,7 @@ static __always_inline int replace_ip_field(struct __sk_buff *skb, const struct 
 __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 zero = 0, identification;
+	bool is_completed;
 	struct shared *all;
 	struct config *config;
 	__be32 pool;
@@ -77,7 +78,7 @@ __noinline enum verdict refragment(struct __sk_buff *skb, struct packet *p)
 	if (is_fragment(p))
 		note_refragmented(p);
 	if (!is_later_fragment(p))
-		STEP(transport_to_ipv6(skb, p));
+		STEP(transport_to_ipv6(skb, p, &is_completed));
 	/* The packets of all clients have the same destination now, so the sender's identification
 	 * doesn't tell them apart. This one repeats after 65536 packets, and the fragments are
 	 * through by then. */

@@ -58,10 +58,23 @@ static __always_inline struct flow *recalled_route(struct packet *p, __u32 lengt
 	return flow;
 }
 
-static __always_inline enum tc_action send_recalled(const struct packet *p, struct flow *flow,
-						    struct counters *here)
+/* Whether packets by this route may be given the Ethernet addresses that the kernel has found with
+ * it, without asking for the neighbour each time. The first packet of a flow in each second asks,
+ * so the kernel keeps the neighbour. */
+static __always_inline bool has_addresses(const struct bpf_fib_lookup *route)
+{
+	__u32 ifindex = route->ifindex;
+	struct uplink *link = bpf_map_lookup_elem(&uplinks, &ifindex);
+
+	return link && link->flags & UPLINK_ETHERNET;
+}
+
+static __always_inline enum tc_action send_recalled(struct __sk_buff *skb, const struct packet *p,
+						    struct flow *flow, struct counters *here)
 {
 	here->value[p->direction == DIR_6TO4 ? DIR_6TO4 : DIR_4TO6][COUNT_sent_fast]++;
+	if (p->direction == DIR_6TO4 && flow->straight && address_frame(skb, flow->link))
+		return bpf_redirect(flow->ifindex, 0);
 	return bpf_redirect_neigh(flow->ifindex, &flow->hop, sizeof(flow->hop), 0);
 }
 
@@ -102,7 +115,7 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 	struct flow *recalled = recalled_route(p, length);
 
 	if (recalled)
-		return send_recalled(p, recalled, here);
+		return send_recalled(skb, p, recalled, here);
 	if (p->flags & PACKET_HAIRPIN) {
 		here->value[DIR_6TO4][COUNT_hairpinned]++;
 		raise_ttl(skb, p);
@@ -113,7 +126,7 @@ static __noinline enum tc_action send_ipv4(struct __sk_buff *skb, const struct c
 
 		ask_ipv4(&route, p, config->interface);
 		if (find_fast_route(skb, p, &route, mark_route(skb, p, &route)))
-			return send_fast(skb, p, config, &route, false, here);
+			return send_fast(skb, p, config, &route, has_addresses(&route), here);
 	}
 	here->value[DIR_6TO4][COUNT_sent_kernel]++;
 	raise_ttl(skb, p);
@@ -156,6 +169,18 @@ static __always_inline bool needs_ip_layer(struct __sk_buff *skb, __u32 ifindex)
 	return here && here->tunnel && here->tunnel == ifindex;
 }
 
+/* The note of an earlier packet of the flow, if `p` may go straight into its pod; otherwise NULL.
+ * It is apart from send_ipv6(), because calling that costs as much as all of this. */
+static __always_inline struct flow *straight_route(struct __sk_buff *skb, struct packet *p)
+{
+	struct flow *flow;
+
+	if (!(p->flags & PACKET_RECALLED))
+		return NULL;
+	flow = recalled_route(p, wire_length(skb, p, p->l4 - p->l3));
+	return flow && flow->straight && !needs_ip_layer(skb, flow->ifindex) ? flow : NULL;
+}
+
 static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct config *config,
 					   struct packet *p, struct counters *here)
 {
@@ -170,7 +195,7 @@ static __noinline enum tc_action send_ipv6(struct __sk_buff *skb, const struct c
 	else if (recalled && recalled->straight)
 		return enter_pod(skb, recalled->ifindex, recalled->link, here);
 	else if (recalled)
-		return send_recalled(p, recalled, here);
+		return send_recalled(skb, p, recalled, here);
 	if (!(p->flags & PACKET_SLOW)) {
 		struct bpf_fib_lookup route = {.tot_len = length};
 		__u32 routes = route_changes(); /* before the lookup */

@@ -17,17 +17,24 @@ static __always_inline bool leads_straight(const struct packet *p, const __u32 *
 	return p->second < *until;
 }
 
+/* Write the Ethernet addresses. */
+static __always_inline bool address_frame(struct __sk_buff *skb, const __u8 *addresses)
+{
+	__u8 *link = header_at(skb, 0, 2 * ETH_ALEN);
+
+	if (link)
+		__builtin_memcpy(link, addresses, 2 * ETH_ALEN);
+	return link;
+}
+
 /* Put the packet into its pod as the pod's link would: with these addresses and without a mark.
  * Only at ingress, as everywhere that flows from IPv4 are recalled: elsewhere the kernel drops it.
  */
 static __always_inline enum tc_action enter_pod(struct __sk_buff *skb, __u32 ifindex,
 						const __u8 *addresses, struct counters *here)
 {
-	__u8 *link = header_at(skb, 0, 2 * ETH_ALEN);
-
-	if (!link)
+	if (!address_frame(skb, addresses))
 		return ACTION_DROP;
-	__builtin_memcpy(link, addresses, 2 * ETH_ALEN);
 	skb->mark = 0;
 	here->value[DIR_4TO6][COUNT_sent_fast]++;
 	here->value[DIR_4TO6][COUNT_offloaded]++;

@@ -6,18 +6,10 @@
 #include <stddef.h>
 
 #include "ip_headers.h"
+#include "replace_port.h"
 #include "rfc6052.h"
 
 #define KEEP_GSO BPF_F_ADJ_ROOM_FIXED_GSO
-
-static __always_inline int checksum_offset(__u8 protocol)
-{
-	if (protocol == IPPROTO_TCP)
-		return offsetof(struct tcphdr, check);
-	if (protocol == IPPROTO_UDP)
-		return offsetof(struct udphdr, check);
-	return offsetof(struct icmphdr, checksum);
-}
 
 /* Write the Ethernet type and the IP header behind it, whose `length` is a constant. */
 static __always_inline int write_ip(struct __sk_buff *skb, const struct packet *p, __be16 type,
@@ -55,35 +47,14 @@ static __always_inline void write_ether_type(struct __sk_buff *skb, const struct
 		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type), 0);
 }
 
-/* Replace a 16-bit field of the transport header, and update the checksum over it. */
-static __always_inline int replace_field(struct __sk_buff *skb, __u32 field, __u32 checksum,
-					 __be16 old, __be16 new, __u64 flags)
+inline_step enum verdict translate_transport(struct __sk_buff *skb, struct packet *p,
+					     struct port_change *port)
 {
-	__be16 *to;
+	__u32 l4 = p->l4;
 
-	if (old == new)
-		return 0;
-	if (bpf_l4_csum_replace(skb, checksum, old, new, flags | sizeof(new)))
-		return -1;
-	to = header_at(skb, field, sizeof(new));
-	if (!to)
-		return -1;
-	*to = new;
-	return 0;
-}
-
-/* Replace a port, and update the checksum. `change` is what the addresses add to it. */
-inline_step enum verdict translate_transport(struct __sk_buff *skb, struct packet *p, __s64 change,
-					     __u32 port_offset, __be16 old, __be16 new)
-{
-	__u32 l4 = p->l4, checksum = l4 + checksum_offset(p->protocol);
-	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-
-	if (bpf_l4_csum_replace(skb, checksum, 0, change, BPF_F_PSEUDO_HDR | flags))
-		return STOP_dropped_internal;
-	if (replace_field(skb, l4 + port_offset, checksum, old, new, flags))
-		return STOP_dropped_internal;
-	return GO_ON;
+	if (p->protocol == IPPROTO_TCP)
+		return replace_port(skb, l4, offsetof(struct tcphdr, check), 0, port);
+	return replace_port(skb, l4, offsetof(struct udphdr, check), BPF_F_MARK_MANGLED_0, port);
 }
 
 /* Echo request or reply: replace type and identifier, and add or remove the pseudo-header. */
@@ -101,9 +72,10 @@ inline_step enum verdict translate_echo(struct __sk_buff *skb, struct packet *p,
 	return GO_ON;
 }
 
-/* Replace the IP header by an IPv4 header, and the Ethernet type with it. */
-inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct config *config,
-					struct packet *p)
+/* Replace the IP header by an IPv4 header, and the Ethernet type with it. What the kernel has
+ * summed is not right until update_sum_to_ipv4(). */
+inline_step enum verdict exchange_to_ipv4(struct __sk_buff *skb, const struct config *config,
+					  struct packet *p)
 {
 	__u32 total = sizeof(struct iphdr) + p->length;
 	__u16 fragment, identification = 0;
@@ -126,10 +98,17 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 	if (p->flags & PACKET_FRAGMENT)
 		identification = p->identification;
 	else if (!fragment)
-		identification = bpf_get_prandom_u32();
+		identification = new_identification();
 	write_ipv4_header(&ip, config, p, total, fragment, identification, p->pool, p->remote);
 	if (write_ip(skb, p, bpf_htons(ETH_P_IP), &ip, sizeof(ip)))
 		return STOP_dropped_internal;
+	p->l4 = p->l3 + sizeof(ip);
+	return GO_ON;
+}
+
+/* Take the IPv6 header out of what the kernel has summed. */
+static __always_inline void update_sum_to_ipv4(struct __sk_buff *skb, struct packet *p)
+{
 	if (is_summed(skb)) {
 		/* bpf_skb_change_proto has taken 20 bytes out of the sum. The other 20 bytes of the
 		 * IPv6 header are the end of its addresses. A complete IPv4 header adds up to zero.
@@ -138,22 +117,34 @@ inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct conf
 
 		bpf_csum_update(skb, gone);
 	}
-	p->l4 = p->l3 + sizeof(ip);
+}
+
+inline_step enum verdict header_to_ipv4(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
+{
+	STEP(exchange_to_ipv4(skb, config, p));
+	update_sum_to_ipv4(skb, p);
 	return GO_ON;
 }
 
 inline_step enum verdict to_ipv4(struct __sk_buff *skb, const struct config *config,
 				 struct packet *p)
 {
-	STEP(header_to_ipv4(skb, config, p));
-	if (is_later_fragment(p))
-		return GO_ON;
-	if (p->protocol == IPPROTO_ICMP)
-		return translate_echo(skb, p, ~pseudo6_sum(p) & 0xffffffff,
-				      p->icmp_type == ICMP_ECHO_REQUEST_V6 ? ICMP_ECHO_REQUEST_V4
-									   : ICMP_ECHO_REPLY_V4,
-				      p->client_port, p->pool_port);
-	return translate_transport(skb, p, addresses_to_ipv4(p), 0, p->client_port, p->pool_port);
+	struct port_change port = {.old = p->client_port, .new = p->pool_port};
+
+	STEP(exchange_to_ipv4(skb, config, p));
+	if (!is_later_fragment(p) && p->protocol == IPPROTO_ICMP)
+		STEP(translate_echo(skb, p, ~pseudo6_sum(p) & 0xffffffff,
+				    p->icmp_type == ICMP_ECHO_REQUEST_V6 ? ICMP_ECHO_REQUEST_V4
+									 : ICMP_ECHO_REPLY_V4,
+				    p->client_port, p->pool_port));
+	else if (!is_later_fragment(p)) {
+		port.addresses = addresses_to_ipv4(p);
+		STEP(translate_transport(skb, p, &port));
+	}
+	if (!port.is_completed)
+		update_sum_to_ipv4(skb, p);
+	return GO_ON;
 }
 
 /* Compute the checksum of a UDP packet that came without one. IPv6 requires it (RFC 7915 section
@@ -188,16 +179,18 @@ static __always_inline __u8 hop_limit_of(const struct packet *p)
 	return p->flags & PACKET_FORWARDED ? p->ttl : p->ttl - 1;
 }
 
-inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct config *config,
-					struct packet *p)
+/* Replace the IP header by an IPv6 header, and the Ethernet type with it. What the kernel has
+ * summed is not right until update_sum_to_ipv6(), which needs the sum of the IPv4 options,
+ * `options`. */
+inline_step enum verdict exchange_to_ipv6(struct __sk_buff *skb, const struct config *config,
+					  struct packet *p, __s64 *options)
 {
 	__u32 fragment_header = p->flags & PACKET_FRAGMENT ? FRAGMENT_HEADER : 0;
 	struct ipv6hdr ip6;
-	__s64 sum = 0;
 
 	if (p->extensions) { /* IPv4 options */
-		sum = sum_bytes(skb, p->l3 + sizeof(struct iphdr), p->extensions);
-		if (sum < 0)
+		*options = sum_bytes(skb, p->l3 + sizeof(struct iphdr), p->extensions);
+		if (*options < 0)
 			return STOP_dropped_truncated;
 		if (bpf_skb_adjust_room(skb, -(__s32)p->extensions, BPF_ADJ_ROOM_NET, KEEP_GSO))
 			return STOP_dropped_internal;
@@ -219,20 +212,39 @@ inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct conf
 	}
 	if (write_ip(skb, p, bpf_htons(ETH_P_IPV6), &ip6, sizeof(ip6)))
 		return STOP_dropped_internal;
-	if (is_summed(skb)) {
-		/* The IPv4 header with its options adds up to zero, so without them it adds up to
-		 * minus their sum. */
-		__s64 gain = bpf_csum_diff(NULL, 0, (__be32 *)&ip6, sizeof(ip6), sum);
-
-		bpf_csum_update(skb, gain);
-	}
 	p->l4 = p->l3 + sizeof(ip6) + fragment_header;
 	return GO_ON;
 }
 
-/* Translate the transport header to IPv6. The IP header may still be of either version. */
-inline_step enum verdict transport_to_ipv6(struct __sk_buff *skb, struct packet *p)
+/* Have the kernel's sum of the packet, if there is one, include the IPv6 header. */
+static __always_inline void update_sum_to_ipv6(struct __sk_buff *skb, const struct packet *p,
+					       __s64 options)
 {
+	struct ipv6hdr ip6;
+
+	if (!is_summed(skb) || bpf_skb_load_bytes(skb, p->l3, &ip6, sizeof(ip6)))
+		return;
+	/* The IPv4 header with its options adds up to zero, so without them it adds up to minus
+	 * their sum. */
+	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (__be32 *)&ip6, sizeof(ip6), options));
+}
+
+inline_step enum verdict header_to_ipv6(struct __sk_buff *skb, const struct config *config,
+					struct packet *p)
+{
+	__s64 options = 0;
+
+	STEP(exchange_to_ipv6(skb, config, p, &options));
+	update_sum_to_ipv6(skb, p, options);
+	return GO_ON;
+}
+
+/* Translate the transport header to IPv6. The IP header may still be of either version. */
+inline_step enum verdict transport_to_ipv6(struct __sk_buff *skb, struct packet *p,
+					   bool *is_completed)
+{
+	struct port_change port = {.at = 2, .old = p->pool_port, .new = p->client_port};
+
 	if (p->protocol == IPPROTO_ICMP)
 		return translate_echo(skb, p, pseudo6_sum(p),
 				      p->icmp_type == ICMP_ECHO_REQUEST_V4 ? ICMP_ECHO_REQUEST_V6
@@ -244,14 +256,22 @@ inline_step enum verdict transport_to_ipv6(struct __sk_buff *skb, struct packet 
 			return STOP_dropped_internal;
 		return fill_udp_checksum(skb, p);
 	}
-	return translate_transport(skb, p, addresses_to_ipv6(p), 2, p->pool_port, p->client_port);
+	port.addresses = addresses_to_ipv6(p);
+	STEP(translate_transport(skb, p, &port));
+	*is_completed = port.is_completed;
+	return GO_ON;
 }
 
 inline_step enum verdict to_ipv6(struct __sk_buff *skb, const struct config *config,
 				 struct packet *p)
 {
-	STEP(header_to_ipv6(skb, config, p));
-	if (is_later_fragment(p))
-		return GO_ON;
-	return transport_to_ipv6(skb, p);
+	bool is_completed = false;
+	__s64 options = 0;
+
+	STEP(exchange_to_ipv6(skb, config, p, &options));
+	if (!is_later_fragment(p))
+		STEP(transport_to_ipv6(skb, p, &is_completed));
+	if (!is_completed)
+		update_sum_to_ipv6(skb, p, options);
+	return GO_ON;
 }

@@ -29,9 +29,16 @@ struct flow {
 	__u32 mtu; /* of the route */
 	__u32 ifindex;
 	__u32 ingress;		 /* ifindex of the link that it comes from, or 0: see offload.h */
-	__u32 straight;		 /* whether it goes straight into its pod: see straight.h */
+	__u32 straight;		 /* whether it goes straight: into its pod, or out by its link */
 	__u8 link[2 * ETH_ALEN]; /* its Ethernet addresses then: to, from */
 	struct bpf_redir_neigh hop;
+};
+
+/* When the clock was read last: see seconds_by_tick(). */
+struct tick {
+	__u64 jiffies, clock_offset;
+	__u32 second;
+	__u32 pad;
 };
 
 /* A client that was found where its packets come from: see sources.h. */

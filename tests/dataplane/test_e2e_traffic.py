@@ -55,6 +55,20 @@ def test_udp_is_echoed(lab: Line, nat64: Translator) -> None:
     assert udp_echo(lab.pod, 0, 1, 100, 1452)
 
 
+def test_checksums_that_a_device_has_yet_to_complete_become_right(
+    lab: Line, nat64: Translator, tmp_path: Path
+) -> None:
+    """Here the node's kernel completes them when a packet leaves, and the other end checks them."""
+    for link in ("pod0", "eth0"):
+        lab.node.run("ethtool", "-K", link, "tx", "off")
+    try:
+        megabyte_both_ways(lab, tmp_path)
+        assert udp_echo(lab.pod, 0, 1, 100, 1452)
+    finally:
+        for link in ("pod0", "eth0"):
+            lab.node.run("ethtool", "-K", link, "tx", "on")
+
+
 def test_ping_is_answered(lab: Line, nat64: Translator) -> None:
     out = lab.pod.run("ping", "-6", "-n", "-c", "3", "-i", "0.1", "-W", "60", str(SERVER))
     assert "3 received" in out

@@ -204,7 +204,7 @@ def test_the_clat_has_no_state() -> None:
     """Only its pods, its counters and work areas: neither bindings nor sessions."""
     with Object(CLAT_OBJECT) as clat:
         layouts = clat.layouts
-    assert set(layouts) == {"clat_pods", "counters", "scratch", "error_work"}
+    assert set(layouts) == {"clat_pods", "counters", "identifications", "scratch", "error_work"}
     assert layouts["clat_pods"].max_entries == clat_programs.SLOTS
     assert layouts["clat_pods"].value_size == clat_programs._SLOT.size
     assert layouts["counters"].value_size == counters.VALUE_SIZE

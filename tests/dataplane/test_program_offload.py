@@ -129,6 +129,37 @@ def test_a_datagram_leaves_as_it_would_have_left(nat: Machine, size: int) -> Non
     assert right_checksums(here.packet)
 
 
+def test_a_datagram_leaves_with_the_addresses_of_its_next_hop(nat: Machine) -> None:
+    def leave() -> bytes:
+        let_pass(nat, udp())
+        out = nat.on_pod_link(udp())
+        assert out.verdict == REDIRECT
+        return out.frame[:12]
+
+    hop = "neigh replace 192.0.2.254 lladdr 02:00:00:00:02:{} dev up0 nud permanent"
+    assert in_one_second(nat, leave) == bytes.fromhex("020000000254020000000064")
+    nat.node.ip(hop.format("55"))
+    nat.datapath.travel(1)
+    assert in_one_second(nat, leave) == bytes.fromhex("020000000255020000000064")
+    nat.node.ip(hop.format("54"))
+
+
+def test_by_a_link_that_is_not_known_as_ethernet_the_kernel_finds_the_next_hop(
+    nat: Machine,
+) -> None:
+    def leave() -> tuple[bytes, bytes]:
+        before = let_pass(nat, udp())
+        return before.frame[:12], nat.on_pod_link(udp()).frame[:12]
+
+    nat.uplinks = (nat.uplinks[0]._replace(ethernet=False),)
+    try:
+        _, frame = in_one_second(nat, leave)
+    finally:
+        nat.uplinks = (nat.uplinks[0]._replace(ethernet=True),)
+        nat.reset()
+    assert frame == bytes(Ether(src="02:00:00:00:01:10", dst="02:00:00:00:01:01"))[:12]
+
+
 @pytest.mark.parametrize("gso_size", [0, 1200])
 def test_a_segment_leaves_as_it_would_have_left(nat: Machine, gso_size: int) -> None:
     more = {"gso_size": gso_size, "gso_segs": 3} if gso_size else {}
