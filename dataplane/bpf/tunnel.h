@@ -68,9 +68,10 @@ static __always_inline enum tc_action encap(struct __sk_buff *skb)
 	return ACTION_DROP;
 }
 
-/* Read the node that has sent a packet through the tunnel. */
-inline_step enum verdict tunnel_source(struct __sk_buff *skb, const struct topology *here,
-				       union addr6 *node)
+/* Read the node that has sent a packet through the tunnel. This and the next two functions aren't
+ * inlined, for the sake of the stack. */
+static __noinline enum verdict tunnel_source(struct __sk_buff *skb, const struct topology *here,
+					     union addr6 *node)
 {
 	struct bpf_tunnel_key key = {};
 
@@ -121,10 +122,11 @@ static __always_inline enum tc_action drop_tunnelled(enum direction direction, e
 
 /* On a gateway node: what is believed and of a known flow is translated here; the kernel forwards
  * the rest, and nat64_egress counts it. */
-static __always_inline enum tc_action
-decap_from_router(struct __sk_buff *skb, const struct config *config, const struct topology *here)
+static __noinline enum tc_action
+decap_from_router(struct __sk_buff *skb, const struct config *config, const struct topology *here,
+		  __u32 slot)
 {
-	struct packet p = {.direction = DIR_6TO4};
+	struct packet p = {.direction = DIR_6TO4, .slot = slot};
 	struct counters *counts = counters_here();
 	union addr6 node = {};
 	enum verdict stop = tunnel_source(skb, here, &node);
@@ -142,7 +144,7 @@ decap_from_router(struct __sk_buff *skb, const struct config *config, const stru
 	return offload_known(skb, config, &p, counts);
 }
 
-static __always_inline enum tc_action
+static __noinline enum tc_action
 decap_from_gateway(struct __sk_buff *skb, const struct config *config, const struct topology *here)
 {
 	struct packet p = {.direction = DIR_4TO6};
@@ -166,12 +168,12 @@ static __always_inline enum tc_action decap(struct __sk_buff *skb)
 {
 	struct topology *here = topology_here();
 	struct config *config;
-	__u32 slot;
+	__u32 slot = 0;
 
 	config = active_config(&slot);
 	if (here && config && config->interface && here->tunnel) {
 		if (here->role == ROLE_GATEWAY)
-			return decap_from_router(skb, config, here);
+			return decap_from_router(skb, config, here, slot);
 		if (here->role == ROLE_ROUTER)
 			return decap_from_gateway(skb, config, here);
 	}
