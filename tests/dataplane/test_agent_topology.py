@@ -25,12 +25,13 @@ GATEWAY_DRIFT = {
     "routes": f"ip -6 route flush table {TABLE}",
     "tunnel": f"ip link delete {TUNNEL}",
     "tunnel down": f"ip link set {TUNNEL} down",
+    "tunnel learns": f"ip link set {TUNNEL} type vxlan learning",
     "neighbour in the tunnel": f"ip -6 neigh delete fe80::64 dev {TUNNEL}",
     "hooks of the tunnel": f"rm /sys/fs/bpf/nat64-operator/default/links/$(cat "
     f"/sys/class/net/{TUNNEL}/ifindex)-*",
     "filter of the tunnel's port": "nft delete chain inet nat64_default forward",
 }
-ROUTER_DRIFT = ("tunnel", "tunnel down", "hooks of the tunnel", "filter of the tunnel's port")
+ROUTER_DRIFT = ("tunnel", "tunnel down", "tunnel learns", "hooks of the tunnel", "filter of the tunnel's port")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def settled(member: Member) -> str:
         "-c",
         f"ip -6 rule | sort; ip -6 route show table {TABLE}; ip -6 route show {PREFIX};"
         f"ip -o link show {TUNNEL} | sed 's/^[0-9]*: //; s/link.ether .*alias/alias/';"
+        f"ip -d -o link show {TUNNEL} | grep -o nolearning;"
         f"ip -6 neigh show dev {TUNNEL} | grep -c PERMANENT;"
         f"ls /sys/fs/bpf/nat64-operator/default/links | wc -l;"
         "nft -t list table inet nat64_default | sed 's/packets.*bytes [0-9]*//'",
@@ -68,6 +70,13 @@ def test_drift_on_a_router_node_is_repaired(tunnel: Site, what: str) -> None:
     router.node.run("sh", "-c", GATEWAY_DRIFT[what])
     wait_for(f"repair of {what}", lambda: settled(router) == before)
     tunnel.wait_healthy()
+
+
+def test_no_node_learns_where_the_addresses_inside_the_tunnel_are(tunnel: Site) -> None:
+    """They are the same everywhere: each packet of another node would be a move."""
+    tunnel.wait_healthy()  # so probes have come through it
+    for member in (*tunnel.routers, *tunnel.gateways):
+        assert member.node.run("bridge", "fdb", "show", "dev", TUNNEL) == ""
 
 
 def test_a_router_node_without_ipv4_is_ready_and_says_where_packets_go(tunnel: Site) -> None:

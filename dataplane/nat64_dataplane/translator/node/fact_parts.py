@@ -26,7 +26,7 @@ from nat64_dataplane.translator.node.facts import (
     RangeRoute,
     WayOut,
 )
-from nat64_dataplane.translator.node.peer_facts import vxlan_port
+from nat64_dataplane.translator.node.peer_facts import learns, vxlan_port
 from nat64_dataplane.translator.node.policy_rules import Rule
 
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half of a link's message
@@ -238,6 +238,7 @@ def _link(message: Any) -> Link:
         ethernet=message["ifi_type"] in _WITH_ETHERNET_HEADER,
         max_mtu=message.get("max_mtu") or 0,
         vxlan_port=vxlan_port(message),
+        learns=learns(message),
     )
 
 

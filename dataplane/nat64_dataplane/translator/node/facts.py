@@ -52,6 +52,8 @@ class Link:
     """The largest MTU that it may have; 0 if the kernel names none."""
     vxlan_port: int = 0
     """Of a VXLAN device in external mode; 0 for all other links."""
+    learns: bool = False
+    """Whether it is a VXLAN device that notes where link-layer addresses are."""
 
     @property
     def carrier(self) -> bool:

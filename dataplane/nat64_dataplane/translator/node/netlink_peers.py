@@ -45,8 +45,15 @@ def execute(ipr: IPRoute, action: actions.Action) -> dict[PeerRoute, int]:
             )
         case actions.CreateTunnel(name, port):
             with _port_taken(port):
+                # All nodes use the same Ethernet addresses inside the tunnel. A device that learns
+                # would look one up for each packet, and tell of a move whenever the node changes.
                 ipr.link(
-                    "add", ifname=name, kind="vxlan", vxlan_collect_metadata=1, vxlan_port=port
+                    "add",
+                    ifname=name,
+                    kind="vxlan",
+                    vxlan_collect_metadata=1,
+                    vxlan_learning=0,
+                    vxlan_port=port,
                 )
         case actions.ConfigureTunnel():
             _configure(ipr, action)

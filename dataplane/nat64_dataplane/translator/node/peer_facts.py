@@ -98,3 +98,11 @@ def vxlan_port(message: Any) -> int:
     data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     external = data and data.get_attr("IFLA_VXLAN_COLLECT_METADATA")
     return int(data.get_attr("IFLA_VXLAN_PORT")) if external else 0
+
+
+def learns(message: Any) -> bool:
+    """Whether a VXLAN device notes which node each link-layer address is behind."""
+    if message.get(("linkinfo", "kind")) != "vxlan":
+        return False
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    return bool(data and data.get_attr("IFLA_VXLAN_LEARNING"))

@@ -136,7 +136,7 @@ def own_tunnel(facts: Facts, ways: PeerWays) -> Link | None:
             "InterfaceTaken",
             f"link {link.name!r} exists and is not this translator's tunnel: rename it",
         )
-    return link if link.vxlan_port == ways.port else None
+    return link if link.vxlan_port == ways.port and not link.learns else None
 
 
 def link_actions(facts: Facts, ways: PeerWays, neighbour: bytes | None) -> Iterator[PeerAction]:
