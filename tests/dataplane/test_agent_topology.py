@@ -31,7 +31,13 @@ GATEWAY_DRIFT = {
     f"/sys/class/net/{TUNNEL}/ifindex)-*",
     "filter of the tunnel's port": "nft delete chain inet nat64_default forward",
 }
-ROUTER_DRIFT = ("tunnel", "tunnel down", "tunnel learns", "hooks of the tunnel", "filter of the tunnel's port")
+ROUTER_DRIFT = (
+    "tunnel",
+    "tunnel down",
+    "tunnel learns",
+    "hooks of the tunnel",
+    "filter of the tunnel's port",
+)
 
 
 @pytest.fixture(scope="module")
