@@ -15,6 +15,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from nat64_dataplane.translator.datapath.abi_topology import NodeRole
 from nat64_dataplane.translator.datapath.topology_maps import Standing
 from tests.dataplane.machine import (
     NEXT,
@@ -29,7 +30,7 @@ from tests.dataplane.machine import (
     right_checksums,
 )
 from tests.dataplane.test_program_offload import forwarded, in_one_second, passed, udp
-from tests.dataplane.test_program_steering import ADDRESSES, NODE, NodeRole, Router, as_gateway
+from tests.dataplane.test_program_steering import ADDRESSES, NODE, Router, as_gateway
 
 pytestmark = pytest.mark.root
 
