@@ -9,8 +9,8 @@
  * refuse leaves no note, so a new rule is followed within a second.
  *
  * If the note doesn't say what the packet's session would, because the flow is young, the session
- * is looked up. TCP must be established. SYN always goes through the stack, and so do FIN and RST of
- * the node's own pods; those of router nodes' pods have met the packet filters of that node.
+ * is looked up. TCP must be established. SYN always goes through the stack, and so do FIN and RST
+ * of the node's own pods; those of router nodes' pods have met the packet filters of that node.
  *
  * Whatever is not plainly such a packet passes to the stack, untouched and uncounted.
  */

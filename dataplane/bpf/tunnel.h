@@ -122,9 +122,9 @@ static __always_inline enum tc_action drop_tunnelled(enum direction direction, e
 
 /* On a gateway node: what is believed and of a known flow is translated here; the kernel forwards
  * the rest, and nat64_egress counts it. */
-static __noinline enum tc_action
-decap_from_router(struct __sk_buff *skb, const struct config *config, const struct topology *here,
-		  __u32 slot)
+static __noinline enum tc_action decap_from_router(struct __sk_buff *skb,
+						   const struct config *config,
+						   const struct topology *here, __u32 slot)
 {
 	struct packet p = {.direction = DIR_6TO4, .slot = slot};
 	struct counters *counts = counters_here();
