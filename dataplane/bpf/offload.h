@@ -85,7 +85,7 @@ static __always_inline bool is_open(const struct config *config, const struct pa
 	return state >= TCP_ESTABLISHED && is_behind_router(p);
 }
 
-/* Not inlined, for the sake of the stack. */
+/* This and the next function aren't inlined, for the sake of the stack. */
 static __noinline struct bib6 *young_binding(const struct packet *p)
 {
 	struct bib6_key key;
@@ -94,11 +94,18 @@ static __noinline struct bib6 *young_binding(const struct packet *p)
 	return bpf_map_lookup_elem(&bib6, &key);
 }
 
+static __noinline struct session *young_session(const struct packet *p)
+{
+	struct session_key key;
+
+	session_key_of(p, &key);
+	return bpf_map_lookup_elem(&sessions, &key);
+}
+
 /* Let a packet of a young flow, whose route is noted, update its session as nat64_egress would.
  * STOP_passed: the stack must have it, and nothing has changed. */
 __noinline enum verdict use_young(struct __sk_buff *skb, struct packet *p)
 {
-	struct session_key session_key;
 	struct session *session;
 	struct config *config;
 	struct bib6 *binding;
@@ -120,8 +127,7 @@ __noinline enum verdict use_young(struct __sk_buff *skb, struct packet *p)
 	flow = flow_at(p);
 	if (!flow || !is_of_pool(flow, p))
 		return STOP_passed;
-	session_key_of(p, &session_key);
-	session = bpf_map_lookup_elem(&sessions, &session_key);
+	session = young_session(p);
 	if (!session || !is_open(config, p, session, now))
 		return STOP_passed;
 	STEP(use_session(skb, config, p, session, now));
