@@ -11,6 +11,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.cluster.product import Product
 from tests.cluster.run import wait_for
+from tests.e2e.test_lifecycle import rollout
 from tests.e2e.test_product import corefile, original_corefile
 
 pytestmark = pytest.mark.cluster
@@ -58,6 +59,7 @@ def test_the_original_is_kept_beside_coredns_and_the_file_is_nobodys_of_ours(
 
 def test_a_changed_policy_reaches_every_sidecar_in_seconds(product: Product) -> None:
     cluster = product.cluster
+    rollout(product)  # a test before may have changed the pods
     selector = ("-l", "app.kubernetes.io/component=dataplane")
     what = ("-n", "nat64-system", "get", "pods", *selector, "-o", "name")
     pods = [name.removeprefix("pod/") for name in cluster.kubectl(*what).split()]

@@ -18,6 +18,7 @@ from tests.cluster.product import GATEWAY, NAMESPACE, Pod, Product
 from tests.cluster.run import ClusterError, CommandError, run, wait_for
 from tests.e2e.test_clat import ipv4, wait_for_rollout
 from tests.e2e.test_kubectl import Plugin
+from tests.e2e.test_lifecycle import rollout
 from tests.e2e.test_product import SERVER
 
 LABEL = "example.org/nat64"
@@ -108,9 +109,10 @@ def joined(product: Product) -> Iterator[Product]:
     finally:
         leave(cluster, NODE3)
         product.apply(GATEWAY)
+        wait_for_rollout(product)
+        rollout(product)  # no node's config changes with the selector of nodes, but every pod does
         for host in HOSTS:
             cluster.kubectl("label", "node", host.name, f"{LABEL}-")
-        wait_for_rollout(product)
         product.wait_ready()
         what = ("rollout", "status", "deployment/nat64-operator", "--timeout=120s")
         cluster.kubectl("-n", NAMESPACE, *what)  # one of its pods may have been on that node
